@@ -1,0 +1,31 @@
+//! The wire contract between the idempotency filter (in the gateway) and the idempotency service.
+//!
+//! Pure data and its byte encoding: no I/O, no clock, no randomness; it compiles for `wasm32` and
+//! natively. One message carries one or several operations ([`Request`]); the answer
+//! ([`Response`]) holds one [`Answer`] per operation, in the same order, so that one bad operation
+//! fails alone. [`Wait`] travels in a call of its own, because it may take long.
+//!
+//! Bodies and header values travel as raw bytes. See [`frame`] for the layout.
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod frame;
+pub mod key;
+pub mod operation;
+pub mod response;
+
+mod codec;
+
+pub use answer::{Answer, Fault, FaultCode, Grant, Stored};
+pub use codec::DecodeError;
+pub use frame::{Request, Response, VERSION};
+pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
+pub use operation::{Acquire, Complete, Operation, OnUnknown, Retention, Settle, Settlement, Wait};
+pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};
+
+/// Media type of [`Request`] and [`Response`] bodies.
+pub const CONTENT_TYPE: &str = "application/vnd.idempotency-gateway.v1";
+/// Path of the endpoint that takes a [`Request`] with one or more operations.
+pub const OPERATIONS_PATH: &str = "/v1/operations";
+/// Path of the endpoint that takes one encoded [`Wait`].
+pub const WAIT_PATH: &str = "/v1/wait";

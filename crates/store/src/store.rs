@@ -1,0 +1,187 @@
+//! The one trait that every backend implements.
+
+use async_trait::async_trait;
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
+
+/// State of a record as an operator sees it. `absent` is the lack of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordState {
+    /// An execution holds the key (its lease may be over).
+    Executing,
+    /// Done; the outcome is stored.
+    Completed,
+    /// Provably not done; a retry executes.
+    Failed,
+    /// May have been done.
+    Unknown,
+}
+
+/// One record without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordView {
+    /// The record's identity.
+    pub key: LookupKey,
+    /// Its state.
+    pub state: RecordState,
+    /// Changes with every change of the record; for compare-and-set.
+    pub version: u64,
+    /// Fence of the newest execution.
+    pub fence: u64,
+    /// Number of the newest execution, 1 for the first.
+    pub attempt: u32,
+    /// Status of the stored response or tombstone.
+    pub status: Option<u16>,
+    /// Size of the stored body in bytes.
+    pub body_bytes: Option<u64>,
+    /// Completed, but there is nothing to replay.
+    pub tombstone: bool,
+    /// When the key was first granted, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// When the record entered its state, milliseconds since the Unix epoch.
+    pub changed_at_ms: u64,
+    /// What is left of the lease, while executing (0: over).
+    pub lease_left_ms: Option<u64>,
+    /// When the record is forgotten, milliseconds since the Unix epoch; `None` while executing.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// What an operator looks for.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only this tenant.
+    pub tenant: Option<String>,
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Only this state.
+    pub state: Option<RecordState>,
+    /// Where the previous page ended ([`Page::next`]).
+    pub after: Option<Vec<u8>>,
+    /// Longest page; backends cap it at 1,000.
+    pub limit: usize,
+}
+
+/// One page of records, in key order.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<RecordView>,
+    /// Pass as [`ListFilter::after`] for the next page; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
+/// What an operator sets a record to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// It was done; replay this.
+    Completed(Outcome),
+    /// It was not done; a retry executes.
+    Failed,
+    /// Forget the record: the key is absent afterwards.
+    Deleted,
+}
+
+/// An operator's change of one record, compare-and-set on its version.
+#[derive(Clone, Debug)]
+pub struct Resolve {
+    /// The record.
+    pub key: LookupKey,
+    /// The version that the operator saw.
+    pub version: u64,
+    /// What to set it to.
+    pub to: Resolution,
+    /// Also while an execution holds a live lease: the operator knows that it is dead.
+    pub force: bool,
+}
+
+/// How a [`Resolve`] ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// Changed; the record as it is now (`None` after a delete).
+    Done(Option<RecordView>),
+    /// There is no such record.
+    NoSuchKey,
+    /// The record has changed since the operator saw it.
+    VersionChanged(RecordView),
+    /// An execution holds a live lease, and `force` was not set.
+    Executing(RecordView),
+}
+
+/// Gauges for metrics and readiness.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Number of records, where the backend knows it cheaply.
+    pub records: Option<u64>,
+    /// Bytes on disk or in memory.
+    pub bytes: Option<u64>,
+    /// Acquires are refused: above the high-water mark.
+    pub above_high_water: bool,
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Records forgotten because their TTL was over.
+    pub expired: usize,
+    /// Executions whose lease was over, now `unknown`.
+    pub lapsed: usize,
+    /// More is due than one batch takes: sweep again.
+    pub more: bool,
+}
+
+/// A backend could not do its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// May work later: connection lost, timeout, fail-over, disk full.
+    #[error("store unavailable: {0}")]
+    Transient(String),
+    /// Will not work until somebody acts: wrong password, corrupt file, wrong version.
+    #[error("store failed: {0}")]
+    Permanent(String),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        use idempotency_protocol::FaultCode;
+        let code = match error {
+            StoreError::Transient(_) => FaultCode::Unavailable,
+            StoreError::Permanent(_) => FaultCode::Internal,
+        };
+        Fault { code, detail: error.to_string() }
+    }
+}
+
+/// A place for records. All clocks are the store's; see `docs/semantics.md` for the table of
+/// states and events that every backend implements, and `contract` for the suite that proves it.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies each operation atomically, in order where they concern the same key, and answers
+    /// each on its own, in the order asked. An answer is returned only when the state that it
+    /// tells of is as durable as this store's mode promises. A failure of the store is an
+    /// [`Answer::Fault`] in the place of each operation that it hit.
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer>;
+
+    /// Waits until the execution with that fence has ended, at most `wait.wait_ms`. Answers
+    /// [`Answer::Stored`], [`Answer::Changed`], [`Answer::TimedOut`] or [`Answer::Fault`].
+    /// Dropping the future ends the wait.
+    async fn wait(&self, wait: Wait) -> Answer;
+
+    /// Reads one record.
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError>;
+
+    /// Reads one page of records.
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError>;
+
+    /// Changes one record on an operator's behalf.
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError>;
+
+    /// Forgets expired records and turns lapsed executions into `unknown`, at most `limit` of
+    /// them. Never touches an execution with a live lease.
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError>;
+
+    /// Whether the store can do its work now; the error names what is wrong.
+    async fn ready(&self) -> Result<Usage, StoreError>;
+
+    /// Finishes what is in flight and makes it durable. Waiters are answered
+    /// [`Answer::TimedOut`]. Operations that arrive later are answered with a fault.
+    async fn close(&self);
+}

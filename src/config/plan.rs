@@ -1,0 +1,263 @@
+//! The validated form of a configuration: every value in it is usable as it stands.
+
+pub use idempotency_protocol::OnUnknown;
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Where the idempotency service is.
+    pub service: Service,
+    /// Cluster that leads into the internal listener, for detached execution; `None`: inline only.
+    pub detached_cluster: Option<String>,
+    /// Prefix of the `type` of problem documents; the problem's name is appended.
+    pub problem_base: String,
+    /// Name of the response header that marks a replay, as sent.
+    pub replay_header: String,
+    /// First match wins.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the idempotency service is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Envoy: the name of a cluster.
+    pub target: String,
+    /// The `:authority` of callouts.
+    pub authority: String,
+    /// Timeout of one callout (not of waits), in milliseconds.
+    pub timeout_ms: u64,
+    /// Bearer token of the gateway role.
+    pub token: Option<String>,
+}
+
+/// Which requests are protected, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// For logs and metrics only; never part of a lookup key.
+    pub name: String,
+    /// Which requests.
+    pub matches: Match,
+    /// How.
+    pub policy: Policy,
+}
+
+/// Which requests a rule protects. Empty lists match everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Match {
+    /// Upper-case; never `OPTIONS`.
+    pub methods: Vec<String>,
+    /// Normalised path.
+    pub path: PathMatch,
+    /// Lower-case host names without port; `*.example.com` matches any depth below it.
+    pub hosts: Vec<String>,
+}
+
+/// How a path is matched, after normalisation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// The path itself and everything below it, at segment boundaries.
+    Prefix(String),
+}
+
+/// What enforcement means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuse, wait, replay.
+    Enforce,
+    /// Only count and log what would have been done.
+    Observe,
+}
+
+/// How keys are read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyPolicy {
+    /// Lower-case name of the request header.
+    pub header: String,
+    /// Accepted syntax.
+    pub syntax: KeySyntax,
+    /// What happens without the header.
+    pub when_missing: WhenMissing,
+}
+
+/// Accepted syntax of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySyntax {
+    /// An RFC 9651 string, or 1–255 visible ASCII characters without `" , ; \`.
+    Any,
+    /// An RFC 9651 string, nothing else.
+    Strict,
+}
+
+/// What happens to a matched request without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenMissing {
+    /// 400 `missing-key`.
+    Refuse,
+    /// Not protected.
+    Pass,
+    /// The filter derives a key from tenant, operation and fingerprint.
+    Derive,
+}
+
+/// Where the tenant comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scope {
+    /// One key space for all callers, said in so many words.
+    Global,
+    /// A header that the authentication in front of the filter sets and a client cannot.
+    Header(String),
+    /// A property of the host, e.g. JWT metadata in Envoy, `kong.route_id` in Kong.
+    Property(Vec<String>),
+    /// A hash of `Authorization`, for credentials that never change.
+    StaticCredentials,
+}
+
+/// What of the body goes into the fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyMode {
+    /// Its bytes.
+    Raw,
+    /// Canonical JSON: member order and white space do not matter.
+    Json,
+    /// Nothing; content-type counts without its parameters.
+    None,
+}
+
+/// What the fingerprint covers besides method, path, canonical query and content-type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FingerprintPolicy {
+    /// How the body counts.
+    pub body: BodyMode,
+    /// Lower-case names of request headers that count; sorted, no duplicates.
+    pub headers: Vec<String>,
+    /// The host counts too.
+    pub host: bool,
+}
+
+/// Who owns the execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// The request goes on through the filter chain; a client that leaves cuts it off.
+    Inline,
+    /// The gateway; the client may leave.
+    Detached,
+}
+
+/// What happens when the service gives no decodable answer to an acquire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnServiceFailure {
+    /// 503 `store-unavailable`.
+    Refuse,
+    /// Forward without protection, marked and counted.
+    Pass,
+}
+
+/// What happens to the response when it cannot be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCompleteFailure {
+    /// The client gets it; the gateway goes on trying to store it.
+    Deliver,
+    /// 503 `outcome-unrecorded`, or a reset where the response is already on its way.
+    Withhold,
+}
+
+/// What an upstream's answer means for its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeClass {
+    /// Stored and replayed.
+    Completed,
+    /// Provably not done: a retry executes.
+    Failed,
+    /// May have been done.
+    Unknown,
+}
+
+/// Who makes CORS headers of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// The gateway, outside the filter.
+    Gateway,
+    /// `access-control-*` are stored, and replayed to an equal `Origin`.
+    Stored,
+}
+
+/// How matched requests are protected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Enforce or observe.
+    pub mode: Mode,
+    /// How keys are read.
+    pub key: KeyPolicy,
+    /// Operator-chosen separation of key spaces.
+    pub namespace: String,
+    /// Where the tenant comes from.
+    pub scope: Scope,
+    /// What counts as the same payload.
+    pub fingerprint: FingerprintPolicy,
+    /// Largest request body; above it 413.
+    pub max_body_bytes: usize,
+    /// Largest response body that is stored; above it a tombstone.
+    pub max_response_bytes: usize,
+    /// Who owns the execution.
+    pub execution: Execution,
+    /// Timeout of a detached execution.
+    pub execution_timeout_ms: u64,
+    /// How long one execution may hold the key without renewal.
+    pub lease_ms: u64,
+    /// A grant older than `lease_ms - lease_margin_ms` is not forwarded.
+    pub lease_margin_ms: u64,
+    /// How long results are kept.
+    pub ttl_ms: u64,
+    /// How long unknown outcomes are kept; at least `ttl_ms`.
+    pub unknown_ttl_ms: u64,
+    /// How long a duplicate waits for the first answer; 0: not at all.
+    pub wait_ms: u64,
+    /// What a retry of an unknown outcome gets.
+    pub on_unknown: OnUnknown,
+    /// Without an answer from the service.
+    pub on_service_failure: OnServiceFailure,
+    /// When the response cannot be stored.
+    pub on_complete_failure: OnCompleteFailure,
+    /// What answers mean.
+    pub outcomes: Outcomes,
+    /// Lower-case names of response headers that are stored besides the default list.
+    pub replay_headers: Vec<String>,
+    /// Who makes CORS headers of a replay.
+    pub cors: Cors,
+    /// Requests go upstream with `Accept-Encoding: identity`.
+    pub identity_encoding: bool,
+    /// The `Retry-After` of refusals, in seconds.
+    pub retry_after_s: u64,
+}
+
+/// What an upstream's answer means, by status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcomes {
+    /// Exact statuses, checked first.
+    pub statuses: Vec<(u16, OutcomeClass)>,
+    /// 503 with `Retry-After`; checked after `statuses`.
+    pub unavailable_with_retry_after: OutcomeClass,
+    /// By class: index 0 is 2xx, 3 is 5xx; checked last.
+    pub classes: [OutcomeClass; 4],
+}
+
+impl Outcomes {
+    /// What an answer with this status means. Statuses outside 200–599 are unknown.
+    pub fn class(&self, status: u16, has_retry_after: bool) -> OutcomeClass {
+        if let Some((_, class)) = self.statuses.iter().find(|(s, _)| *s == status) {
+            return *class;
+        }
+        if status == 503 && has_retry_after {
+            return self.unavailable_with_retry_after;
+        }
+        match status {
+            200..=299 => self.classes[0],
+            300..=399 => self.classes[1],
+            400..=499 => self.classes[2],
+            500..=599 => self.classes[3],
+            _ => OutcomeClass::Unknown,
+        }
+    }
+}

@@ -72,11 +72,7 @@ impl Params {
                     .filter(|code| (200..600).contains(code))?;
                 self.status = Some(StatusCode::from_u16(code).ok()?);
             }
-            "no_content" => {
-                if flag(value)? {
-                    self.status = Some(StatusCode::NO_CONTENT);
-                }
-            }
+            "no_content" if flag(value)? => self.status = Some(StatusCode::NO_CONTENT),
             "delay_ms" => self.delay = Some(Duration::from_millis(number(value)?)),
             "bytes" => self.content = Content::Random(number(value)?),
             "body" => self.content = Content::Literal(value.to_vec()),
@@ -84,11 +80,7 @@ impl Params {
                 (number(value)? == 0).then_some(())?;
                 self.content = Content::Empty;
             }
-            "echo" => {
-                if flag(value)? {
-                    self.content = Content::Echo;
-                }
-            }
+            "echo" if flag(value)? => self.content = Content::Echo,
             "chunked" => self.chunked = flag(value)?,
             "chunk_bytes" => {
                 let size = usize::try_from(number(value)?)

@@ -1,1 +1,56 @@
-//! Work in progress.
+//! The real parts of the gateway as child processes: Envoy with the filter, the idempotency
+//! service on its embedded store, and the demo upstream.
+//!
+//! `make run` (the binary `gateway-demo`), the end-to-end tests, the benches and the checks all
+//! stand on this. Everything listens on 127.0.0.1, on ports of its own; every child is stopped and
+//! reaped when its handle is dropped, also when the test panics, and dies with the process that
+//! started it if that one is killed. A panicking test gets the tail of every child's log.
+//!
+//! ```no_run
+//! use idempotency_stack::{http, Stack};
+//!
+//! let stack = Stack::builder().envoy(|envoy| envoy.concurrency = 2).start();
+//! let answer = http::Request::post("/charges")
+//!     .header("Idempotency-Key", "k-1")
+//!     .body("{}")
+//!     .send(stack.gateway())
+//!     .expect("an answer");
+//! assert_eq!(answer.status, 201);
+//! assert_eq!(stack.upstream.executions().of("k-1"), 1);
+//! ```
+//!
+//! # Where the programs come from
+//!
+//! | program | environment | else |
+//! |---|---|---|
+//! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
+//! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
+//! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
+//! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
+//!
+//! # Panics
+//!
+//! For the sake of short tests, [`StackBuilder::start`] and the methods that ask a running part
+//! something panic with a message that says what to do. Everything named `start` on a single part
+//! returns an [`Error`] instead.
+
+pub mod envoy;
+mod error;
+pub mod http;
+pub mod imports;
+pub mod ports;
+mod process;
+mod service;
+mod spawn;
+mod stack;
+pub mod tools;
+mod upstream;
+mod wait;
+
+pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
+pub use error::Error;
+pub use process::Process;
+pub use service::{Durability, Service, ServiceOptions, Tokens};
+pub use stack::{charges_rule, filter_config, Stack, StackBuilder};
+pub use upstream::{Execution, Executions, Upstream, UpstreamOptions};
+pub use wait::until;

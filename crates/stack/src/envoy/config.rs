@@ -1,0 +1,269 @@
+//! What can be chosen about an Envoy, and the bootstrap that comes of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use super::parts;
+use crate::error::Error;
+use crate::{ports, tools};
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cluster {
+    /// The upstream.
+    Upstream,
+    /// A cluster without any host.
+    NoHosts,
+    /// A cluster whose port refuses connections.
+    Refused,
+    /// A cluster of this name, from [`EnvoyConfig::more_clusters`].
+    Named(String),
+}
+
+/// An ordinary route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Prefix of the path as received.
+    pub prefix: String,
+    /// Where it leads.
+    pub cluster: Cluster,
+    /// `retry_on: 5xx,reset`, two retries.
+    pub retries: bool,
+    /// Instead of the listener's timeout.
+    pub timeout: Option<Duration>,
+}
+
+impl Route {
+    /// A route without retries and with the listener's timeout.
+    pub fn new(prefix: &str, cluster: Cluster) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            cluster,
+            retries: false,
+            timeout: None,
+        }
+    }
+
+    /// The routes that every test can count on; the first match wins:
+    /// `/charges/no-hosts`, `/charges/refused`, `/charges/retried` (with a retry policy), `/`.
+    pub fn defaults() -> Vec<Self> {
+        vec![
+            Self::new("/charges/no-hosts", Cluster::NoHosts),
+            Self::new("/charges/refused", Cluster::Refused),
+            Self {
+                retries: true,
+                ..Self::new("/charges/retried", Cluster::Upstream)
+            },
+            Self::new("/", Cluster::Upstream),
+        ]
+    }
+}
+
+/// How Envoy reaches the idempotency service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Everything that can be chosen about an Envoy. [`EnvoyConfig::new`] has the defaults.
+#[derive(Debug, Clone)]
+pub struct EnvoyConfig {
+    /// Where clients go.
+    pub gateway_port: u16,
+    /// The admin interface.
+    pub admin_port: u16,
+    /// Worker threads (1).
+    pub concurrency: u16,
+    /// The filter's configuration. `None`: Envoy without the filter, for comparison.
+    pub filter: Option<String>,
+    /// The compiled filter; `None` is where [`tools::wasm`] finds it.
+    pub wasm: Option<PathBuf>,
+    /// The setting without which the filter cannot see bodies before it decides (on).
+    pub allow_on_headers_stop_iteration: bool,
+    /// Further HTTP filters in front of it, as JSON.
+    pub filters_before: Vec<Value>,
+    /// The ordinary routes.
+    pub routes: Vec<Route>,
+    /// Other routes behind the internal listener; `None`: the same ones.
+    pub execution_routes: Option<Vec<Route>>,
+    /// The upstream.
+    pub upstream: SocketAddr,
+    /// HTTP/2 to the upstream (off).
+    pub upstream_http2: bool,
+    /// Where the service is.
+    pub service: ServiceAddress,
+    /// HTTP/2 to the service (on).
+    pub service_http2: bool,
+    /// HTTP/2 inside, from the filter to the internal listener (on).
+    pub execution_http2: bool,
+    /// Further clusters, as JSON.
+    pub more_clusters: Vec<Value>,
+    /// Envoy's `per_connection_buffer_limit_bytes` (8 MiB), which bounds what a filter can hold.
+    pub buffer_limit_bytes: u32,
+    /// Timeout of the routes as clients meet them (off). A client waits there for a wait and for
+    /// a detached execution too.
+    pub gateway_timeout: Duration,
+    /// Timeout of the routes behind the internal listener (15 s).
+    pub execution_timeout: Duration,
+    /// Let Envoy normalise paths and merge slashes before any filter sees them (off).
+    pub normalize_path: bool,
+    /// Upgrade types that the gateway's listener accepts (`websocket`).
+    pub upgrades: Vec<String>,
+    /// Envoy's own log level (`warning`).
+    pub log_level: String,
+    /// Log level of the filter's lines (`info`).
+    pub wasm_log_level: String,
+    /// Envoy's log; `None`: a temporary file.
+    pub log: Option<PathBuf>,
+    /// The access log; `None`: a temporary file.
+    pub access_log: Option<PathBuf>,
+    /// Write an access log at all (on; benches turn it off).
+    pub access_logging: bool,
+}
+
+impl EnvoyConfig {
+    /// The filter with this configuration in front of that upstream, on free ports.
+    pub fn new(filter: impl Into<String>, upstream: SocketAddr, service: ServiceAddress) -> Self {
+        Self {
+            filter: Some(filter.into()),
+            ..Self::bare(upstream, service)
+        }
+    }
+
+    /// The same without the filter.
+    pub fn bare(upstream: SocketAddr, service: ServiceAddress) -> Self {
+        Self {
+            gateway_port: ports::free(),
+            admin_port: ports::free(),
+            concurrency: 1,
+            filter: None,
+            wasm: None,
+            allow_on_headers_stop_iteration: true,
+            filters_before: Vec::new(),
+            routes: Route::defaults(),
+            execution_routes: None,
+            upstream,
+            upstream_http2: false,
+            service,
+            service_http2: true,
+            execution_http2: true,
+            more_clusters: Vec::new(),
+            buffer_limit_bytes: 8 << 20,
+            gateway_timeout: Duration::ZERO,
+            execution_timeout: Duration::from_secs(15),
+            normalize_path: false,
+            upgrades: vec!["websocket".to_owned()],
+            log_level: "warning".to_owned(),
+            wasm_log_level: "info".to_owned(),
+            log: None,
+            access_log: None,
+            access_logging: true,
+        }
+    }
+
+    /// Where clients go.
+    pub fn gateway_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.gateway_port))
+    }
+
+    /// The admin interface.
+    pub fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.admin_port))
+    }
+
+    /// The bootstrap configuration.
+    ///
+    /// # Errors
+    ///
+    /// If the filter is wanted and not built.
+    pub fn bootstrap(&self) -> Result<Value, Error> {
+        let mut filters = self.filters_before.clone();
+        if let Some(configuration) = &self.filter {
+            let wasm = self.wasm.clone().map_or_else(tools::wasm, Ok)?;
+            filters.push(parts::wasm_filter(
+                &wasm,
+                configuration,
+                self.allow_on_headers_stop_iteration,
+            ));
+        }
+        let log = self.access_log.as_deref().filter(|_| self.access_logging);
+        let gateway = parts::Hcm {
+            name: "gateway",
+            filters,
+            routes: &self.routes,
+            timeout: self.gateway_timeout,
+            normalize_path: self.normalize_path,
+            upgrades: &self.upgrades,
+            marks_answers: false,
+            access_log: log,
+        };
+        let execution = parts::Hcm {
+            name: parts::EXECUTION,
+            filters: Vec::new(),
+            routes: self.execution_routes.as_deref().unwrap_or(&self.routes),
+            timeout: self.execution_timeout,
+            // The filter has decided on the path that the client sent; it goes on as it is.
+            normalize_path: false,
+            upgrades: &[],
+            marks_answers: true,
+            ..gateway.clone()
+        };
+        let service = match &self.service {
+            ServiceAddress::Tcp(address) => parts::tcp(*address),
+            ServiceAddress::Unix(path) => json!({ "pipe": { "path": path } }),
+        };
+        let mut clusters = vec![
+            parts::cluster(
+                "upstream",
+                Some(parts::tcp(self.upstream)),
+                self.upstream_http2,
+            ),
+            parts::cluster("idempotency", Some(service), self.service_http2),
+            parts::cluster(
+                parts::EXECUTION_CLUSTER,
+                Some(json!({ "envoy_internal_address": {
+                    "server_listener_name": parts::EXECUTION
+                } })),
+                self.execution_http2,
+            ),
+            parts::cluster("no-hosts", None, false),
+            // Nobody listens on the port of the "TCP port service multiplexer".
+            parts::cluster(
+                "refused",
+                Some(parts::tcp(([127, 0, 0, 1], 1).into())),
+                false,
+            ),
+        ];
+        for cluster in &mut clusters {
+            cluster["per_connection_buffer_limit_bytes"] = json!(self.buffer_limit_bytes);
+        }
+        clusters.extend(self.more_clusters.iter().cloned());
+        Ok(json!({
+            "admin": { "address": parts::tcp(self.admin_address()) },
+            "bootstrap_extensions": [parts::internal_listener_extension()],
+            "static_resources": {
+                "listeners": [
+                    {
+                        "name": "gateway",
+                        "address": parts::tcp(self.gateway_address()),
+                        "per_connection_buffer_limit_bytes": self.buffer_limit_bytes,
+                        "filter_chains": [gateway.filter_chain()],
+                    },
+                    {
+                        "name": parts::EXECUTION,
+                        "internal_listener": {},
+                        "per_connection_buffer_limit_bytes": self.buffer_limit_bytes,
+                        "filter_chains": [execution.filter_chain()],
+                    },
+                ],
+                "clusters": clusters,
+            },
+        }))
+    }
+}

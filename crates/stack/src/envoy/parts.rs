@@ -1,0 +1,231 @@
+//! The pieces of an Envoy bootstrap, as JSON.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use super::config::{Cluster, Route};
+
+/// Name of the internal listener that detached executions go through.
+pub(super) const EXECUTION: &str = "execution";
+
+/// Name of the cluster that leads to it.
+pub(super) const EXECUTION_CLUSTER: &str = "idempotency_execution";
+
+const ACCESS_LOG: &str = "[%START_TIME%] %LISTENER% \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" \
+    %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% rx=%BYTES_RECEIVED% \
+    tx=%BYTES_SENT% ms=%DURATION% attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT% \
+    key=%REQ(IDEMPOTENCY-KEY)%\n";
+
+/// `{"@type": …}` with further fields.
+fn typed(name: &str, mut fields: Value) -> Value {
+    fields["@type"] = json!(format!("type.googleapis.com/{name}"));
+    fields
+}
+
+fn seconds(duration: Duration) -> Value {
+    json!(format!(
+        "{}.{:09}s",
+        duration.as_secs(),
+        duration.subsec_nanos()
+    ))
+}
+
+pub(super) fn tcp(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } })
+}
+
+pub(super) fn internal_listener_extension() -> Value {
+    json!({
+        "name": "envoy.bootstrap.internal_listener",
+        "typed_config": typed(
+            "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+            json!({}),
+        ),
+    })
+}
+
+/// A static cluster; without an address it has no host.
+pub(super) fn cluster(name: &str, address: Option<Value>, http2: bool) -> Value {
+    let protocol = if http2 {
+        // A callout must not wait for a stream of another one.
+        json!({ "http2_protocol_options": { "max_concurrent_streams": 1_000_000 } })
+    } else {
+        json!({ "http_protocol_options": { "enable_trailers": true } })
+    };
+    let endpoints: Vec<_> = address
+        .map(|address| json!({ "lb_endpoints": [{ "endpoint": { "address": address } }] }))
+        .into_iter()
+        .collect();
+    let most = 1_000_000;
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": { "cluster_name": name, "endpoints": endpoints },
+        // The defaults (1024) are for the internet; storms of tests must meet our own limits.
+        "circuit_breakers": { "thresholds": [{
+            "max_connections": most, "max_pending_requests": most, "max_requests": most,
+        }] },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                json!({ "explicit_http_config": protocol }),
+            ),
+        },
+    })
+}
+
+/// The filter itself.
+pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool) -> Value {
+    json!({
+        "name": "idempotency",
+        "typed_config": typed("envoy.extensions.filters.http.wasm.v3.Wasm", json!({
+            "config": {
+                "name": "idempotency",
+                "root_id": "idempotency",
+                "failure_policy": "FAIL_CLOSED",
+                "allow_on_headers_stop_iteration": stop_iteration,
+                "configuration": typed(
+                    "google.protobuf.StringValue",
+                    json!({ "value": configuration }),
+                ),
+                "vm_config": {
+                    "vm_id": "idempotency",
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": wasm } },
+                },
+            },
+        })),
+    })
+}
+
+/// An HTTP connection manager.
+#[derive(Debug, Clone)]
+pub(super) struct Hcm<'a> {
+    pub(super) name: &'a str,
+    pub(super) filters: Vec<Value>,
+    pub(super) routes: &'a [Route],
+    pub(super) timeout: Duration,
+    pub(super) normalize_path: bool,
+    pub(super) upgrades: &'a [String],
+    /// Tell the filter, behind whose back it is, who made an answer: the upstream or Envoy.
+    pub(super) marks_answers: bool,
+    pub(super) access_log: Option<&'a Path>,
+}
+
+impl Hcm<'_> {
+    pub(super) fn filter_chain(&self) -> Value {
+        let mut filters = self.filters.clone();
+        filters.push(json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.router.v3.Router",
+                if self.marks_answers { mark_of_upstream() } else { json!({}) },
+            ),
+        }));
+        let routes: Vec<_> = self.routes.iter().map(|route| self.route(route)).collect();
+        let mut hcm = json!({
+            "stat_prefix": self.name,
+            "codec_type": "AUTO",
+            "use_remote_address": false,
+            "http_protocol_options": { "enable_trailers": true },
+            "normalize_path": self.normalize_path,
+            "merge_slashes": self.normalize_path,
+            "route_config": {
+                "name": self.name,
+                "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }],
+            },
+            "http_filters": filters,
+            "upgrade_configs": self.upgrades.iter()
+                .map(|upgrade| json!({ "upgrade_type": upgrade }))
+                .collect::<Vec<_>>(),
+        });
+        if self.marks_answers {
+            hcm["local_reply_config"] = mark_of_gateway();
+        }
+        if let Some(path) = self.access_log {
+            let format = ACCESS_LOG.replace("%LISTENER%", self.name);
+            hcm["access_log"] = json!([{
+                "name": "envoy.access_loggers.file",
+                "typed_config": typed(
+                    "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    json!({
+                        "path": path,
+                        "log_format": { "text_format_source": { "inline_string": format } },
+                    }),
+                ),
+            }]);
+        }
+        json!({ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": typed(
+                "envoy.extensions.filters.network.http_connection_manager.v3.\
+                 HttpConnectionManager",
+                hcm,
+            ),
+        }] })
+    }
+
+    fn route(&self, route: &Route) -> Value {
+        let cluster = match &route.cluster {
+            Cluster::Upstream => "upstream",
+            Cluster::NoHosts => "no-hosts",
+            Cluster::Refused => "refused",
+            Cluster::Named(name) => name,
+        };
+        let mut action = json!({
+            "cluster": cluster,
+            "timeout": seconds(route.timeout.unwrap_or(self.timeout)),
+        });
+        if route.retries {
+            action["retry_policy"] = json!({ "retry_on": "5xx,reset", "num_retries": 2 });
+        }
+        json!({ "match": { "prefix": route.prefix }, "route": action })
+    }
+}
+
+fn set_header(name: &str, value: &str) -> Value {
+    json!({
+        "header": { "key": name, "value": value },
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    })
+}
+
+/// Router settings that mark what an upstream answered. These filters run only on answers that
+/// came from an upstream, never on what Envoy answers itself.
+fn mark_of_upstream() -> Value {
+    json!({ "upstream_http_filters": [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                json!({ "mutations": { "response_mutations": [
+                    // An upstream cannot pass its answer off as the gateway's.
+                    { "remove": "x-idempotency-gateway-reply" },
+                    { "append": set_header("x-idempotency-upstream", "1") },
+                ] } }),
+            ),
+        },
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+                json!({}),
+            ),
+        },
+    ] })
+}
+
+/// Local reply settings that mark what Envoy answers itself, with the reason.
+fn mark_of_gateway() -> Value {
+    json!({ "mappers": [{
+        "filter": { "status_code_filter": { "comparison": {
+            "op": "GE",
+            "value": { "default_value": 0, "runtime_key": "idempotency.no_such_key" },
+        } } },
+        "headers_to_add": [set_header("x-idempotency-gateway-reply", "%RESPONSE_CODE_DETAILS%")],
+    }] })
+}

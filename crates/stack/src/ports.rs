@@ -1,0 +1,62 @@
+//! Free ports.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::net::TcpListener;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Below Linux's range for outgoing connections, so that none of those takes a port between our
+/// look and the child's `bind`, or while a killed child is being restarted.
+const RANGE: std::ops::Range<u16> = 18_000..32_000;
+
+static GIVEN: OnceLock<Mutex<HashSet<u16>>> = OnceLock::new();
+
+/// A port on 127.0.0.1 that nobody listens on and that this process has not given out before.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn free() -> u16 {
+    let mut given = GIVEN
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let span = u64::from(RANGE.end - RANGE.start);
+    for attempt in 0..10_000_u32 {
+        // Random, since test programs that run at the same time draw from the same range.
+        let random = RandomState::new().hash_one(attempt) % span;
+        let port = RANGE.start + u16::try_from(random).unwrap_or(0);
+        if is_free(port) && given.insert(port) {
+            return port;
+        }
+    }
+    panic!(
+        "no free port on 127.0.0.1 between {} and {}",
+        RANGE.start, RANGE.end
+    );
+}
+
+/// Whether nobody listens on this port of 127.0.0.1.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_port_twice() {
+        let ports: HashSet<_> = (0..50).map(|_| free()).collect();
+        assert_eq!(ports.len(), 50);
+    }
+
+    #[test]
+    fn a_listener_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(!is_free(port));
+        drop(listener);
+        assert!(is_free(port));
+    }
+}

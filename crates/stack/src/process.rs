@@ -1,0 +1,203 @@
+//! A child process: its log, its signals, its end.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{kill_process, kill_process_group, Pid, Signal};
+
+use crate::error::Error;
+use crate::wait::until;
+
+/// Lines of a log that are shown when something went wrong.
+const TAIL: usize = 60;
+
+/// A running (or ended) child. Dropped, it is killed with its whole process group and reaped; if
+/// the thread is panicking, the end of its log goes to stderr.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts a command whose output is appended to `log`.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be written or the program cannot be started.
+    pub fn start(name: &str, mut command: Command, log: PathBuf) -> Result<Self, Error> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| Error::new(format!("{name}: {what}: {error}"))
+        };
+        let out = File::options().create(true).append(true).open(&log);
+        let out = out.map_err(failed(&format!("cannot write {}", log.display())))?;
+        let err = out.try_clone().map_err(failed("cannot share the log"))?;
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(out)
+            .stderr(err);
+        let child =
+            crate::spawn::spawn(command).map_err(failed(&format!("cannot run {program}")))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            ended: None,
+        })
+    }
+
+    /// Waits until `ready` holds.
+    ///
+    /// # Errors
+    ///
+    /// If the process ends before, or `timeout` is over. The message has the end of the log.
+    pub fn await_ready(
+        &mut self,
+        timeout: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let mut ended = None;
+        let in_time = until(timeout, || {
+            ended = self.exit_status();
+            ended.is_some() || ready()
+        });
+        let message = match ended {
+            Some(status) => format!("{} ended while starting ({status})", self.name),
+            None if in_time => return Ok(()),
+            None => format!("{} was not ready within {timeout:?}", self.name),
+        };
+        Err(Error::new(format!(
+            "{message}; its log ends:\n{}",
+            self.tail(TAIL)
+        )))
+    }
+
+    /// The name it was started under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            // An error here means there is no such child any more, which `try_wait` remembers.
+            self.ended = self.child.try_wait().ok().flatten();
+        }
+        self.ended
+    }
+
+    /// Kills it, as `kill -9` does, with everything it started, and reaps it.
+    pub fn kill(&mut self) {
+        if self.exit_status().is_some() {
+            return;
+        }
+        if let Some(pid) = self.pid() {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        self.ended = self.child.wait().ok();
+    }
+
+    /// Asks it to end (SIGTERM), kills it when it has not after `grace`.
+    pub fn stop(&mut self, grace: Duration) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
+        if !until(grace, || self.exit_status().is_some()) {
+            self.kill();
+        }
+        self.ended
+    }
+
+    /// Stops it in its tracks (SIGSTOP) until [`Self::resume`]. On return all threads stand still.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.id());
+        until(Duration::from_secs(5), || {
+            all_stopped(&tasks) || self.exit_status().is_some()
+        });
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        // Not reaped yet, so the id is still this child's.
+        if self.exit_status().is_none() {
+            if let Some(pid) = self.pid() {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// The file with its output.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// All of its output up to now.
+    pub fn log(&self) -> String {
+        read_lossy(&self.log)
+    }
+
+    /// The last lines of its output.
+    pub fn tail(&self, lines: usize) -> String {
+        tail(&self.log(), lines)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!(
+                "---- the log of {} ends:\n{}----",
+                self.name,
+                self.tail(TAIL)
+            );
+        }
+    }
+}
+
+/// Whether every thread below this directory of `/proc` is stopped.
+fn all_stopped(tasks: &str) -> bool {
+    let Ok(tasks) = std::fs::read_dir(tasks) else {
+        return false;
+    };
+    tasks.flatten().all(|task| {
+        let stat = read_lossy(&task.path().join("stat"));
+        // The state follows the name, which is in parentheses and may hold anything.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, state)| state.starts_with('T'))
+    })
+}
+
+/// A file's text; empty if it cannot be read.
+pub(crate) fn read_lossy(path: &Path) -> String {
+    std::fs::read(path)
+        .map(|octets| String::from_utf8_lossy(&octets).into_owned())
+        .unwrap_or_default()
+}
+
+/// The last lines of a text.
+pub(crate) fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<_> = text.lines().collect();
+    let mut tail = all.split_at(all.len().saturating_sub(lines)).1.join("\n");
+    tail.push('\n');
+    tail
+}

@@ -1,0 +1,222 @@
+//! The idempotency service as a child.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::error::Error;
+use crate::http::{Answer, Request};
+use crate::process::Process;
+use crate::{ports, tools};
+
+/// When an acknowledged operation is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Before it is acknowledged.
+    #[default]
+    Durable,
+    /// Shortly after.
+    Relaxed,
+}
+
+/// The bearer tokens of the three roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The filter's.
+    pub gateway: String,
+    /// An upstream's, for settle.
+    pub upstream: String,
+    /// An operator's.
+    pub operator: String,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            gateway: "demo-gateway-token".to_owned(),
+            upstream: "demo-upstream-token".to_owned(),
+            operator: "demo-operator-token".to_owned(),
+        }
+    }
+}
+
+/// How the service is started.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceOptions {
+    /// `None` takes a free one.
+    pub port: Option<u16>,
+    /// Where the embedded store lives; `None`: a temporary directory, removed at the end.
+    pub data_dir: Option<PathBuf>,
+    /// When an acknowledged operation is on disk.
+    pub durability: Durability,
+    /// The roles' tokens.
+    pub tokens: Tokens,
+    /// Further arguments of `idempotencyd serve`.
+    pub args: Vec<String>,
+    /// Log level, as the service knows it; `None`: its default.
+    pub log_level: Option<String>,
+    /// Where its output goes; `None`: a temporary file.
+    pub log: Option<PathBuf>,
+}
+
+/// A running service. It listens on a TCP port and on a Unix socket.
+#[derive(Debug)]
+pub struct Service {
+    process: Process,
+    options: ServiceOptions,
+    address: SocketAddr,
+    data_dir: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+    _dir: TempDir,
+}
+
+impl Service {
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If its program is not there or does not start.
+    pub fn start(options: ServiceOptions) -> Result<Self, Error> {
+        let dir = crate::stack::temp_dir()?;
+        let port = options.port.unwrap_or_else(ports::free);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let data_dir = options
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| dir.path().join("data"));
+        let log = options
+            .log
+            .clone()
+            .unwrap_or_else(|| dir.path().join("service.log"));
+        let socket = dir.path().join("service.sock");
+        let process = launch(&options, address, &data_dir, &socket, &log)?;
+        Ok(Self {
+            process,
+            options,
+            address,
+            data_dir,
+            socket,
+            log,
+            _dir: dir,
+        })
+    }
+
+    /// Starts it again after [`Self::kill`] or [`Self::stop`]: same port, same data.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.process.kill();
+        self.process = launch(
+            &self.options,
+            self.address,
+            &self.data_dir,
+            &self.socket,
+            &self.log,
+        )?;
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The directory of its store.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The roles' tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.options.tokens
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and patience for what is in flight.
+    pub fn stop(&mut self) -> Option<ExitStatus> {
+        self.process.stop(Duration::from_secs(15))
+    }
+
+    /// Its process, for signals (pause, resume) and logs.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// A request as an operator.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub fn operator(&self, method: &str, target: &str, body: &str) -> Answer {
+        let mut request = Request::new(method, target).bearer(&self.options.tokens.operator);
+        if !body.is_empty() {
+            request = request
+                .header("Content-Type", "application/json")
+                .body(body);
+        }
+        match request.send(self.address) {
+            Ok(answer) => answer,
+            Err(error) => panic!("the service does not answer {method} {target}: {error}"),
+        }
+    }
+
+    /// The service's metrics in Prometheus' text form.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub fn metrics(&self) -> String {
+        self.operator("GET", "/metrics", "").text()
+    }
+}
+
+fn launch(
+    options: &ServiceOptions,
+    address: SocketAddr,
+    data_dir: &Path,
+    socket: &Path,
+    log: &Path,
+) -> Result<Process, Error> {
+    let durability = match options.durability {
+        Durability::Durable => "durable",
+        Durability::Relaxed => "relaxed",
+    };
+    let mut command = Command::new(tools::idempotencyd()?);
+    command
+        .arg("serve")
+        .args(["--listen", &address.to_string()])
+        .args(["--listen", &format!("unix:{}", socket.display())])
+        .arg("--data-dir")
+        .arg(data_dir)
+        .args(["--durability", durability])
+        .args(["--gateway-token", &options.tokens.gateway])
+        .args(["--upstream-token", &options.tokens.upstream])
+        .args(["--operator-token", &options.tokens.operator]);
+    if let Some(level) = &options.log_level {
+        command.args(["--log", level]);
+    }
+    command.args(&options.args);
+    let mut process = Process::start("idempotencyd", command, log.to_owned())?;
+    let ready = || {
+        Request::get("/readyz")
+            .send(address)
+            .is_ok_and(|answer| answer.status == 200)
+    };
+    process.await_ready(Duration::from_secs(30), ready)?;
+    Ok(process)
+}

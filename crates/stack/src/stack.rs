@@ -1,0 +1,167 @@
+//! All parts together.
+
+use std::net::SocketAddr;
+
+use serde_json::{json, Value};
+use tempfile::TempDir;
+
+use crate::envoy::{Envoy, EnvoyConfig, ServiceAddress};
+use crate::error::Error;
+use crate::service::{Service, ServiceOptions, Tokens};
+use crate::upstream::{Upstream, UpstreamOptions};
+
+/// Envoy with the filter, the service and the upstream. The fields are public: tests kill, pause
+/// and restart them one by one.
+#[derive(Debug)]
+pub struct Stack {
+    // Dropped in this order: first the one that calls the others.
+    /// The gateway.
+    pub envoy: Envoy,
+    /// The idempotency service.
+    pub service: Service,
+    /// The upstream.
+    pub upstream: Upstream,
+}
+
+/// A change to Envoy's configuration, made when the other parts' addresses are known.
+type EnvoyChange = Box<dyn FnOnce(&mut EnvoyConfig)>;
+
+/// Chooses what a [`Stack`] is made of.
+#[derive(Default)]
+#[must_use]
+pub struct StackBuilder {
+    filter: Option<Value>,
+    service: ServiceOptions,
+    service_over_tcp: bool,
+    envoy: Vec<EnvoyChange>,
+}
+
+impl std::fmt::Debug for StackBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StackBuilder")
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    /// The demo's configuration: `POST` below `/charges`, detached, duplicates wait 5 s.
+    pub fn builder() -> StackBuilder {
+        StackBuilder::default()
+    }
+
+    /// Where clients go.
+    pub fn gateway(&self) -> SocketAddr {
+        self.envoy.gateway()
+    }
+
+    /// `http://127.0.0.1:PORT` and this path.
+    pub fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.gateway())
+    }
+}
+
+impl StackBuilder {
+    /// The filter's whole configuration; see [`filter_config`] for one from rules.
+    pub fn filter(mut self, config: Value) -> Self {
+        self.filter = Some(config);
+        self
+    }
+
+    /// The demo's filter configuration with these rules (a JSON array).
+    pub fn rules(self, rules: Value) -> Self {
+        let config = filter_config(&self.service.tokens, rules);
+        self.filter(config)
+    }
+
+    /// Changes how the service is started.
+    pub fn service(mut self, change: impl FnOnce(&mut ServiceOptions)) -> Self {
+        change(&mut self.service);
+        self
+    }
+
+    /// Envoy reaches the service over TCP instead of its Unix socket.
+    pub fn service_over_tcp(mut self) -> Self {
+        self.service_over_tcp = true;
+        self
+    }
+
+    /// Changes Envoy's configuration, after everything else is known.
+    pub fn envoy(mut self, change: impl FnOnce(&mut EnvoyConfig) + 'static) -> Self {
+        self.envoy.push(Box::new(change));
+        self
+    }
+
+    /// Starts all of it and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If a part is absent or does not start; the message says what to do.
+    pub fn start(self) -> Stack {
+        match self.try_start() {
+            Ok(stack) => stack,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`Self::start`], without the panic.
+    ///
+    /// # Errors
+    ///
+    /// If a part is absent or does not start.
+    pub fn try_start(self) -> Result<Stack, Error> {
+        let upstream = Upstream::start(UpstreamOptions::default())?;
+        let service = Service::start(self.service)?;
+        let filter = self
+            .filter
+            .unwrap_or_else(|| filter_config(service.tokens(), json!([charges_rule()])));
+        let address = if self.service_over_tcp {
+            ServiceAddress::Tcp(service.address())
+        } else {
+            ServiceAddress::Unix(service.socket().to_owned())
+        };
+        let mut config = EnvoyConfig::new(filter.to_string(), upstream.address(), address);
+        for change in self.envoy {
+            change(&mut config);
+        }
+        let envoy = Envoy::start(config)?;
+        Ok(Stack {
+            envoy,
+            service,
+            upstream,
+        })
+    }
+}
+
+/// A filter configuration for an [`EnvoyConfig`]'s clusters, with these rules (a JSON array).
+pub fn filter_config(tokens: &Tokens, rules: Value) -> Value {
+    json!({
+        "service": {
+            "target": "idempotency",
+            "timeout_ms": 1000,
+            "token": tokens.gateway,
+        },
+        "detached": { "cluster": "idempotency_execution" },
+        "rules": rules,
+    })
+}
+
+/// The demo's rule.
+pub fn charges_rule() -> Value {
+    json!({
+        "name": "charges",
+        "match": { "methods": ["POST"], "path_prefix": "/charges" },
+        "scope": "global",
+        "wait_ms": 5000,
+        "execution": "detached",
+    })
+}
+
+/// A directory for one part's files, removed with its handle. It is in the system's directory for
+/// temporary files since the path of a Unix socket must be short.
+pub(crate) fn temp_dir() -> Result<TempDir, Error> {
+    tempfile::Builder::new()
+        .prefix("idempotency-")
+        .tempdir()
+        .map_err(|error| Error::new(format!("no temporary directory: {error}")))
+}

@@ -1,0 +1,104 @@
+//! Where the programs are.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// The newest Envoy that the project is tested with.
+pub const NEWEST_ENVOY: &str = "1.40.0";
+
+/// The oldest Envoy that the project is tested with.
+pub const OLDEST_ENVOY: &str = "1.36.4";
+
+/// The Envoy program.
+///
+/// # Errors
+///
+/// If there is none; the message says how to get it.
+pub fn envoy() -> Result<PathBuf, Error> {
+    if let Some(path) = from_env("ENVOY_BIN")? {
+        return Ok(path);
+    }
+    let installed = target_dir().map(|dir| dir.join(format!("tools/envoy-{NEWEST_ENVOY}/envoy")));
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&on_path).map(|dir| dir.join("envoy"));
+    installed
+        .into_iter()
+        .chain(candidates)
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("no Envoy found: run `scripts/get-envoy.sh`, or set ENVOY_BIN to its path")
+        })
+}
+
+/// The program of the idempotency service.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn idempotencyd() -> Result<PathBuf, Error> {
+    built("IDEMPOTENCYD_BIN", "idempotencyd")
+}
+
+/// The program of the demo upstream.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn demo_upstream() -> Result<PathBuf, Error> {
+    built("DEMO_UPSTREAM_BIN", "demo-upstream")
+}
+
+/// The compiled filter.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn wasm() -> Result<PathBuf, Error> {
+    if let Some(path) = from_env("IDEMPOTENCY_WASM")? {
+        return Ok(path);
+    }
+    target_dir()
+        .map(|dir| dir.join("idempotency.wasm"))
+        .filter(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("no idempotency.wasm found: run `make wasm`, or set IDEMPOTENCY_WASM")
+        })
+}
+
+/// Cargo's target directory: the one that the running program is in.
+pub fn target_dir() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    program.ancestors().find(marked).map(Path::to_owned)
+}
+
+fn from_env(name: &str) -> Result<Option<PathBuf>, Error> {
+    let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    if path.is_file() {
+        Ok(Some(path))
+    } else {
+        Err(Error::new(format!("{name}={} is no file", path.display())))
+    }
+}
+
+/// A program of this workspace: beside the running one, or one directory up (tests run in `deps`).
+fn built(variable: &str, name: &str) -> Result<PathBuf, Error> {
+    if let Some(path) = from_env(variable)? {
+        return Ok(path);
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut candidates = program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name));
+    candidates.find(|path| path.is_file()).ok_or_else(|| {
+        Error::new(format!(
+            "`{name}` is not built: run `make build`, or set {variable}"
+        ))
+    })
+}

@@ -1,5 +1,7 @@
 //! The validated form of a configuration: every value in it is usable as it stands.
 
+use std::fmt;
+
 pub use idempotency_protocol::OnUnknown;
 
 /// A validated configuration.
@@ -18,7 +20,7 @@ pub struct Plan {
 }
 
 /// Where the idempotency service is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Service {
     /// Envoy: the name of a cluster.
     pub target: String,
@@ -28,6 +30,18 @@ pub struct Service {
     pub timeout_ms: u64,
     /// Bearer token of the gateway role.
     pub token: Option<String>,
+}
+
+/// The token is a secret: `Debug` only shows whether there is one.
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("target", &self.target)
+            .field("authority", &self.authority)
+            .field("timeout_ms", &self.timeout_ms)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .finish()
+    }
 }
 
 /// Which requests are protected, and how.
@@ -44,7 +58,7 @@ pub struct Rule {
 /// Which requests a rule protects. Empty lists match everything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {
-    /// Upper-case; never `OPTIONS`.
+    /// Upper-case; never `GET`, `HEAD`, `OPTIONS`, `TRACE`, also not where the list is empty.
     pub methods: Vec<String>,
     /// Normalised path.
     pub path: PathMatch,
@@ -235,10 +249,10 @@ pub struct Policy {
 /// What an upstream's answer means, by status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcomes {
-    /// Exact statuses, checked first.
-    pub statuses: Vec<(u16, OutcomeClass)>,
-    /// 503 with `Retry-After`; checked after `statuses`.
+    /// 503 with `Retry-After`; checked first.
     pub unavailable_with_retry_after: OutcomeClass,
+    /// Exact statuses, checked next.
+    pub statuses: Vec<(u16, OutcomeClass)>,
     /// By class: index 0 is 2xx, 3 is 5xx; checked last.
     pub classes: [OutcomeClass; 4],
 }
@@ -246,11 +260,11 @@ pub struct Outcomes {
 impl Outcomes {
     /// What an answer with this status means. Statuses outside 200–599 are unknown.
     pub fn class(&self, status: u16, has_retry_after: bool) -> OutcomeClass {
-        if let Some((_, class)) = self.statuses.iter().find(|(s, _)| *s == status) {
-            return *class;
-        }
         if status == 503 && has_retry_after {
             return self.unavailable_with_retry_after;
+        }
+        if let Some((_, class)) = self.statuses.iter().find(|(s, _)| *s == status) {
+            return *class;
         }
         match status {
             200..=299 => self.classes[0],

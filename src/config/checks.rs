@@ -1,0 +1,216 @@
+//! What strings of a configuration may look like. Each check says what would be right.
+
+use crate::fingerprint::is_token;
+use crate::path::{self, Clarity};
+
+type Checked = Result<(), &'static str>;
+
+fn must(holds: bool, message: &'static str) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(message)
+    }
+}
+
+fn visible(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Names that belong to one connection (RFC 9110 §7.6.1) or to the framing of messages.
+const CONNECTION: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Names that carry credentials.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// Response headers that must never be replayed, and those that the filter makes itself.
+const NEVER_REPLAYED: [&str; 9] = [
+    "age",
+    "authentication-info",
+    "authorization",
+    "cookie",
+    "date",
+    "proxy-authentication-info",
+    "set-cookie",
+    "set-cookie2",
+    "www-authenticate",
+];
+
+fn is_one_of(name: &str, list: &[&str]) -> bool {
+    list.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+const TOKEN: &str = "must be the name of a header";
+const PER_CONNECTION: &str = "must not be a header of the connection or of message framing";
+
+fn header(name: &str) -> Checked {
+    must(is_token(name.as_bytes()) && name.len() <= 128, TOKEN)?;
+    must(!is_one_of(name, &CONNECTION), PER_CONNECTION)
+}
+
+pub(super) fn key_header(name: &str) -> Checked {
+    header(name)?;
+    must(
+        !is_one_of(name, &CREDENTIALS) && !is_one_of(name, &["content-type"]),
+        "must be a header of its own",
+    )
+}
+
+pub(super) fn tenant_header(name: &str) -> Checked {
+    header(name)?;
+    must(
+        !is_one_of(name, &CREDENTIALS),
+        "credentials are not a tenant; see {\"credentials\": \"static\"}",
+    )
+}
+
+pub(super) fn fingerprint_header(name: &str) -> Checked {
+    header(name)?;
+    must(
+        !is_one_of(name, &["content-type"]),
+        "content-type always counts",
+    )
+}
+
+pub(super) fn marker_header(name: &str) -> Checked {
+    header(name)?;
+    let standard = [
+        "content-type",
+        "content-encoding",
+        "location",
+        "etag",
+        "retry-after",
+        "link",
+    ];
+    must(
+        !is_one_of(name, &NEVER_REPLAYED) && !is_one_of(name, &standard),
+        "must be a header of its own",
+    )
+}
+
+pub(super) fn replayed_header(name: &str) -> Checked {
+    header(name)?;
+    must(
+        !is_one_of(name, &NEVER_REPLAYED),
+        "this header must never be replayed",
+    )?;
+    must(
+        !name.to_ascii_lowercase().starts_with("access-control-"),
+        "CORS headers are replayed with `cors: stored`",
+    )
+}
+
+pub(super) fn target(text: &str) -> Checked {
+    must(
+        visible(text, 255),
+        "must be the name of the service's cluster",
+    )?;
+    must(!text.contains("://"), "must not be a URL")
+}
+
+pub(super) fn cluster(text: &str) -> Checked {
+    must(visible(text, 255), "must be the name of a cluster")
+}
+
+pub(super) fn authority(text: &str) -> Checked {
+    must(
+        visible(text, 255) && !text.contains('/'),
+        "must be a host name, with or without port",
+    )
+}
+
+pub(super) fn token(text: &str) -> Checked {
+    must(
+        visible(text, 4096),
+        "must be 1 to 4096 visible ASCII characters",
+    )
+}
+
+pub(super) fn problem_base(text: &str) -> Checked {
+    let uri = visible(text, 1024) && !text.contains(['<', '>', '"', '\\']) && text.contains(':');
+    must(uri, "must be the beginning of an absolute URI")
+}
+
+pub(super) fn rule_name(text: &str) -> Checked {
+    must(
+        visible(text, 64),
+        "must be 1 to 64 visible ASCII characters",
+    )
+}
+
+pub(super) fn namespace(text: &str) -> Checked {
+    let plain = text.len() <= 255 && text.chars().all(|c| !c.is_control());
+    must(
+        plain,
+        "must be at most 255 bytes without control characters",
+    )
+}
+
+pub(super) fn property(text: &str) -> Checked {
+    let plain = (1..=255).contains(&text.len()) && text.chars().all(|c| !c.is_control());
+    must(plain, "must be 1 to 255 bytes without control characters")
+}
+
+pub(super) fn host(text: &str) -> Checked {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let v6 = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    let fine = match name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
+        Some(address) => name == text && !address.is_empty() && address.bytes().all(v6),
+        None => name.bytes().all(plain) && !name.starts_with('.') && !name.ends_with('.'),
+    };
+    must(
+        fine && (1..=253).contains(&name.len()),
+        "must be a host name without port; `*.example.com` means any name below example.com",
+    )
+}
+
+/// A path that has one reading only: its normal form, without anything that upstreams disagree
+/// about.
+pub(super) fn rule_path(text: &str) -> Checked {
+    must(text.starts_with('/'), "must start with \"/\"")?;
+    must(
+        !text.contains(['?', '#']),
+        "must be a path without query and fragment",
+    )?;
+    must(
+        !text.contains('*'),
+        "wildcards are not supported; use path_prefix",
+    )?;
+    let risky = ["%25", "%3b", "%3f", "%23", ";"];
+    let lower = text.to_ascii_lowercase();
+    let normal = path::normalise(text.as_bytes());
+    must(
+        normal.clarity != Clarity::Ambiguous && !risky.iter().any(|r| lower.contains(r)),
+        "cannot be matched reliably: upstreams disagree about some character in it",
+    )?;
+    must(
+        normal.path == text,
+        "must be in normal form: no dot segments, no double slashes, no needless or lower-case \
+         escapes",
+    )
+}
+
+pub(super) fn method(text: &str) -> Checked {
+    must(
+        is_token(text.as_bytes()) && text.len() <= 32 && text == text.to_ascii_uppercase(),
+        "must be the name of a method, in upper case",
+    )?;
+    must(
+        !crate::rules::is_safe(text.as_bytes()),
+        "GET, HEAD, OPTIONS and TRACE change nothing and are never protected",
+    )?;
+    must(text != "CONNECT", "a tunnel cannot be protected")
+}

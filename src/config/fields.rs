@@ -1,0 +1,42 @@
+//! The names of all fields. Everything else is refused.
+
+pub(super) const TOP: &[&str] = &[
+    "service",
+    "detached",
+    "problem_base",
+    "replay_header",
+    "defaults",
+    "rules",
+];
+pub(super) const SERVICE: &[&str] = &["target", "authority", "timeout_ms", "token"];
+pub(super) const DETACHED: &[&str] = &["cluster"];
+pub(super) const RULE: &[&str] = &["name", "match"];
+pub(super) const MATCH: &[&str] = &["methods", "path", "path_prefix", "hosts"];
+/// In `defaults` and in rules.
+pub(super) const POLICY: &[&str] = &[
+    "mode",
+    "key",
+    "namespace",
+    "scope",
+    "fingerprint",
+    "max_body_bytes",
+    "max_response_bytes",
+    "execution",
+    "execution_timeout_ms",
+    "lease_ms",
+    "lease_margin_ms",
+    "ttl_ms",
+    "unknown_ttl_ms",
+    "wait_ms",
+    "on_unknown",
+    "on_service_failure",
+    "on_complete_failure",
+    "outcomes",
+    "replay_headers",
+    "cors",
+    "accept_encoding",
+    "retry_after_s",
+];
+pub(super) const KEY: &[&str] = &["header", "syntax", "when_missing"];
+pub(super) const SCOPE: &[&str] = &["header", "property", "credentials"];
+pub(super) const FINGERPRINT: &[&str] = &["body", "headers", "host"];

@@ -1,0 +1,367 @@
+//! From JSON to a [`Plan`]: the parts, and the contradictions between them.
+
+use super::draft::{strings, Draft, MAX_TIMEOUT_MS};
+use super::reader::{Faults, Field, Object};
+use super::*;
+use super::{checks, fields};
+use crate::json::Value;
+use crate::rules;
+
+const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+
+pub(super) fn plan(value: &Value) -> Result<Plan, Vec<ConfigError>> {
+    let mut faults = Faults::default();
+    let found = read(value, &mut faults);
+    match found {
+        Some(plan) if faults.0.is_empty() => Ok(plan),
+        _ => Err(faults.0),
+    }
+}
+
+fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
+    let top = faults.object(
+        &Field {
+            value,
+            path: String::new(),
+        },
+        &[fields::TOP],
+    )?;
+    let service = required(&top, "service", faults).and_then(|f| service(&f, faults));
+    let detached_cluster = top.get("detached").and_then(|field| {
+        let object = faults.object(&field, &[fields::DETACHED])?;
+        let cluster = required(&object, "cluster", faults)?;
+        faults.string(&cluster, checks::cluster)
+    });
+    let problem_base = top
+        .get("problem_base")
+        .and_then(|f| faults.string(&f, checks::problem_base))
+        .unwrap_or_else(|| "urn:idempotency-gateway:problem:".to_owned());
+    let replay_header = top
+        .get("replay_header")
+        .and_then(|f| faults.string(&f, checks::marker_header))
+        .unwrap_or_else(|| "Idempotency-Replayed".to_owned());
+    let mut defaults = Draft::built_in();
+    if let Some(field) = top.get("defaults") {
+        if let Some(object) = faults.object(&field, &[fields::POLICY]) {
+            defaults.apply(&object, faults);
+        }
+    }
+    let list = required(&top, "rules", faults)
+        .and_then(|f| faults.array(&f))
+        .unwrap_or_default();
+    if let Some(Value::Array(empty)) = top.get("rules").map(|f| f.value) {
+        if empty.is_empty() {
+            faults.add("rules", "must not be empty: nothing would be protected");
+        }
+    }
+    let context = Context {
+        service_timeout_ms: service.as_ref().map_or(0, |s| s.timeout_ms),
+        // A broken `detached` section is reported as such, not once more by each rule.
+        detached: top.get("detached").is_some(),
+    };
+    let mut read: Vec<(usize, Rule)> = Vec::new();
+    for (index, field) in list.iter().enumerate() {
+        if let Some(rule) = rule(index, field, &defaults, &context, faults) {
+            read.push((index, rule));
+        }
+    }
+    compare(&read, faults);
+    let rules = read.into_iter().map(|(_, rule)| rule).collect();
+    Some(Plan {
+        service: service?,
+        detached_cluster,
+        problem_base,
+        replay_header,
+        rules,
+    })
+}
+
+fn required<'a>(object: &Object<'a>, name: &str, faults: &mut Faults) -> Option<Field<'a>> {
+    let field = object.get(name);
+    if field.is_none() {
+        faults.add(&object.path_of(name), "is required");
+    }
+    field
+}
+
+fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
+    let object = faults.object(field, &[fields::SERVICE])?;
+    let target =
+        required(&object, "target", faults).and_then(|f| faults.string(&f, checks::target));
+    let authority = match object.get("authority") {
+        Some(field) => faults.string(&field, checks::authority),
+        None => Some("idempotencyd".to_owned()),
+    };
+    let timeout_ms = match object.get("timeout_ms") {
+        Some(field) => faults.integer(&field, 1, MAX_TIMEOUT_MS),
+        None => Some(1_000),
+    };
+    let token = object
+        .get("token")
+        .and_then(|f| faults.string(&f, checks::token));
+    Some(Service {
+        target: target?,
+        authority: authority?,
+        timeout_ms: timeout_ms?,
+        token,
+    })
+}
+
+/// What a rule must fit into.
+struct Context {
+    service_timeout_ms: u64,
+    detached: bool,
+}
+
+fn rule(
+    index: usize,
+    field: &Field<'_>,
+    defaults: &Draft,
+    context: &Context,
+    faults: &mut Faults,
+) -> Option<Rule> {
+    let object = faults.object(field, &[fields::RULE, fields::POLICY])?;
+    let name = match object.get("name") {
+        Some(field) => faults.string(&field, checks::rule_name),
+        None => Some(format!("rules[{index}]")),
+    };
+    let matches = required(&object, "match", faults).and_then(|f| matching(&f, faults));
+    let mut draft = defaults.clone();
+    draft.apply(&object, faults);
+    contradictions(&draft, &object, context, faults);
+    let policy = policy(draft, &object, context, faults);
+    Some(Rule {
+        name: name?,
+        matches: matches?,
+        policy: policy?,
+    })
+}
+
+fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
+    let object = faults.object(field, &[fields::MATCH])?;
+    let methods = match object.get("methods") {
+        None => Some(vec!["POST".to_owned(), "PATCH".to_owned()]),
+        Some(Field {
+            value: Value::String(all),
+            ..
+        }) if all == "*" => Some(Vec::new()),
+        Some(field) => match strings(&field, checks::method, faults) {
+            Some(list) if list.is_empty() => {
+                if let Value::Array(elements) = field.value {
+                    if elements.is_empty() {
+                        faults.add(&field.path, "must not be empty; \"*\" means every method");
+                    }
+                }
+                None
+            }
+            list => list,
+        },
+    };
+    let path = match (object.get("path"), object.get("path_prefix")) {
+        (Some(_), Some(_)) => {
+            faults.add(&object.path, "must have path or path_prefix, not both");
+            None
+        }
+        (Some(exact), None) => faults
+            .string(&exact, checks::rule_path)
+            .map(PathMatch::Exact),
+        (None, Some(prefix)) => faults
+            .string(&prefix, checks::rule_path)
+            .map(PathMatch::Prefix),
+        (None, None) => Some(PathMatch::Prefix("/".to_owned())),
+    };
+    let hosts = match object.get("hosts") {
+        None => Some(Vec::new()),
+        Some(field) => {
+            let hosts = strings(&field, checks::host, faults)?;
+            if hosts.is_empty() {
+                faults.add(
+                    &field.path,
+                    "must not be empty; leave it out to match every host",
+                );
+            }
+            Some(hosts.iter().map(|host| host.to_ascii_lowercase()).collect())
+        }
+    };
+    Some(Match {
+        methods: methods?,
+        path: path?,
+        hosts: hosts?,
+    })
+}
+
+/// Settings that are fine alone and wrong together. The path names the field to look at, even if
+/// its value comes from the defaults.
+fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &mut Faults) {
+    let mut refuse = |field: &str, message: String| faults.add(&rule.path_of(field), message);
+    let usable = draft.lease_ms.saturating_sub(draft.lease_margin_ms);
+    if usable == 0 {
+        refuse(
+            "lease_ms",
+            format!(
+                "must be greater than lease_margin_ms ({})",
+                draft.lease_margin_ms
+            ),
+        );
+    } else if context.service_timeout_ms >= usable {
+        refuse(
+            "lease_ms",
+            format!(
+                "must exceed service.timeout_ms ({}) by more than lease_margin_ms ({})",
+                context.service_timeout_ms, draft.lease_margin_ms
+            ),
+        );
+    } else if execution(draft, context) == Execution::Detached
+        && draft.execution_timeout_ms >= usable
+    {
+        refuse(
+            "execution_timeout_ms",
+            format!("must be less than lease_ms - lease_margin_ms ({usable})"),
+        );
+    }
+    if draft
+        .unknown_ttl_ms
+        .is_some_and(|unknown| unknown < draft.ttl_ms)
+    {
+        refuse(
+            "unknown_ttl_ms",
+            format!("must be at least ttl_ms ({})", draft.ttl_ms),
+        );
+    }
+    if draft.execution == Some(Execution::Detached) && !context.detached {
+        refuse(
+            "execution",
+            "\"detached\" needs the top-level field `detached`".to_owned(),
+        );
+    }
+    if draft.key.when_missing == WhenMissing::Derive && draft.fingerprint.body == BodyMode::None {
+        refuse(
+            "key.when_missing",
+            "a key cannot be derived where fingerprint.body is \"none\": different payloads \
+             would be one"
+                .to_owned(),
+        );
+    }
+    if draft.fingerprint.headers.contains(&draft.key.header) {
+        refuse(
+            "fingerprint.headers",
+            "must not contain the key's own header".to_owned(),
+        );
+    }
+    match &draft.scope {
+        None => refuse(
+            "scope",
+            "is required, here or in defaults: say where the tenant comes from, or \"global\""
+                .to_owned(),
+        ),
+        Some(Scope::Header(name)) if *name == draft.key.header => {
+            refuse(
+                "scope.header",
+                "must not be the key's own header".to_owned(),
+            );
+        }
+        Some(_) => {}
+    }
+}
+
+fn execution(draft: &Draft, context: &Context) -> Execution {
+    draft.execution.unwrap_or(match context.detached {
+        true => Execution::Detached,
+        false => Execution::Inline,
+    })
+}
+
+fn policy(
+    draft: Draft,
+    rule: &Object<'_>,
+    context: &Context,
+    faults: &mut Faults,
+) -> Option<Policy> {
+    let execution = execution(&draft, context);
+    let mut bytes = |field: &str, value: u64| {
+        let size = usize::try_from(value).ok();
+        if size.is_none() {
+            faults.add(&rule.path_of(field), "is too large");
+        }
+        size
+    };
+    Some(Policy {
+        mode: draft.mode,
+        key: draft.key,
+        namespace: draft.namespace,
+        max_body_bytes: bytes("max_body_bytes", draft.max_body_bytes)?,
+        max_response_bytes: bytes("max_response_bytes", draft.max_response_bytes)?,
+        scope: draft.scope?,
+        fingerprint: draft.fingerprint,
+        execution,
+        execution_timeout_ms: draft.execution_timeout_ms,
+        lease_ms: draft.lease_ms,
+        lease_margin_ms: draft.lease_margin_ms,
+        unknown_ttl_ms: draft.unknown_ttl_ms.unwrap_or(draft.ttl_ms.max(WEEK_MS)),
+        ttl_ms: draft.ttl_ms,
+        wait_ms: draft.wait_ms,
+        on_unknown: draft.on_unknown,
+        on_service_failure: draft.on_service_failure,
+        on_complete_failure: draft.on_complete_failure,
+        outcomes: draft.outcomes,
+        replay_headers: draft.replay_headers,
+        cors: draft.cors,
+        identity_encoding: draft.identity_encoding,
+        retry_after_s: draft.retry_after_s,
+    })
+}
+
+/// Faults that only show between rules.
+fn compare(rules: &[(usize, Rule)], faults: &mut Faults) {
+    for (position, (index, rule)) in rules.iter().enumerate() {
+        let earlier = || rules.iter().take(position);
+        if let Some((other, _)) = earlier().find(|(_, r)| covers(&r.matches, &rule.matches)) {
+            faults.add(
+                &format!("rules[{index}].match"),
+                format!("can never match: rules[{other}] covers it"),
+            );
+        }
+        if let Some((other, _)) = earlier().find(|(_, r)| r.name == rule.name) {
+            faults.add(
+                &format!("rules[{index}].name"),
+                format!("rules[{other}] has this name"),
+            );
+        }
+        if let Some((other, _)) = earlier().find(|(_, r)| tenants_mix(&r.policy, &rule.policy)) {
+            faults.add(
+                &format!("rules[{index}].scope"),
+                format!(
+                    "rules[{other}] takes its tenants from another source; equal values would \
+                     share keys, so give one of the rules a namespace of its own"
+                ),
+            );
+        }
+    }
+}
+
+/// Whether everything that `inner` matches is matched by `outer`.
+fn covers(outer: &Match, inner: &Match) -> bool {
+    let methods = outer.methods.is_empty()
+        || !inner.methods.is_empty() && inner.methods.iter().all(|m| outer.methods.contains(m));
+    let host = |inner: &String| {
+        outer.hosts.iter().any(|outer| {
+            outer == inner || rules::host_pattern_matches(outer.as_bytes(), inner.as_bytes())
+        })
+    };
+    let hosts = outer.hosts.is_empty() || !inner.hosts.is_empty() && inner.hosts.iter().all(host);
+    let trim = |path: &str| path.strip_suffix('/').unwrap_or(path).to_owned();
+    let paths = match (&outer.path, &inner.path) {
+        (PathMatch::Prefix(outer), PathMatch::Prefix(inner) | PathMatch::Exact(inner)) => {
+            rules::covers(outer, &trim(inner))
+        }
+        (PathMatch::Exact(outer), PathMatch::Exact(inner)) => trim(outer) == trim(inner),
+        (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
+    };
+    methods && hosts && paths
+}
+
+/// Two plain sources in one namespace. Global and credential scopes cannot collide with others.
+fn tenants_mix(a: &Policy, b: &Policy) -> bool {
+    let plain = |scope: &Scope| matches!(scope, Scope::Header(_) | Scope::Property(_));
+    a.namespace == b.namespace && plain(&a.scope) && plain(&b.scope) && a.scope != b.scope
+}

@@ -1,0 +1,262 @@
+//! The fingerprint of a request: what counts as "the same payload" under one key.
+//!
+//! SHA-256 over length-prefixed parts, so that no two different lists of parts give the same
+//! input. The body comes last, hashed as it arrives, with its length behind it. The format is
+//! fixed by `docs/adr/0003-fingerprint.md`; a change of it is a new [`VERSION`].
+
+use std::fmt;
+
+use bytes::Bytes;
+use idempotency_protocol::{Fingerprint, Scheme};
+use sha2::{Digest, Sha256};
+
+use crate::config::{BodyMode, FingerprintPolicy};
+use crate::json::JsonError;
+use crate::{canonical_json, query, rules};
+
+/// Version of the format; part of every scheme id.
+pub const VERSION: &str = "1";
+
+/// Why a request has no fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FingerprintError {
+    /// The rule compares bodies as JSON, and this one is not (unambiguous) JSON.
+    Json(JsonError),
+}
+
+impl fmt::Display for FingerprintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FingerprintError::Json(error) = self;
+        write!(
+            f,
+            "the body must be JSON without duplicate members: {error}"
+        )
+    }
+}
+
+/// Parts of a hash, each with its tag and its length in front.
+struct Parts(Sha256);
+
+impl Parts {
+    fn new(domain: &str) -> Parts {
+        let mut parts = Parts(Sha256::new());
+        parts.add(b'D', domain.as_bytes());
+        parts
+    }
+
+    fn add(&mut self, tag: u8, bytes: &[u8]) {
+        self.0.update([tag]);
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn count(&mut self, tag: u8, n: usize) {
+        self.0.update([tag]);
+        self.0.update((n as u64).to_be_bytes());
+    }
+}
+
+/// Hashes one request while its body arrives.
+pub struct Hasher {
+    scheme: Scheme,
+    parts: Parts,
+    body: Body,
+}
+
+enum Body {
+    Raw { length: u64 },
+    Json(Vec<u8>),
+    Ignored,
+}
+
+impl Hasher {
+    /// Starts with everything but the body. `path` is the normal form and `query` the raw query,
+    /// as [`rules::Matched`] has them; `headers` are all headers of the request.
+    pub fn new(
+        policy: &FingerprintPolicy,
+        method: &[u8],
+        path: &str,
+        query: &[u8],
+        host: &[u8],
+        headers: &[(Bytes, Bytes)],
+    ) -> Hasher {
+        let mut parts = Parts::new("idempotency-gateway/fingerprint");
+        parts.add(b'V', VERSION.as_bytes());
+        parts.add(b'M', &method.to_ascii_uppercase());
+        let overrides: Vec<&[u8]> = rules::method_override(headers).collect();
+        parts.count(b'O', overrides.len());
+        for method in overrides {
+            parts.add(b'o', &method.to_ascii_uppercase());
+        }
+        parts.add(b'P', path.as_bytes());
+        parts.add(b'Q', query::canonicalise(query).as_bytes());
+        let with_parameters = policy.body != BodyMode::None;
+        add_values(&mut parts, "content-type", headers, &|value| {
+            media_type(value, with_parameters)
+        });
+        for name in &policy.headers {
+            add_values(&mut parts, name, headers, &|value| {
+                value.trim_ascii().to_vec()
+            });
+        }
+        if policy.host {
+            parts.add(b'A', &rules::bare_host(host).to_ascii_lowercase());
+        }
+        parts.0.update(b"B");
+        let body = match policy.body {
+            BodyMode::Raw => Body::Raw { length: 0 },
+            BodyMode::Json => Body::Json(Vec::new()),
+            BodyMode::None => Body::Ignored,
+        };
+        Hasher {
+            scheme: scheme(policy),
+            parts,
+            body,
+        }
+    }
+
+    /// The next piece of the body. The caller sees to it that the body stays under its cap:
+    /// JSON is kept until [`finish`](Hasher::finish).
+    pub fn update(&mut self, piece: &[u8]) {
+        match &mut self.body {
+            Body::Raw { length } => {
+                *length += piece.len() as u64;
+                self.parts.0.update(piece);
+            }
+            Body::Json(buffer) => buffer.extend_from_slice(piece),
+            Body::Ignored => {}
+        }
+    }
+
+    /// The fingerprint, once the body is complete.
+    pub fn finish(self) -> Result<Fingerprint, FingerprintError> {
+        let Hasher {
+            scheme,
+            mut parts,
+            body,
+        } = self;
+        let length = match body {
+            Body::Raw { length } => length,
+            Body::Ignored => 0,
+            // No body at all is no JSON, but has a meaning of its own; no JSON text is empty.
+            Body::Json(buffer) if buffer.is_empty() => 0,
+            Body::Json(buffer) => {
+                let canonical =
+                    canonical_json::canonicalise(&buffer).map_err(FingerprintError::Json)?;
+                parts.0.update(&canonical);
+                canonical.len() as u64
+            }
+        };
+        parts.0.update(length.to_be_bytes());
+        Ok(Fingerprint {
+            scheme,
+            digest: parts.0.finalize().into(),
+        })
+    }
+}
+
+/// One header: its name, how often it occurs, and its values in their order.
+fn add_values(
+    parts: &mut Parts,
+    name: &str,
+    headers: &[(Bytes, Bytes)],
+    form: &dyn Fn(&[u8]) -> Vec<u8>,
+) {
+    let values = || {
+        headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    parts.add(b'H', name.as_bytes());
+    parts.count(b'N', values().count());
+    for (_, value) in values() {
+        parts.add(b'h', &form(value));
+    }
+}
+
+/// A media type (RFC 9110 §8.3.1) with type, subtype, parameter names and charset in lower case,
+/// no optional white space, and without needless quotes.
+fn media_type(value: &[u8], with_parameters: bool) -> Vec<u8> {
+    let mut pieces = split_unquoted(value).into_iter().map(<[u8]>::trim_ascii);
+    let mut out = pieces.next().unwrap_or_default().to_ascii_lowercase();
+    if !with_parameters {
+        return out;
+    }
+    for piece in pieces.filter(|piece| !piece.is_empty()) {
+        let end = piece.iter().position(|b| *b == b'=').unwrap_or(piece.len());
+        let (name, rest) = piece.split_at_checked(end).unwrap_or((piece, &[]));
+        out.push(b';');
+        out.extend_from_slice(&name.to_ascii_lowercase());
+        if let [b'=', value @ ..] = rest {
+            out.push(b'=');
+            let value = match value {
+                [b'"', token @ .., b'"'] if is_token(token) => token,
+                value => value,
+            };
+            match name.eq_ignore_ascii_case(b"charset") {
+                true => out.extend_from_slice(&value.to_ascii_lowercase()),
+                false => out.extend_from_slice(value),
+            }
+        }
+    }
+    out
+}
+
+/// Splits at semicolons outside of quoted strings.
+fn split_unquoted(value: &[u8]) -> Vec<&[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    value
+        .split(|byte| {
+            let escape = quoted && !escaped && *byte == b'\\';
+            if *byte == b'"' && !escaped {
+                quoted = !quoted;
+            }
+            escaped = escape;
+            *byte == b';' && !quoted
+        })
+        .collect()
+}
+
+/// RFC 9110 §5.6.2.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// How fingerprints of this policy are made. Digests of different schemes are not comparable: a
+/// record that was made before a change of the policy is told apart from one with another payload.
+pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
+    let mut parts = Parts::new("idempotency-gateway/fingerprint-scheme");
+    parts.add(b'V', VERSION.as_bytes());
+    let body: &[u8] = match policy.body {
+        BodyMode::Raw => b"raw",
+        BodyMode::Json => b"json",
+        BodyMode::None => b"none",
+    };
+    parts.add(b'B', body);
+    parts.count(b'N', policy.headers.len());
+    for name in &policy.headers {
+        parts.add(b'H', name.as_bytes());
+    }
+    parts.add(b'A', if policy.host { b"host" } else { b"" });
+    let digest: [u8; 32] = parts.0.finalize().into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    Scheme(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
+/// A key for a request that has none: hex of SHA-256 over tenant, operation and fingerprint.
+///
+/// There is no time in it, so that a retry across midnight meets its record; how long two equal
+/// requests count as one is the record's TTL. `path` is the normal form.
+pub fn derive_key(tenant: &str, method: &[u8], path: &str, fingerprint: &Fingerprint) -> String {
+    let mut parts = Parts::new("idempotency-gateway/derived-key");
+    parts.add(b'V', VERSION.as_bytes());
+    parts.add(b'T', tenant.as_bytes());
+    parts.add(b'M', &method.to_ascii_uppercase());
+    parts.add(b'P', path.as_bytes());
+    parts.add(b'S', &fingerprint.scheme.0.to_be_bytes());
+    parts.add(b'F', &fingerprint.digest);
+    hex::encode(parts.0.finalize())
+}

@@ -1,0 +1,463 @@
+//! A small, strict JSON reader (RFC 8259): nothing is converted on the way, so that numbers keep
+//! their text and duplicate members can be refused. Never panics, whatever the input.
+
+use std::fmt;
+
+/// Deepest nesting of arrays and objects.
+pub const MAX_DEPTH: usize = 128;
+
+/// What is wrong with a JSON text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It ends too early.
+    UnexpectedEnd,
+    /// A character that the grammar does not allow here.
+    UnexpectedCharacter,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// An escape that JSON does not know, or half of a surrogate pair.
+    InvalidEscape,
+    /// A raw control character in a string.
+    ControlCharacter,
+    /// Not a JSON number.
+    InvalidNumber,
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// An object names a member twice: readers disagree about which one counts.
+    DuplicateMember,
+    /// Something follows the value.
+    TrailingCharacters,
+}
+
+/// A fault and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonError {
+    /// Byte offset into the text.
+    pub offset: usize,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.fault {
+            Fault::UnexpectedEnd => "the text ends too early",
+            Fault::UnexpectedCharacter => "unexpected character",
+            Fault::InvalidUtf8 => "not UTF-8",
+            Fault::InvalidEscape => "invalid escape in a string",
+            Fault::ControlCharacter => "control character in a string",
+            Fault::InvalidNumber => "invalid number",
+            Fault::TooDeep => "nested too deeply",
+            Fault::DuplicateMember => "an object names a member twice",
+            Fault::TrailingCharacters => "something follows the value",
+        };
+        write!(f, "{what} (at byte {})", self.offset)
+    }
+}
+
+/// A JSON value whose numbers are still text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, as written.
+    Number(String),
+    /// A string, escapes decoded.
+    String(String),
+    /// An array.
+    Array(Vec<Value>),
+    /// Members in their order; names are distinct.
+    Object(Vec<(String, Value)>),
+}
+
+/// Reads one JSON text.
+pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    let mut scanner = Scanner::new(bytes)?;
+    let value = tree(&mut scanner)?;
+    scanner.end()?;
+    Ok(value)
+}
+
+fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
+    Ok(match scanner.kind()? {
+        Kind::Object => {
+            let mut members: Vec<(String, Value)> = Vec::new();
+            scanner.members(&mut |scanner, name| {
+                if members.iter().any(|(known, _)| *known == name) {
+                    return Err(scanner.error(Fault::DuplicateMember));
+                }
+                members.push((name, tree(scanner)?));
+                Ok(())
+            })?;
+            Value::Object(members)
+        }
+        Kind::Array => {
+            let mut elements = Vec::new();
+            scanner.elements(&mut |scanner| {
+                elements.push(tree(scanner)?);
+                Ok(())
+            })?;
+            Value::Array(elements)
+        }
+        Kind::String => Value::String(scanner.string()?),
+        Kind::Number => Value::Number(scanner.number()?.to_owned()),
+        Kind::Literal => match scanner.literal()? {
+            "null" => Value::Null,
+            text => Value::Bool(text == "true"),
+        },
+    })
+}
+
+/// What comes next in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Object,
+    Array,
+    String,
+    Number,
+    Literal,
+}
+
+/// Walks over a text; what is made of it is the caller's affair.
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+type Step<'f> = &'f mut dyn FnMut(&mut Scanner<'_>) -> Result<(), JsonError>;
+type MemberStep<'f> = &'f mut dyn FnMut(&mut Scanner<'_>, String) -> Result<(), JsonError>;
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Scanner<'a>, JsonError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Scanner {
+                text,
+                at: 0,
+                depth: 0,
+            }),
+            Err(e) => Err(JsonError {
+                offset: e.valid_up_to(),
+                fault: Fault::InvalidUtf8,
+            }),
+        }
+    }
+
+    pub(crate) fn error(&self, fault: Fault) -> JsonError {
+        JsonError {
+            offset: self.at,
+            fault,
+        }
+    }
+
+    fn unexpected(&self) -> JsonError {
+        self.error(match self.peek() {
+            Some(_) => Fault::UnexpectedCharacter,
+            None => Fault::UnexpectedEnd,
+        })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Consumes `byte` if it comes next.
+    fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        if found {
+            self.at += 1;
+        }
+        found
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
+        if self.eat(byte) {
+            Ok(())
+        } else {
+            Err(self.unexpected())
+        }
+    }
+
+    /// Only white space may follow.
+    pub(crate) fn end(&mut self) -> Result<(), JsonError> {
+        self.skip_space();
+        match self.peek() {
+            Some(_) => Err(self.error(Fault::TrailingCharacters)),
+            None => Ok(()),
+        }
+    }
+
+    /// Skips white space and says what kind of value comes next.
+    pub(crate) fn kind(&mut self) -> Result<Kind, JsonError> {
+        self.skip_space();
+        match self.peek() {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            Some(b't' | b'f' | b'n') => Ok(Kind::Literal),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn deeper(&mut self) -> Result<(), JsonError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(Fault::TooDeep));
+        }
+        Ok(())
+    }
+
+    /// An array; `element` must consume one value.
+    pub(crate) fn elements(&mut self, element: Step<'_>) -> Result<(), JsonError> {
+        self.expect(b'[')?;
+        self.deeper()?;
+        self.skip_space();
+        if !self.eat(b']') {
+            loop {
+                element(self)?;
+                self.skip_space();
+                if self.eat(b']') {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// An object; `member` gets the decoded name and must consume one value.
+    pub(crate) fn members(&mut self, member: MemberStep<'_>) -> Result<(), JsonError> {
+        self.expect(b'{')?;
+        self.deeper()?;
+        self.skip_space();
+        if !self.eat(b'}') {
+            loop {
+                self.skip_space();
+                let name = self.string()?;
+                self.skip_space();
+                self.expect(b':')?;
+                member(self, name)?;
+                self.skip_space();
+                if self.eat(b'}') {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// `null`, `true` or `false`.
+    pub(crate) fn literal(&mut self) -> Result<&'static str, JsonError> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        for word in ["null", "true", "false"] {
+            if rest.starts_with(word) {
+                self.at += word.len();
+                return Ok(word);
+            }
+        }
+        Err(self.unexpected())
+    }
+
+    /// A number, as written.
+    pub(crate) fn number(&mut self) -> Result<&'a str, JsonError> {
+        let start = self.at;
+        self.eat(b'-');
+        if !self.eat(b'0') {
+            self.digits()?;
+        }
+        if self.eat(b'.') {
+            self.digits()?;
+        }
+        if self.eat(b'e') || self.eat(b'E') {
+            if !self.eat(b'+') {
+                self.eat(b'-');
+            }
+            self.digits()?;
+        }
+        if let Some(b'0'..=b'9') = self.peek() {
+            return Err(self.error(Fault::InvalidNumber));
+        }
+        Ok(self.text.get(start..self.at).unwrap_or_default())
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start {
+            return Err(self.error(Fault::InvalidNumber));
+        }
+        Ok(())
+    }
+
+    /// A string, escapes decoded.
+    pub(crate) fn string(&mut self) -> Result<String, JsonError> {
+        self.expect(b'"')?;
+        let mut out = String::new();
+        loop {
+            let start = self.at;
+            while let Some(0x20..=0x21 | 0x23..=0x5b | 0x5d..) = self.peek() {
+                self.at += 1;
+            }
+            out.push_str(self.text.get(start..self.at).unwrap_or_default());
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(out);
+                }
+                Some(b'\\') => {
+                    self.at += 1;
+                    out.push(self.escape()?);
+                }
+                Some(_) => return Err(self.error(Fault::ControlCharacter)),
+                None => return Err(self.error(Fault::UnexpectedEnd)),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let escape = self.peek().ok_or(self.error(Fault::UnexpectedEnd))?;
+        self.at += 1;
+        Ok(match escape {
+            b'"' | b'\\' | b'/' => char::from(escape),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let unit = self.hex4()?;
+                let code = match unit {
+                    0xd800..=0xdbff => {
+                        if !(self.eat(b'\\') && self.eat(b'u')) {
+                            return Err(self.error(Fault::InvalidEscape));
+                        }
+                        let low = self.hex4()?;
+                        if !(0xdc00..=0xdfff).contains(&low) {
+                            return Err(self.error(Fault::InvalidEscape));
+                        }
+                        0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
+                    }
+                    unit => unit,
+                };
+                char::from_u32(code).ok_or(self.error(Fault::InvalidEscape))?
+            }
+            _ => return Err(self.error(Fault::InvalidEscape)),
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32, JsonError> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|b| char::from(b).to_digit(16));
+            code = code << 4 | digit.ok_or(self.error(Fault::InvalidEscape))?;
+            self.at += 1;
+        }
+        Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values() {
+        let n = |s: &str| Value::Number(s.into());
+        let s = |s: &str| Value::String(s.into());
+        for (text, want) in [
+            ("null", Value::Null),
+            (" true\r\n", Value::Bool(true)),
+            ("false", Value::Bool(false)),
+            ("-0.10e+07", n("-0.10e+07")),
+            ("9007199254740993", n("9007199254740993")),
+            (r#""a\u00e9\ud83d\ude00\/\n""#, s("aé😀/\n")),
+            ("[]", Value::Array(vec![])),
+            (
+                "[1 , [2]]",
+                Value::Array(vec![n("1"), Value::Array(vec![n("2")])]),
+            ),
+            ("{ }", Value::Object(vec![])),
+            (
+                r#"{"b":1,"a":""}"#,
+                Value::Object(vec![("b".into(), n("1")), ("a".into(), s(""))]),
+            ),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn faults() {
+        for (text, fault) in [
+            (&b""[..], Fault::UnexpectedEnd),
+            (b"{\"a\":1", Fault::UnexpectedEnd),
+            (b"[1,]", Fault::UnexpectedCharacter),
+            (b"{,}", Fault::UnexpectedCharacter),
+            (b"nul", Fault::UnexpectedCharacter),
+            (b"+1", Fault::UnexpectedCharacter),
+            (b"\xef\xbb\xbf1", Fault::UnexpectedCharacter),
+            (b"\"\xff\"", Fault::InvalidUtf8),
+            (br#""\x""#, Fault::InvalidEscape),
+            (br#""\ud800""#, Fault::InvalidEscape),
+            (br#""\ud800\u0041""#, Fault::InvalidEscape),
+            (br#""\udc00""#, Fault::InvalidEscape),
+            (br#""\u12"#, Fault::InvalidEscape),
+            (b"\"\n\"", Fault::ControlCharacter),
+            (b"01", Fault::InvalidNumber),
+            (b"1.", Fault::InvalidNumber),
+            (b"1e", Fault::InvalidNumber),
+            (b"-", Fault::InvalidNumber),
+            (br#"{"a":1,"\u0061":2}"#, Fault::DuplicateMember),
+            (b"1 2", Fault::TrailingCharacters),
+        ] {
+            let got = parse(text).map_err(|e| e.fault);
+            assert_eq!(got, Err(fault), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(parse(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert_eq!(
+            parse(nested(MAX_DEPTH + 1).as_bytes()).map_err(|e| e.fault),
+            Err(Fault::TooDeep)
+        );
+        assert!(parse("[".repeat(1 << 20).as_bytes()).is_err());
+        // Width is not depth.
+        assert!(parse(format!("[{}1]", "[],".repeat(1000)).as_bytes()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse(&bytes);
+        }
+
+        /// What serde_json takes, we take, but for duplicates and depth; and the other way round.
+        #[test]
+        fn agrees_with_serde_json(text in r#"[\[\]{},:"a\\u0019eE.+ -]{0,24}|null|true"#) {
+            let theirs = serde_json::from_str::<serde_json::Value>(&text);
+            match parse(text.as_bytes()) {
+                Ok(_) => prop_assert!(theirs.is_ok() || text.contains(['e', 'E'])),
+                Err(e) if e.fault == Fault::DuplicateMember => {}
+                Err(_) => prop_assert!(theirs.is_err()),
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The idempotency key, as clients send it.
+//!
+//! draft-ietf-httpapi-idempotency-key-header-07 §2.1 makes the field an Item Structured Header
+//! that must be a String (RFC 9651 §3.3.3, §4.2.5). Many clients send a bare UUID instead, so the
+//! default syntax takes both, and `abc` and `"abc"` are one key.
+
+use std::fmt;
+
+use crate::config::KeySyntax;
+
+/// Longest key, in characters, after unquoting.
+pub const MAX_LEN: usize = 255;
+
+/// Why a key is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// The header is empty, or an empty string.
+    Empty,
+    /// The header occurs more than once, or is a list.
+    Several,
+    /// Longer than [`MAX_LEN`].
+    TooLong,
+    /// The value has parameters.
+    Parameters,
+    /// The rule wants a quoted string.
+    NotQuoted,
+    /// The closing quote is missing.
+    Unterminated,
+    /// A backslash in front of something else than a quote or a backslash.
+    InvalidEscape,
+    /// A character that the syntax does not allow.
+    InvalidCharacter,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyError::Empty => "the idempotency key is empty",
+            KeyError::Several => "there must be exactly one idempotency key",
+            KeyError::TooLong => "the idempotency key is longer than 255 characters",
+            KeyError::Parameters => "the idempotency key must not have parameters",
+            KeyError::NotQuoted => "the idempotency key must be a quoted string (RFC 9651)",
+            KeyError::Unterminated => "the idempotency key lacks its closing quote",
+            KeyError::InvalidEscape => {
+                "in the idempotency key, a backslash may only precede a quote or a backslash"
+            }
+            KeyError::InvalidCharacter => {
+                "the idempotency key contains a character that is not allowed there"
+            }
+        })
+    }
+}
+
+/// Reads the key from all values of its header. The caller has seen that there is at least one.
+pub fn parse(values: &[&[u8]], syntax: KeySyntax) -> Result<String, KeyError> {
+    let value = match values {
+        [] => return Err(KeyError::Empty),
+        [value] => value.trim_ascii(),
+        _ => return Err(KeyError::Several),
+    };
+    let key = match (value, syntax) {
+        ([], _) => return Err(KeyError::Empty),
+        ([b'"', rest @ ..], _) => quoted(rest)?,
+        (_, KeySyntax::Strict) => return Err(KeyError::NotQuoted),
+        (_, KeySyntax::Any) => bare(value)?,
+    };
+    match key.len() {
+        0 => Err(KeyError::Empty),
+        1..=MAX_LEN => Ok(key),
+        _ => Err(KeyError::TooLong),
+    }
+}
+
+/// An RFC 9651 String behind its opening quote; nothing may follow it.
+fn quoted(rest: &[u8]) -> Result<String, KeyError> {
+    let mut key = String::with_capacity(rest.len());
+    let mut bytes = rest.iter().copied();
+    loop {
+        match bytes.next() {
+            None => return Err(KeyError::Unterminated),
+            Some(b'"') => break,
+            Some(b'\\') => match bytes.next() {
+                Some(escaped @ (b'"' | b'\\')) => key.push(char::from(escaped)),
+                Some(_) => return Err(KeyError::InvalidEscape),
+                None => return Err(KeyError::Unterminated),
+            },
+            Some(byte @ 0x20..=0x7e) => key.push(char::from(byte)),
+            Some(_) => return Err(KeyError::InvalidCharacter),
+        }
+    }
+    match bytes.find(|b| !matches!(b, b' ' | b'\t')) {
+        None => Ok(key),
+        Some(b';') => Err(KeyError::Parameters),
+        Some(b',') => Err(KeyError::Several),
+        Some(_) => Err(KeyError::InvalidCharacter),
+    }
+}
+
+/// Visible ASCII without `" , ; \`.
+fn bare(value: &[u8]) -> Result<String, KeyError> {
+    let mut key = String::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b',' => return Err(KeyError::Several),
+            b';' => return Err(KeyError::Parameters),
+            b'"' | b'\\' => return Err(KeyError::InvalidCharacter),
+            0x21..=0x7e => key.push(char::from(*byte)),
+            _ => return Err(KeyError::InvalidCharacter),
+        }
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use KeySyntax::{Any, Strict};
+
+    fn one(value: &[u8], syntax: KeySyntax) -> Result<String, KeyError> {
+        parse(&[value], syntax)
+    }
+
+    #[test]
+    fn table() {
+        use KeyError::*;
+        // (value, any, strict)
+        let ok = |s: &str| Ok(s.to_owned());
+        let rows: [(&[u8], _, _); 22] = [
+            (b"abc", ok("abc"), Err(NotQuoted)),
+            (b"\"abc\"", ok("abc"), ok("abc")),
+            (b" \t\"abc\" ", ok("abc"), ok("abc")),
+            (b"\"aBc d,;\"", ok("aBc d,;"), ok("aBc d,;")),
+            (br#""a\"b\\c""#, ok(r#"a"b\c"#), ok(r#"a"b\c"#)),
+            (
+                b"8e03978e-40d5-43dd-bc93-6894a57f9324",
+                ok("8e03978e-40d5-43dd-bc93-6894a57f9324"),
+                Err(NotQuoted),
+            ),
+            (b"a:b/c=?%{}~!", ok("a:b/c=?%{}~!"), Err(NotQuoted)),
+            (b"", Err(Empty), Err(Empty)),
+            (b"  ", Err(Empty), Err(Empty)),
+            (b"\"\"", Err(Empty), Err(Empty)),
+            (b"a,b", Err(Several), Err(NotQuoted)),
+            (b"\"a\", \"b\"", Err(Several), Err(Several)),
+            (b"a;p=1", Err(Parameters), Err(NotQuoted)),
+            (b"\"a\";p=1", Err(Parameters), Err(Parameters)),
+            (b"a b", Err(InvalidCharacter), Err(NotQuoted)),
+            (b"a\"b", Err(InvalidCharacter), Err(NotQuoted)),
+            (br"a\b", Err(InvalidCharacter), Err(NotQuoted)),
+            ("ключ".as_bytes(), Err(InvalidCharacter), Err(NotQuoted)),
+            (b"\"\xff\"", Err(InvalidCharacter), Err(InvalidCharacter)),
+            (b"\"a", Err(Unterminated), Err(Unterminated)),
+            (br#""a\n""#, Err(InvalidEscape), Err(InvalidEscape)),
+            (b"\"a\"b", Err(InvalidCharacter), Err(InvalidCharacter)),
+        ];
+        for (value, any, strict) in rows {
+            let shown = String::from_utf8_lossy(value);
+            assert_eq!(one(value, Any), any, "any: {shown}");
+            assert_eq!(one(value, Strict), strict, "strict: {shown}");
+        }
+    }
+
+    #[test]
+    fn several_headers_are_several_keys() {
+        assert_eq!(parse(&[], Any), Err(KeyError::Empty));
+        assert_eq!(parse(&[b"a", b"a"], Any), Err(KeyError::Several));
+    }
+
+    #[test]
+    fn length_counts_after_unquoting() {
+        let long = "x".repeat(MAX_LEN);
+        assert_eq!(one(long.as_bytes(), Any), Ok(long.clone()));
+        assert_eq!(
+            one(format!("\"{long}\"").as_bytes(), Strict),
+            Ok(long.clone())
+        );
+        let escaped = format!("\"{}\"", r"\\".repeat(MAX_LEN));
+        assert_eq!(one(escaped.as_bytes(), Strict), Ok(r"\".repeat(MAX_LEN)));
+        assert_eq!(
+            one(format!("{long}x").as_bytes(), Any),
+            Err(KeyError::TooLong)
+        );
+        assert_eq!(
+            one(format!("\"{long}x\"").as_bytes(), Any),
+            Err(KeyError::TooLong)
+        );
+    }
+
+    /// What the RFC 9651 library makes of a value: a string without parameters.
+    fn reference(value: &str) -> Option<String> {
+        let item: sfv::Item = sfv::Parser::new(value).parse().ok()?;
+        if !item.params.is_empty() {
+            return None;
+        }
+        item.bare_item.as_string().map(|s| s.as_str().to_owned())
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = one(&value, Any);
+            let _ = one(&value, Strict);
+        }
+
+        #[test]
+        fn strict_agrees_with_a_structured_fields_library(
+            value in prop_oneof![r#""[ -~]{0,20}"?"#, r#"[ "\\;,a-cA=?:1é]{0,16}"#]
+        ) {
+            let ours = one(value.as_bytes(), Strict).ok();
+            let theirs = reference(&value).filter(|key| (1..=MAX_LEN).contains(&key.len()));
+            prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn quoting_does_not_change_a_bare_key(key in "[!#-+\\--:<-\\[\\]-~]{1,255}") {
+            prop_assert_eq!(one(key.as_bytes(), Any), Ok(key.clone()));
+            prop_assert_eq!(one(format!("\"{key}\"").as_bytes(), Any), Ok(key.clone()));
+        }
+    }
+}

@@ -1,0 +1,529 @@
+//! The path of a request, as an upstream would see it (RFC 3986 §5.2.4, §6.2.2).
+//!
+//! Upstreams disagree: some decode `%2F`, some take `\` for `/`, some cut path parameters, some
+//! decode twice, some resolve dot segments before they merge slashes and some after. A request
+//! must not slip past a rule because this filter reads its path in one way and the upstream in
+//! another. So there are two answers here: [`normalise`] gives the ordinary reading, and
+//! [`Readings`] tells whether *any* reading could lead to a protected path. [`crate::rules`]
+//! refuses where the two disagree.
+
+use std::borrow::Cow;
+
+use crate::config::PathMatch;
+
+/// How sure the ordinary reading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clarity {
+    /// Nothing in the path needs interpretation.
+    Plain,
+    /// Legal, but upstreams may differ: dot segments, empty segments, escapes, path parameters.
+    Odd,
+    /// No client needs this on a protected path: `%2F %5C %00`, backslashes, escaped or raw
+    /// control characters, raw non-ASCII, broken escapes, overlong UTF-8, fragments,
+    /// absolute-form.
+    Ambiguous,
+}
+
+/// A request target, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Normalised<'a> {
+    /// The ordinary reading: dot segments resolved, slashes merged, unreserved escapes decoded,
+    /// other escapes in upper case. Starts with `/`; a trailing slash is kept; case is kept.
+    pub path: Cow<'a, str>,
+    /// The raw query without its `?`; empty if there is none.
+    pub query: &'a [u8],
+    /// How sure the reading is.
+    pub clarity: Clarity,
+}
+
+/// Takes a raw request target (the `:path` header) apart. Allocates only if the path needs
+/// interpretation.
+pub fn normalise(raw: &[u8]) -> Normalised<'_> {
+    let fragment = raw.iter().position(|b| *b == b'#');
+    let target = fragment.and_then(|at| raw.get(..at)).unwrap_or(raw);
+    let mut parts = target.splitn(2, |b| *b == b'?');
+    let raw_path = parts.next().unwrap_or_default();
+    let query = parts.next().unwrap_or_default();
+    if fragment.is_none() && is_plain(raw_path) {
+        if let Ok(path) = std::str::from_utf8(raw_path) {
+            return Normalised {
+                path: Cow::Borrowed(path),
+                query,
+                clarity: Clarity::Plain,
+            };
+        }
+    }
+    let (absolute, raw_path) = match strip_authority(raw_path) {
+        Some(path) => (true, path),
+        None => (!raw_path.starts_with(b"/"), raw_path),
+    };
+    let (escaped, ambiguous) = normal_escapes(raw_path);
+    let clarity = match fragment.is_some() || absolute || ambiguous {
+        true => Clarity::Ambiguous,
+        false => Clarity::Odd,
+    };
+    Normalised {
+        path: Cow::Owned(resolve(&escaped)),
+        query,
+        clarity,
+    }
+}
+
+/// Only characters that mean themselves to everybody, no empty segment, no segment that starts
+/// with a dot.
+fn is_plain(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for byte in path {
+        let plain = match byte {
+            b'/' => previous != b'/',
+            b'.' => previous != b'/',
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => true,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' => true,
+            b':' | b'@' => true,
+            _ => false,
+        };
+        if !plain {
+            return false;
+        }
+        previous = *byte;
+    }
+    path.starts_with(b"/")
+}
+
+/// The path behind `scheme://authority`.
+fn strip_authority(raw: &[u8]) -> Option<&[u8]> {
+    let colon = raw.iter().position(|b| !b.is_ascii_alphanumeric())?;
+    let rest = raw.get(colon..)?.strip_prefix(b"://")?;
+    let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+    rest.get(slash..)
+}
+
+/// Unreserved escapes decoded, others in upper case, characters that no URI may contain escaped.
+/// The flag says whether there is something in it that only an ambiguous path has.
+fn normal_escapes(raw: &[u8]) -> (String, bool) {
+    let mut out = String::with_capacity(raw.len() + 8);
+    let mut ambiguous = false;
+    let mut rest = raw;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match (*byte, hex_pair(tail)) {
+            (b'%', Some((decoded, after))) => {
+                rest = after;
+                if is_unreserved(decoded) {
+                    out.push(char::from(decoded));
+                } else {
+                    ambiguous |= matches!(decoded, b'/' | b'\\' | 0..=0x1f | 0x7f)
+                        || matches!(decoded, 0xc0 | 0xc1 | 0xf5..);
+                    escape_into(decoded, &mut out);
+                }
+            }
+            (b'%' | b'\\' | 0..=0x20 | 0x7f.., _) => {
+                ambiguous = true;
+                escape_into(*byte, &mut out);
+            }
+            (b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}', _) => {
+                escape_into(*byte, &mut out);
+            }
+            (byte, _) => out.push(char::from(byte)),
+        }
+    }
+    (out, ambiguous)
+}
+
+/// Merges slashes, then resolves dot segments.
+fn resolve(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut directory = true;
+    for segment in path.split('/') {
+        directory = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(path.len() + 1);
+    for segment in &kept {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if directory || kept.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// All readings of one path at once: the finest split of its most decoded form. Whatever an
+/// upstream makes of the path, the segments of its reading come from this list, in this order.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    segments: Vec<Segment>,
+    /// A reading may drop segments from the front or the middle.
+    loose: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Segment {
+    bytes: Vec<u8>,
+    /// Stands behind `;`, `?`, `#` or NUL: some readings drop it, or everything from here on.
+    cut: bool,
+}
+
+impl Segment {
+    /// Some reading goes on as if this segment were not there.
+    fn skippable(&self) -> bool {
+        self.cut || matches!(self.bytes.as_slice(), b"" | b"." | b"..")
+    }
+}
+
+impl Readings {
+    /// The readings of a raw request target.
+    pub fn of(raw: &[u8]) -> Readings {
+        let path = raw.split(|b| *b == b'?').next().unwrap_or_default();
+        let decoded = decode_fully(path);
+        let mut segments = Vec::new();
+        let mut current = Segment::default();
+        for byte in &decoded {
+            match byte {
+                b'/' | b'\\' => segments.push(std::mem::take(&mut current)),
+                b';' | b'?' | b'#' | 0 => {
+                    segments.push(std::mem::take(&mut current));
+                    current.cut = true;
+                }
+                byte => current.bytes.push(*byte),
+            }
+        }
+        segments.push(current);
+        // "//host/path" is a path to most, and a network-path reference to some URL parsers.
+        let network = matches!(decoded.as_slice(), [b'/' | b'\\', b'/' | b'\\', ..]);
+        let rooted = matches!(decoded.first(), Some(b'/' | b'\\'));
+        let loose = network || !rooted || segments.iter().any(|s| s.bytes == b"..");
+        Readings { segments, loose }
+    }
+
+    /// Whether some reading matches. Errs on the side of yes.
+    pub fn could_match(&self, rule: &PathMatch) -> bool {
+        let (path, exact) = match rule {
+            PathMatch::Exact(path) => (path, true),
+            PathMatch::Prefix(path) => (path, false),
+        };
+        let mut segments = self.segments.iter();
+        for wanted in path.split('/').filter(|s| !s.is_empty()) {
+            let wanted = decode_fully(wanted.as_bytes());
+            loop {
+                match segments.next() {
+                    None => return false,
+                    Some(segment) if segment.bytes == wanted => break,
+                    Some(segment) if self.loose || segment.skippable() => {}
+                    Some(_) => return false,
+                }
+            }
+        }
+        if !exact || self.loose {
+            return true;
+        }
+        // The rest must vanish in some reading.
+        segments.take_while(|s| !s.cut).all(Segment::skippable)
+    }
+}
+
+/// Decodes until nothing is left to decode, in one pass, overlong UTF-8 included. Raw tabs and
+/// line breaks, which some URL parsers drop, are dropped.
+fn decode_fully(raw: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(raw.len());
+    for byte in raw {
+        if matches!(byte, b'\t' | b'\r' | b'\n') {
+            continue;
+        }
+        out.push(*byte);
+        loop {
+            let (keep, byte) = match out.as_slice() {
+                [head @ .., b'%', high, low] => match hex_pair(&[*high, *low]) {
+                    Some((byte, _)) => (head.len(), byte),
+                    None => break,
+                },
+                [head @ .., lead @ (0xc0 | 0xc1), low @ 0x80..=0xbf] => {
+                    (head.len(), (lead & 1) << 6 | (low & 0x3f))
+                }
+                _ => break,
+            };
+            out.truncate(keep);
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// Two hexadecimal digits and what follows them.
+pub(crate) fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        b'A'..=b'F' => Some(b - b'A' + 10),
+        _ => None,
+    };
+    match bytes {
+        [high, low, rest @ ..] => Some((digit(*high)? << 4 | digit(*low)?, rest)),
+        _ => None,
+    }
+}
+
+/// RFC 3986 §2.3.
+pub(crate) fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// `%XX`, upper case.
+pub(crate) fn escape_into(byte: u8, out: &mut String) {
+    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'A' + n - 10 });
+    out.push('%');
+    out.push(digit(byte >> 4));
+    out.push(digit(byte & 15));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use Clarity::{Ambiguous, Odd, Plain};
+
+    #[test]
+    fn ordinary_reading() {
+        for (raw, path, query, clarity) in [
+            ("/charges", "/charges", "", Plain),
+            ("/charges?a=1", "/charges", "a=1", Plain),
+            ("/charges?", "/charges", "", Plain),
+            ("/charges?a=/../b?c", "/charges", "a=/../b?c", Plain),
+            ("/v1/a.b/c-d_e~f/@x:y", "/v1/a.b/c-d_e~f/@x:y", "", Plain),
+            ("/", "/", "", Plain),
+            ("/CHARGES/", "/CHARGES/", "", Plain),
+            ("//charges", "/charges", "", Odd),
+            ("/x//charges//", "/x/charges/", "", Odd),
+            ("/x/../charges", "/charges", "", Odd),
+            ("/x/%2e%2E/charges", "/charges", "", Odd),
+            ("/../../charges", "/charges", "", Odd),
+            ("/charges/.", "/charges/", "", Odd),
+            ("/charges/x/..", "/charges/", "", Odd),
+            ("/..", "/", "", Odd),
+            ("/.well-known/x", "/.well-known/x", "", Odd),
+            ("/%63harges", "/charges", "", Odd),
+            ("/a%c3%bc%7e", "/a%C3%BC~", "", Odd),
+            ("/a%20b", "/a%20b", "", Odd),
+            ("/a|b", "/a%7Cb", "", Odd),
+            ("/charges;x=1", "/charges;x=1", "", Odd),
+            ("/charges/..;/x", "/charges/..;/x", "", Odd),
+            ("/a%252Fb", "/a%252Fb", "", Odd),
+            ("/x%2f..%2fcharges", "/x%2F..%2Fcharges", "", Ambiguous),
+            ("/x\\charges", "/x%5Ccharges", "", Ambiguous),
+            ("/x%5ccharges", "/x%5Ccharges", "", Ambiguous),
+            ("/charges%00", "/charges%00", "", Ambiguous),
+            ("/charges%0a", "/charges%0A", "", Ambiguous),
+            ("/charges%", "/charges%25", "", Ambiguous),
+            ("/charges%zz", "/charges%25zz", "", Ambiguous),
+            ("/charges x", "/charges%20x", "", Ambiguous),
+            ("/ü", "/%C3%BC", "", Ambiguous),
+            ("/%c0%afcharges", "/%C0%AFcharges", "", Ambiguous),
+            ("/charges#a?b", "/charges", "", Ambiguous),
+            ("/charges?a#b", "/charges", "a", Ambiguous),
+            ("http://host/charges?a", "/charges", "a", Ambiguous),
+            ("http://host", "/", "", Ambiguous),
+            ("charges", "/charges", "", Ambiguous),
+            ("*", "/*", "", Ambiguous),
+            ("", "/", "", Ambiguous),
+        ] {
+            let got = normalise(raw.as_bytes());
+            assert_eq!(
+                (got.path.as_ref(), got.query, got.clarity),
+                (path, query.as_bytes(), clarity),
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_paths_are_borrowed() {
+        assert!(matches!(
+            normalise(b"/v1/charges?x").path,
+            Cow::Borrowed("/v1/charges")
+        ));
+    }
+
+    /// (path, could match exact /charges, could match prefix /charges)
+    #[test]
+    fn readings() {
+        for (raw, exact, prefix) in [
+            ("/charges", true, true),
+            ("/charges/", true, true),
+            ("/charges/x", false, true),
+            ("/other", false, false),
+            ("/other/charges", false, false),
+            ("/chargesx", false, false),
+            ("/Charges", false, false),
+            // encoded separators
+            ("/x%2F..%2Fcharges", true, true),
+            ("/charges%2Ffoo", false, true),
+            ("/charges%2F", true, true),
+            ("/%2Fcharges", true, true),
+            ("/group%2Fcharges", false, false),
+            ("/charges%5Cx", false, true),
+            ("/charges\\..\\x", true, true),
+            ("\\charges", true, true),
+            // a reading that mixes: backslash is a slash, %2F is not
+            ("/charges\\a%2F..%2F..", true, true),
+            // decoded twice and more
+            ("/%2563harges", true, true),
+            ("/x%252F..%252Fcharges", true, true),
+            ("/%25252563harges", true, true),
+            ("/%%36%33harges", true, true),
+            // path parameters
+            ("/charges;x=1", true, true),
+            ("/;a/charges", true, true),
+            ("/;a=b;c/charges;d/x", true, true),
+            ("/charges%3Bx", true, true),
+            ("/x/..;/charges", true, true),
+            ("/charges/..;/", true, true),
+            ("/charges/x;y", false, true),
+            // cut
+            ("/charges%00.png", true, true),
+            ("/charges%3Fx", true, true),
+            ("/charges%23x", true, true),
+            ("/charges#x", true, true),
+            ("/x#/../charges", true, true),
+            ("/x?/../charges", false, false),
+            // merge first or resolve first
+            ("/charges//..", true, true),
+            ("/x//../charges", true, true),
+            ("/charges/../x", true, true),
+            ("/x/./charges", false, false),
+            ("/./charges/.", true, true),
+            // network-path reference and absolute-form
+            ("//host/charges", true, true),
+            ("/\\host/charges", true, true),
+            ("http://host/charges", true, true),
+            ("/http://host/charges", false, false),
+            // overlong UTF-8, dropped line breaks
+            ("/%c0%afcharges", true, true),
+            ("/x/%c0%ae%c0%ae/charges", true, true),
+            ("/cha\trges", true, true),
+        ] {
+            let readings = Readings::of(raw.as_bytes());
+            let got = (
+                readings.could_match(&PathMatch::Exact("/charges".into())),
+                readings.could_match(&PathMatch::Prefix("/charges".into())),
+            );
+            assert_eq!(got, (exact, prefix), "{raw}");
+            assert!(
+                readings.could_match(&PathMatch::Prefix("/".into())),
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn deeper_rules() {
+        let rule = PathMatch::Prefix("/v1/a%20b".into());
+        for (raw, want) in [
+            ("/v1/a%20b", true),
+            ("/v1/a%2520b/c", true),
+            ("/v1;x/a%20b", true),
+            ("/v1/x/a%20b", false),
+            ("/v1/x/..%2Fa%20b", true),
+            ("/a%20b/../v1", false),
+        ] {
+            assert_eq!(
+                Readings::of(raw.as_bytes()).could_match(&rule),
+                want,
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn decoding_is_linear() {
+        let nested = "%".to_owned() + &"25".repeat(1 << 20);
+        assert_eq!(decode_fully(nested.as_bytes()), b"%");
+    }
+
+    /// One reading among many, made by a pipeline that an upstream might have.
+    fn upstream(raw: &str, slash: bool, params: bool, decodes: u32, merge: bool) -> String {
+        let mut path = raw.split('?').next().unwrap_or_default().to_owned();
+        if params {
+            path = path
+                .split('/')
+                .map(|s| s.split(';').next().unwrap())
+                .collect::<Vec<_>>()
+                .join("/");
+        }
+        for _ in 0..decodes {
+            let mut out = String::new();
+            let mut rest = path.as_bytes();
+            while let [b, tail @ ..] = rest {
+                rest = tail;
+                match (b, hex_pair(tail)) {
+                    (b'%', Some((d, after))) if d < 0x80 => {
+                        rest = after;
+                        out.push(char::from(d));
+                    }
+                    _ => out.push(char::from(*b)),
+                }
+            }
+            path = out;
+        }
+        if slash {
+            path = path.replace('\\', "/");
+        }
+        if let Some(nul) = path.find('\0') {
+            path.truncate(nul);
+        }
+        let mut kept = Vec::new();
+        for segment in path.split('/').skip(1) {
+            match segment {
+                "" if merge => {}
+                "." => {}
+                ".." => drop(kept.pop()),
+                s => kept.push(s),
+            }
+        }
+        kept.retain(|s| !s.is_empty());
+        format!("/{}", kept.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_is_stable(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let once = normalise(&raw);
+            let _ = Readings::of(&raw);
+            prop_assert!(once.path.starts_with('/'));
+            let again = normalise(once.path.as_bytes());
+            prop_assert_eq!(&again.path, &once.path);
+        }
+
+        /// No upstream of the family above sees a protected path that the readings miss.
+        #[test]
+        fn no_reading_is_missed(
+            parts in proptest::collection::vec(prop_oneof![
+                Just("charges"), Just("x"), Just("/"), Just("//"), Just(".."), Just("."),
+                Just("%2F"), Just("%252f"), Just("\\"), Just("%5C"), Just(";"), Just("%3b"),
+                Just("%00"), Just("%2e"), Just("%63harges"), Just("%25"), Just("c"), Just("2e"),
+            ], 0..9),
+            slash: bool, params: bool, decodes in 0u32..3, merge: bool,
+        ) {
+            let raw = format!("/{}", parts.concat());
+            let seen = upstream(&raw, slash, params, decodes, merge);
+            let readings = Readings::of(raw.as_bytes());
+            let plain = normalise(raw.as_bytes()).clarity == Plain;
+            if seen == "/charges" {
+                prop_assert!(readings.could_match(&PathMatch::Exact("/charges".into())), "{raw}");
+            }
+            if seen == "/charges" || seen.starts_with("/charges/") {
+                prop_assert!(readings.could_match(&PathMatch::Prefix("/charges".into())), "{raw}");
+                if plain {
+                    let path = normalise(raw.as_bytes()).path.into_owned();
+                    prop_assert_eq!(path.trim_end_matches('/'), seen);
+                }
+            }
+        }
+    }
+}

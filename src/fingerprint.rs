@@ -69,6 +69,13 @@ enum Body {
     Ignored,
 }
 
+/// Shows nothing of the payload.
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hasher").field("scheme", &self.scheme).finish_non_exhaustive()
+    }
+}
+
 impl Hasher {
     /// Starts with everything but the body. `path` is the normal form and `query` the raw query,
     /// as [`rules::Matched`] has them; `headers` are all headers of the request.

@@ -1,0 +1,112 @@
+//! The copy of a response that becomes the record. It grows while the response streams by and
+//! never holds more than the cap.
+
+use crate::config::{Cors, Policy};
+use crate::headers::Headers;
+use crate::reply::STORED_ORIGIN;
+use bytes::Bytes;
+use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
+
+/// Response headers that are stored without being named in the configuration. `content-length` is
+/// not among them: the replay's own length is set by the host.
+const STORED_HEADERS: [&str; 28] = [
+    "accept-ranges",
+    "allow",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-range",
+    "content-security-policy",
+    "content-type",
+    "cross-origin-embedder-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "deprecation",
+    "digest",
+    "content-digest",
+    "repr-digest",
+    "etag",
+    "expires",
+    "last-modified",
+    "link",
+    "location",
+    "permissions-policy",
+    "preference-applied",
+    "referrer-policy",
+    "strict-transport-security",
+    "vary",
+    "x-content-type-options",
+];
+
+/// A response on its way to becoming an outcome.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    status: u16,
+    headers: Vec<(Bytes, Bytes)>,
+    body: Vec<u8>,
+    cap: usize,
+    tombstone: Option<TombstoneReason>,
+}
+
+impl Capture {
+    /// Starts with the response's status and headers. `origin` is the request's, for
+    /// `cors: stored`.
+    pub fn new(policy: &Policy, status: u16, headers: &Headers, origin: Option<&Bytes>) -> Self {
+        let mut kept = Vec::new();
+        let mut tombstone = None;
+        let cors = policy.cors == Cors::Stored && origin.is_some();
+        for (name, value) in &headers.0 {
+            let Ok(text) = std::str::from_utf8(name) else { continue };
+            let wanted = STORED_HEADERS.contains(&text)
+                || policy.replay_headers.iter().any(|h| h == text)
+                || (cors && text.starts_with("access-control-"));
+            if !wanted {
+                continue;
+            }
+            if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+                tombstone = Some(TombstoneReason::NotStorable);
+                continue;
+            }
+            kept.push((name.clone(), value.clone()));
+        }
+        if let (true, Some(origin)) = (cors, origin) {
+            kept.push((STORED_ORIGIN.into(), origin.clone()));
+        }
+        if !(200..=599).contains(&status) {
+            tombstone = Some(TombstoneReason::NotStorable);
+        }
+        Capture { status, headers: kept, body: Vec::new(), cap: policy.max_response_bytes, tombstone }
+    }
+
+    /// More of the body. Over the cap the copy is dropped: a tombstone needs none.
+    pub fn push(&mut self, chunk: &[u8]) {
+        if self.tombstone.is_some() {
+            return;
+        }
+        if self.body.len().saturating_add(chunk.len()) > self.cap {
+            self.tombstone = Some(TombstoneReason::TooLarge);
+            self.body = Vec::new();
+            return;
+        }
+        self.body.extend_from_slice(chunk);
+    }
+
+    /// The response has trailers, which a replay cannot carry.
+    pub fn trailers(&mut self) {
+        self.tombstone.get_or_insert(TombstoneReason::Trailers);
+    }
+
+    /// The finished copy.
+    pub fn outcome(self) -> Outcome {
+        match self.tombstone {
+            Some(reason) => Outcome::Tombstone(Tombstone { status: self.status, reason }),
+            None => Outcome::Response(StoredResponse {
+                status: self.status,
+                headers: self.headers,
+                body: self.body.into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Detached execution: it belongs to the gateway, not to the client's connection. The request
+//! travels as a callout into an internal listener with the ordinary routes; the client that still
+//! waits is answered once the outcome is recorded.
+
+use crate::call::CallResult;
+use crate::capture::Capture;
+use crate::classify::{classify, Source};
+use crate::config::OutcomeClass;
+use crate::headers::Headers;
+use crate::lease::Lease;
+use crate::problem::Problem;
+use crate::reply::{self, LocalReply};
+use crate::request::Request;
+use crate::settlement::{self, Settled};
+use crate::stats::Counter;
+use crate::stream::Effect;
+use bytes::Bytes;
+use idempotency_protocol::Operation;
+use std::rc::Rc;
+
+/// How the callout that carried the request ended.
+#[derive(Debug)]
+pub enum Executed {
+    /// There is an answer.
+    Answered {
+        /// Its headers, with `:status`.
+        headers: Headers,
+        /// Its body.
+        body: Bytes,
+        /// It had trailers.
+        trailers: bool,
+    },
+    /// The callout could not be sent at all.
+    NotSent,
+    /// The callout was cut: the request may have been executed.
+    Cut,
+}
+
+/// What is known at the end: what to tell the service, and what to tell the client.
+#[derive(Debug)]
+struct End {
+    operation: Operation,
+    reply: LocalReply,
+}
+
+/// One detached execution.
+#[derive(Debug)]
+pub struct Execution {
+    request: Rc<Request>,
+    lease: Lease,
+    /// The stream of the client that asked for it.
+    pub stream: u32,
+    end: Option<End>,
+}
+
+impl Execution {
+    /// An execution that is about to be sent.
+    pub fn new(request: Rc<Request>, lease: Lease, stream: u32) -> Self {
+        Execution { request, lease, stream, end: None }
+    }
+
+    /// The callout ended: the operation to settle with.
+    pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Operation {
+        let policy = self.request.policy();
+        let (class, capture, reply) = match executed {
+            Executed::Answered { headers, body, trailers } => {
+                let source = Source::from_markers(&headers);
+                let status = headers.status().unwrap_or(0);
+                let class = classify(policy, &source, status, &headers);
+                let capture = (class == OutcomeClass::Completed).then(|| {
+                    let origin = self.request.origin();
+                    let mut capture = Capture::new(policy, status, &headers, origin);
+                    capture.push(&body);
+                    if trailers {
+                        capture.trailers();
+                    }
+                    capture
+                });
+                if source == Source::Gateway(None) {
+                    effects.push(Effect::Warn(format!(
+                        "rule {}: an answer without a marker: does the internal listener mark \
+                         upstream answers and local replies? Its outcome is unknown",
+                        self.request.rule.name
+                    )));
+                }
+                (class, capture, reply::first_answer(status, &headers, body))
+            }
+            Executed::NotSent => (
+                OutcomeClass::Failed,
+                None,
+                self.request.problem(
+                    Problem::Misconfigured,
+                    Some("The gateway could not send the request to its execution cluster."),
+                ),
+            ),
+            Executed::Cut => {
+                let mut reply = self.request.problem(Problem::OutcomeUnknown, None);
+                reply.status = 502;
+                (OutcomeClass::Unknown, None, reply)
+            }
+        };
+        let operation = settlement::operation(&self.lease, class, capture);
+        self.end = Some(End { operation: operation.clone(), reply });
+        effects.push(Effect::Untrack(self.lease.owner));
+        operation
+    }
+
+    /// The settlement was answered (or not): what the client gets.
+    pub fn settled(self, result: &CallResult, effects: &mut Vec<Effect>) -> Option<LocalReply> {
+        let End { operation, mut reply } = self.end?;
+        let settled = Settled::read(result);
+        if let Some(counter) = settled.counter(&operation) {
+            effects.push(Effect::Count(counter));
+        }
+        let withhold = settled.withhold(&operation, self.request.policy().on_complete_failure);
+        if settled == Settled::Unanswered {
+            effects.push(Effect::Background(operation));
+        }
+        if withhold {
+            effects.push(Effect::Count(Counter::Problem(Problem::OutcomeUnrecorded)));
+            return Some(self.request.problem(Problem::OutcomeUnrecorded, None));
+        }
+        if let Settled::Recorded { expires_at_ms: Some(at) } = settled {
+            reply.headers.push(reply::expires(at));
+        }
+        Some(reply)
+    }
+}

@@ -1,0 +1,335 @@
+//! The glue between the host's callbacks and the state machines: it reads what an event needs,
+//! hands it to the machine, and does what the machine asks. Generic over [`Host`], so that native
+//! tests drive the same path as the wasm.
+
+mod callouts;
+mod metrics;
+mod perform;
+mod root;
+
+use crate::classify::Source;
+use crate::decide::{self, Decision};
+use crate::headers::Headers;
+use crate::host::{Buffer, Host, Map};
+use crate::problem::{Problem, ProblemSettings};
+use crate::stats::Counter;
+use crate::stream::{Env, Event, Flow, Stream};
+use bytes::Bytes;
+use callouts::Pending;
+use idempotency_protocol::Owner;
+use root::Root;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Period of the root's tick: renewals and retries are at most this late.
+const TICK_MS: u32 = 50;
+
+/// A callback during which a resume is not a hostcall but the callback's own return value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Request,
+    Response,
+}
+
+/// How much of a paused buffer the machine has seen. After a pause the host tells the cumulative
+/// size, after a continue the size of the new chunk (measured on Envoy).
+#[derive(Debug, Default)]
+struct Cursor {
+    paused: bool,
+    seen: usize,
+}
+
+impl Cursor {
+    fn start(&self) -> usize {
+        if self.paused {
+            self.seen
+        } else {
+            0
+        }
+    }
+
+    fn advance(&mut self, size: usize, flow: Flow) {
+        self.paused = flow == Flow::Pause;
+        self.seen = if self.paused { size } else { 0 };
+    }
+}
+
+/// A stream and what the glue knows of it.
+#[derive(Debug)]
+struct Entry {
+    root: u32,
+    stream: Stream,
+    request: Cursor,
+    response: Cursor,
+    /// When a request with a body began to wait for it.
+    body_expected_ns: Option<u64>,
+}
+
+/// An event that the filter itself made while it was doing something else.
+enum Internal {
+    Answer(u32, crate::call::CallResult),
+    Executed(u32, crate::reply::LocalReply),
+    Settled(u32, u32, crate::call::CallResult),
+    ExecutionNotSent(u32, u32),
+}
+
+/// All contexts of one VM.
+pub struct Filter<H: Host> {
+    host: H,
+    roots: BTreeMap<u32, Root>,
+    streams: BTreeMap<u32, Entry>,
+    pending: BTreeMap<u32, Pending>,
+    internal: VecDeque<Internal>,
+    /// The context that hostcalls act on.
+    current: u32,
+    inside: Option<(u32, Phase)>,
+    resumed: bool,
+    /// A body callback has come for a request whose headers were held.
+    bodies_come: bool,
+}
+
+impl<H: Host> Filter<H> {
+    /// A VM without contexts.
+    pub fn new(host: H) -> Self {
+        Filter {
+            host,
+            roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            internal: VecDeque::new(),
+            current: 0,
+            inside: None,
+            resumed: false,
+            bodies_come: false,
+        }
+    }
+
+    /// The host.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// A context was created; the parent of a root is 0.
+    pub fn on_context_create(&mut self, context: u32, parent: u32) {
+        if parent == 0 {
+            self.roots.insert(context, Root::default());
+        } else {
+            self.streams.insert(
+                context,
+                Entry {
+                    root: parent,
+                    stream: Stream::passing(),
+                    request: Cursor::default(),
+                    response: Cursor::default(),
+                    body_expected_ns: None,
+                },
+            );
+        }
+    }
+
+    /// The configuration has come. It is always accepted: a host that is told "no" runs without
+    /// the filter, and that would mean unprotected.
+    pub fn on_configure(&mut self, context: u32, size: usize) -> bool {
+        self.current = context;
+        let text = self.host.buffer(Buffer::Configuration, 0, size).unwrap_or_default();
+        let Some(root) = self.roots.get_mut(&context) else { return true };
+        root.configure(&self.host, &text);
+        // The host runs without a tick where it cannot be set; nothing else to do about it.
+        let _ = self.host.set_tick(TICK_MS);
+        true
+    }
+
+    /// Request headers have come. `end`: there is no body.
+    pub fn on_request_headers(&mut self, context: u32, end: bool) -> Flow {
+        self.current = context;
+        let Some(entry) = self.streams.get(&context) else { return Flow::Continue };
+        let root_id = entry.root;
+        let Some(root) = self.roots.get(&root_id) else { return Flow::Continue };
+        let Some(settings) = root.settings() else {
+            return self.misconfigured(context, root_id);
+        };
+        match decide::decide(&settings, &self.host, end) {
+            Decision::Pass => Flow::Continue,
+            Decision::Observed(problem) => {
+                self.count(root_id, Counter::Observed(problem));
+                Flow::Continue
+            }
+            Decision::Refuse(problem, reply) => {
+                if let Some(entry) = self.streams.get_mut(&context) {
+                    entry.stream = Stream::answered();
+                }
+                self.count(root_id, Counter::Problem(problem));
+                self.reply(&reply);
+                Flow::Pause
+            }
+            Decision::Protect(request, hasher) => {
+                self.inside = Some((context, Phase::Request));
+                self.resumed = false;
+                let now_ns = self.host.now_ns();
+                let mut effects = Vec::new();
+                let host = &self.host;
+                let mut new_owner = || new_owner(host);
+                let mut env = Env { now_ns, new_owner: &mut new_owner, effects: &mut effects };
+                let (stream, flow) = Stream::protect(*request, *hasher, end, &mut env);
+                if let Some(entry) = self.streams.get_mut(&context) {
+                    entry.stream = stream;
+                    entry.body_expected_ns = (!end).then_some(now_ns);
+                }
+                self.perform(root_id, context, effects);
+                self.leave(flow)
+            }
+        }
+    }
+
+    fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
+        let method = self.host.header(Map::Request, ":method").ok().flatten();
+        if matches!(method.as_deref(), Some(b"GET" | b"HEAD" | b"OPTIONS")) {
+            return Flow::Continue;
+        }
+        if let Some(entry) = self.streams.get_mut(&context) {
+            entry.stream = Stream::answered();
+        }
+        self.count(root, Counter::Problem(Problem::Misconfigured));
+        self.reply(&Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None));
+        Flow::Pause
+    }
+
+    /// More of the request body has come.
+    pub fn on_request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
+        self.current = context;
+        let Some(entry) = self.streams.get_mut(&context) else { return Flow::Continue };
+        if !entry.stream.is_active() {
+            return Flow::Continue;
+        }
+        if entry.stream.is_hashing() {
+            self.bodies_come = true;
+            entry.body_expected_ns = None;
+        }
+        let start = entry.request.start();
+        let chunk = self.new_bytes(Buffer::Request, start, size);
+        let event = Event::RequestBody { chunk: &chunk, end };
+        let flow = self.feed(context, Some(Phase::Request), event);
+        if let Some(entry) = self.streams.get_mut(&context) {
+            entry.request.advance(size, flow);
+        }
+        flow
+    }
+
+    /// The request has trailers.
+    pub fn on_request_trailers(&mut self, context: u32) -> Flow {
+        self.current = context;
+        if !self.is_active(context) {
+            return Flow::Continue;
+        }
+        let trailers = Headers(self.host.headers(Map::RequestTrailers).unwrap_or_default());
+        self.feed(context, Some(Phase::Request), Event::RequestTrailers(trailers))
+    }
+
+    /// Response headers have come. `end`: there is no body.
+    pub fn on_response_headers(&mut self, context: u32, end: bool) -> Flow {
+        self.current = context;
+        if !self.is_active(context) {
+            return Flow::Continue;
+        }
+        let headers = Headers(self.host.headers(Map::Response).unwrap_or_default());
+        let details = self.host.property(&["response", "code_details"]);
+        let source = Source::from_details(details.as_deref());
+        let event = Event::ResponseHeaders { headers, source, end };
+        self.feed(context, Some(Phase::Response), event)
+    }
+
+    /// More of the response body has come.
+    pub fn on_response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
+        self.current = context;
+        let Some(entry) = self.streams.get(&context) else { return Flow::Continue };
+        if !entry.stream.is_active() {
+            return Flow::Continue;
+        }
+        let start = entry.response.start();
+        let chunk = self.new_bytes(Buffer::Response, start, size);
+        let event = Event::ResponseBody { chunk: &chunk, end };
+        let flow = self.feed(context, Some(Phase::Response), event);
+        if let Some(entry) = self.streams.get_mut(&context) {
+            entry.response.advance(size, flow);
+        }
+        flow
+    }
+
+    /// The response has trailers.
+    pub fn on_response_trailers(&mut self, context: u32) -> Flow {
+        self.current = context;
+        self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
+    }
+
+    /// The stream has ended.
+    pub fn on_log(&mut self, context: u32) {
+        self.current = context;
+        if self.is_active(context) {
+            self.feed(context, None, Event::Gone);
+        }
+    }
+
+    /// The host asks whether a context may go. A root that is being replaced stays until its
+    /// executions have ended and its settlements are delivered.
+    pub fn on_done(&mut self, context: u32) -> bool {
+        let Some(root) = self.roots.get_mut(&context) else { return true };
+        root.leaving = !root.is_idle();
+        !root.leaving
+    }
+
+    /// The context is no more.
+    pub fn on_delete(&mut self, context: u32) {
+        self.streams.remove(&context);
+        self.roots.remove(&context);
+    }
+
+    fn is_active(&self, context: u32) -> bool {
+        self.streams.get(&context).is_some_and(|e| e.stream.is_active())
+    }
+
+    fn new_bytes(&self, buffer: Buffer, start: usize, size: usize) -> Bytes {
+        let length = size.saturating_sub(start);
+        if length == 0 {
+            return Bytes::new();
+        }
+        // Bytes that cannot be read would change the fingerprint or the record; the machine sees
+        // fewer bytes than were told, and its caller decides. Envoy never fails here (measured).
+        self.host.buffer(buffer, start, length).unwrap_or_default()
+    }
+
+    /// Hands an event to a stream and does what it asks.
+    fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
+        let Some(entry) = self.streams.get_mut(&context) else { return Flow::Continue };
+        let root = entry.root;
+        if phase.is_some() {
+            self.inside = phase.map(|p| (context, p));
+            self.resumed = false;
+        }
+        let mut effects = Vec::new();
+        let host = &self.host;
+        let mut new_owner = || new_owner(host);
+        let mut env =
+            Env { now_ns: host.now_ns(), new_owner: &mut new_owner, effects: &mut effects };
+        let flow = entry.stream.on(event, &mut env);
+        self.perform(root, context, effects);
+        if phase.is_some() {
+            return self.leave(flow);
+        }
+        flow
+    }
+
+    /// Ends a callback: a resume that was asked for meanwhile is its return value.
+    fn leave(&mut self, flow: Flow) -> Flow {
+        self.inside = None;
+        if std::mem::take(&mut self.resumed) {
+            Flow::Continue
+        } else {
+            flow
+        }
+    }
+}
+
+fn new_owner<H: Host>(host: &H) -> Option<Owner> {
+    let mut bytes = [0; 16];
+    host.random(&mut bytes).ok()?;
+    Some(Owner(bytes))
+}

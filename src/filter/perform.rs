@@ -1,0 +1,209 @@
+//! Effects become hostcalls here, and nowhere else.
+
+use super::callouts::Purpose;
+use super::{Filter, Internal, Phase};
+use crate::call::Call;
+use crate::execution::Execution;
+use crate::host::{Buffer, Host, Level, Map, MetricKind};
+use crate::reply::LocalReply;
+use crate::stats::{Counter, OUTBOX_SIZE};
+use crate::stream::{Effect, Event, Execute};
+use crate::upstream::{self, Forwarding, HeaderChange};
+use idempotency_protocol::Operation;
+
+/// How long a request may wait for a body in a VM that has never seen one, before the host's
+/// settings are held to be wrong.
+const BODY_PATIENCE_NS: u64 = 3_000_000_000;
+
+impl<H: Host> Filter<H> {
+    /// Makes hostcalls act on `context`. False: there is no such context any more.
+    pub(super) fn enter(&mut self, context: u32) -> bool {
+        if self.current == context {
+            return true;
+        }
+        if self.host.set_context(context).is_err() {
+            return false;
+        }
+        self.current = context;
+        true
+    }
+
+    pub(super) fn count(&mut self, root: u32, counter: Counter) {
+        if let Some(root) = self.roots.get_mut(&root) {
+            root.metrics.count(&self.host, counter);
+        }
+    }
+
+    /// Answers the current stream.
+    pub(super) fn reply(&self, reply: &LocalReply) {
+        let details = "idempotency";
+        if self.host.local_reply(reply.status, details, &reply.headers, &reply.body).is_err() {
+            self.host.log(Level::Error, "idempotency: the host refused a local reply");
+            let _ = self.host.reset_stream();
+        }
+    }
+
+    /// Does what a stream asked for, in order.
+    pub(super) fn perform(&mut self, root: u32, context: u32, effects: Vec<Effect>) {
+        for effect in effects {
+            self.one(root, context, effect);
+        }
+        self.settle_internal();
+    }
+
+    fn one(&mut self, root: u32, context: u32, effect: Effect) {
+        match effect {
+            Effect::Call(call) => {
+                let settlement = match &call {
+                    Call::Operation(Operation::Acquire(_)) | Call::Wait(_) => None,
+                    Call::Operation(operation) => Some(operation.clone()),
+                };
+                self.call(root, &call, Purpose::Stream { context, settlement });
+            }
+            Effect::Background(operation) => self.background(root, operation),
+            Effect::Execute(execute) => self.execute(root, context, *execute),
+            Effect::Track(lease) => {
+                if let Some(r) = self.roots.get_mut(&root) {
+                    r.leases.track(lease);
+                }
+            }
+            Effect::Untrack(owner) => {
+                if let Some(r) = self.roots.get_mut(&root) {
+                    r.leases.untrack(owner);
+                }
+            }
+            Effect::Count(counter) => self.count(root, counter),
+            Effect::Warn(text) => self.host.log(Level::Warn, &format!("idempotency: {text}")),
+            Effect::ChangeRequest(changes) => {
+                if self.enter(context) {
+                    self.change_request(&changes);
+                }
+            }
+            Effect::ResumeRequest => {
+                if self.inside == Some((context, Phase::Request)) {
+                    self.resumed = true;
+                } else if self.enter(context) {
+                    let _ = self.host.resume_request();
+                }
+            }
+            Effect::AddResponseHeader(name, value) => {
+                if self.enter(context) {
+                    let _ = self.host.set_header(Map::Response, &name, &value);
+                }
+            }
+            Effect::ResumeResponse => {
+                if self.inside == Some((context, Phase::Response)) {
+                    self.resumed = true;
+                } else if self.enter(context) {
+                    let _ = self.host.resume_response();
+                }
+            }
+            Effect::Reply(reply) => {
+                if self.enter(context) {
+                    self.reply(&reply);
+                }
+            }
+            Effect::Reset => {
+                if self.enter(context) {
+                    let _ = self.host.reset_stream();
+                }
+            }
+        }
+    }
+
+    fn change_request(&self, changes: &[HeaderChange]) {
+        for change in changes {
+            // A host that refuses a change of a request header has no reason to (the request is
+            // still held); the fence is advice to the upstream, the lock does not depend on it.
+            let _ = match change {
+                HeaderChange::Remove(name) => self.host.remove_header(Map::Request, name),
+                HeaderChange::Set(name, value) => self.host.set_header(Map::Request, name, value),
+            };
+        }
+    }
+
+    /// Sends a request on its detached way.
+    fn execute(&mut self, root: u32, context: u32, execute: Execute) {
+        let Execute { request, lease, grant, trailers } = execute;
+        let size = self.streams.get(&context).map_or(0, |e| e.request.seen);
+        let body = if size == 0 {
+            Some(bytes::Bytes::new())
+        } else if self.enter(context) {
+            self.host.buffer(Buffer::Request, 0, size).ok().filter(|b| b.len() == size)
+        } else {
+            None
+        };
+        let forwarding = Forwarding::Granted { fence: grant.fence, attempt: grant.attempt };
+        let policy = request.policy();
+        let changes = upstream::changes(policy, &request.headers, &lease.key, &forwarding);
+        let headers = upstream::detached_headers(&request.headers, &changes);
+        let timeout_ms = policy.execution_timeout_ms;
+        let cluster = request.settings.plan.detached_cluster.clone();
+
+        let Some(r) = self.roots.get_mut(&root) else { return };
+        r.next_execution = r.next_execution.wrapping_add(1);
+        let id = r.next_execution;
+        r.executions.insert(id, Execution::new(request, lease, context));
+
+        let token = match (body, cluster) {
+            (Some(body), Some(cluster)) if self.enter(root) => {
+                self.host.callout(&cluster, &headers.0, &body, &trailers, timeout_ms).ok()
+            }
+            _ => None,
+        };
+        match token {
+            Some(token) => self.execution_sent(root, token, id),
+            None => self.internal.push_back(Internal::ExecutionNotSent(root, id)),
+        }
+    }
+
+    /// The root's tick: renewals, retries, and streams whose body never comes.
+    pub fn on_tick(&mut self, context: u32) {
+        self.current = context;
+        let now_ns = self.host.now_ns();
+        if let Some(root) = self.roots.get_mut(&context) {
+            if !root.is_idle() {
+                let due = root.leases.due(now_ns);
+                let waiting = u64::try_from(root.outbox.len()).unwrap_or(u64::MAX);
+                root.metrics.record(&self.host, MetricKind::Gauge, OUTBOX_SIZE, waiting);
+                for (owner, operation) in due {
+                    self.call(context, &Call::Operation(operation), Purpose::Renewal(owner));
+                }
+                self.flush_outbox(context, now_ns);
+                self.settle_internal();
+            }
+        }
+        if let Some(root) = self.roots.get_mut(&context) {
+            if root.leaving && root.is_idle() {
+                root.leaving = false;
+                self.host.done();
+            }
+        }
+        self.check_bodies_come(context, now_ns);
+    }
+
+    /// Envoy delivers no body callback after a paused header callback unless the plugin says
+    /// `allow_on_headers_stop_iteration`; the request would hang without a word.
+    fn check_bodies_come(&mut self, root: u32, now_ns: u64) {
+        if self.bodies_come {
+            return;
+        }
+        let stuck: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, e)| e.root == root && e.stream.is_hashing())
+            .filter(|(_, e)| {
+                e.body_expected_ns.is_some_and(|t| now_ns.saturating_sub(t) > BODY_PATIENCE_NS)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for context in stuck {
+            self.host.log(
+                Level::Error,
+                "idempotency: no request body arrives while its headers are held; set \
+                 allow_on_headers_stop_iteration in the plugin configuration",
+            );
+            self.feed(context, None, Event::BodiesNeverCome);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Header fields as the host gives them: ordered, names lower-case, values raw bytes.
+
+use bytes::Bytes;
+
+/// One header map, read from the host in one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(Bytes, Bytes)>);
+
+impl Headers {
+    /// The value of a header that occurs once or more: the first one.
+    pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a Bytes> {
+        self.all(name).next()
+    }
+
+    /// All values of a header, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> + 'a {
+        self.0.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
+    }
+
+    /// Whether the header occurs.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// `content-length`, if it is a number.
+    pub fn content_length(&self) -> Option<usize> {
+        std::str::from_utf8(self.get("content-length")?).ok()?.trim().parse().ok()
+    }
+
+    /// `:status` of a response.
+    pub fn status(&self) -> Option<u16> {
+        std::str::from_utf8(self.get(":status")?).ok()?.parse().ok()
+    }
+}
+
+impl FromIterator<(Bytes, Bytes)> for Headers {
+    fn from_iter<T: IntoIterator<Item = (Bytes, Bytes)>>(iter: T) -> Self {
+        Headers(iter.into_iter().collect())
+    }
+}
+
+/// Fields that belong to one connection and are never forwarded by us (RFC 9110 §7.6.1).
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NAMES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+}

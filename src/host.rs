@@ -1,0 +1,120 @@
+//! What the filter needs of its host: the proxy-wasm ABI as a trait, so that everything above it
+//! runs natively in tests. Every call may fail; none may trap.
+
+use bytes::Bytes;
+
+/// A hostcall was refused, with the host's status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostError(pub u32);
+
+/// Result of a hostcall.
+pub type HostResult<T> = Result<T, HostError>;
+
+/// A header map of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Map {
+    /// Request headers.
+    Request = 0,
+    /// Request trailers.
+    RequestTrailers = 1,
+    /// Response headers.
+    Response = 2,
+    /// Headers of a callout's answer.
+    CalloutHeaders = 6,
+}
+
+/// A buffer of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Buffer {
+    /// Request body.
+    Request = 0,
+    /// Response body.
+    Response = 1,
+    /// Body of a callout's answer.
+    Callout = 4,
+    /// The plugin's configuration.
+    Configuration = 7,
+}
+
+/// Kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter = 0,
+    /// Set to a value.
+    Gauge = 1,
+    /// Distribution.
+    Histogram = 2,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Level {
+    /// Information.
+    Info = 2,
+    /// Something that an operator should look into.
+    Warn = 3,
+    /// Something that an operator must mend.
+    Error = 4,
+}
+
+/// The hostcalls that the filter makes.
+pub trait Host {
+    /// Wall clock in nanoseconds since the Unix epoch; may jump.
+    fn now_ns(&self) -> u64;
+    /// Fills the buffer with random bytes.
+    fn random(&self, buffer: &mut [u8]) -> HostResult<()>;
+    /// Writes a log line.
+    fn log(&self, level: Level, message: &str);
+    /// Makes the next calls act on another context of this VM.
+    fn set_context(&self, context: u32) -> HostResult<()>;
+    /// One header value (the first, or several joined by the host).
+    fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>>;
+    /// A whole header map in one call.
+    fn headers(&self, map: Map) -> HostResult<Vec<(Bytes, Bytes)>>;
+    /// Sets a header to one value.
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()>;
+    /// Removes a header.
+    fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()>;
+    /// Part of a buffer.
+    fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes>;
+    /// A property; `None` where the host does not know it.
+    fn property(&self, path: &[&str]) -> Option<Bytes>;
+    /// Lets a paused request go on.
+    fn resume_request(&self) -> HostResult<()>;
+    /// Lets a paused response go on.
+    fn resume_response(&self) -> HostResult<()>;
+    /// Cuts the stream off.
+    fn reset_stream(&self) -> HostResult<()>;
+    /// Answers in place of the upstream.
+    fn local_reply(
+        &self,
+        status: u16,
+        details: &str,
+        headers: &[(Bytes, Bytes)],
+        body: &[u8],
+    ) -> HostResult<()>;
+    /// Starts a callout from the current context; returns its token.
+    fn callout(
+        &self,
+        target: &str,
+        headers: &[(Bytes, Bytes)],
+        body: &[u8],
+        trailers: &[(Bytes, Bytes)],
+        timeout_ms: u64,
+    ) -> HostResult<u32>;
+    /// Sets the period of the root's tick.
+    fn set_tick(&self, period_ms: u32) -> HostResult<()>;
+    /// Declares a metric; returns its id.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> HostResult<u32>;
+    /// Adds to a counter.
+    fn increment_metric(&self, id: u32, by: i64) -> HostResult<()>;
+    /// Sets a gauge or adds a value to a histogram.
+    fn record_metric(&self, id: u32, value: u64) -> HostResult<()>;
+    /// The root has finished what it was asked to finish before it goes.
+    fn done(&self);
+}

@@ -1,0 +1,163 @@
+//! The right to execute, and its renewal.
+
+use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
+
+/// The right of one execution to hold a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The record.
+    pub key: LookupKey,
+    /// Token of this execution.
+    pub owner: Owner,
+    /// How long it lasts without renewal, in milliseconds.
+    pub lease_ms: u64,
+    /// When the call that got or renewed it was *sent*, in nanoseconds of the gateway's clock:
+    /// the service's clock started no earlier.
+    pub since_ns: u64,
+}
+
+impl Lease {
+    /// Unlock: provably not executed.
+    pub fn fail(&self) -> Operation {
+        Operation::Fail { key: self.key.clone(), owner: self.owner }
+    }
+
+    /// May have been executed.
+    pub fn abandon(&self) -> Operation {
+        Operation::Abandon { key: self.key.clone(), owner: self.owner }
+    }
+
+    /// Whether more than `lease − margin` has passed. A clock that ran backwards proves nothing,
+    /// so it counts as too late.
+    pub fn is_stale(&self, now_ns: u64, margin_ms: u64) -> bool {
+        let usable = self.lease_ms.saturating_sub(margin_ms).saturating_mul(1_000_000);
+        match now_ns.checked_sub(self.since_ns) {
+            Some(elapsed) => elapsed >= usable,
+            None => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Tracked {
+    lease: Lease,
+    renewal_sent_ns: Option<u64>,
+}
+
+/// The leases of running executions; renewed from half of their time on.
+#[derive(Debug, Default)]
+pub struct Leases(Vec<Tracked>);
+
+impl Leases {
+    /// Starts renewing.
+    pub fn track(&mut self, lease: Lease) {
+        self.0.push(Tracked { lease, renewal_sent_ns: None });
+    }
+
+    /// Stops renewing: the execution has ended.
+    pub fn untrack(&mut self, owner: Owner) {
+        self.0.retain(|t| t.lease.owner != owner);
+    }
+
+    /// The renewals that are due now. Each is reported once, until [`Leases::renewed`].
+    pub fn due(&mut self, now_ns: u64) -> Vec<(Owner, Operation)> {
+        let mut due = Vec::new();
+        for tracked in &mut self.0 {
+            let half = tracked.lease.lease_ms.saturating_mul(500_000);
+            let elapsed = now_ns.saturating_sub(tracked.lease.since_ns);
+            if tracked.renewal_sent_ns.is_some() || elapsed < half {
+                continue;
+            }
+            tracked.renewal_sent_ns = Some(now_ns);
+            due.push((
+                tracked.lease.owner,
+                Operation::Extend {
+                    key: tracked.lease.key.clone(),
+                    owner: tracked.lease.owner,
+                    lease_ms: tracked.lease.lease_ms,
+                },
+            ));
+        }
+        due
+    }
+
+    /// The answer to a renewal; `None`: no answer, try again at the next tick. Returns false when
+    /// the lease is lost.
+    pub fn renewed(&mut self, owner: Owner, answer: Option<&Answer>) -> bool {
+        let Some(tracked) = self.0.iter_mut().find(|t| t.lease.owner == owner) else { return true };
+        let sent = tracked.renewal_sent_ns.take();
+        match (answer, sent) {
+            (Some(Answer::Extended { lease_ms }), Some(sent)) => {
+                tracked.lease.since_ns = sent;
+                tracked.lease.lease_ms = *lease_ms;
+                true
+            }
+            (Some(Answer::Lost | Answer::Refused), _) => {
+                self.untrack(owner);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// How many executions are running.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is running.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idempotency_protocol::Origin;
+
+    fn lease(owner: u8) -> Lease {
+        Lease {
+            key: LookupKey {
+                tenant: String::new(),
+                namespace: String::new(),
+                origin: Origin::Client,
+                key: "k".into(),
+            },
+            owner: Owner([owner; 16]),
+            lease_ms: 1000,
+            since_ns: 10_000_000_000,
+        }
+    }
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_grant_is_stale_at_lease_minus_margin_and_whenever_the_clock_ran_backwards() {
+        let lease = lease(1);
+        assert!(!lease.is_stale(lease.since_ns + 899 * MS, 100));
+        assert!(lease.is_stale(lease.since_ns + 900 * MS, 100));
+        assert!(lease.is_stale(lease.since_ns - 1, 100));
+        assert!(lease.is_stale(lease.since_ns, 1000), "a margin as long as the lease forwards none");
+    }
+
+    #[test]
+    fn renewed_from_half_of_its_time_on_once_per_answer() {
+        let mut leases = Leases::default();
+        let l = lease(1);
+        let start = l.since_ns;
+        leases.track(l.clone());
+        assert!(leases.due(start + 499 * MS).is_empty());
+        assert_eq!(leases.due(start + 500 * MS).len(), 1);
+        assert!(leases.due(start + 600 * MS).is_empty(), "one renewal at a time");
+        // No answer: due again.
+        assert!(leases.renewed(l.owner, None));
+        assert_eq!(leases.due(start + 700 * MS).len(), 1);
+        // The new lease counts from the moment the renewal was sent.
+        assert!(leases.renewed(l.owner, Some(&Answer::Extended { lease_ms: 1000 })));
+        assert!(leases.due(start + 1199 * MS).is_empty());
+        assert_eq!(leases.due(start + 1200 * MS).len(), 1);
+        assert!(!leases.renewed(l.owner, Some(&Answer::Lost)));
+        assert!(leases.is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! Answers that the filter sends in place of the upstream, as data.
+
+use crate::config::{Cors, Plan, Policy};
+use crate::headers::{is_hop_by_hop, Headers};
+use bytes::Bytes;
+use idempotency_protocol::{Stored, StoredResponse};
+
+/// An answer that the host sends on the filter's behalf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Ordered; repeated names allowed.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// Exact bytes.
+    pub body: Bytes,
+}
+
+/// Response header that tells until when the record is kept (an RFC 9651 Date).
+pub const EXPIRES_HEADER: &str = "idempotency-expires";
+
+/// Answer header by which the internal listener marks what came from the upstream.
+pub const UPSTREAM_MARKER: &str = "x-idempotency-upstream";
+
+/// Answer header by which the internal listener tells the details of Envoy's own local replies.
+pub const GATEWAY_REPLY_MARKER: &str = "x-idempotency-gateway-reply";
+
+/// The replay of a stored response.
+///
+/// `access-control-*` headers that were stored for one origin are replayed only to an equal
+/// origin (`stored_origin` travels as a stored header of its own name).
+pub fn replay(
+    plan: &Plan,
+    policy: &Policy,
+    stored: &Stored,
+    response: &StoredResponse,
+    origin: Option<&Bytes>,
+) -> LocalReply {
+    let stored_origin = response
+        .headers
+        .iter()
+        .find(|(name, _)| name.as_ref() == STORED_ORIGIN.as_bytes())
+        .map(|(_, value)| value);
+    let same_origin =
+        policy.cors == Cors::Stored && stored_origin.is_some() && stored_origin == origin;
+    let mut headers: Vec<(Bytes, Bytes)> = response
+        .headers
+        .iter()
+        .filter(|(name, _)| {
+            name.as_ref() != STORED_ORIGIN.as_bytes()
+                && (same_origin || !name.starts_with(b"access-control-"))
+        })
+        .cloned()
+        .collect();
+    headers.push((Bytes::copy_from_slice(plan.replay_header.as_bytes()), "true".into()));
+    headers.push(("age".into(), (stored.age_ms / 1000).to_string().into()));
+    headers.push(expires(stored.expires_at_ms));
+    if origin.is_some() {
+        // The marker and Retry-After are useless to a browser that may not read them.
+        let exposed = format!("{}, {}, retry-after", plan.replay_header, EXPIRES_HEADER);
+        headers.push(("access-control-expose-headers".into(), exposed.into()));
+    }
+    LocalReply { status: response.status, headers, body: response.body.clone() }
+}
+
+/// Name under which the `Origin` of the first request is stored beside `access-control-*`.
+pub const STORED_ORIGIN: &str = "idempotency-stored-origin";
+
+/// The header that tells until when the record is kept.
+pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
+    (EXPIRES_HEADER.into(), format!("@{}", expires_at_ms / 1000).into())
+}
+
+/// The first answer of a detached execution, for the client that still waits: everything that the
+/// upstream sent but what belongs to a connection or to us.
+pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
+    let headers = headers
+        .0
+        .iter()
+        .filter(|(name, _)| {
+            !name.starts_with(b":")
+                && !is_hop_by_hop(name)
+                && name.as_ref() != UPSTREAM_MARKER.as_bytes()
+                && name.as_ref() != GATEWAY_REPLY_MARKER.as_bytes()
+                && name.as_ref() != b"content-length"
+        })
+        .cloned()
+        .collect();
+    LocalReply { status, headers, body }
+}

@@ -1,0 +1,100 @@
+//! What stays the same for the life of one protected request.
+
+use crate::config::{Plan, Policy, Rule};
+use crate::fingerprint;
+use crate::headers::Headers;
+use crate::problem::{Problem, ProblemSettings};
+use crate::reply::LocalReply;
+use bytes::Bytes;
+use idempotency_protocol::{
+    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+};
+use std::rc::Rc;
+
+/// A validated configuration, ready to be shared by all streams.
+#[derive(Debug)]
+pub struct Settings {
+    /// The whole configuration.
+    pub plan: Plan,
+    /// Its rules, shareable one by one.
+    pub rules: Vec<Rc<Rule>>,
+}
+
+impl Settings {
+    /// Shares out a plan.
+    pub fn new(plan: Plan) -> Self {
+        let rules = plan.rules.iter().cloned().map(Rc::new).collect();
+        Settings { plan, rules }
+    }
+}
+
+/// A request that a rule protects.
+#[derive(Debug)]
+pub struct Request {
+    /// The configuration it met.
+    pub settings: Rc<Settings>,
+    /// The rule that matched.
+    pub rule: Rc<Rule>,
+    /// Verified tenant; empty for `scope: "global"`.
+    pub tenant: String,
+    /// The client's key; `None`: derive one from the fingerprint.
+    pub client_key: Option<String>,
+    /// Method as sent.
+    pub method: Bytes,
+    /// Normalised path.
+    pub path: String,
+    /// All request headers as the client sent them.
+    pub headers: Headers,
+}
+
+impl Request {
+    /// The rule's policy.
+    pub fn policy(&self) -> &Policy {
+        &self.rule.policy
+    }
+
+    /// The request's `Origin`, for CORS.
+    pub fn origin(&self) -> Option<&Bytes> {
+        self.headers.get("origin")
+    }
+
+    /// The record's identity.
+    pub fn lookup_key(&self, fingerprint: &Fingerprint) -> LookupKey {
+        let (origin, key) = match &self.client_key {
+            Some(key) => (Origin::Client, key.clone()),
+            None => (
+                Origin::Derived,
+                fingerprint::derive_key(&self.tenant, &self.method, &self.path, fingerprint),
+            ),
+        };
+        let namespace = self.policy().namespace.clone();
+        LookupKey { tenant: self.tenant.clone(), namespace, origin, key }
+    }
+
+    /// The acquire for one execution.
+    pub fn acquire(&self, key: LookupKey, owner: Owner, fingerprint: Fingerprint) -> Operation {
+        let policy = self.policy();
+        Operation::Acquire(Acquire {
+            key,
+            owner,
+            fingerprint,
+            lease_ms: policy.lease_ms,
+            retention: Retention {
+                ttl_ms: policy.ttl_ms,
+                unknown_ttl_ms: policy.unknown_ttl_ms,
+            },
+            on_unknown: policy.on_unknown,
+        })
+    }
+
+    /// The wait for an execution that is in flight.
+    pub fn wait(key: LookupKey, fingerprint: Fingerprint, fence: u64, wait_ms: u64) -> Wait {
+        Wait { key, fingerprint, fence, wait_ms }
+    }
+
+    /// A problem document by this request's settings.
+    pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
+        let settings = ProblemSettings::new(&self.settings.plan, self.policy().retry_after_s);
+        problem.reply(&settings, detail)
+    }
+}

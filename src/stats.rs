@@ -1,0 +1,80 @@
+//! What the filter counts. Names are stable: dashboards hang on them.
+
+use crate::problem::Problem;
+
+/// A counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// A grant was forwarded.
+    Executed,
+    /// A stored response was replayed.
+    Replayed,
+    /// A request had to wait for the first execution.
+    Waited,
+    /// A request was forwarded without protection: the service gave no answer.
+    PassedUnprotected,
+    /// A grant came too late to be forwarded.
+    GrantExpired,
+    /// An outcome was stored.
+    Completed,
+    /// A failed execution freed its key.
+    Failed,
+    /// An execution ended unknown.
+    Unknown,
+    /// An outcome could not be stored: no answer from the service.
+    CompleteUnanswered,
+    /// An outcome could not be stored: the service refused it or knew another owner.
+    CompleteRefused,
+    /// A lease was renewed.
+    LeaseRenewed,
+    /// A lease was lost while its execution was still running.
+    LeaseLost,
+    /// A settlement was given up: the outbox was full or its time was over.
+    OutboxDropped,
+    /// A callout to the service failed.
+    CalloutFailed,
+    /// A problem was answered.
+    Problem(Problem),
+    /// Observe mode: a problem would have been answered.
+    Observed(Problem),
+    /// Observe mode: a replay would have been answered.
+    ObservedReplay,
+    /// Observe mode: the request would have been executed.
+    ObservedExecution,
+}
+
+impl Counter {
+    /// The counter's name below the host's own prefix.
+    pub fn name(self) -> String {
+        let name = match self {
+            Counter::Executed => "executed",
+            Counter::Replayed => "replayed",
+            Counter::Waited => "waited",
+            Counter::PassedUnprotected => "passed_unprotected",
+            Counter::GrantExpired => "grant_expired",
+            Counter::Completed => "completed",
+            Counter::Failed => "failed",
+            Counter::Unknown => "unknown",
+            Counter::CompleteUnanswered => "complete_unanswered",
+            Counter::CompleteRefused => "complete_refused",
+            Counter::LeaseRenewed => "lease_renewed",
+            Counter::LeaseLost => "lease_lost",
+            Counter::OutboxDropped => "outbox_dropped",
+            Counter::CalloutFailed => "callout_failed",
+            Counter::ObservedReplay => "observed.replay",
+            Counter::ObservedExecution => "observed.execution",
+            Counter::Problem(p) => return format!("idempotency.problem.{}", underscored(p)),
+            Counter::Observed(p) => return format!("idempotency.observed.{}", underscored(p)),
+        };
+        format!("idempotency.{name}")
+    }
+}
+
+fn underscored(problem: Problem) -> String {
+    problem.name().replace('-', "_")
+}
+
+/// Histogram of callout times in microseconds.
+pub const CALLOUT_TIME: &str = "idempotency.callout_us";
+/// Gauge of operations that wait to be delivered without a client waiting for them.
+pub const OUTBOX_SIZE: &str = "idempotency.outbox";

@@ -1,0 +1,202 @@
+//! From the fingerprint to the decision: acquire, wait, and what their answers mean.
+
+use super::inline::Run;
+use super::{call, refuse, Effect, Env, Execute, Flow, State, Step};
+use crate::call::{Call, CallFailed, CallResult};
+use crate::config::{Execution, OnServiceFailure};
+use crate::lease::Lease;
+use crate::problem::Problem;
+use crate::reply;
+use crate::request::Request;
+use crate::stats::Counter;
+use crate::upstream::{self, Forwarding};
+use bytes::Bytes;
+use idempotency_protocol::{
+    Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
+    StoredResponse,
+};
+use std::rc::Rc;
+
+/// A request that asks for the right to execute.
+#[derive(Debug)]
+pub struct Ticket {
+    request: Rc<Request>,
+    key: LookupKey,
+    fingerprint: Fingerprint,
+    owner: Owner,
+    /// When the acquire was sent: the lease counts from here.
+    sent_ns: u64,
+    trailers: Vec<(Bytes, Bytes)>,
+    /// Until when this request waits for another execution; set at the first *in flight*.
+    wait_until_ns: Option<u64>,
+}
+
+impl Ticket {
+    pub(super) fn acquire(
+        request: Rc<Request>,
+        key: LookupKey,
+        fingerprint: Fingerprint,
+        trailers: Vec<(Bytes, Bytes)>,
+        wait_until_ns: Option<u64>,
+        env: &mut Env,
+    ) -> Step {
+        let Some(owner) = (env.new_owner)() else {
+            // Without randomness two gateways could be one owner: nothing can be protected.
+            env.effect(Effect::Warn("the host gives no random numbers".to_owned()));
+            return refuse(&request, Problem::Misconfigured, None, env);
+        };
+        env.effect(call(request.acquire(key.clone(), owner, fingerprint)));
+        let sent_ns = env.now_ns;
+        let ticket = Ticket { request, key, fingerprint, owner, sent_ns, trailers, wait_until_ns };
+        (State::Acquiring(Box::new(ticket)), Flow::Pause)
+    }
+
+    /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
+    pub(super) fn fail(&self) -> Operation {
+        Operation::Fail { key: self.key.clone(), owner: self.owner }
+    }
+
+    pub(super) fn acquired(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
+        match result {
+            Ok(Answer::Granted(grant)) => self.granted(grant, env),
+            Ok(Answer::Stored(stored)) => self.stored(&stored, env),
+            Ok(Answer::InFlight { fence, .. }) => self.in_flight(fence, env),
+            Ok(Answer::Mismatch) => refuse(&self.request, Problem::KeyReused, None, env),
+            Ok(Answer::NotComparable) => refuse(&self.request, Problem::NotComparable, None, env),
+            Ok(Answer::UnknownOutcome { .. }) => {
+                refuse(&self.request, Problem::OutcomeUnknown, None, env)
+            }
+            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Capacity => {
+                env.effect(Effect::Warn(format!("acquire refused: {fault}")));
+                refuse(&self.request, Problem::StoreUnavailable, None, env)
+            }
+            Ok(Answer::Fault(fault)) => {
+                env.effect(Effect::Warn(format!("acquire failed: {fault}")));
+                self.unanswered(env)
+            }
+            // `Cancelled` and `Spent` cannot concern a fresh owner of a live stream, and the other
+            // answers are not answers to an acquire.
+            Ok(_) | Err(CallFailed) => self.unanswered(env),
+        }
+    }
+
+    fn granted(self: Box<Self>, grant: Grant, env: &mut Env) -> Step {
+        let lease = Lease {
+            key: self.key.clone(),
+            owner: self.owner,
+            lease_ms: grant.lease_ms,
+            since_ns: self.sent_ns,
+        };
+        if lease.is_stale(env.now_ns, self.request.policy().lease_margin_ms) {
+            env.count(Counter::GrantExpired);
+            env.effect(Effect::Background(lease.fail()));
+            return refuse(&self.request, Problem::StoreUnavailable, None, env);
+        }
+        env.count(Counter::Executed);
+        env.effect(Effect::Track(lease.clone()));
+        match self.request.policy().execution {
+            Execution::Detached => {
+                env.effect(Effect::Execute(Box::new(Execute {
+                    request: self.request,
+                    lease,
+                    grant,
+                    trailers: self.trailers,
+                })));
+                (State::Detached, Flow::Pause)
+            }
+            Execution::Inline => {
+                let forwarding =
+                    Forwarding::Granted { fence: grant.fence, attempt: grant.attempt };
+                self.forward(lease, &forwarding, env)
+            }
+        }
+    }
+
+    fn forward(self: Box<Self>, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
+        let policy = self.request.policy();
+        let changes =
+            upstream::changes(policy, &self.request.headers, &self.key, forwarding);
+        env.effect(Effect::ChangeRequest(changes));
+        env.effect(Effect::ResumeRequest);
+        (State::Forwarded(Box::new(Run { request: self.request, lease })), Flow::Pause)
+    }
+
+    fn stored(&self, stored: &Stored, env: &mut Env) -> Step {
+        match &stored.outcome {
+            Outcome::Response(response) if is_replayable(response) => {
+                let policy = self.request.policy();
+                let plan = &self.request.settings.plan;
+                let origin = self.request.origin();
+                env.count(Counter::Replayed);
+                env.effect(Effect::Reply(reply::replay(plan, policy, stored, response, origin)));
+                (State::Answered, Flow::Pause)
+            }
+            _ => refuse(&self.request, Problem::NotReplayable, None, env),
+        }
+    }
+
+    fn in_flight(mut self: Box<Self>, fence: u64, env: &mut Env) -> Step {
+        let wait_ns = self.request.policy().wait_ms.saturating_mul(1_000_000);
+        if self.wait_until_ns.is_none() && wait_ns > 0 {
+            env.count(Counter::Waited);
+        }
+        let until = *self.wait_until_ns.get_or_insert(env.now_ns.saturating_add(wait_ns));
+        let left_ms = until.saturating_sub(env.now_ns) / 1_000_000;
+        if left_ms == 0 {
+            return refuse(&self.request, Problem::InFlight, None, env);
+        }
+        let wait = Request::wait(self.key.clone(), self.fingerprint, fence, left_ms);
+        env.effect(Effect::Call(Call::Wait(wait)));
+        (State::Waiting(self), Flow::Pause)
+    }
+
+    pub(super) fn waited(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
+        match result {
+            Ok(Answer::Stored(stored)) => self.stored(&stored, env),
+            Ok(Answer::Changed) => {
+                let Ticket { request, key, fingerprint, trailers, wait_until_ns, .. } = *self;
+                Ticket::acquire(request, key, fingerprint, trailers, wait_until_ns, env)
+            }
+            // No answer to the wait changes nothing about what is known: it was in flight.
+            _ => refuse(&self.request, Problem::InFlight, None, env),
+        }
+    }
+
+    /// No decodable answer: by the rule's policy.
+    fn unanswered(self: Box<Self>, env: &mut Env) -> Step {
+        match self.request.policy().on_service_failure {
+            OnServiceFailure::Refuse => {
+                // The service may have granted it: take it back, before or after it arrives.
+                env.effect(Effect::Background(self.fail()));
+                refuse(&self.request, Problem::StoreUnavailable, None, env)
+            }
+            OnServiceFailure::Pass => {
+                env.count(Counter::PassedUnprotected);
+                env.effect(Effect::Warn(format!(
+                    "rule {}: forwarded without protection, the idempotency service gave no answer",
+                    self.request.rule.name
+                )));
+                // It keeps its owner: if the acquire did arrive, the record gets its outcome.
+                let lease = Lease {
+                    key: self.key.clone(),
+                    owner: self.owner,
+                    lease_ms: self.request.policy().lease_ms,
+                    since_ns: self.sent_ns,
+                };
+                env.effect(Effect::Track(lease.clone()));
+                self.forward(lease, &Forwarding::Unprotected, env)
+            }
+        }
+    }
+}
+
+/// A stored response is validated before it is sent: the store is not trusted with the host's
+/// health.
+fn is_replayable(response: &StoredResponse) -> bool {
+    (200..=599).contains(&response.status)
+        && response.headers.iter().all(|(name, value)| {
+            !name.is_empty()
+                && name.iter().all(|b| b.is_ascii_graphic() && *b != b':')
+                && !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+        })
+}

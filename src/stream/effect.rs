@@ -1,0 +1,65 @@
+//! What a stream wants done, as data: the state machine makes no hostcall.
+
+use crate::call::Call;
+use crate::lease::Lease;
+use crate::reply::LocalReply;
+use crate::request::Request;
+use crate::stats::Counter;
+use crate::upstream::HeaderChange;
+use bytes::Bytes;
+use idempotency_protocol::{Grant, Operation, Owner};
+use std::rc::Rc;
+
+/// What the host does with the data that the event told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Pass it on.
+    Continue,
+    /// Hold it.
+    Pause,
+}
+
+/// One thing to do. Effects are done in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Ask the service; the answer comes back as [`crate::stream::Event::Answer`], unless the
+    /// stream has gone. A settlement whose stream has gone goes on in the background.
+    Call(Call),
+    /// Settle in the background: retried until it is answered, or its time is over.
+    Background(Operation),
+    /// Execute detached; the end comes back as [`crate::stream::Event::Executed`].
+    Execute(Box<Execute>),
+    /// Renew this lease while the execution runs.
+    Track(Lease),
+    /// The execution has ended: renew no more.
+    Untrack(Owner),
+    /// Change the request's headers before it goes on.
+    ChangeRequest(Vec<HeaderChange>),
+    /// Let the request go on.
+    ResumeRequest,
+    /// Add a header to the held response.
+    AddResponseHeader(Bytes, Bytes),
+    /// Let the response go on.
+    ResumeResponse,
+    /// Answer in place of the upstream.
+    Reply(LocalReply),
+    /// Cut the stream off: its response must not look complete.
+    Reset,
+    /// Count.
+    Count(Counter),
+    /// Tell the operator; never with keys or payloads.
+    Warn(String),
+}
+
+/// An execution that belongs to the gateway.
+#[derive(Clone, Debug)]
+pub struct Execute {
+    /// What is executed.
+    pub request: Rc<Request>,
+    /// Under which lease.
+    pub lease: Lease,
+    /// Fence and attempt.
+    pub grant: Grant,
+    /// The request's trailers.
+    pub trailers: Vec<(Bytes, Bytes)>,
+}

@@ -1,0 +1,307 @@
+//! The life of one request, as a state machine without hostcalls.
+//!
+//! | state ↓ · event → | request body, trailers | answer | executed | response headers | response body, trailers | gone |
+//! |---|---|---|---|---|---|---|
+//! | `Passing`, `Answered` | continue | – | – | continue | continue | – |
+//! | `Hashing` | hash; at the end *acquire* → `Acquiring`; over the cap 413 | – | – | the host answered → `Answered` | – | – |
+//! | `Acquiring` | hold | granted → `Forwarded`, `Detached`; stored → replay; in flight → `Waiting` or 409; … | – | the host answered: *fail* → `Answered` | – | *fail* |
+//! | `Waiting` | hold | stored → replay; changed → `Acquiring`; timed out → 409 | – | the host answered → `Answered` | – | – |
+//! | `Detached` | hold | – | answer → `Answered` | the host answered → `Answered` | – | – (the root goes on) |
+//! | `Forwarded` | – | – | – | classify → `Capturing`, `Settling` | – | *abandon* |
+//! | `Capturing` | – | – | – | – | copy; at the end *complete*, *fail* or *abandon* → `Settling` | *abandon* (*fail* stays *fail*) |
+//! | `Settling` | – | deliver or withhold → `Answered` | – | hold | hold | – (the root goes on) |
+//! | `Observing` | continue, hash | count | – | continue, copy | continue, copy | *settle* |
+//!
+//! Kong is the next step: it forbids calls in the response phase, so `Capturing` will settle in
+//! the background there, and `Hashing` will get its body whole.
+
+mod acquire;
+mod effect;
+mod inline;
+mod observe;
+#[cfg(test)]
+mod table_test;
+
+pub use acquire::Ticket;
+pub use effect::{Effect, Execute, Flow};
+
+use crate::call::{Call, CallResult};
+use crate::classify::Source;
+use crate::config::{Mode, WhenMissing};
+use crate::fingerprint::{FingerprintError, Hasher};
+use crate::headers::Headers;
+use crate::problem::Problem;
+use crate::reply::LocalReply;
+use crate::request::Request;
+use crate::stats::Counter;
+use bytes::Bytes;
+use idempotency_protocol::Owner;
+use inline::{Capturing, Run, Settling};
+use observe::Observing;
+use std::rc::Rc;
+
+/// What happens to a stream.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// More of the request's body (only what was not told before).
+    RequestBody {
+        /// The new bytes.
+        chunk: &'a [u8],
+        /// Nothing follows, not even trailers.
+        end: bool,
+    },
+    /// The request's trailers: the body is whole.
+    RequestTrailers(Headers),
+    /// The answer to the stream's [`Effect::Call`].
+    Answer(CallResult),
+    /// The end of the stream's [`Effect::Execute`]: what the client gets.
+    Executed(LocalReply),
+    /// The response's headers.
+    ResponseHeaders {
+        /// All of them.
+        headers: Headers,
+        /// Who made the response.
+        source: Source,
+        /// There is no body.
+        end: bool,
+    },
+    /// More of the response's body (only what was not told before).
+    ResponseBody {
+        /// The new bytes.
+        chunk: &'a [u8],
+        /// Nothing follows, not even trailers.
+        end: bool,
+    },
+    /// The response has trailers.
+    ResponseTrailers,
+    /// The host's plugin settings cannot deliver request bodies.
+    BodiesNeverCome,
+    /// The stream has ended, for whatever reason.
+    Gone,
+}
+
+/// What a stream may ask while it handles an event.
+pub struct Env<'a> {
+    /// The gateway's clock in nanoseconds.
+    pub now_ns: u64,
+    /// A fresh random owner; `None` if the host gives no randomness.
+    pub new_owner: &'a mut dyn FnMut() -> Option<Owner>,
+    /// What is to be done, in order.
+    pub effects: &'a mut Vec<Effect>,
+}
+
+impl Env<'_> {
+    fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.effect(Effect::Count(counter));
+    }
+}
+
+/// A request whose body is still arriving.
+#[derive(Debug)]
+struct Hashing {
+    request: Rc<Request>,
+    hasher: Hasher,
+    seen: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not protected.
+    Passing,
+    /// The client has its answer, or will get none from us.
+    Answered,
+    /// The body is arriving and being hashed; nothing has left yet.
+    Hashing(Box<Hashing>),
+    /// An acquire is out.
+    Acquiring(Box<Ticket>),
+    /// A wait is out.
+    Waiting(Box<Ticket>),
+    /// The root executes; the client waits.
+    Detached,
+    /// The request went on through the filter chain.
+    Forwarded(Box<Run>),
+    /// The response is streaming by.
+    Capturing(Box<Capturing>),
+    /// The settlement is out; the end of the response waits for it.
+    Settling(Box<Settling>),
+    /// Nothing is changed, only watched.
+    Observing(Box<Observing>),
+}
+
+/// The state machine of one stream.
+#[derive(Debug)]
+pub struct Stream {
+    state: State,
+}
+
+impl Stream {
+    /// A stream that no rule protects.
+    pub fn passing() -> Self {
+        Stream { state: State::Passing }
+    }
+
+    /// A stream that was answered from its headers alone.
+    pub fn answered() -> Self {
+        Stream { state: State::Answered }
+    }
+
+    /// A protected request whose headers have come. `end`: it has no body.
+    pub fn protect(request: Request, hasher: Hasher, end: bool, env: &mut Env) -> (Self, Flow) {
+        let request = Rc::new(request);
+        let mut stream = if request.policy().mode == Mode::Observe {
+            Stream { state: State::Observing(Box::new(Observing::new(request, hasher))) }
+        } else {
+            Stream { state: State::Hashing(Box::new(Hashing { request, hasher, seen: 0 })) }
+        };
+        let observing = matches!(stream.state, State::Observing(_));
+        let mut flow = if observing { Flow::Continue } else { Flow::Pause };
+        if end {
+            flow = stream.on(Event::RequestBody { chunk: &[], end: true }, env);
+        }
+        (stream, flow)
+    }
+
+    /// Whether events still matter to this stream.
+    pub fn is_active(&self) -> bool {
+        !matches!(self.state, State::Passing | State::Answered)
+    }
+
+    /// Whether the stream waits for a request body.
+    pub fn is_hashing(&self) -> bool {
+        matches!(self.state, State::Hashing(_))
+    }
+
+    /// Handles one event.
+    pub fn on(&mut self, event: Event, env: &mut Env) -> Flow {
+        let state = std::mem::replace(&mut self.state, State::Answered);
+        let (state, flow) = match (state, event) {
+            (state @ (State::Passing | State::Answered), _) => (state, Flow::Continue),
+
+            (State::Observing(mut o), event) => {
+                o.on(event, env);
+                (State::Observing(o), Flow::Continue)
+            }
+
+            (State::Hashing(h), Event::RequestBody { chunk, end }) => h.body(chunk, end, env),
+            (State::Hashing(h), Event::RequestTrailers(t)) => h.finish(t.0, env),
+            (State::Hashing(h), Event::BodiesNeverCome) => h.refuse(
+                Problem::Misconfigured,
+                Some("The filter's plugin configuration lacks allow_on_headers_stop_iteration."),
+                env,
+            ),
+
+            (State::Acquiring(t), Event::Answer(result)) => t.acquired(result, env),
+            (State::Acquiring(t), Event::Gone | Event::ResponseHeaders { .. }) => {
+                // The grant may be on its way to nobody. Nothing was sent upstream.
+                env.effect(Effect::Background(t.fail()));
+                (State::Answered, Flow::Continue)
+            }
+
+            (State::Waiting(t), Event::Answer(result)) => t.waited(result, env),
+
+            (State::Detached, Event::Executed(reply)) => {
+                env.effect(Effect::Reply(reply));
+                (State::Answered, Flow::Pause)
+            }
+
+            (State::Forwarded(run), Event::ResponseHeaders { headers, source, end }) => {
+                run.response(&headers, &source, end, env)
+            }
+            (State::Forwarded(run), Event::Gone) => {
+                run.cut_off(env);
+                (State::Answered, Flow::Continue)
+            }
+            (state @ State::Forwarded(_), _) => (state, Flow::Continue),
+
+            (State::Capturing(c), Event::ResponseBody { chunk, end }) => c.body(chunk, end, env),
+            (State::Capturing(c), Event::ResponseTrailers) => c.trailers(env),
+            (State::Capturing(c), Event::Gone) => {
+                c.cut_off(env);
+                (State::Answered, Flow::Continue)
+            }
+            (state @ State::Capturing(_), _) => (state, Flow::Continue),
+
+            (State::Settling(s), Event::Answer(result)) => s.settled(&result, env),
+
+            // The host answered by itself (a timeout, its buffer limit), or the client left,
+            // while nothing of ours needs undoing.
+            (
+                State::Hashing(_) | State::Waiting(_) | State::Detached,
+                Event::Gone | Event::ResponseHeaders { .. },
+            )
+            | (State::Settling(_), Event::Gone) => (State::Answered, Flow::Continue),
+
+            (
+                state @ (State::Hashing(_)
+                | State::Acquiring(_)
+                | State::Waiting(_)
+                | State::Detached
+                | State::Settling(_)),
+                _,
+            ) => (state, Flow::Pause),
+        };
+        self.state = state;
+        flow
+    }
+}
+
+type Step = (State, Flow);
+
+/// Answers with a problem document.
+fn refuse(request: &Request, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
+    env.count(Counter::Problem(problem));
+    env.effect(Effect::Reply(request.problem(problem, detail)));
+    (State::Answered, Flow::Pause)
+}
+
+impl Hashing {
+    fn body(mut self: Box<Self>, chunk: &[u8], end: bool, env: &mut Env) -> Step {
+        self.seen = self.seen.saturating_add(chunk.len());
+        let cap = self.request.policy().max_body_bytes;
+        if self.seen > cap {
+            let detail = format!("This operation accepts request bodies of at most {cap} bytes.");
+            return self.refuse(Problem::BodyTooLarge, Some(&detail), env);
+        }
+        self.hasher.update(chunk);
+        if end {
+            return self.finish(Vec::new(), env);
+        }
+        (State::Hashing(self), Flow::Pause)
+    }
+
+    fn finish(self: Box<Self>, trailers: Vec<(Bytes, Bytes)>, env: &mut Env) -> Step {
+        let Hashing { request, hasher, .. } = *self;
+        let fingerprint = match hasher.finish() {
+            Ok(fingerprint) => fingerprint,
+            Err(error) => return refuse_body(&request, &error, env),
+        };
+        let key = request.lookup_key(&fingerprint);
+        Ticket::acquire(request, key, fingerprint, trailers, None, env)
+    }
+
+    fn refuse(self: Box<Self>, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
+        refuse(&self.request, problem, detail, env)
+    }
+}
+
+fn refuse_body(request: &Request, error: &FingerprintError, env: &mut Env) -> Step {
+    let detail = error.to_string();
+    refuse(request, Problem::UnsupportedRequest, Some(&detail), env)
+}
+
+/// What a request without a key means under a rule.
+pub fn without_key(when_missing: WhenMissing) -> Result<bool, Problem> {
+    match when_missing {
+        WhenMissing::Refuse => Err(Problem::MissingKey),
+        WhenMissing::Pass => Ok(false),
+        WhenMissing::Derive => Ok(true),
+    }
+}
+
+fn call(operation: idempotency_protocol::Operation) -> Effect {
+    Effect::Call(Call::Operation(operation))
+}

@@ -1,0 +1,165 @@
+//! Observe mode: fingerprint, acquire, complete, count what *would* have been answered, change
+//! nothing. The request is never held, so its answer and the service's come in any order.
+
+use super::{call, Effect, Env, Event};
+use crate::call::CallResult;
+use crate::capture::Capture;
+use crate::classify::classify;
+use crate::config::OutcomeClass;
+use crate::fingerprint::Hasher;
+use crate::lease::Lease;
+use crate::problem::Problem;
+use crate::request::Request;
+use crate::settlement;
+use crate::stats::Counter;
+use idempotency_protocol::{Answer, Outcome};
+use std::rc::Rc;
+
+#[derive(Debug)]
+enum Right {
+    /// Not asked yet, refused, or given back.
+    None,
+    /// The acquire is out.
+    Asked(Lease),
+    /// Granted.
+    Held(Lease),
+}
+
+#[derive(Debug)]
+pub(super) struct Observing {
+    request: Rc<Request>,
+    hasher: Option<Hasher>,
+    seen: usize,
+    right: Right,
+    response: Option<(OutcomeClass, Option<Capture>)>,
+    ended: bool,
+}
+
+impl Observing {
+    pub fn new(request: Rc<Request>, hasher: Hasher) -> Self {
+        Observing {
+            request,
+            hasher: Some(hasher),
+            seen: 0,
+            right: Right::None,
+            response: None,
+            ended: false,
+        }
+    }
+
+    pub fn on(&mut self, event: Event, env: &mut Env) {
+        match event {
+            Event::RequestBody { chunk, end } => {
+                self.seen = self.seen.saturating_add(chunk.len());
+                if self.seen > self.request.policy().max_body_bytes {
+                    if self.hasher.take().is_some() {
+                        env.count(Counter::Observed(Problem::BodyTooLarge));
+                    }
+                    return;
+                }
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(chunk);
+                }
+                if end {
+                    self.ask(env);
+                }
+            }
+            Event::RequestTrailers(_) => self.ask(env),
+            Event::Answer(result) => self.answered(result, env),
+            Event::ResponseHeaders { headers, source, end } => {
+                let policy = self.request.policy();
+                let status = headers.status().unwrap_or(0);
+                let class = classify(policy, &source, status, &headers);
+                let capture = (class == OutcomeClass::Completed)
+                    .then(|| Capture::new(policy, status, &headers, self.request.origin()));
+                self.response = Some((class, capture));
+                self.ended = end;
+                self.settle(env);
+            }
+            Event::ResponseBody { chunk, end } => {
+                if let Some((_, Some(capture))) = &mut self.response {
+                    capture.push(chunk);
+                }
+                self.ended |= end;
+                self.settle(env);
+            }
+            Event::ResponseTrailers => {
+                if let Some((_, Some(capture))) = &mut self.response {
+                    capture.trailers();
+                }
+                self.ended = true;
+                self.settle(env);
+            }
+            Event::Gone => self.gone(env),
+            Event::Executed(_) | Event::BodiesNeverCome => {}
+        }
+    }
+
+    fn ask(&mut self, env: &mut Env) {
+        let Some(hasher) = self.hasher.take() else { return };
+        let fingerprint = match hasher.finish() {
+            Ok(fingerprint) => fingerprint,
+            Err(_) => return env.count(Counter::Observed(Problem::UnsupportedRequest)),
+        };
+        let Some(owner) = (env.new_owner)() else {
+            return env.count(Counter::Observed(Problem::Misconfigured));
+        };
+        let key = self.request.lookup_key(&fingerprint);
+        env.effect(call(self.request.acquire(key.clone(), owner, fingerprint)));
+        let lease_ms = self.request.policy().lease_ms;
+        self.right = Right::Asked(Lease { key, owner, lease_ms, since_ns: env.now_ns });
+    }
+
+    fn answered(&mut self, result: CallResult, env: &mut Env) {
+        let right = std::mem::replace(&mut self.right, Right::None);
+        let Right::Asked(mut lease) = right else { return };
+        let counter = match result {
+            Ok(Answer::Granted(grant)) => {
+                lease.lease_ms = grant.lease_ms;
+                env.effect(Effect::Track(lease.clone()));
+                self.right = Right::Held(lease);
+                Counter::ObservedExecution
+            }
+            Ok(Answer::Stored(stored)) => match stored.outcome {
+                Outcome::Response(_) => Counter::ObservedReplay,
+                Outcome::Tombstone(_) => Counter::Observed(Problem::NotReplayable),
+            },
+            Ok(Answer::InFlight { .. }) => Counter::Observed(Problem::InFlight),
+            Ok(Answer::Mismatch) => Counter::Observed(Problem::KeyReused),
+            Ok(Answer::NotComparable) => Counter::Observed(Problem::NotComparable),
+            Ok(Answer::UnknownOutcome { .. }) => Counter::Observed(Problem::OutcomeUnknown),
+            _ => {
+                // It may have been granted all the same; its outcome will tell the record.
+                self.right = Right::Held(lease);
+                Counter::Observed(Problem::StoreUnavailable)
+            }
+        };
+        env.count(counter);
+        self.settle(env);
+    }
+
+    /// Settles once both the grant and the end of the response are known.
+    fn settle(&mut self, env: &mut Env) {
+        if !self.ended || !matches!(self.right, Right::Held(_)) {
+            return;
+        }
+        let Right::Held(lease) = std::mem::replace(&mut self.right, Right::None) else { return };
+        let (class, capture) = self.response.take().unwrap_or((OutcomeClass::Unknown, None));
+        env.effect(Effect::Untrack(lease.owner));
+        env.effect(Effect::Background(settlement::operation(&lease, class, capture)));
+    }
+
+    fn gone(&mut self, env: &mut Env) {
+        // No answer will reach this stream any more: an acquire that is out counts as granted.
+        if let Right::Asked(lease) | Right::Held(lease) =
+            std::mem::replace(&mut self.right, Right::None)
+        {
+            let (class, capture) = match self.response.take() {
+                Some(response) if self.ended => response,
+                _ => (OutcomeClass::Unknown, None),
+            };
+            env.effect(Effect::Untrack(lease.owner));
+            env.effect(Effect::Background(settlement::operation(&lease, class, capture)));
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub enum Durability {
     Relaxed,
 }
 
-/// The bearer tokens of the three roles.
+/// The bearer tokens of the three roles; an empty one is not configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
     /// The filter's.
@@ -203,10 +203,21 @@ fn launch(
         .args(["--listen", &format!("unix:{}", socket.display())])
         .arg("--data-dir")
         .arg(data_dir)
-        .args(["--durability", durability])
-        .args(["--gateway-token", &options.tokens.gateway])
-        .args(["--upstream-token", &options.tokens.upstream])
-        .args(["--operator-token", &options.tokens.operator]);
+        .args(["--durability", durability]);
+    let Tokens {
+        gateway,
+        upstream,
+        operator,
+    } = &options.tokens;
+    for (flag, token) in [
+        ("--gateway-token", gateway),
+        ("--upstream-token", upstream),
+        ("--operator-token", operator),
+    ] {
+        if !token.is_empty() {
+            command.args([flag, token]);
+        }
+    }
     if let Some(level) = &options.log_level {
         command.args(["--log", level]);
     }

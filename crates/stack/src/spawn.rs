@@ -56,7 +56,7 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
 /// # Errors
 ///
 /// If the kernel refuses, which it has no reason to.
-pub(crate) fn terminate_with_parent() -> io::Result<()> {
+pub fn terminate_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
 }
 

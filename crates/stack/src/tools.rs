@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// The newest Envoy that the project is tested with.
-pub const NEWEST_ENVOY: &str = "1.40.0";
+/// The Envoys that the project is tested with, as the scripts read them too.
+const ENVOY_VERSIONS: &str = include_str!("../../../envoy/VERSIONS");
 
-/// The oldest Envoy that the project is tested with.
-pub const OLDEST_ENVOY: &str = "1.36.4";
+/// The newest Envoy that the project is tested with.
+fn newest_envoy() -> &'static str {
+    ENVOY_VERSIONS
+        .lines()
+        .find_map(|line| line.strip_prefix("newest "))
+        .unwrap_or_default()
+}
 
 /// The Envoy program.
 ///
@@ -19,7 +24,8 @@ pub fn envoy() -> Result<PathBuf, Error> {
     if let Some(path) = from_env("ENVOY_BIN")? {
         return Ok(path);
     }
-    let installed = target_dir().map(|dir| dir.join(format!("tools/envoy-{NEWEST_ENVOY}/envoy")));
+    let installed = format!("tools/envoy-{}/envoy", newest_envoy());
+    let installed = target_dir().map(|dir| dir.join(installed));
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let candidates = std::env::split_paths(&on_path).map(|dir| dir.join("envoy"));
     installed

@@ -1,0 +1,248 @@
+//! JSON of the operators' API.
+
+use crate::redact::log_id;
+use idempotency_protocol::{LookupKey, Origin};
+use idempotency_store::{RecordState, RecordView};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Who made a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOrigin {
+    /// The client sent it.
+    #[default]
+    Client,
+    /// The gateway derived it.
+    Derived,
+}
+
+impl From<KeyOrigin> for Origin {
+    fn from(origin: KeyOrigin) -> Origin {
+        match origin {
+            KeyOrigin::Client => Origin::Client,
+            KeyOrigin::Derived => Origin::Derived,
+        }
+    }
+}
+
+/// State of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// An execution holds the key.
+    Executing,
+    /// Done; the outcome is stored.
+    Completed,
+    /// Provably not done; a retry executes.
+    Failed,
+    /// May have been done.
+    Unknown,
+}
+
+impl From<RecordState> for State {
+    fn from(state: RecordState) -> State {
+        match state {
+            RecordState::Executing => State::Executing,
+            RecordState::Completed => State::Completed,
+            RecordState::Failed => State::Failed,
+            RecordState::Unknown => State::Unknown,
+        }
+    }
+}
+
+impl From<State> for RecordState {
+    fn from(state: State) -> RecordState {
+        match state {
+            State::Executing => RecordState::Executing,
+            State::Completed => RecordState::Completed,
+            State::Failed => RecordState::Failed,
+            State::Unknown => RecordState::Unknown,
+        }
+    }
+}
+
+/// The parts of a lookup key, as query parameters.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct KeyQuery {
+    /// The tenant; empty for rules with global scope.
+    #[serde(default)]
+    #[param(default = "")]
+    pub tenant: String,
+    /// The namespace of the rule.
+    #[serde(default)]
+    #[param(default = "")]
+    pub namespace: String,
+    /// The idempotency key itself, without quotes.
+    pub key: String,
+    /// Who made the key.
+    #[serde(default)]
+    #[param(inline, default = "client")]
+    pub origin: KeyOrigin,
+}
+
+impl From<KeyQuery> for LookupKey {
+    fn from(query: KeyQuery) -> LookupKey {
+        LookupKey {
+            tenant: query.tenant,
+            namespace: query.namespace,
+            origin: query.origin.into(),
+            key: query.key,
+        }
+    }
+}
+
+/// One record without its body.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Record {
+    /// The tenant; empty for rules with global scope.
+    pub tenant: String,
+    /// The namespace of the rule.
+    pub namespace: String,
+    /// Who made the key.
+    pub origin: KeyOrigin,
+    /// The idempotency key.
+    pub key: String,
+    /// What stands for this key in logs.
+    pub log_id: String,
+    /// Its state.
+    pub state: State,
+    /// Changes with every change of the record; send it back with a change.
+    pub version: u64,
+    /// Fence of the newest execution.
+    pub fence: u64,
+    /// Number of the newest execution, 1 for the first.
+    pub attempt: u32,
+    /// Status of the stored response or tombstone.
+    pub status: Option<u16>,
+    /// Size of the stored body.
+    pub body_bytes: Option<u64>,
+    /// Completed, but there is nothing to replay.
+    pub tombstone: bool,
+    /// When the key was first granted, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// When the record entered its state, milliseconds since the Unix epoch.
+    pub changed_at_ms: u64,
+    /// What is left of the lease, while executing (0: over).
+    pub lease_left_ms: Option<u64>,
+    /// When the record is forgotten, milliseconds since the Unix epoch; null while executing.
+    pub expires_at_ms: Option<u64>,
+}
+
+impl From<RecordView> for Record {
+    fn from(view: RecordView) -> Record {
+        Record {
+            log_id: log_id(&view.key),
+            tenant: view.key.tenant,
+            namespace: view.key.namespace,
+            origin: match view.key.origin {
+                Origin::Client => KeyOrigin::Client,
+                Origin::Derived => KeyOrigin::Derived,
+            },
+            key: view.key.key,
+            state: view.state.into(),
+            version: view.version,
+            fence: view.fence,
+            attempt: view.attempt,
+            status: view.status,
+            body_bytes: view.body_bytes,
+            tombstone: view.tombstone,
+            created_at_ms: view.created_at_ms,
+            changed_at_ms: view.changed_at_ms,
+            lease_left_ms: view.lease_left_ms,
+            expires_at_ms: view.expires_at_ms,
+        }
+    }
+}
+
+/// One page of records, in key order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Records {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Pass as `after` for the next page; null at the end.
+    pub next: Option<String>,
+}
+
+/// An operator's change of one record.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// The tenant; empty for rules with global scope.
+    #[serde(default)]
+    pub tenant: String,
+    /// The namespace of the rule.
+    #[serde(default)]
+    pub namespace: String,
+    /// Who made the key.
+    #[serde(default)]
+    pub origin: KeyOrigin,
+    /// The idempotency key.
+    pub key: String,
+    /// The version that the operator saw; if the record has another one, nothing happens.
+    pub version: u64,
+    /// What to set the record to.
+    pub to: ResolveTo,
+    /// Also while an execution holds a live lease.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What an operator sets a record to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ResolveTo {
+    /// It was done; replay this.
+    Completed {
+        /// Status to replay, 200 to 599.
+        status: u16,
+        /// Headers to replay, in order: pairs of name and value.
+        #[serde(default)]
+        #[schema(value_type = Vec<Vec<String>>)]
+        headers: Vec<(String, String)>,
+        /// Body to replay.
+        #[serde(default)]
+        body: String,
+        /// There is nothing to replay: retries are told that it was done, and no more. Excludes
+        /// headers and body.
+        #[serde(default)]
+        tombstone: bool,
+    },
+    /// It was not done; a retry executes.
+    Failed {},
+}
+
+/// What became of a settled execution.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Settled {
+    /// The record's state now.
+    pub state: State,
+    /// When the record is forgotten, milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+}
+
+/// What became of a deleted record.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Deleted {
+    /// Always true.
+    pub deleted: bool,
+}
+
+/// An error, after RFC 9457.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProblemDocument {
+    /// Identifies the kind of problem.
+    pub r#type: String,
+    /// The kind of problem, for people.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is the matter this time.
+    pub detail: String,
+    /// The record as it is now, where the problem is about its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+}

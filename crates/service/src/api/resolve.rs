@@ -1,0 +1,227 @@
+//! Operators change records: compare-and-set on the version, and audited.
+
+use super::app::App;
+use super::body;
+use super::guard::{Operator, Params};
+use super::model::{Deleted, KeyOrigin, ProblemDocument, Record, ResolveRequest, ResolveTo};
+use super::problem::Problem;
+use crate::audit::Entry;
+use crate::auth::Caller;
+use crate::validate;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::Json;
+use bytes::Bytes;
+use idempotency_protocol::{LookupKey, Outcome, StoredResponse, Tombstone, TombstoneReason};
+use idempotency_store::{RecordView, Resolution, Resolve, Resolved};
+use serde::Deserialize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+/// Headers that a replay must not carry, whoever stores them.
+const NEVER_STORED: [&str; 14] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "date",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Sets a record to completed or failed.
+#[utoipa::path(post, path = "/v1/record/resolve", tag = "operators",
+    request_body = ResolveRequest,
+    responses(
+        (status = 200, description = "The record as it is now", body = Record),
+        (status = 400, description = "Bad request", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 401, description = "No valid token", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 403, description = "A token of another role", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 404, description = "No such key", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "Executing, and `force` was not set", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 412, description = "The record has another version", body = ProblemDocument,
+            content_type = "application/problem+json")))]
+pub(crate) async fn resolve(
+    Shared(app): Shared<Arc<App>>,
+    Operator(caller): Operator,
+    request: Body,
+) -> Result<Json<Record>, Problem> {
+    let body = body::read(&app, request, app.limits.max_body_bytes).await?;
+    let mut source = serde_json::Deserializer::from_slice(&body.bytes);
+    let request: ResolveRequest = serde_path_to_error::deserialize(&mut source)
+        .map_err(|e| Problem::bad_request(e.to_string()))?;
+    source
+        .end()
+        .map_err(|e| Problem::bad_request(e.to_string()))?;
+    let key = LookupKey {
+        tenant: request.tenant,
+        namespace: request.namespace,
+        origin: request.origin.into(),
+        key: request.key,
+    };
+    let to = resolution(request.to)?;
+    let resolve = Resolve {
+        key,
+        version: request.version,
+        to,
+        force: request.force,
+    };
+    match change(&app, &caller, resolve).await? {
+        Some(view) => Ok(Json(view.into())),
+        None => Err(Problem::internal("the store did not return the record")),
+    }
+}
+
+/// Which record to delete.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteQuery {
+    /// The tenant; empty for rules with global scope.
+    #[serde(default)]
+    #[param(default = "")]
+    tenant: String,
+    /// The namespace of the rule.
+    #[serde(default)]
+    #[param(default = "")]
+    namespace: String,
+    /// The idempotency key itself, without quotes.
+    key: String,
+    /// Who made the key.
+    #[serde(default)]
+    #[param(inline, default = "client")]
+    origin: KeyOrigin,
+    /// The version that the operator saw.
+    version: u64,
+    /// Also while an execution holds a live lease.
+    #[serde(default)]
+    #[param(default = false)]
+    force: bool,
+}
+
+/// Forgets a record: the next request with this key executes.
+#[utoipa::path(delete, path = "/v1/record", tag = "operators", params(DeleteQuery),
+    responses(
+        (status = 200, description = "Forgotten", body = Deleted),
+        (status = 400, description = "Bad parameters", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 401, description = "No valid token", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 403, description = "A token of another role", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 404, description = "No such key", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "Executing, and `force` was not set", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 412, description = "The record has another version", body = ProblemDocument,
+            content_type = "application/problem+json")))]
+pub(crate) async fn delete(
+    Shared(app): Shared<Arc<App>>,
+    Operator(caller): Operator,
+    Params(query): Params<DeleteQuery>,
+) -> Result<Json<Deleted>, Problem> {
+    let key = LookupKey {
+        tenant: query.tenant,
+        namespace: query.namespace,
+        origin: query.origin.into(),
+        key: query.key,
+    };
+    let resolve = Resolve {
+        key,
+        version: query.version,
+        to: Resolution::Deleted,
+        force: query.force,
+    };
+    change(&app, &caller, resolve).await?;
+    Ok(Json(Deleted { deleted: true }))
+}
+
+fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
+    let outcome = match to {
+        ResolveTo::Failed {} => return Ok(Resolution::Failed),
+        ResolveTo::Completed {
+            headers,
+            body,
+            tombstone: true,
+            ..
+        } if !headers.is_empty() || !body.is_empty() => {
+            return Err(Problem::bad_request(
+                "to: a tombstone has no headers and no body",
+            ));
+        }
+        ResolveTo::Completed {
+            status,
+            tombstone: true,
+            ..
+        } => Outcome::Tombstone(Tombstone {
+            status,
+            reason: TombstoneReason::NotStorable,
+        }),
+        ResolveTo::Completed {
+            status,
+            headers,
+            body,
+            tombstone: false,
+        } => {
+            let mut stored = Vec::with_capacity(headers.len());
+            for (name, value) in headers {
+                let name = name.to_ascii_lowercase();
+                if NEVER_STORED.contains(&name.as_str()) {
+                    let detail = format!("to.headers: `{name}` is never stored");
+                    return Err(Problem::bad_request(detail));
+                }
+                stored.push((Bytes::from(name), Bytes::from(value)));
+            }
+            Outcome::Response(StoredResponse {
+                status,
+                headers: stored,
+                body: body.into(),
+            })
+        }
+    };
+    validate::outcome(&outcome).map_err(|e| Problem::bad_request(format!("to: {e}")))?;
+    Ok(Resolution::Completed(outcome))
+}
+
+/// Makes the change, and writes down who wanted it and what became of it.
+async fn change(
+    app: &App,
+    caller: &Caller,
+    resolve: Resolve,
+) -> Result<Option<RecordView>, Problem> {
+    validate::key(&resolve.key).map_err(Problem::bad_request)?;
+    app.metrics.operator_changes.fetch_add(1, Relaxed);
+    let entry = Entry::new(&caller.name, &resolve);
+    let resolved = app.store.resolve(resolve).await;
+    let result = match &resolved {
+        Ok(Resolved::Done(_)) => "done",
+        Ok(Resolved::NoSuchKey) => "no-such-key",
+        Ok(Resolved::VersionChanged(_)) => "version-changed",
+        Ok(Resolved::Executing(_)) => "executing",
+        Err(_) => "store-error",
+    };
+    app.audit.write(entry, result).await;
+    match resolved? {
+        Resolved::Done(view) => Ok(view),
+        Resolved::NoSuchKey => Err(Problem::no_such_key()),
+        Resolved::VersionChanged(view) => Err(Problem::version_changed(json(view))),
+        Resolved::Executing(view) => Err(Problem::executing(json(view))),
+    }
+}
+
+fn json(view: RecordView) -> serde_json::Value {
+    serde_json::to_value(Record::from(view)).unwrap_or_default()
+}

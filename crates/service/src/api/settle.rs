@@ -1,0 +1,209 @@
+//! `POST /v1/settle`: an upstream says how its own execution ended.
+
+use super::app::App;
+use super::body;
+use super::guard::{Params, Upstream};
+use super::model::{KeyOrigin, ProblemDocument, Settled, State};
+use super::problem::Problem;
+use crate::finish::Finish;
+use crate::redact::log_id;
+use crate::telemetry::metrics::OpIndex;
+use crate::validate;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::Json;
+use bytes::Bytes;
+use http::HeaderMap;
+use idempotency_protocol::{
+    Answer, Fault, FaultCode, LookupKey, Operation, Outcome, Settle, Settlement, StoredResponse,
+};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// Request headers that become headers of the stored response. The list is short on purpose:
+/// everything else in the request is about this call, not about the answer to the client.
+const STORED_HEADERS: [&str; 10] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-type",
+    "etag",
+    "link",
+    "location",
+    "vary",
+];
+
+/// How an execution ended.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ended {
+    /// It is done.
+    Completed,
+    /// It was provably not done.
+    Failed,
+}
+
+/// Which execution, and how it ended.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SettleQuery {
+    /// The tenant; empty for rules with global scope.
+    #[serde(default)]
+    #[param(default = "")]
+    tenant: String,
+    /// The namespace of the rule.
+    #[serde(default)]
+    #[param(default = "")]
+    namespace: String,
+    /// The idempotency key itself, without quotes.
+    key: String,
+    /// Who made the key.
+    #[serde(default)]
+    #[param(inline, default = "client")]
+    origin: KeyOrigin,
+    /// The fence that came with the execution.
+    fence: u64,
+    /// How it ended.
+    #[param(inline)]
+    outcome: Ended,
+    /// Status to replay; needed with `completed`, meaningless with `failed`.
+    #[param(minimum = 200, maximum = 599)]
+    status: Option<u16>,
+}
+
+/// Settles an execution.
+///
+/// With `outcome=completed` the request's body is the body to replay, byte for byte, and these of
+/// its headers are stored with it: cache-control, content-disposition, content-encoding,
+/// content-language, content-location, content-type, etag, link, location, vary. With
+/// `outcome=failed` a body is ignored. Settling twice with the same outcome gives the same answer.
+#[utoipa::path(post, path = "/v1/settle", tag = "upstreams", params(SettleQuery),
+    request_body(content = Vec<u8>, content_type = "*/*",
+        description = "The body to replay"),
+    responses(
+        (status = 200, description = "Settled", body = Settled),
+        (status = 400, description = "Bad parameters", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 401, description = "No valid token", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 403, description = "A token of another role", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "Not this execution's to settle (any more), or settled \
+            otherwise before", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 413, description = "Body too large", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 503, description = "The store cannot answer; try again", body = ProblemDocument,
+            content_type = "application/problem+json")))]
+pub(crate) async fn settle(
+    Shared(app): Shared<Arc<App>>,
+    _: Upstream,
+    Params(query): Params<SettleQuery>,
+    headers: HeaderMap,
+    request: Body,
+) -> Result<Json<Settled>, Problem> {
+    let body = body::read(&app, request, app.limits.max_body_bytes).await?;
+    let settlement = match (query.outcome, query.status) {
+        (Ended::Completed, Some(status)) => {
+            Settlement::Completed(Outcome::Response(StoredResponse {
+                status,
+                headers: stored_headers(&headers),
+                body: body.bytes,
+            }))
+        }
+        (Ended::Completed, None) => {
+            return Err(Problem::bad_request(
+                "`status` is needed with outcome=completed",
+            ))
+        }
+        (Ended::Failed, Some(_)) => {
+            return Err(Problem::bad_request(
+                "`status` means nothing with outcome=failed",
+            ))
+        }
+        (Ended::Failed, None) => Settlement::Failed,
+    };
+    let key = LookupKey {
+        tenant: query.tenant,
+        namespace: query.namespace,
+        origin: query.origin.into(),
+        key: query.key,
+    };
+    let operation = Operation::Settle(Settle {
+        key,
+        fence: query.fence,
+        settlement,
+    });
+    validate::operation(&operation).map_err(Problem::bad_request)?;
+    let permit = app
+        .call_permit(true)
+        .ok_or_else(|| Problem::overloaded("Too many calls at once."))?;
+    let (index, id) = (OpIndex::of(&operation), log_id(operation.key()));
+    let store = app.store.clone();
+    let work = async move {
+        let answers = store.apply(vec![operation]).await;
+        drop((permit, body.room));
+        answers
+    };
+    let answer = Finish::new(work, &app.background)
+        .await
+        .pop()
+        .unwrap_or_else(|| {
+            let detail = "the store gave no answer".to_owned();
+            Answer::Fault(Fault {
+                code: FaultCode::Internal,
+                detail,
+            })
+        });
+    app.metrics.operation(index, &answer);
+    tracing::debug!(key = %id, operation = "settle", answer = answer.name(), "operation");
+    outcome(answer).map(Json)
+}
+
+fn stored_headers(headers: &HeaderMap) -> Vec<(Bytes, Bytes)> {
+    headers
+        .iter()
+        .filter(|(name, _)| STORED_HEADERS.contains(&name.as_str()))
+        .map(|(name, value)| {
+            let name = Bytes::copy_from_slice(name.as_str().as_bytes());
+            (name, Bytes::copy_from_slice(value.as_bytes()))
+        })
+        .collect()
+}
+
+fn outcome(answer: Answer) -> Result<Settled, Problem> {
+    match answer {
+        Answer::Completed { expires_at_ms } => Ok(Settled {
+            state: State::Completed,
+            expires_at_ms: Some(expires_at_ms),
+        }),
+        Answer::Failed => Ok(Settled {
+            state: State::Failed,
+            expires_at_ms: None,
+        }),
+        Answer::Differs => Err(Problem::conflict(
+            "differs",
+            "Settled otherwise before",
+            "This execution has already stored another outcome; the first one stays.",
+        )),
+        Answer::Lost => Err(Problem::conflict(
+            "lost",
+            "Not this execution's to settle",
+            "There is no record, or a newer execution holds the key.",
+        )),
+        Answer::Refused => Err(Problem::conflict(
+            "refused",
+            "Settled otherwise before",
+            "The execution was already settled in another way.",
+        )),
+        Answer::Fault(fault) => Err(fault.into()),
+        other => Err(Problem::internal(format!(
+            "unexpected answer `{}`",
+            other.name()
+        ))),
+    }
+}

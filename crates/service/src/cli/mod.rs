@@ -1,0 +1,37 @@
+//! The command line.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Idempotency service: locks idempotency keys, keeps and replays outcomes.
+#[derive(Debug, Parser)]
+#[command(name = "idempotencyd", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Box<serve::Serve>),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Openapi => print(&crate::api::openapi()),
+    }
+}
+
+/// Prints to standard output; a reader that has gone away is not our error.
+pub(crate) fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,121 @@
+//! `idempotencyd serve`.
+
+use crate::config::{self, Settings};
+use crate::server::{Server, ServerError};
+use crate::telemetry::logs;
+use crate::Config;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{signal, SignalKind};
+
+/// Exit code for settings that cannot be used; clap uses the same one for bad flags.
+const BAD_SETTINGS: u8 = 2;
+
+/// `idempotencyd serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// File with settings, TOML or JSON (by its name); flags and environment win over it
+    #[arg(long, env = "IDEMPOTENCYD_CONFIG", value_name = "PATH")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> ExitCode {
+        let settings = match self.config.as_deref().map(config::read_file) {
+            None => self.settings,
+            Some(Ok(file)) => self.settings.over(file),
+            Some(Err(error)) => return refuse(&[error.to_string()]),
+        };
+        if let Err(error) = logs::start(&settings) {
+            return refuse(&[error]);
+        }
+        let threads = settings.threads;
+        let config = match settings.check() {
+            Ok(config) => config,
+            Err(errors) => {
+                return refuse(&errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+            }
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.enable_all();
+        if let Some(threads) = threads {
+            builder.worker_threads(threads);
+        }
+        let runtime = match builder.build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error),
+        };
+        let result = runtime.block_on(serve(config));
+        // What is still running had its time.
+        runtime.shutdown_background();
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), ServerError> {
+    let signals = Signals::new().map_err(|source| ServerError::File {
+        what: "the signal handlers",
+        source,
+    })?;
+    let store = config.store.open().await?;
+    let server = Server::bind(config, store).await?;
+    let reloader = server.reloader();
+    server.run(signals.stop(move || reload(&reloader))).await
+}
+
+fn reload(reloader: &crate::server::Reloader) {
+    match reloader.reload() {
+        Ok(()) => tracing::info!("tokens read again"),
+        Err(errors) => {
+            for error in errors {
+                tracing::error!(error, "tokens not replaced");
+            }
+        }
+    }
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ready when the process is asked to stop.
+    async fn stop(mut self, on_hangup: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => on_hangup(),
+            }
+        }
+    }
+}
+
+fn refuse(errors: &[String]) -> ExitCode {
+    for error in errors {
+        eprintln!("idempotencyd: {error}");
+    }
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("idempotencyd: {error}");
+    ExitCode::FAILURE
+}

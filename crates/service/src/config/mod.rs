@@ -1,0 +1,92 @@
+//! Configuration: flags, environment and file become [`Settings`]; checked, they become a
+//! [`Config`].
+
+mod file;
+mod listen;
+mod settings;
+mod units;
+mod validate;
+
+pub use file::{read_file, FileError};
+pub use listen::Listen;
+pub use settings::{DurabilityMode, LogFormat, Settings, TokenFiles};
+pub use units::{Millis, Mode, Size};
+
+use crate::auth::Tokens;
+use crate::backend::StoreChoice;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A checked configuration: every value in it is usable as it stands.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; at least one.
+    pub listen: Vec<Listen>,
+    /// Permissions of Unix sockets.
+    pub socket_mode: u32,
+    /// Written once all listeners are open.
+    pub ready_file: Option<PathBuf>,
+    /// Which store, and how.
+    pub store: StoreChoice,
+    /// Bearer tokens by role, those of files included.
+    pub tokens: Tokens,
+    /// The tokens that did not come from files.
+    pub inline_tokens: Tokens,
+    /// Files that tokens came from; read again on SIGHUP.
+    pub token_files: TokenFiles,
+    /// Roles without tokens are open where [`crate::auth`] says so.
+    pub insecure_no_auth: bool,
+    /// Bounds on what clients can make the service do.
+    pub limits: Limits,
+    /// Time between two sweeps.
+    pub sweep_interval: Duration,
+    /// Records per sweep batch.
+    pub sweep_batch: usize,
+    /// Longest graceful shutdown.
+    pub shutdown_timeout: Duration,
+    /// Operators' changes are appended here as JSON lines.
+    pub audit_log: Option<PathBuf>,
+}
+
+/// Bounds on what clients can make the service do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Bytes of all request bodies held at the same time.
+    pub max_buffered_bytes: usize,
+    /// Operations in one call.
+    pub max_batch: usize,
+    /// Calls to `/v1/operations` inside the store at the same time.
+    pub max_concurrent_calls: usize,
+    /// Waits at the same time, in the whole process.
+    pub max_waiters: usize,
+    /// Waits at the same time for one tenant.
+    pub max_waiters_per_tenant: usize,
+    /// Waits at the same time for one key.
+    pub max_waiters_per_key: usize,
+    /// Longest wait; longer ones are cut to this.
+    pub max_wait: Duration,
+    /// Open connections.
+    pub max_connections: usize,
+    /// From the first byte of a request to the end of its head.
+    pub header_timeout: Duration,
+    /// From the head of a request to the end of its body.
+    pub body_timeout: Duration,
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    /// Name of the setting, as in a configuration file.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}

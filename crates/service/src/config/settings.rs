@@ -1,0 +1,295 @@
+//! The settings as they are written down: flags, environment, file.
+
+use super::units::{Millis, Mode, Size};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// When an acknowledged operation is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityMode {
+    /// Before it is acknowledged.
+    Durable,
+    /// Shortly after.
+    Relaxed,
+}
+
+/// Files that hold tokens, by role.
+#[derive(Clone, Debug, Default)]
+pub struct TokenFiles {
+    /// Of gateways.
+    pub gateway: Vec<PathBuf>,
+    /// Of upstreams.
+    pub upstream: Vec<PathBuf>,
+    /// Of operators.
+    pub operator: Vec<PathBuf>,
+}
+
+/// Every setting of `idempotencyd serve`. A flag wins over its environment variable, which wins
+/// over the file. The names in a file are the flags' names with `_` for `-`.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Address to listen on, ADDR:PORT or unix:/path; several allowed. Port 0 takes a free one.
+    /// [default: 127.0.0.1:7480]
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<String>,
+
+    /// Permissions of Unix sockets, octal [default: 660]
+    #[arg(long, env = "IDEMPOTENCYD_SOCKET_MODE", value_name = "MODE")]
+    pub socket_mode: Option<Mode>,
+
+    /// Write the bound addresses to this file (JSON) once all listeners are open
+    #[arg(long, env = "IDEMPOTENCYD_READY_FILE", value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Where records live: `embedded`, `embedded:/path`, `memory:` (tests only)
+    /// [default: embedded]
+    #[arg(long, env = "IDEMPOTENCYD_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+
+    /// Directory of the embedded store [default: idempotencyd-data]
+    #[arg(long, env = "IDEMPOTENCYD_DATA_DIR", value_name = "PATH")]
+    pub data_dir: Option<PathBuf>,
+
+    /// When an acknowledged operation is on disk: before the answer, or shortly after
+    /// [default: durable]
+    #[arg(long, env = "IDEMPOTENCYD_DURABILITY")]
+    pub durability: Option<DurabilityMode>,
+
+    /// The store refuses new keys above this size; what was granted can still be completed
+    #[arg(long, env = "IDEMPOTENCYD_STORE_MAX_BYTES", value_name = "SIZE")]
+    pub store_max_bytes: Option<Size>,
+
+    /// The store refuses new keys when its file system has less room than this
+    #[arg(long, env = "IDEMPOTENCYD_STORE_MIN_FREE_BYTES", value_name = "SIZE")]
+    pub store_min_free_bytes: Option<Size>,
+
+    /// Bearer token of gateways, [NAME:]TOKEN; several allowed (rotation)
+    #[arg(
+        long = "gateway-token",
+        env = "IDEMPOTENCYD_GATEWAY_TOKENS",
+        value_name = "TOKEN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub gateway_tokens: Vec<String>,
+
+    /// File with tokens of gateways, one [NAME:]TOKEN per line; read again on SIGHUP
+    #[arg(
+        long = "gateway-token-file",
+        env = "IDEMPOTENCYD_GATEWAY_TOKEN_FILES",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    pub gateway_token_files: Vec<PathBuf>,
+
+    /// Bearer token of upstreams that settle their executions, [NAME:]TOKEN; several allowed
+    #[arg(
+        long = "upstream-token",
+        env = "IDEMPOTENCYD_UPSTREAM_TOKENS",
+        value_name = "TOKEN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub upstream_tokens: Vec<String>,
+
+    /// File with tokens of upstreams
+    #[arg(
+        long = "upstream-token-file",
+        env = "IDEMPOTENCYD_UPSTREAM_TOKEN_FILES",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    pub upstream_token_files: Vec<PathBuf>,
+
+    /// Bearer token of operators, [NAME:]TOKEN; several allowed. The name is audited
+    #[arg(
+        long = "operator-token",
+        env = "IDEMPOTENCYD_OPERATOR_TOKENS",
+        value_name = "TOKEN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub operator_tokens: Vec<String>,
+
+    /// File with tokens of operators
+    #[arg(
+        long = "operator-token-file",
+        env = "IDEMPOTENCYD_OPERATOR_TOKEN_FILES",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    pub operator_token_files: Vec<PathBuf>,
+
+    /// Accept callers without tokens for roles that have none configured: gateways and upstreams
+    /// everywhere, operators on loopback and Unix sockets
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_INSECURE_NO_AUTH",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub insecure_no_auth: Option<bool>,
+
+    /// Largest request body [default: 16MiB]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_BODY_BYTES", value_name = "SIZE")]
+    pub max_body_bytes: Option<Size>,
+
+    /// Room for all request bodies that are being read or worked on [default: 512MiB]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_BUFFERED_BYTES", value_name = "SIZE")]
+    pub max_buffered_bytes: Option<Size>,
+
+    /// Operations in one call [default: 64]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_BATCH", value_name = "N")]
+    pub max_batch: Option<usize>,
+
+    /// Calls inside the store at the same time; further ones get 503 at once. A quarter more is
+    /// kept for calls that settle executions [default: 4096]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_CONCURRENT_CALLS", value_name = "N")]
+    pub max_concurrent_calls: Option<usize>,
+
+    /// Waits at the same time; further ones end at once [default: 4096]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_WAITERS", value_name = "N")]
+    pub max_waiters: Option<usize>,
+
+    /// Waits at the same time for one tenant [default: 1024]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_WAITERS_PER_TENANT", value_name = "N")]
+    pub max_waiters_per_tenant: Option<usize>,
+
+    /// Waits at the same time for one key [default: 128]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_WAITERS_PER_KEY", value_name = "N")]
+    pub max_waiters_per_key: Option<usize>,
+
+    /// Longest wait; longer ones are cut [default: 60s]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_WAIT", value_name = "TIME")]
+    pub max_wait: Option<Millis>,
+
+    /// Open connections; further ones wait in the listener's queue. Must be larger than
+    /// max_waiters [default: 10000]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// Time for the head of a request, from its first byte on [default: 10s]
+    #[arg(long, env = "IDEMPOTENCYD_HEADER_TIMEOUT", value_name = "TIME")]
+    pub header_timeout: Option<Millis>,
+
+    /// Time for the body of a request [default: 30s]
+    #[arg(long, env = "IDEMPOTENCYD_BODY_TIMEOUT", value_name = "TIME")]
+    pub body_timeout: Option<Millis>,
+
+    /// Time between two sweeps for expired records [default: 1s]
+    #[arg(long, env = "IDEMPOTENCYD_SWEEP_INTERVAL", value_name = "TIME")]
+    pub sweep_interval: Option<Millis>,
+
+    /// Records per sweep batch [default: 512]
+    #[arg(long, env = "IDEMPOTENCYD_SWEEP_BATCH", value_name = "N")]
+    pub sweep_batch: Option<usize>,
+
+    /// Longest graceful shutdown [default: 10s]
+    #[arg(long, env = "IDEMPOTENCYD_SHUTDOWN_TIMEOUT", value_name = "TIME")]
+    pub shutdown_timeout: Option<Millis>,
+
+    /// Append every change by an operator to this file, as JSON lines
+    #[arg(long, env = "IDEMPOTENCYD_AUDIT_LOG", value_name = "PATH")]
+    pub audit_log: Option<PathBuf>,
+
+    /// How log lines look [default: text]
+    #[arg(long, env = "IDEMPOTENCYD_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: error, warn, info, debug, trace, or per-target directives
+    /// [default: info]
+    #[arg(long, env = "IDEMPOTENCYD_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
+
+    /// Worker threads [default: one per core]
+    #[arg(long, env = "IDEMPOTENCYD_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl Settings {
+    /// `self`, completed from `lower`. A list in `self` replaces the list in `lower`; the lists
+    /// of one role's tokens and token files replace each other together, so that a flag can never
+    /// leave a file's older token valid.
+    pub fn over(self, lower: Settings) -> Settings {
+        fn list<T>(upper: Vec<T>, lower: Vec<T>) -> Vec<T> {
+            if upper.is_empty() {
+                lower
+            } else {
+                upper
+            }
+        }
+        fn tokens<A, B>(upper: (Vec<A>, Vec<B>), lower: (Vec<A>, Vec<B>)) -> (Vec<A>, Vec<B>) {
+            if upper.0.is_empty() && upper.1.is_empty() {
+                lower
+            } else {
+                upper
+            }
+        }
+        let (gateway_tokens, gateway_token_files) = tokens(
+            (self.gateway_tokens, self.gateway_token_files),
+            (lower.gateway_tokens, lower.gateway_token_files),
+        );
+        let (upstream_tokens, upstream_token_files) = tokens(
+            (self.upstream_tokens, self.upstream_token_files),
+            (lower.upstream_tokens, lower.upstream_token_files),
+        );
+        let (operator_tokens, operator_token_files) = tokens(
+            (self.operator_tokens, self.operator_token_files),
+            (lower.operator_tokens, lower.operator_token_files),
+        );
+        Settings {
+            listen: list(self.listen, lower.listen),
+            socket_mode: self.socket_mode.or(lower.socket_mode),
+            ready_file: self.ready_file.or(lower.ready_file),
+            store: self.store.or(lower.store),
+            data_dir: self.data_dir.or(lower.data_dir),
+            durability: self.durability.or(lower.durability),
+            store_max_bytes: self.store_max_bytes.or(lower.store_max_bytes),
+            store_min_free_bytes: self.store_min_free_bytes.or(lower.store_min_free_bytes),
+            gateway_tokens,
+            gateway_token_files,
+            upstream_tokens,
+            upstream_token_files,
+            operator_tokens,
+            operator_token_files,
+            insecure_no_auth: self.insecure_no_auth.or(lower.insecure_no_auth),
+            max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
+            max_buffered_bytes: self.max_buffered_bytes.or(lower.max_buffered_bytes),
+            max_batch: self.max_batch.or(lower.max_batch),
+            max_concurrent_calls: self.max_concurrent_calls.or(lower.max_concurrent_calls),
+            max_waiters: self.max_waiters.or(lower.max_waiters),
+            max_waiters_per_tenant: self.max_waiters_per_tenant.or(lower.max_waiters_per_tenant),
+            max_waiters_per_key: self.max_waiters_per_key.or(lower.max_waiters_per_key),
+            max_wait: self.max_wait.or(lower.max_wait),
+            max_connections: self.max_connections.or(lower.max_connections),
+            header_timeout: self.header_timeout.or(lower.header_timeout),
+            body_timeout: self.body_timeout.or(lower.body_timeout),
+            sweep_interval: self.sweep_interval.or(lower.sweep_interval),
+            sweep_batch: self.sweep_batch.or(lower.sweep_batch),
+            shutdown_timeout: self.shutdown_timeout.or(lower.shutdown_timeout),
+            audit_log: self.audit_log.or(lower.audit_log),
+            log_format: self.log_format.or(lower.log_format),
+            log: self.log.or(lower.log),
+            threads: self.threads.or(lower.threads),
+        }
+    }
+}

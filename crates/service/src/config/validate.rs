@@ -1,0 +1,265 @@
+//! Settings to configuration: defaults, and everything that can be wrong found at once.
+
+use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
+use crate::auth::{Role, Tokens};
+use crate::backend::StoreChoice;
+use std::time::Duration;
+
+struct Check {
+    errors: Vec<SettingError>,
+}
+
+impl Check {
+    fn fail(&mut self, field: &str, message: impl Into<String>) {
+        self.errors.push(SettingError {
+            field: field.into(),
+            message: message.into(),
+        });
+    }
+
+    fn positive(&mut self, field: &str, value: Option<usize>, default: usize) -> usize {
+        let value = value.unwrap_or(default);
+        // Semaphores hold at most usize::MAX >> 3 permits; no real limit is near that.
+        if value == 0 || value > 1 << 40 {
+            self.fail(field, "must be at least 1 (and not absurdly large)");
+        }
+        value.clamp(1, 1 << 40)
+    }
+
+    fn time(&mut self, field: &str, value: Option<Millis>, default: u64) -> Duration {
+        let value = value.map_or(default, |m| m.0);
+        if value == 0 || value > 86_400_000 {
+            self.fail(field, "must be between 1ms and 24h");
+        }
+        Duration::from_millis(value)
+    }
+}
+
+impl Settings {
+    /// Checks the settings; on failure, everything that is wrong with them. Reads the token files
+    /// and nothing else.
+    pub fn check(self) -> Result<Config, Vec<SettingError>> {
+        let mut check = Check { errors: Vec::new() };
+        let listen = listeners(&self.listen, &mut check);
+        let insecure_no_auth = self.insecure_no_auth.unwrap_or(false);
+        let token_files = TokenFiles {
+            gateway: self.gateway_token_files.clone(),
+            upstream: self.upstream_token_files.clone(),
+            operator: self.operator_token_files.clone(),
+        };
+        let inline_tokens = inline_tokens(&self, &mut check);
+        let mut tokens = inline_tokens.clone();
+        for (field, message) in tokens.add_files(&token_files) {
+            check.fail(&field, message);
+        }
+        if !insecure_no_auth && !tokens.has(Role::Gateway) {
+            if let Some(open) = listen.iter().find(|l| !l.is_local()) {
+                check.fail(
+                    "gateway_tokens",
+                    format!(
+                        "{open} can be reached from other machines: configure a gateway token \
+                         (or say insecure_no_auth)"
+                    ),
+                );
+            }
+        }
+        let store = match StoreChoice::from_settings(&self) {
+            Ok(store) => store,
+            Err((field, message)) => {
+                check.fail(&field, message);
+                StoreChoice::Memory
+            }
+        };
+        let limits = limits(&self, &mut check);
+        let config = Config {
+            listen,
+            socket_mode: self.socket_mode.map_or(0o660, |m| m.0),
+            ready_file: self.ready_file,
+            store,
+            tokens,
+            inline_tokens,
+            token_files,
+            insecure_no_auth,
+            limits,
+            sweep_interval: check.time("sweep_interval", self.sweep_interval, 1_000),
+            sweep_batch: check.positive("sweep_batch", self.sweep_batch, 512),
+            shutdown_timeout: check.time("shutdown_timeout", self.shutdown_timeout, 10_000),
+            audit_log: self.audit_log,
+        };
+        if self.threads == Some(0) {
+            check.fail("threads", "must be at least 1");
+        }
+        if check.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(check.errors)
+        }
+    }
+}
+
+fn listeners(written: &[String], check: &mut Check) -> Vec<Listen> {
+    let default = ["127.0.0.1:7480".to_owned()];
+    let written = if written.is_empty() {
+        &default[..]
+    } else {
+        written
+    };
+    let mut listen = Vec::with_capacity(written.len());
+    for (i, text) in written.iter().enumerate() {
+        match text.trim().parse::<Listen>() {
+            Ok(address) => {
+                let free_port = matches!(&address, Listen::Tcp(a) if a.port() == 0);
+                if !free_port && listen.contains(&address) {
+                    check.fail(&format!("listen[{i}]"), format!("`{text}` is there twice"));
+                }
+                listen.push(address);
+            }
+            Err(message) => check.fail(&format!("listen[{i}]"), message),
+        }
+    }
+    listen
+}
+
+fn inline_tokens(settings: &Settings, check: &mut Check) -> Tokens {
+    let mut tokens = Tokens::default();
+    for (role, written) in [
+        (Role::Gateway, &settings.gateway_tokens),
+        (Role::Upstream, &settings.upstream_tokens),
+        (Role::Operator, &settings.operator_tokens),
+    ] {
+        for (i, text) in written.iter().enumerate() {
+            if let Err(message) = tokens.add(role, text) {
+                check.fail(&format!("{}_tokens[{i}]", role.name()), message);
+            }
+        }
+    }
+    tokens
+}
+
+fn limits(settings: &Settings, check: &mut Check) -> Limits {
+    let bytes = |size: Option<super::Size>| size.and_then(|s| usize::try_from(s.0).ok());
+    let limits = Limits {
+        max_body_bytes: check.positive("max_body_bytes", bytes(settings.max_body_bytes), 16 << 20),
+        max_buffered_bytes: check.positive(
+            "max_buffered_bytes",
+            bytes(settings.max_buffered_bytes),
+            512 << 20,
+        ),
+        max_batch: check.positive("max_batch", settings.max_batch, 64),
+        max_concurrent_calls: check.positive(
+            "max_concurrent_calls",
+            settings.max_concurrent_calls,
+            4096,
+        ),
+        max_waiters: check.positive("max_waiters", settings.max_waiters, 4096),
+        max_waiters_per_tenant: check.positive(
+            "max_waiters_per_tenant",
+            settings.max_waiters_per_tenant,
+            1024,
+        ),
+        max_waiters_per_key: check.positive(
+            "max_waiters_per_key",
+            settings.max_waiters_per_key,
+            128,
+        ),
+        max_wait: check.time("max_wait", settings.max_wait, 60_000),
+        max_connections: check.positive("max_connections", settings.max_connections, 10_000),
+        header_timeout: check.time("header_timeout", settings.header_timeout, 10_000),
+        body_timeout: check.time("body_timeout", settings.body_timeout, 30_000),
+    };
+    if limits.max_batch > usize::from(u16::MAX) {
+        check.fail("max_batch", "a message holds at most 65535 operations");
+    }
+    if limits.max_buffered_bytes < limits.max_body_bytes {
+        check.fail("max_buffered_bytes", "must not be below max_body_bytes");
+    }
+    // With HTTP/1.1 a wait holds its connection: were all connections allowed to wait, nobody
+    // could connect to complete.
+    if limits.max_waiters >= limits.max_connections {
+        check.fail(
+            "max_waiters",
+            "must be below max_connections, or waits keep completes out",
+        );
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(settings: Settings) -> String {
+        let errors = settings.check().unwrap_err();
+        errors.iter().map(|e| format!("{e}\n")).collect()
+    }
+
+    #[test]
+    fn defaults_are_fine() {
+        let config = Settings::default().check().unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:7480".parse().unwrap()]);
+    }
+
+    #[test]
+    fn everything_wrong_is_named_at_once() {
+        let text = errors(Settings {
+            listen: vec!["nowhere".into(), "127.0.0.1:1".into(), "127.0.0.1:1".into()],
+            store: Some("cassandra://x".into()),
+            gateway_tokens: vec!["has space".into()],
+            max_batch: Some(0),
+            max_waiters: Some(10),
+            max_connections: Some(10),
+            ..Settings::default()
+        });
+        for part in [
+            "listen[0]: ",
+            "listen[2]: ",
+            "store: ",
+            "gateway_tokens[0]: ",
+            "max_batch: ",
+            "max_waiters: ",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(
+            !text.contains("has space"),
+            "a token must not be printed: {text}"
+        );
+    }
+
+    #[test]
+    fn reachable_from_elsewhere_needs_a_token_or_a_word() {
+        let open = Settings {
+            listen: vec!["0.0.0.0:1".into()],
+            ..Settings::default()
+        };
+        assert!(errors(open.clone()).contains("gateway_tokens: 0.0.0.0:1"));
+        let secure = Settings {
+            gateway_tokens: vec!["t0ken".into()],
+            ..open.clone()
+        };
+        assert!(secure.check().is_ok());
+        let insecure = Settings {
+            insecure_no_auth: Some(true),
+            ..open
+        };
+        assert!(insecure.check().is_ok());
+    }
+
+    #[test]
+    fn the_upper_layer_wins() {
+        let upper = Settings {
+            max_batch: Some(3),
+            operator_token_files: vec!["/new".into()],
+            ..Settings::default()
+        };
+        let lower = Settings {
+            max_batch: Some(9),
+            max_waiters: Some(7),
+            operator_tokens: vec!["old".into()],
+            ..Settings::default()
+        };
+        let merged = upper.over(lower);
+        assert_eq!((merged.max_batch, merged.max_waiters), (Some(3), Some(7)));
+        assert!(merged.operator_tokens.is_empty());
+    }
+}

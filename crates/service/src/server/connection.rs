@@ -1,0 +1,173 @@
+//! Accepting and serving connections.
+
+use super::bind::Listener;
+use super::watchdog::{Progress, Watched};
+use crate::api::{App, Dispatch};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+/// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
+/// gateway worker keeps in flight.
+const HTTP2_STREAMS: u32 = 1024;
+/// Pings find HTTP/2 peers that are gone without a word.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// Accepting fails for lack of file descriptors, mostly; then a pause helps.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts the connections of all listeners.
+#[derive(Clone)]
+pub(super) struct Acceptor {
+    pub app: Arc<App>,
+    pub dispatch: Dispatch,
+    pub places: Arc<Semaphore>,
+    pub connections: TaskTracker,
+}
+
+impl Acceptor {
+    /// Accepts until the server stops.
+    pub(super) async fn accept(self, listener: Listener) {
+        let local = listener.address().is_local();
+        loop {
+            // The place is taken before the connection is: what is over the limit waits in the
+            // listener's queue.
+            let place = tokio::select! {
+                biased;
+                () = self.app.stopping.cancelled() => return,
+                place = self.places.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { return };
+            tokio::select! {
+                biased;
+                () = self.app.stopping.cancelled() => return,
+                failed = self.accept_one(&listener, local, place) => {
+                    if let Err(error) = failed {
+                        tracing::warn!(%error, address = %listener.address(), "accept failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn accept_one(
+        &self,
+        listener: &Listener,
+        local: bool,
+        place: OwnedSemaphorePermit,
+    ) -> std::io::Result<()> {
+        match listener {
+            Listener::Tcp(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                no_delay(&stream);
+                self.spawn(stream, local, place);
+            }
+            Listener::Unix(listener, _, _) => {
+                let (stream, _) = listener.accept().await?;
+                self.spawn(stream, local, place);
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn<S>(&self, stream: S, local: bool, place: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (app, dispatch) = (self.app.clone(), self.dispatch.clone());
+        app.metrics.accepted.fetch_add(1, Relaxed);
+        app.metrics.connections.fetch_add(1, Relaxed);
+        self.connections.spawn(async move {
+            let open = Open {
+                app: app.clone(),
+                _place: place,
+            };
+            serve(stream, app, dispatch, local).await;
+            drop(open);
+        });
+    }
+}
+
+/// An open connection, counted until it is dropped.
+struct Open {
+    app: Arc<App>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.app.metrics.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+fn no_delay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+}
+
+async fn serve<S>(stream: S, app: Arc<App>, dispatch: Dispatch, local: bool)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let progress = Progress::new();
+    let stream = TokioIo::new(Watched::new(stream, progress.clone()));
+    let watched = progress.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let busy = watched.begin();
+        let dispatch = dispatch.clone();
+        async move {
+            let response = dispatch.answer(request, local).await;
+            drop(busy);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING);
+    let connection = builder.serve_connection(stream, service);
+    tokio::pin!(connection);
+    let limit = app.limits.header_timeout;
+    let mut look = tokio::time::interval(limit.div_f64(4.0).max(Duration::from_millis(5)));
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = app.stopping.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = look.tick() => {
+                if progress.too_slow(limit) {
+                    app.metrics.slow_heads.fetch_add(1, Relaxed);
+                    tracing::debug!("a request head took too long");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The ready file: tells whoever started the service where it listens.
+
+use crate::config::Listen;
+use std::io::Write;
+use std::path::Path;
+
+/// Writes `{"pid":…,"listen":["127.0.0.1:7480",…]}`, whole or not at all.
+pub(super) fn write(path: &Path, addresses: &[Listen]) -> std::io::Result<()> {
+    let listen: Vec<String> = addresses.iter().map(Listen::to_string).collect();
+    let document = serde_json::json!({ "pid": std::process::id(), "listen": listen });
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let mut file = std::fs::File::create(&temporary)?;
+    writeln!(file, "{document}")?;
+    drop(file);
+    std::fs::rename(&temporary, path)
+}
+
+/// Takes it away when the service stops.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, "the ready file cannot be removed");
+    }
+}

@@ -1,0 +1,39 @@
+//! Forgets what is over, a bounded batch at a time.
+
+use crate::api::App;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sweeps until the server stops.
+pub(crate) async fn run(app: Arc<App>, interval: Duration, batch: usize) {
+    loop {
+        let more = match app.store.sweep(batch).await {
+            Ok(swept) => {
+                app.metrics.swept(&swept);
+                if swept.expired + swept.lapsed > 0 {
+                    tracing::debug!(expired = swept.expired, lapsed = swept.lapsed, "swept");
+                }
+                // A batch that did nothing and still promises more would spin.
+                swept.more && swept.expired + swept.lapsed > 0
+            }
+            Err(error) => {
+                app.metrics.sweep_errors.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "sweep failed");
+                false
+            }
+        };
+        if more {
+            if app.stopping.is_cancelled() {
+                return;
+            }
+            // Requests first.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}

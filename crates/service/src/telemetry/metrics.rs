@@ -1,0 +1,407 @@
+//! Counters of the service, in Prometheus' text format.
+//!
+//! Written by hand: the hot path only adds to atomics at fixed places, with no lookup of labels
+//! and no lock, and the set of metrics is small and closed.
+
+use super::histogram::Histogram;
+use idempotency_protocol::{Answer, Operation};
+use idempotency_store::{Swept, Usage};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const OPERATIONS: [&str; 7] = [
+    "acquire",
+    "complete",
+    "fail",
+    "abandon",
+    "extend",
+    "settle",
+    "undecodable",
+];
+const ANSWERS: [&str; 19] = [
+    "granted",
+    "stored",
+    "in_flight",
+    "mismatch",
+    "not_comparable",
+    "unknown_outcome",
+    "cancelled",
+    "spent",
+    "completed",
+    "differs",
+    "failed",
+    "abandoned",
+    "marked",
+    "extended",
+    "lost",
+    "refused",
+    "changed",
+    "timed_out",
+    "fault",
+];
+
+/// Which operation, as a place in the table of counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpIndex(usize);
+
+impl OpIndex {
+    pub(crate) const UNDECODABLE: OpIndex = OpIndex(6);
+
+    pub(crate) fn of(operation: &Operation) -> OpIndex {
+        OpIndex(match operation {
+            Operation::Acquire(_) => 0,
+            Operation::Complete(_) => 1,
+            Operation::Fail { .. } => 2,
+            Operation::Abandon { .. } => 3,
+            Operation::Extend { .. } => 4,
+            Operation::Settle(_) => 5,
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        OPERATIONS.get(self.0).copied().unwrap_or("undecodable")
+    }
+}
+
+fn answer_index(answer: &Answer) -> usize {
+    match answer {
+        Answer::Granted(_) => 0,
+        Answer::Stored(_) => 1,
+        Answer::InFlight { .. } => 2,
+        Answer::Mismatch => 3,
+        Answer::NotComparable => 4,
+        Answer::UnknownOutcome { .. } => 5,
+        Answer::Cancelled => 6,
+        Answer::Spent => 7,
+        Answer::Completed { .. } => 8,
+        Answer::Differs => 9,
+        Answer::Failed => 10,
+        Answer::Abandoned => 11,
+        Answer::Marked => 12,
+        Answer::Extended { .. } => 13,
+        Answer::Lost => 14,
+        Answer::Refused => 15,
+        Answer::Changed => 16,
+        Answer::TimedOut => 17,
+        Answer::Fault(_) => 18,
+    }
+}
+
+/// A row of counters, one per answer.
+struct ByAnswer([AtomicU64; ANSWERS.len()]);
+
+impl ByAnswer {
+    fn new() -> ByAnswer {
+        ByAnswer(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn add(&self, answer: &Answer) {
+        if let Some(counter) = self.0.get(answer_index(answer)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn write(&self, out: &mut String, prefix: &str) {
+        for (answer, counter) in ANSWERS.iter().zip(&self.0) {
+            let n = counter.load(Relaxed);
+            if n > 0 {
+                let _ = writeln!(out, "{prefix}answer=\"{answer}\"}} {n}");
+            }
+        }
+    }
+}
+
+/// All counters of one server.
+pub(crate) struct Metrics {
+    operations: [ByAnswer; OPERATIONS.len()],
+    waits: ByAnswer,
+    /// Waits that found no place in the budget.
+    pub waits_refused: AtomicU64,
+    calls: Histogram<17>,
+    batches: Histogram<8>,
+    /// HTTP answers other than the hot path's 200.
+    answers: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// Calls whose client left before the store had answered.
+    pub cut_off: AtomicU64,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Connections ever accepted.
+    pub accepted: AtomicU64,
+    /// Connections closed for a request head that took too long.
+    pub slow_heads: AtomicU64,
+    swept_expired: AtomicU64,
+    swept_lapsed: AtomicU64,
+    /// Sweeps that failed.
+    pub sweep_errors: AtomicU64,
+    /// Changes by operators, asked for.
+    pub operator_changes: AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let zero = || AtomicU64::new(0);
+        Metrics {
+            operations: std::array::from_fn(|_| ByAnswer::new()),
+            waits: ByAnswer::new(),
+            waits_refused: zero(),
+            // Microseconds: 50 µs to 10 s.
+            calls: Histogram::new([
+                50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+                500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+            ]),
+            batches: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128]),
+            answers: Mutex::default(),
+            cut_off: zero(),
+            connections: zero(),
+            accepted: zero(),
+            slow_heads: zero(),
+            swept_expired: zero(),
+            swept_lapsed: zero(),
+            sweep_errors: zero(),
+            operator_changes: zero(),
+        }
+    }
+
+    pub(crate) fn operation(&self, operation: OpIndex, answer: &Answer) {
+        if let Some(row) = self.operations.get(operation.0) {
+            row.add(answer);
+        }
+    }
+
+    pub(crate) fn wait(&self, answer: &Answer) {
+        self.waits.add(answer);
+    }
+
+    /// One call to `/v1/operations` that was answered by the store.
+    pub(crate) fn call(&self, took: Duration, batch: usize) {
+        self.calls
+            .observe(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.batches.observe(batch as u64);
+    }
+
+    pub(crate) fn answered(&self, route: &'static str, status: u16) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        *answers.entry((route, status)).or_default() += 1;
+    }
+
+    pub(crate) fn swept(&self, swept: &Swept) {
+        self.swept_expired.fetch_add(swept.expired as u64, Relaxed);
+        self.swept_lapsed.fetch_add(swept.lapsed as u64, Relaxed);
+    }
+
+    /// Everything as text. `usage` is what the store says now, if it can.
+    pub(crate) fn render(&self, waiting: usize, usage: Option<&Usage>) -> String {
+        let mut out = String::with_capacity(8 * 1024);
+        head(
+            &mut out,
+            "idempotencyd_build_info",
+            "gauge",
+            "The version that runs.",
+        );
+        let version = env!("CARGO_PKG_VERSION");
+        let protocol = idempotency_protocol::VERSION;
+        let _ = writeln!(
+            out,
+            "idempotencyd_build_info{{version=\"{version}\",protocol=\"{protocol}\"}} 1"
+        );
+        let help = "Operations by what was asked and answered.";
+        head(&mut out, "idempotencyd_operations_total", "counter", help);
+        for (operation, row) in OPERATIONS.iter().zip(&self.operations) {
+            let prefix = format!("idempotencyd_operations_total{{operation=\"{operation}\",");
+            row.write(&mut out, &prefix);
+        }
+        let help = "Time from the whole request to the store's answer, per call.";
+        self.calls
+            .write(&mut out, "idempotencyd_call_duration_seconds", help, 1e-6);
+        let help = "Operations per call.";
+        self.batches
+            .write(&mut out, "idempotencyd_batch_operations", help, 1.0);
+        head(
+            &mut out,
+            "idempotencyd_waits_total",
+            "counter",
+            "Ended waits by answer.",
+        );
+        self.waits.write(&mut out, "idempotencyd_waits_total{");
+        self.write_http(&mut out);
+        self.write_counters(&mut out);
+        gauge(
+            &mut out,
+            "idempotencyd_waiters",
+            "Waits in progress.",
+            waiting as u64,
+        );
+        let open = self.connections.load(Relaxed);
+        gauge(
+            &mut out,
+            "idempotencyd_connections",
+            "Open connections.",
+            open,
+        );
+        let help = "Whether the store says that it is ready.";
+        gauge(
+            &mut out,
+            "idempotencyd_store_up",
+            help,
+            u64::from(usage.is_some()),
+        );
+        if let Some(usage) = usage {
+            if let Some(records) = usage.records {
+                gauge(
+                    &mut out,
+                    "idempotencyd_store_records",
+                    "Records in the store.",
+                    records,
+                );
+            }
+            if let Some(bytes) = usage.bytes {
+                gauge(
+                    &mut out,
+                    "idempotencyd_store_bytes",
+                    "Size of the store.",
+                    bytes,
+                );
+            }
+            let help = "New keys are refused because the store is full.";
+            let full = u64::from(usage.above_high_water);
+            gauge(&mut out, "idempotencyd_store_above_high_water", help, full);
+        }
+        out
+    }
+
+    fn write_http(&self, out: &mut String) {
+        let help = "HTTP answers other than 200 to /v1/operations (those: call_duration's count).";
+        head(out, "idempotencyd_http_answers_total", "counter", help);
+        let answers = self
+            .answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for ((route, status), n) in answers {
+            let _ = writeln!(
+                out,
+                "idempotencyd_http_answers_total{{route=\"{route}\",status=\"{status}\"}} {n}"
+            );
+        }
+    }
+
+    fn write_counters(&self, out: &mut String) {
+        for (name, help, counter) in [
+            (
+                "waits_refused",
+                "Waits that found no place and ended at once.",
+                &self.waits_refused,
+            ),
+            (
+                "calls_cut_off",
+                "Calls finished after their client had left.",
+                &self.cut_off,
+            ),
+            (
+                "connections_accepted",
+                "Connections accepted.",
+                &self.accepted,
+            ),
+            (
+                "slow_heads",
+                "Connections closed for a slow request head.",
+                &self.slow_heads,
+            ),
+            (
+                "swept_expired",
+                "Records forgotten by the sweeper.",
+                &self.swept_expired,
+            ),
+            (
+                "swept_lapsed",
+                "Executions that the sweeper made unknown.",
+                &self.swept_lapsed,
+            ),
+            ("sweep_errors", "Sweeps that failed.", &self.sweep_errors),
+            (
+                "operator_changes",
+                "Changes asked for by operators.",
+                &self.operator_changes,
+            ),
+        ] {
+            let name = format!("idempotencyd_{name}_total");
+            head(out, &name, "counter", help);
+            let _ = writeln!(out, "{name} {}", counter.load(Relaxed));
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
+    head(out, name, "gauge", help);
+    let _ = writeln!(out, "{name} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idempotency_protocol::{Fault, FaultCode, Grant};
+
+    #[test]
+    fn every_line_is_prometheus_text() {
+        let metrics = Metrics::new();
+        let grant = Answer::Granted(Grant {
+            fence: 1,
+            attempt: 1,
+            lease_ms: 1,
+        });
+        metrics.operation(OpIndex(0), &grant);
+        metrics.wait(&Answer::Changed);
+        metrics.call(Duration::from_micros(70), 3);
+        metrics.answered("/v1/wait", 200);
+        let usage = Usage {
+            records: Some(5),
+            bytes: Some(6),
+            above_high_water: true,
+        };
+        let text = metrics.render(2, Some(&usage));
+        for part in [
+            "idempotencyd_operations_total{operation=\"acquire\",answer=\"granted\"} 1\n",
+            "idempotencyd_waits_total{answer=\"changed\"} 1\n",
+            "idempotencyd_call_duration_seconds_count 1\n",
+            "idempotencyd_store_above_high_water 1\n",
+            "idempotencyd_waiters 2\n",
+            "idempotencyd_http_answers_total{route=\"/v1/wait\",status=\"200\"} 1\n",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("idempotencyd_"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn indexes_and_names_agree() {
+        let fault = Fault {
+            code: FaultCode::Internal,
+            detail: String::new(),
+        };
+        for answer in [
+            Answer::Mismatch,
+            Answer::InFlight {
+                fence: 0,
+                lease_left_ms: 0,
+            },
+            Answer::Completed { expires_at_ms: 0 },
+            Answer::Extended { lease_ms: 0 },
+            Answer::Lost,
+            Answer::TimedOut,
+            Answer::Fault(fault),
+        ] {
+            assert_eq!(ANSWERS[answer_index(&answer)], answer.name());
+        }
+    }
+}

@@ -1,6 +1,18 @@
 //! Where idempotency records live: one trait, one contract suite, several backends.
 #![forbid(unsafe_code)]
 
-mod store;
+pub mod clock;
+pub mod embedded;
+pub mod machine;
+pub mod memory;
+pub mod record;
 
+mod keys;
+mod replay;
+mod store;
+mod waiters;
+
+pub use embedded::{Durability, Embedded, EmbeddedOptions};
+pub use memory::Memory;
 pub use store::*;
+pub use waiters::WaiterCaps;

@@ -146,7 +146,10 @@ impl From<StoreError> for Fault {
             StoreError::Transient(_) => FaultCode::Unavailable,
             StoreError::Permanent(_) => FaultCode::Internal,
         };
-        Fault { code, detail: error.to_string() }
+        Fault {
+            code,
+            detail: error.to_string(),
+        }
     }
 }
 

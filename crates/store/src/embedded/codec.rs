@@ -1,0 +1,295 @@
+//! The byte form of a slot on disk.
+//!
+//! ```text
+//! slot      := format:u8 version:u64 fence:u64 mark-count:u8 mark* (0 | 1 execution)
+//! mark      := owner:16 kind:u8 until:u64
+//! execution := (0 | 1 owner:16) scheme:u64 digest:32 attempt:u32 ttl_ms:u64 unknown_ttl_ms:u64
+//!              created_at:u64 changed_at:u64 state
+//! state     := 0 until:u64 length_ms:u64 boot:u64 | 1 outcome | 2 | 3
+//! outcome   := status:u16 (0 | 1 body_bytes:u64) digest:32 size:u64 (0 | 1 data)
+//! ```
+//!
+//! Integers are big-endian; `data` runs to the end.
+
+use crate::record::{Execution, Lease, Mark, MarkKind, Slot, State, StoredOutcome};
+use bytes::{Buf, BufMut, Bytes};
+use idempotency_protocol::{Fingerprint, Owner, Retention, Scheme};
+
+/// Layout of a slot.
+const FORMAT: u8 = 1;
+
+/// Outcomes up to this size are kept inside the record: one read, one write. Larger ones have a
+/// tree of their own, so that sweeping and listing do not read them.
+pub(super) const INLINE_MAX: u64 = 2_048;
+
+/// Whether the outcome is kept in the tree of bodies.
+pub(super) fn is_separate(slot: &Slot) -> bool {
+    outcome(slot).is_some_and(|o| o.size > INLINE_MAX)
+}
+
+/// The slot's outcome, if it is completed.
+pub(super) fn outcome(slot: &Slot) -> Option<&StoredOutcome> {
+    match slot.execution.as_ref().map(|e| &e.state) {
+        Some(State::Completed(outcome)) => Some(outcome),
+        _ => None,
+    }
+}
+
+/// Encodes a slot, with its outcome if that is small.
+pub(super) fn encode(slot: &Slot) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.put_u8(FORMAT);
+    out.put_u64(slot.version);
+    out.put_u64(slot.fence);
+    out.put_u8(u8::try_from(slot.marks.len()).unwrap_or(u8::MAX));
+    for mark in slot.marks.iter().take(usize::from(u8::MAX)) {
+        out.put_slice(&mark.owner.0);
+        out.put_u8(match mark.kind {
+            MarkKind::Cancelled => 0,
+            MarkKind::Spent => 1,
+        });
+        out.put_u64(mark.until);
+    }
+    let Some(execution) = &slot.execution else {
+        out.put_u8(0);
+        return out;
+    };
+    out.put_u8(1);
+    match execution.owner {
+        None => out.put_u8(0),
+        Some(owner) => {
+            out.put_u8(1);
+            out.put_slice(&owner.0);
+        }
+    }
+    out.put_u64(execution.fingerprint.scheme.0);
+    out.put_slice(&execution.fingerprint.digest);
+    out.put_u32(execution.attempt);
+    out.put_u64(execution.retention.ttl_ms);
+    out.put_u64(execution.retention.unknown_ttl_ms);
+    out.put_u64(execution.created_at);
+    out.put_u64(execution.changed_at);
+    match &execution.state {
+        State::Executing(lease) => {
+            out.put_u8(0);
+            out.put_u64(lease.until);
+            out.put_u64(lease.length_ms);
+            out.put_u64(lease.boot);
+        }
+        State::Completed(outcome) => {
+            out.put_u8(1);
+            put_outcome(&mut out, outcome);
+        }
+        State::Failed => out.put_u8(2),
+        State::Unknown => out.put_u8(3),
+    }
+    out
+}
+
+fn put_outcome(out: &mut Vec<u8>, outcome: &StoredOutcome) {
+    out.put_u16(outcome.status);
+    match outcome.body_bytes {
+        None => out.put_u8(0),
+        Some(bytes) => {
+            out.put_u8(1);
+            out.put_u64(bytes);
+        }
+    }
+    out.put_slice(&outcome.digest);
+    out.put_u64(outcome.size);
+    match &outcome.data {
+        Some(data) if outcome.size <= INLINE_MAX => {
+            out.put_u8(1);
+            out.put_slice(data);
+        }
+        _ => out.put_u8(0),
+    }
+}
+
+/// Reads what [`encode`] wrote; `None` if the bytes are something else.
+pub(super) fn decode(mut input: Bytes) -> Option<Slot> {
+    let r = &mut input;
+    if r.try_get_u8().ok()? != FORMAT {
+        return None;
+    }
+    let version = r.try_get_u64().ok()?;
+    let fence = r.try_get_u64().ok()?;
+    let count = r.try_get_u8().ok()?;
+    let mut marks = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let owner = Owner(array(r)?);
+        let kind = match r.try_get_u8().ok()? {
+            0 => MarkKind::Cancelled,
+            1 => MarkKind::Spent,
+            _ => return None,
+        };
+        marks.push(Mark {
+            owner,
+            kind,
+            until: r.try_get_u64().ok()?,
+        });
+    }
+    let execution = match r.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(execution(r)?),
+        _ => return None,
+    };
+    r.is_empty().then_some(Slot {
+        version,
+        fence,
+        marks,
+        execution,
+    })
+}
+
+fn execution(r: &mut Bytes) -> Option<Execution> {
+    Some(Execution {
+        owner: match r.try_get_u8().ok()? {
+            0 => None,
+            1 => Some(Owner(array(r)?)),
+            _ => return None,
+        },
+        fingerprint: Fingerprint {
+            scheme: Scheme(r.try_get_u64().ok()?),
+            digest: array(r)?,
+        },
+        attempt: r.try_get_u32().ok()?,
+        retention: Retention {
+            ttl_ms: r.try_get_u64().ok()?,
+            unknown_ttl_ms: r.try_get_u64().ok()?,
+        },
+        created_at: r.try_get_u64().ok()?,
+        changed_at: r.try_get_u64().ok()?,
+        state: match r.try_get_u8().ok()? {
+            0 => State::Executing(Lease {
+                until: r.try_get_u64().ok()?,
+                length_ms: r.try_get_u64().ok()?,
+                boot: r.try_get_u64().ok()?,
+            }),
+            1 => State::Completed(stored_outcome(r)?),
+            2 => State::Failed,
+            3 => State::Unknown,
+            _ => return None,
+        },
+    })
+}
+
+fn stored_outcome(r: &mut Bytes) -> Option<StoredOutcome> {
+    let status = r.try_get_u16().ok()?;
+    let body_bytes = match r.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(r.try_get_u64().ok()?),
+        _ => return None,
+    };
+    let digest = array(r)?;
+    let size = r.try_get_u64().ok()?;
+    let data = match r.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(r.split_to(r.len())),
+        _ => return None,
+    };
+    if data
+        .as_ref()
+        .is_some_and(|d| u64::try_from(d.len()).ok() != Some(size))
+    {
+        return None;
+    }
+    Some(StoredOutcome {
+        status,
+        body_bytes,
+        digest,
+        size,
+        data,
+    })
+}
+
+fn array<const N: usize>(r: &mut Bytes) -> Option<[u8; N]> {
+    let mut out = [0; N];
+    r.try_copy_to_slice(&mut out).ok()?;
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots() -> Vec<Slot> {
+        let execution = |state| Execution {
+            owner: Some(Owner([7; 16])),
+            fingerprint: Fingerprint {
+                scheme: Scheme(9),
+                digest: [3; 32],
+            },
+            attempt: 2,
+            retention: Retention {
+                ttl_ms: 5,
+                unknown_ttl_ms: 6,
+            },
+            created_at: 10,
+            changed_at: 11,
+            state,
+        };
+        let data = Bytes::from_static(b"outcome");
+        let outcome = StoredOutcome {
+            status: 201,
+            body_bytes: Some(3),
+            digest: [1; 32],
+            size: 7,
+            data: Some(data),
+        };
+        let marks = vec![Mark {
+            owner: Owner([1; 16]),
+            kind: MarkKind::Cancelled,
+            until: 99,
+        }];
+        let elsewhere = StoredOutcome {
+            size: INLINE_MAX + 1,
+            data: None,
+            ..outcome.clone()
+        };
+        let states = [
+            State::Executing(Lease {
+                until: 4,
+                length_ms: 5,
+                boot: 6,
+            }),
+            State::Completed(outcome),
+            State::Completed(elsewhere),
+            State::Failed,
+            State::Unknown,
+        ];
+        let with = |execution| Slot {
+            version: 1,
+            fence: 2,
+            marks: marks.clone(),
+            execution,
+        };
+        let mut all: Vec<Slot> = states.map(|s| with(Some(execution(s)))).into();
+        all.push(with(None));
+        all.push(with(Some(Execution {
+            owner: None,
+            ..execution(State::Failed)
+        })));
+        all
+    }
+
+    #[test]
+    fn a_slot_survives_the_round_trip() {
+        for slot in slots() {
+            assert_eq!(decode(Bytes::from(encode(&slot))), Some(slot));
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_cut_off_or_of_another_format_is_not_read() {
+        for slot in slots() {
+            let bytes = Bytes::from(encode(&slot));
+            for cut in 0..bytes.len() {
+                assert_eq!(decode(bytes.slice(..cut)), None);
+            }
+            let mut other = bytes.to_vec();
+            other[0] = FORMAT + 1;
+            assert_eq!(decode(Bytes::from(other)), None);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Group commit: what the applier has decided, on its way to disk.
+//!
+//! The applier appends to the batch that is being built while the committer writes the previous
+//! one. So all operations that arrive during an fsync share the next one, and every answer waits
+//! for the commit of what it tells of.
+
+use super::engine::{Engine, Footprint, Head, Write};
+use super::Durability;
+use crate::store::StoreError;
+use crate::waiters::Waiters;
+use idempotency_protocol::LookupKey;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// An answer that waits for a commit. Gets the error if the commit failed.
+pub(super) type Held = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// What is committed together.
+#[derive(Default)]
+struct Batch {
+    writes: HashMap<Vec<u8>, Write>,
+    /// Set if anything is to be written.
+    head: Option<Head>,
+    held: Vec<Held>,
+    /// Keys whose waiters are to be woken.
+    changed: Vec<LookupKey>,
+    /// Nothing comes after this one.
+    last: bool,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.head.is_none() && self.held.is_empty() && !self.last
+    }
+}
+
+struct Queue {
+    batch: Batch,
+    /// Number of the batch that is being built.
+    generation: u64,
+}
+
+/// The batch that is being built, shared by applier and committer.
+pub(super) struct Commits {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    /// Number of the newest batch that is as durable as the mode promises.
+    durable: AtomicU64,
+    failed: OnceLock<StoreError>,
+}
+
+impl Commits {
+    pub fn new() -> Commits {
+        Commits {
+            queue: Mutex::new(Queue {
+                batch: Batch::default(),
+                generation: 1,
+            }),
+            filled: Condvar::new(),
+            durable: AtomicU64::new(0),
+            failed: OnceLock::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of the newest batch that is durable.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Why the store no longer works, if it does not. After a failed commit nobody knows what is
+    /// on disk, so nothing is answered from memory any more; reopening tells.
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.failed.get()
+    }
+
+    /// Declares the store broken, and answers what waits.
+    pub fn fail(&self, error: StoreError) {
+        let _ = self.failed.set(error.clone());
+        let batch = std::mem::take(&mut self.lock().batch);
+        release(batch.held, &Err(error));
+    }
+
+    /// Adds writes, and what is to be done when they are durable, to the batch that is being
+    /// built; returns that batch's number.
+    pub fn append(&self, addition: Addition) -> u64 {
+        let mut queue = self.lock();
+        let batch = &mut queue.batch;
+        for (key, write) in addition.writes {
+            match batch.writes.entry(key) {
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(write);
+                }
+                std::collections::hash_map::Entry::Occupied(mut entry) => {
+                    // What is on disk before this batch stays what it was. A body that came with
+                    // the earlier write is carried over if the later one leaves it in place.
+                    let earlier = entry.get_mut();
+                    let body = earlier.after.as_mut().and_then(|a| a.body.take());
+                    earlier.after = write.after;
+                    if let Some(after) = earlier.after.as_mut() {
+                        if after.footprint.separate && after.body.is_none() {
+                            after.body = body;
+                        }
+                    }
+                }
+            }
+        }
+        batch.head = addition.head.or(batch.head);
+        batch.changed.extend(addition.changed);
+        batch.held.extend(addition.held);
+        batch.last |= addition.last;
+        let generation = queue.generation;
+        // Checked under the lock that `fail` takes after setting it: nothing is left behind.
+        if let Some(error) = self.failed.get() {
+            release(std::mem::take(&mut queue.batch).held, &Err(error.clone()));
+        } else {
+            drop(queue);
+            self.filled.notify_one();
+        }
+        generation
+    }
+}
+
+/// What [`Commits::append`] adds.
+#[derive(Default)]
+pub(super) struct Addition {
+    pub writes: Vec<(Vec<u8>, Write)>,
+    pub head: Option<Head>,
+    pub changed: Vec<LookupKey>,
+    pub held: Option<Held>,
+    pub last: bool,
+}
+
+impl Write {
+    /// The footprint after the write.
+    pub fn footprint(&self) -> Option<Footprint> {
+        self.after.as_ref().map(|a| a.footprint)
+    }
+}
+
+fn release(held: Vec<Held>, result: &Result<(), StoreError>) {
+    for answer in held {
+        answer(result.clone());
+    }
+}
+
+/// The committer: runs until the last batch.
+pub(super) fn run(commits: &Arc<Commits>, engine: &Engine, waiters: &Waiters, mode: Durability) {
+    let _alarm = Alarm(Arc::clone(commits));
+    let mut unsynced: Option<Instant> = None;
+    loop {
+        let (batch, generation) = match next(commits, mode, unsynced) {
+            Some(next) => next,
+            None => {
+                if let Err(error) = engine.sync() {
+                    return commits.fail(error);
+                }
+                unsynced = None;
+                continue;
+            }
+        };
+        let last = batch.last;
+        if let Some(head) = batch.head {
+            if let Err(error) = engine.commit(batch.writes, head) {
+                // First the flag, then the answers: who is told of the failure finds it set.
+                commits.fail(error.clone());
+                return release(batch.held, &Err(error));
+            }
+            if matches!(mode, Durability::Relaxed { .. }) {
+                unsynced.get_or_insert_with(Instant::now);
+            }
+        }
+        commits.durable.store(generation, Ordering::Release);
+        let result = if last { engine.sync() } else { Ok(()) };
+        for key in &batch.changed {
+            waiters.wake(key);
+        }
+        release(batch.held, &result);
+        if last {
+            return;
+        }
+    }
+}
+
+/// Waits for the next batch; `None` when it is time for the relaxed mode's fsync.
+fn next(commits: &Commits, mode: Durability, unsynced: Option<Instant>) -> Option<(Batch, u64)> {
+    let mut queue = commits.lock();
+    loop {
+        let left = match (mode, unsynced) {
+            (Durability::Relaxed { interval }, Some(since)) => {
+                Some(interval.saturating_sub(since.elapsed()))
+            }
+            _ => None,
+        };
+        if left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        if !queue.batch.is_empty() {
+            let generation = queue.generation;
+            queue.generation += 1;
+            return Some((std::mem::take(&mut queue.batch), generation));
+        }
+        queue = match left {
+            None => commits
+                .filled
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                commits
+                    .filled
+                    .wait_timeout(queue, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+    }
+}
+
+/// Declares the store broken if its thread panics: a defect must not look like a slow answer.
+pub(super) struct Alarm(pub Arc<Commits>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(StoreError::Permanent(
+                "a thread of the store panicked".into(),
+            ));
+        }
+    }
+}

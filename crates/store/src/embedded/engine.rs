@@ -1,0 +1,327 @@
+//! The trees on disk: what the rest of the store asks of the storage engine.
+
+use super::codec;
+use super::{Durability, EmbeddedOptions};
+use crate::clock::Micros;
+use crate::record::Slot;
+use crate::store::StoreError;
+use bytes::{Buf, BufMut, Bytes};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use std::collections::HashMap;
+use std::ops::Bound;
+
+/// Layout of the directory. Raise it when an older version could not read the data any more.
+const FORMAT: u32 = 1;
+
+/// Key of [`Head`] in the tree of the same name.
+const HEAD: &[u8] = b"head";
+
+/// What the store knows about itself, written with every commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Number of this start.
+    pub boot: u64,
+    /// The newest store time that a commit has seen.
+    pub last_seen: Micros,
+    /// Number of records.
+    pub records: u64,
+    /// Size of the data in bytes.
+    pub bytes: u64,
+}
+
+/// What a slot takes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Footprint {
+    /// Where it stands in the index of due times.
+    pub due: Micros,
+    /// Bytes, over all trees.
+    pub bytes: u64,
+    /// Its outcome is in the tree of bodies.
+    pub separate: bool,
+    /// There is a record, not only marks.
+    pub record: bool,
+}
+
+impl Footprint {
+    pub fn of(key: &[u8], slot: &Slot, encoded: usize) -> Footprint {
+        let separate = codec::is_separate(slot);
+        let body = codec::outcome(slot)
+            .filter(|_| separate)
+            .map_or(0, |o| o.size + len(key.len()));
+        Footprint {
+            due: slot.due(),
+            bytes: len(2 * key.len() + 8 + encoded) + body,
+            separate,
+            record: slot.execution.is_some(),
+        }
+    }
+}
+
+fn len(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// What becomes of one key in a commit. Consolidated per key: the engine gives all changes of a
+/// batch the same sequence number, so each database key may occur only once.
+#[derive(Debug)]
+pub(super) struct Write {
+    /// What is on disk before the commit.
+    pub before: Option<Footprint>,
+    /// What is there afterwards.
+    pub after: Option<After>,
+}
+
+/// A slot, ready to be written.
+#[derive(Debug)]
+pub(super) struct After {
+    pub footprint: Footprint,
+    pub encoded: Vec<u8>,
+    /// The outcome for the tree of bodies; `None` also where the one on disk stays.
+    pub body: Option<Bytes>,
+}
+
+pub(super) struct Engine {
+    db: Database,
+    /// Key → slot.
+    records: Keyspace,
+    /// Key → outcome, where that is too large for the slot.
+    bodies: Keyspace,
+    /// Due time and key → nothing.
+    due: Keyspace,
+    /// One entry: [`Head`].
+    head: Keyspace,
+    durability: Durability,
+}
+
+impl Engine {
+    /// Opens or creates the directory. Blocks.
+    pub fn open(options: &EmbeddedOptions) -> Result<(Engine, Head), StoreError> {
+        let place = options.path.display();
+        let failed = |error: fjall::Error| match error {
+            fjall::Error::Locked => {
+                StoreError::Permanent(format!("{place} is in use by another process"))
+            }
+            fjall::Error::InvalidVersion(_) => {
+                StoreError::Permanent(format!("{place} was written by another version"))
+            }
+            fjall::Error::Io(error) => {
+                StoreError::Permanent(format!("{place} cannot be opened: {error}"))
+            }
+            error => StoreError::Permanent(format!("{place} is damaged: {error}")),
+        };
+        std::fs::create_dir_all(&options.path).map_err(|e| failed(e.into()))?;
+        let db = Database::builder(&options.path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes.max(64 << 20))
+            .worker_threads(2)
+            .open()
+            .map_err(failed)?;
+        let tree = || {
+            KeyspaceCreateOptions::default().max_memtable_size(options.write_buffer_bytes.max(1))
+        };
+        let large = || tree().with_kv_separation(Some(KvSeparationOptions::default()));
+        let engine = Engine {
+            records: db.keyspace("records", tree).map_err(failed)?,
+            bodies: db.keyspace("bodies", large).map_err(failed)?,
+            due: db.keyspace("due", tree).map_err(failed)?,
+            head: db.keyspace("head", tree).map_err(failed)?,
+            durability: options.durability,
+            db,
+        };
+        let head = match engine.head.get(HEAD).map_err(failed)? {
+            None => Head::default(),
+            Some(bytes) => decode_head(Bytes::from(bytes))
+                .map_err(|why| StoreError::Permanent(format!("{place} {why}")))?,
+        };
+        Ok((engine, head))
+    }
+
+    /// Reads one slot. What it finds is as durable as the mode promises: the engine makes a
+    /// commit visible only after it has been persisted.
+    pub fn load(&self, key: &[u8]) -> Result<Option<(Slot, Footprint)>, StoreError> {
+        match self.records.get(key).map_err(unreadable)? {
+            None => Ok(None),
+            Some(value) => decode_slot(key, Bytes::from(value)).map(Some),
+        }
+    }
+
+    /// Reads the outcome of a slot that does not hold it.
+    pub fn body(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.bodies.get(key).map_err(unreadable)?.map(Bytes::from))
+    }
+
+    /// Writes all or nothing. When it returns, the writes are as durable as the mode promises.
+    pub fn commit(&self, writes: HashMap<Vec<u8>, Write>, head: Head) -> Result<(), StoreError> {
+        let mode = match self.durability {
+            Durability::Durable => PersistMode::SyncData,
+            Durability::Relaxed { .. } => PersistMode::Buffer,
+        };
+        let mut batch = self.db.batch().durability(Some(mode));
+        for (key, write) in writes {
+            let due_before = write.before.map(|f| f.due);
+            let due_after = write.after.as_ref().map(|a| a.footprint.due);
+            if due_before != due_after {
+                if let Some(due) = due_before {
+                    batch.remove(&self.due, due_key(due, &key));
+                }
+                if let Some(due) = due_after {
+                    batch.insert(&self.due, due_key(due, &key), Bytes::new());
+                }
+            }
+            let separate = write.after.as_ref().is_some_and(|a| a.footprint.separate);
+            if write.before.is_some_and(|f| f.separate) && !separate {
+                batch.remove(&self.bodies, key.clone());
+            }
+            match write.after {
+                None if write.before.is_none() => {}
+                None => batch.remove(&self.records, key),
+                Some(After { encoded, body, .. }) => {
+                    if let Some(body) = body {
+                        batch.insert(&self.bodies, key.clone(), body);
+                    }
+                    batch.insert(&self.records, key, encoded);
+                }
+            }
+        }
+        batch.insert(&self.head, HEAD, encode_head(head));
+        batch.commit().map_err(unwritable)
+    }
+
+    /// Makes everything durable that was committed before.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.db.persist(PersistMode::SyncData).map_err(unwritable)
+    }
+
+    /// Index entries from `cursor` to before `until`, as (entry, key), in the order of their time.
+    pub fn due(
+        &self,
+        cursor: &[u8],
+        until: Micros,
+        limit: usize,
+    ) -> Result<Vec<DueEntry>, StoreError> {
+        let range = (
+            Bound::Excluded(cursor.to_vec()),
+            Bound::Excluded(until.to_be_bytes().into()),
+        );
+        if cursor >= until.to_be_bytes().as_slice() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for guard in self.due.range::<Vec<u8>, _>(range).take(limit) {
+            let entry = Bytes::from(guard.key().map_err(unreadable)?);
+            let mut rest = entry.clone();
+            let due = rest
+                .try_get_u64()
+                .map_err(|_| damaged("index of due times"))?;
+            found.push(DueEntry {
+                entry,
+                due,
+                key: rest,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Visits records in key order, starting after `after` or at `prefix`, until `visit` returns
+    /// false or the prefix ends.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], Slot) -> bool,
+    ) -> Result<(), StoreError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        for guard in self.records.range::<&[u8], _>((start, Bound::Unbounded)) {
+            let (key, value) = guard.into_inner().map_err(unreadable)?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let (slot, _) = decode_slot(&key, Bytes::from(value))?;
+            if !visit(&key, slot) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One entry of the index of due times.
+pub(super) struct DueEntry {
+    pub entry: Bytes,
+    pub due: Micros,
+    pub key: Bytes,
+}
+
+fn due_key(due: Micros, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + key.len());
+    out.put_u64(due);
+    out.put_slice(key);
+    out
+}
+
+fn decode_slot(key: &[u8], value: Bytes) -> Result<(Slot, Footprint), StoreError> {
+    let encoded = value.len();
+    let slot = codec::decode(value).ok_or_else(|| damaged("record"))?;
+    let footprint = Footprint::of(key, &slot, encoded);
+    Ok((slot, footprint))
+}
+
+fn encode_head(head: Head) -> Vec<u8> {
+    let mut out = Vec::with_capacity(36);
+    out.put_u32(FORMAT);
+    for number in [head.boot, head.last_seen, head.records, head.bytes] {
+        out.put_u64(number);
+    }
+    out
+}
+
+fn decode_head(mut bytes: Bytes) -> Result<Head, String> {
+    let cut = |_| "is damaged: its head is cut off".to_owned();
+    match bytes.try_get_u32().map_err(cut)? {
+        FORMAT => Ok(Head {
+            boot: bytes.try_get_u64().map_err(cut)?,
+            last_seen: bytes.try_get_u64().map_err(cut)?,
+            records: bytes.try_get_u64().map_err(cut)?,
+            bytes: bytes.try_get_u64().map_err(cut)?,
+        }),
+        other => Err(format!(
+            "has data format {other}; this version reads format {FORMAT}"
+        )),
+    }
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Permanent(format!("a {what} is damaged"))
+}
+
+fn unreadable(error: fjall::Error) -> StoreError {
+    StoreError::Permanent(format!("cannot read: {error}"))
+}
+
+fn unwritable(error: fjall::Error) -> StoreError {
+    StoreError::Permanent(format!("cannot write: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_and_a_damaged_head_are_told_apart() {
+        let head = Head {
+            boot: 1,
+            last_seen: 2,
+            records: 3,
+            bytes: 4,
+        };
+        assert_eq!(decode_head(encode_head(head).into()), Ok(head));
+        let mut newer = encode_head(head);
+        newer[3] = 9;
+        assert!(decode_head(newer.into()).unwrap_err().contains("format 9"));
+        let cut = encode_head(head)[..20].to_vec();
+        assert!(decode_head(cut.into()).unwrap_err().contains("damaged"));
+    }
+}

@@ -1,0 +1,275 @@
+//! The embedded store: durable, in a directory of its own, owned by one process.
+//!
+//! Two threads. The *applier* takes the operations in the order in which they arrive and decides
+//! each by the [state machine](crate::machine); the *committer* writes what it decided, many
+//! operations with one fsync, and lets the answers go. No answer, a replay included, leaves
+//! before the commit that it read is on disk. No caller's thread ever touches the disk.
+//!
+//! Leases run on a monotonic clock. When the store starts, every executing lease gets its full
+//! length anew, without a scan: a lease carries the number of the start in which it was given.
+
+mod applier;
+mod codec;
+mod commits;
+mod engine;
+mod gauges;
+mod options;
+mod space;
+
+pub use options::{Durability, EmbeddedOptions};
+
+use crate::clock::{Clock, Micros, SystemClock};
+use crate::keys::PageBuilder;
+use crate::machine::{Context, Event, Room};
+use crate::store::{
+    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use crate::waiters::{Look, Waiters};
+use applier::{Applier, Job, ReplyTo};
+use async_trait::async_trait;
+use commits::Commits;
+use engine::{Engine, Head};
+use gauges::Gauges;
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use std::collections::HashMap;
+use std::sync::mpsc::{channel, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// Most index entries that one sweep step looks at, so that operations get their turn in between.
+const SWEEP_STEP: usize = 256;
+
+/// The embedded store. See the [module](self).
+pub struct Embedded {
+    engine: Arc<Engine>,
+    commits: Arc<Commits>,
+    clock: Arc<dyn Clock>,
+    gauges: Arc<Gauges>,
+    waiters: Arc<Waiters>,
+    boot: u64,
+    boot_started: Micros,
+    /// `None` once the store is being dropped.
+    jobs: Mutex<Option<Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Embedded {
+    /// Opens the directory, or creates it. Blocks while it recovers what a crash left: call it
+    /// before the runtime serves, or with `spawn_blocking`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] if another process has the directory open, if it cannot be read
+    /// or written, if it is damaged, or if a newer version has written it.
+    pub fn open(options: EmbeddedOptions) -> Result<Embedded, StoreError> {
+        Embedded::open_with_clock(options, |floor| {
+            Arc::new(SystemClock::starting_after(floor))
+        })
+    }
+
+    /// The same on another clock; for tests. `clock` gets the newest time that the store has
+    /// seen, before which the clock must not start.
+    ///
+    /// # Errors
+    ///
+    /// As [`Embedded::open`].
+    pub fn open_with_clock(
+        options: EmbeddedOptions,
+        clock: impl FnOnce(Micros) -> Arc<dyn Clock>,
+    ) -> Result<Embedded, StoreError> {
+        let (engine, head) = Engine::open(&options)?;
+        let engine = Arc::new(engine);
+        let clock = clock(head.last_seen);
+        let boot_started = clock.now();
+        let head = Head {
+            boot: head.boot + 1,
+            last_seen: boot_started,
+            ..head
+        };
+        // On disk before the first lease of this start is given.
+        engine.commit(HashMap::new(), head)?;
+        engine.sync()?;
+
+        let commits = Arc::new(Commits::new());
+        let gauges = Arc::new(Gauges::default());
+        let waiters = Waiters::new(options.waiters);
+        let mut space = space::Space::new(options.path, options.max_bytes, options.min_free_bytes);
+        gauges.set(&head, space.room(&head));
+        let applier = Applier::new(
+            Arc::clone(&engine),
+            Arc::clone(&commits),
+            Arc::clone(&clock),
+            Arc::clone(&gauges),
+            space,
+            head,
+        );
+        let (jobs, queue) = channel();
+        let committer = {
+            let (commits, engine) = (Arc::clone(&commits), Arc::clone(&engine));
+            let (waiters, mode) = (Arc::clone(&waiters), options.durability);
+            spawn("store-committer", move || {
+                commits::run(&commits, &engine, &waiters, mode)
+            })?
+        };
+        let applier = spawn("store-applier", move || applier.run(&queue))?;
+        Ok(Embedded {
+            engine,
+            commits,
+            clock,
+            gauges,
+            waiters,
+            boot: head.boot,
+            boot_started,
+            jobs: Mutex::new(Some(jobs)),
+            threads: Mutex::new(vec![applier, committer]),
+        })
+    }
+
+    /// Number of waits now.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(ReplyTo<T>) -> Job) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let closed = || StoreError::Transient("store is closed".into());
+        jobs.ok_or_else(closed)?
+            .send(job(reply))
+            .map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why an answer never came.
+    fn gone(&self) -> StoreError {
+        let closed = || StoreError::Transient("store is closed".into());
+        self.commits.failure().cloned().unwrap_or_else(closed)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|e| StoreError::Transient(format!("cannot start a thread: {e}")))
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let count = operations.len();
+        let events = operations.into_iter().map(Event::prepare).collect();
+        match self.ask(|reply| Job::Apply(events, reply)).await {
+            Ok(answers) => answers,
+            Err(error) => vec![Answer::Fault(Fault::from(error)); count],
+        }
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        let look = || async {
+            match self.ask(|reply| Job::Look(wait.clone(), reply)).await {
+                Ok(look) => look,
+                Err(error) => Look::Over(Answer::Fault(error.into())),
+            }
+        };
+        self.waiters.wait(&wait, look).await
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        self.ask(|reply| Job::Inspect(key.clone(), reply)).await
+    }
+
+    /// Reads what is on disk, outside the order of operations and without holding any of them up.
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        let context = Context {
+            now: self.clock.now(),
+            boot: self.boot,
+            boot_started: self.boot_started,
+            room: Room::Plenty,
+        };
+        let engine = Arc::clone(&self.engine);
+        let scan = move || {
+            let mut page = PageBuilder::new(&filter);
+            engine.scan(
+                &crate::keys::prefix(&filter),
+                filter.after.as_deref(),
+                |key, slot| {
+                    let wanted = !page.is_full();
+                    if wanted {
+                        page.offer(key, &slot, &context);
+                    }
+                    wanted
+                },
+            )?;
+            Ok(page.finish())
+        };
+        let failed = |e| StoreError::Permanent(format!("listing failed: {e}"));
+        tokio::task::spawn_blocking(scan).await.map_err(failed)?
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        self.ask(|reply| Job::Resolve(resolve, reply)).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        let mut left = limit;
+        loop {
+            let step = left.min(SWEEP_STEP);
+            let swept = self.ask(|reply| Job::Sweep(step, reply)).await?;
+            total.expired += swept.expired;
+            total.lapsed += swept.lapsed;
+            total.more = swept.more;
+            left -= step;
+            if !swept.more || left == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        match self.commits.failure() {
+            Some(error) => Err(error.clone()),
+            None if self
+                .jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_none() =>
+            {
+                Err(StoreError::Transient("store is closed".into()))
+            }
+            None => Ok(self.gauges.usage()),
+        }
+    }
+
+    async fn close(&self) {
+        self.waiters.close();
+        // What was sent before is answered before; what comes later finds no applier.
+        let _ = self.ask(Job::Close).await;
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+}
+
+impl Drop for Embedded {
+    /// Finishes what is in flight and makes it durable. Blocks for one commit, unless the store
+    /// was closed before.
+    fn drop(&mut self) {
+        self.waiters.close();
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let threads = &mut self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

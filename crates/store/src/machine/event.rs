@@ -1,0 +1,121 @@
+//! Operations, prepared for the machine.
+
+use crate::record::StoredOutcome;
+use idempotency_protocol::{
+    Acquire, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention, Settlement,
+};
+
+/// An operation without its key, its outcome encoded and digested. Preparing one costs time in
+/// proportion to the body, so it is done before the operation queues for a writer.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Lock and look up.
+    Acquire(AcquireEvent),
+    /// Store the outcome and unlock.
+    Complete {
+        /// Owner of the execution.
+        owner: Owner,
+        /// What to replay from now on.
+        outcome: StoredOutcome,
+    },
+    /// Provably not executed.
+    Fail {
+        /// Owner of the execution.
+        owner: Owner,
+    },
+    /// May have been executed.
+    Abandon {
+        /// Owner of the execution.
+        owner: Owner,
+    },
+    /// Renew the lease.
+    Extend {
+        /// Owner of the execution.
+        owner: Owner,
+        /// New lease, counted from now.
+        lease_ms: u64,
+    },
+    /// The upstream tells how its execution ended.
+    Settle {
+        /// Names the execution.
+        fence: u64,
+        /// What was done; `None` if it was provably not done.
+        outcome: Option<StoredOutcome>,
+    },
+}
+
+/// [`Acquire`] without the key.
+#[derive(Clone, Copy, Debug)]
+pub struct AcquireEvent {
+    /// Token of this execution.
+    pub owner: Owner,
+    /// Compared before the state.
+    pub fingerprint: Fingerprint,
+    /// How long the execution may hold the key.
+    pub lease_ms: u64,
+    /// Retention that the record gets.
+    pub retention: Retention,
+    /// Policy for `unknown`.
+    pub on_unknown: OnUnknown,
+}
+
+impl AcquireEvent {
+    pub(crate) fn retries_unknown(&self) -> bool {
+        self.on_unknown == OnUnknown::Retry
+    }
+}
+
+impl Event {
+    /// Takes an operation apart.
+    pub fn prepare(operation: Operation) -> (LookupKey, Event) {
+        match operation {
+            Operation::Acquire(Acquire {
+                key,
+                owner,
+                fingerprint,
+                lease_ms,
+                retention,
+                on_unknown,
+            }) => {
+                let event = AcquireEvent {
+                    owner,
+                    fingerprint,
+                    lease_ms,
+                    retention,
+                    on_unknown,
+                };
+                (key, Event::Acquire(event))
+            }
+            Operation::Complete(complete) => {
+                let outcome = StoredOutcome::new(&complete.outcome);
+                (
+                    complete.key,
+                    Event::Complete {
+                        owner: complete.owner,
+                        outcome,
+                    },
+                )
+            }
+            Operation::Fail { key, owner } => (key, Event::Fail { owner }),
+            Operation::Abandon { key, owner } => (key, Event::Abandon { owner }),
+            Operation::Extend {
+                key,
+                owner,
+                lease_ms,
+            } => (key, Event::Extend { owner, lease_ms }),
+            Operation::Settle(settle) => {
+                let outcome = match &settle.settlement {
+                    Settlement::Completed(outcome) => Some(StoredOutcome::new(outcome)),
+                    Settlement::Failed => None,
+                };
+                (
+                    settle.key,
+                    Event::Settle {
+                        fence: settle.fence,
+                        outcome,
+                    },
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The cells of the table: each turns the slot into what it becomes, and names the answer.
+
+use super::{AcquireEvent, Applied, Context, Phase, Replay, Reply, Room};
+use crate::clock::micros;
+use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
+use idempotency_protocol::{Answer, Fault, FaultCode, Grant, Owner, Retention};
+
+/// One event on its way through the table.
+pub(super) struct Step<'a> {
+    context: &'a Context,
+    /// The slot as it is now: without what has expired.
+    slot: Slot,
+    /// The column.
+    pub phase: Phase,
+}
+
+impl<'a> Step<'a> {
+    pub fn new(slot: Option<&Slot>, context: &'a Context) -> Step<'a> {
+        let slot = context.current(slot);
+        let phase = context.phase(&slot);
+        Step {
+            context,
+            slot,
+            phase,
+        }
+    }
+
+    fn execution(&self) -> Option<&Execution> {
+        self.slot.execution.as_ref()
+    }
+
+    pub fn is_held_by(&self, owner: Owner) -> bool {
+        self.execution().is_some_and(|e| e.owner == Some(owner))
+    }
+
+    pub fn has_fence(&self, fence: u64) -> bool {
+        self.slot.fence == fence
+    }
+
+    pub fn is_comparable(&self, a: &AcquireEvent) -> bool {
+        self.execution()
+            .is_some_and(|e| e.fingerprint.scheme == a.fingerprint.scheme)
+    }
+
+    pub fn is_same(&self, a: &AcquireEvent) -> bool {
+        self.execution()
+            .is_some_and(|e| e.fingerprint == a.fingerprint)
+    }
+
+    pub fn mark_of(&self, owner: Owner) -> Option<MarkKind> {
+        self.slot.mark_of(owner)
+    }
+
+    // Answers that change nothing.
+
+    pub fn keep(self, answer: Answer) -> Applied {
+        Applied {
+            change: None,
+            reply: Reply::Answer(answer),
+        }
+    }
+
+    pub fn barred(self, mark: MarkKind) -> Applied {
+        self.keep(match mark {
+            MarkKind::Cancelled => Answer::Cancelled,
+            MarkKind::Spent => Answer::Spent,
+        })
+    }
+
+    /// The answer to an acquire that was sent twice. The lease has been running since the first
+    /// one, so what is left of it is told: the caller counts from when it sent *this* one.
+    pub fn same_grant(self) -> Applied {
+        let answer = match self.execution() {
+            Some(Execution {
+                state: State::Executing(lease),
+                attempt,
+                ..
+            }) => Answer::Granted(Grant {
+                fence: self.slot.fence,
+                attempt: *attempt,
+                lease_ms: self.lease_left_ms(lease),
+            }),
+            _ => Answer::Lost,
+        };
+        self.keep(answer)
+    }
+
+    pub fn in_flight(self) -> Applied {
+        let lease_left_ms = match self.execution().map(|e| &e.state) {
+            Some(State::Executing(lease)) => self.lease_left_ms(lease),
+            _ => 0,
+        };
+        let fence = self.slot.fence;
+        self.keep(Answer::InFlight {
+            fence,
+            lease_left_ms,
+        })
+    }
+
+    fn lease_left_ms(&self, lease: &Lease) -> u64 {
+        self.context
+            .lease_until(lease)
+            .saturating_sub(self.context.now)
+            / 1_000
+    }
+
+    pub fn replay(self) -> Applied {
+        let Some(replay) = replay(&self.slot, self.context) else {
+            return self.keep(Answer::Lost);
+        };
+        Applied {
+            change: None,
+            reply: Reply::Replay(replay),
+        }
+    }
+
+    pub fn unknown_outcome(self) -> Applied {
+        let expires_at_ms = self.expires_at_ms();
+        self.keep(Answer::UnknownOutcome { expires_at_ms })
+    }
+
+    /// Complete or settle on a record that is completed: the same outcome is the same answer.
+    pub fn completed_before(self, outcome: &StoredOutcome) -> Applied {
+        let same = match self.execution().map(|e| &e.state) {
+            Some(State::Completed(stored)) => stored.digest == outcome.digest,
+            _ => false,
+        };
+        let expires_at_ms = self.expires_at_ms();
+        self.keep(if same {
+            Answer::Completed { expires_at_ms }
+        } else {
+            Answer::Differs
+        })
+    }
+
+    fn expires_at_ms(&self) -> u64 {
+        self.execution()
+            .and_then(Execution::expires_at)
+            .unwrap_or(0)
+            / 1_000
+    }
+
+    // Answers that change the slot.
+
+    fn put(mut self, answer: impl FnOnce(&Self) -> Answer) -> Applied {
+        self.slot.version = self.slot.version.saturating_add(1).max(self.context.now);
+        let answer = answer(&self);
+        Applied {
+            change: Some(self.slot),
+            reply: Reply::Answer(answer),
+        }
+    }
+
+    pub fn grant(mut self, a: &AcquireEvent) -> Applied {
+        if self.context.room != Room::Plenty {
+            let detail = "above the high-water mark: no new executions".to_owned();
+            return self.keep(Answer::Fault(Fault {
+                code: FaultCode::Capacity,
+                detail,
+            }));
+        }
+        let now = self.context.now;
+        let before = self.slot.execution.take();
+        if let Some(owner) = before.as_ref().and_then(|e| e.owner) {
+            self.slot.mark(owner, MarkKind::Spent, now);
+        }
+        self.slot.fence = self.slot.fence.saturating_add(1).max(now);
+        let attempt = before.as_ref().map_or(1, |e| e.attempt.saturating_add(1));
+        let Retention {
+            ttl_ms,
+            unknown_ttl_ms,
+        } = a.retention;
+        self.slot.execution = Some(Execution {
+            owner: Some(a.owner),
+            fingerprint: a.fingerprint,
+            attempt,
+            // What may have happened is remembered at least as long as what has.
+            retention: Retention {
+                ttl_ms,
+                unknown_ttl_ms: unknown_ttl_ms.max(ttl_ms),
+            },
+            created_at: before.map_or(now, |e| e.created_at),
+            changed_at: now,
+            state: State::Executing(self.lease(a.lease_ms)),
+        });
+        self.put(|step| {
+            Answer::Granted(Grant {
+                fence: step.slot.fence,
+                attempt,
+                lease_ms: a.lease_ms,
+            })
+        })
+    }
+
+    fn lease(&self, length_ms: u64) -> Lease {
+        let until = self.context.now.saturating_add(micros(length_ms));
+        Lease {
+            until,
+            length_ms,
+            boot: self.context.boot,
+        }
+    }
+
+    fn enter(&mut self, state: State) {
+        if let Some(execution) = self.slot.execution.as_mut() {
+            execution.state = state;
+            execution.changed_at = self.context.now;
+        }
+    }
+
+    pub fn complete(mut self, outcome: &StoredOutcome) -> Applied {
+        let outcome = match self.context.room {
+            Room::Plenty | Room::NoGrants => outcome.clone(),
+            Room::FactsOnly => outcome.clone().into_tombstone(),
+        };
+        self.enter(State::Completed(outcome));
+        self.put(|step| Answer::Completed {
+            expires_at_ms: step.expires_at_ms(),
+        })
+    }
+
+    pub fn fail(mut self) -> Applied {
+        self.enter(State::Failed);
+        self.put(|_| Answer::Failed)
+    }
+
+    pub fn abandon(mut self) -> Applied {
+        self.enter(State::Unknown);
+        self.put(|_| Answer::Abandoned)
+    }
+
+    /// The lease was over and nobody had noticed.
+    pub fn lapse(mut self) -> Applied {
+        self.enter(State::Unknown);
+        self.put(|step| Answer::UnknownOutcome {
+            expires_at_ms: step.expires_at_ms(),
+        })
+    }
+
+    /// The same, noticed by the owner's own second acquire under `retry`: it had its execution.
+    pub fn lapse_spent(mut self) -> Applied {
+        self.enter(State::Unknown);
+        self.put(|_| Answer::Spent)
+    }
+
+    pub fn extend(mut self, lease_ms: u64) -> Applied {
+        let lease = self.lease(lease_ms);
+        if let Some(execution) = self.slot.execution.as_mut() {
+            execution.state = State::Executing(lease);
+        }
+        self.put(|_| Answer::Extended { lease_ms })
+    }
+
+    /// Remembers an owner that holds nothing. One that holds or held the execution, or is known
+    /// already, needs no mark.
+    pub fn mark(mut self, owner: Owner, answer: Answer) -> Applied {
+        if self.is_held_by(owner) || self.mark_of(owner).is_some() {
+            return self.keep(answer);
+        }
+        self.slot.mark(owner, MarkKind::Cancelled, self.context.now);
+        self.put(|_| answer)
+    }
+}
+
+/// What a completed, current slot replays.
+pub(super) fn replay(slot: &Slot, context: &Context) -> Option<Replay> {
+    let execution = slot.execution.as_ref()?;
+    let State::Completed(outcome) = &execution.state else {
+        return None;
+    };
+    Some(Replay {
+        outcome: outcome.clone(),
+        fence: slot.fence,
+        attempt: execution.attempt,
+        age_ms: context.now.saturating_sub(execution.changed_at) / 1_000,
+        expires_at_ms: execution.expires_at()? / 1_000,
+    })
+}

@@ -1,0 +1,222 @@
+//! A store in memory: the state machine and nothing else. For tests and for the model that the
+//! other backends are compared with; it forgets everything when the process ends.
+
+use crate::clock::{Clock, SystemClock};
+use crate::machine::{self, Context, Event, Reply, Room, SweepStep, WaitStep};
+use crate::record::Slot;
+use crate::store::{
+    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use crate::waiters::{Look, WaiterCaps, Waiters};
+use crate::{keys, replay};
+use async_trait::async_trait;
+use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Records in memory.
+pub struct Memory {
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+    waiters: Arc<Waiters>,
+}
+
+#[derive(Default)]
+struct Inner {
+    slots: BTreeMap<Vec<u8>, Slot>,
+    room: Room,
+    closed: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::new(Arc::new(SystemClock::starting_after(0)))
+    }
+}
+
+impl Memory {
+    /// An empty store that runs on `clock`.
+    pub fn new(clock: Arc<dyn Clock>) -> Memory {
+        Memory::with_caps(clock, WaiterCaps::default())
+    }
+
+    /// The same, with other caps on waits.
+    pub fn with_caps(clock: Arc<dyn Clock>, caps: WaiterCaps) -> Memory {
+        Memory {
+            clock,
+            inner: Mutex::default(),
+            waiters: Waiters::new(caps),
+        }
+    }
+
+    /// Pretends to have that much room left; memory itself has no limit.
+    pub fn set_room(&self, room: Room) {
+        self.lock().room = room;
+    }
+
+    /// Number of waits now.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn context(&self, inner: &Inner) -> Context {
+        Context {
+            now: self.clock.now(),
+            boot: 0,
+            boot_started: 0,
+            room: inner.room,
+        }
+    }
+
+    fn look(&self, wait: &Wait) -> Look {
+        let inner = self.lock();
+        let slot = inner.slots.get(&wait.key.to_bytes());
+        match machine::wait(slot, &self.context(&inner), wait) {
+            WaitStep::Over(Reply::Answer(answer)) => Look::Over(answer),
+            WaitStep::Over(Reply::Replay(found)) => Look::Over(replay::answer(found)),
+            WaitStep::Wait { lease_left_ms } => Look::Wait { lease_left_ms },
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let events: Vec<_> = operations.into_iter().map(Event::prepare).collect();
+        let mut inner = self.lock();
+        if inner.closed {
+            let fault = Fault {
+                code: FaultCode::Unavailable,
+                detail: "store is closed".into(),
+            };
+            return events
+                .iter()
+                .map(|_| Answer::Fault(fault.clone()))
+                .collect();
+        }
+        let context = self.context(&inner);
+        events
+            .into_iter()
+            .map(|(key, event)| {
+                let bytes = key.to_bytes();
+                let applied = machine::apply(inner.slots.get(&bytes), &context, &event);
+                if let Some(slot) = applied.change {
+                    inner.slots.insert(bytes, slot);
+                    self.waiters.wake(&key);
+                }
+                match applied.reply {
+                    Reply::Answer(answer) => answer,
+                    Reply::Replay(found) => replay::answer(found),
+                }
+            })
+            .collect()
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        self.waiters
+            .wait(&wait, || std::future::ready(self.look(&wait)))
+            .await
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        let inner = self.lock();
+        Ok(machine::view(
+            inner.slots.get(&key.to_bytes()),
+            &self.context(&inner),
+            key,
+        ))
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        let inner = self.lock();
+        let context = self.context(&inner);
+        let prefix = keys::prefix(&filter);
+        let start = match &filter.after {
+            Some(after) if *after >= prefix => Bound::Excluded(after.clone()),
+            _ => Bound::Included(prefix.clone()),
+        };
+        let mut page = keys::PageBuilder::new(&filter);
+        for (bytes, slot) in inner.slots.range((start, Bound::Unbounded)) {
+            if !bytes.starts_with(&prefix) || page.is_full() {
+                break;
+            }
+            page.offer(bytes, slot, &context);
+        }
+        Ok(page.finish())
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        let mut inner = self.lock();
+        let context = self.context(&inner);
+        let bytes = resolve.key.to_bytes();
+        let (change, resolved) = machine::resolve(inner.slots.get(&bytes), &context, &resolve);
+        if let Some(slot) = change {
+            inner.slots.insert(bytes, slot);
+            self.waiters.wake(&resolve.key);
+        }
+        Ok(resolved)
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        let mut inner = self.lock();
+        let context = self.context(&inner);
+        let mut swept = Swept::default();
+        let mut steps = Vec::new();
+        for (bytes, slot) in &inner.slots {
+            match machine::sweep(slot, &context) {
+                SweepStep::Keep => {}
+                _ if steps.len() == limit => {
+                    swept.more = true;
+                    break;
+                }
+                step => steps.push((bytes.clone(), step)),
+            }
+        }
+        for (bytes, step) in steps {
+            match step {
+                SweepStep::Keep => {}
+                SweepStep::Move(slot) => {
+                    inner.slots.insert(bytes, slot);
+                }
+                SweepStep::Lapse(slot) => {
+                    swept.lapsed += 1;
+                    if let Some(key) = keys::from_bytes(&bytes) {
+                        self.waiters.wake(&key);
+                    }
+                    inner.slots.insert(bytes, slot);
+                }
+                SweepStep::Expire(slot) => {
+                    swept.expired += 1;
+                    inner.slots.insert(bytes, slot);
+                }
+                SweepStep::Remove { expired } => {
+                    swept.expired += usize::from(expired);
+                    inner.slots.remove(&bytes);
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        let inner = self.lock();
+        if inner.closed {
+            return Err(StoreError::Permanent("store is closed".into()));
+        }
+        Ok(Usage {
+            records: Some(u64::try_from(inner.slots.len()).unwrap_or(u64::MAX)),
+            bytes: None,
+            above_high_water: inner.room != Room::Plenty,
+        })
+    }
+
+    async fn close(&self) {
+        self.lock().closed = true;
+        self.waiters.close();
+    }
+}

@@ -1,0 +1,232 @@
+//! What a store keeps under one key.
+
+use crate::clock::{micros, Micros};
+use crate::store::{RecordState, RecordView};
+use bytes::Bytes;
+use idempotency_protocol::{
+    Fingerprint, LookupKey, Outcome, Owner, Retention, Tombstone, TombstoneReason,
+};
+use sha2::{Digest, Sha256};
+
+/// Most owners that are remembered per key; the one that would be forgotten first makes room.
+pub const MAX_MARKS: usize = 16;
+
+/// How long a mark is remembered, in milliseconds. It has to outlive an acquire that is delayed
+/// on its way to the store; one hour is far more than any callout's timeout.
+pub const MARK_TTL_MS: u64 = 3_600_000;
+
+/// Everything under one key: the newest execution, if there is one, and the owners that must
+/// never be granted (again). A slot without an execution is *vacant*: to everybody but its marked
+/// owners, the key is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// Grows with every change: `max(previous + 1, store time)`, so that a key that was forgotten
+    /// and used again never shows an old version.
+    pub version: u64,
+    /// Fence of the newest execution, also after that was deleted; 0 if there was none.
+    pub fence: u64,
+    /// Owners that must not be granted.
+    pub marks: Vec<Mark>,
+    /// The newest execution.
+    pub execution: Option<Execution>,
+}
+
+/// The newest execution of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// Who holds or held the key; `None` once an operator has decided: then nobody is the owner.
+    pub owner: Option<Owner>,
+    /// What was sent; compared before anything else.
+    pub fingerprint: Fingerprint,
+    /// 1 for the first execution.
+    pub attempt: u32,
+    /// How long results are kept.
+    pub retention: Retention,
+    /// When the key was first granted.
+    pub created_at: Micros,
+    /// When the execution entered its state.
+    pub changed_at: Micros,
+    /// Its state.
+    pub state: State,
+}
+
+/// State of an execution. `absent` is the lack of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Somebody holds the key.
+    Executing(Lease),
+    /// Done.
+    Completed(StoredOutcome),
+    /// Provably not done.
+    Failed,
+    /// May have been done.
+    Unknown,
+}
+
+/// How long an execution may hold its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// When it is over, if the store has not been restarted since `boot`.
+    pub until: Micros,
+    /// Its length in milliseconds.
+    pub length_ms: u64,
+    /// Number of the store's start in which it was given.
+    pub boot: u64,
+}
+
+/// A stored outcome: what must be known of it, and the outcome itself where it is at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredOutcome {
+    /// Status of the response or tombstone.
+    pub status: u16,
+    /// Size of the body; `None` for a tombstone.
+    pub body_bytes: Option<u64>,
+    /// SHA-256 of the outcome as it was handed in, which tells a repeated complete from a
+    /// contradicting one, also where only a tombstone could be kept.
+    pub digest: [u8; 32],
+    /// Length of [`Outcome::encode`] in bytes.
+    pub size: u64,
+    /// [`Outcome::encode`]; `None` if it is kept elsewhere and has not been read.
+    pub data: Option<Bytes>,
+}
+
+impl StoredOutcome {
+    /// Encodes an outcome and computes its digest. Costs time in proportion to the body.
+    pub fn new(outcome: &Outcome) -> StoredOutcome {
+        let data = Bytes::from(outcome.encode());
+        let (status, body_bytes) = match outcome {
+            Outcome::Response(response) => (
+                response.status,
+                Some(u64::try_from(response.body.len()).unwrap_or(u64::MAX)),
+            ),
+            Outcome::Tombstone(tombstone) => (tombstone.status, None),
+        };
+        StoredOutcome {
+            status,
+            body_bytes,
+            digest: Sha256::digest(&data).into(),
+            size: u64::try_from(data.len()).unwrap_or(u64::MAX),
+            data: Some(data),
+        }
+    }
+
+    /// The same fact in the least space.
+    pub(crate) fn into_tombstone(self) -> StoredOutcome {
+        if self.body_bytes.is_none() {
+            return self;
+        }
+        let fact = Outcome::Tombstone(Tombstone {
+            status: self.status,
+            reason: TombstoneReason::Capacity,
+        });
+        let data = Bytes::from(fact.encode());
+        let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        StoredOutcome {
+            body_bytes: None,
+            size,
+            data: Some(data),
+            ..self
+        }
+    }
+}
+
+/// An owner that must not be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The owner.
+    pub owner: Owner,
+    /// Why.
+    pub kind: MarkKind,
+    /// When this may be forgotten.
+    pub until: Micros,
+}
+
+/// Why an owner must not be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkKind {
+    /// Its fail or abandon came before its acquire.
+    Cancelled,
+    /// It had its execution.
+    Spent,
+}
+
+impl Execution {
+    /// When this execution is forgotten; `None` while executing: that is never forgotten.
+    pub fn expires_at(&self) -> Option<Micros> {
+        let ttl_ms = match self.state {
+            State::Executing(_) => return None,
+            State::Completed(_) | State::Failed => self.retention.ttl_ms,
+            State::Unknown => self.retention.unknown_ttl_ms,
+        };
+        Some(self.changed_at.saturating_add(micros(ttl_ms)))
+    }
+}
+
+impl Slot {
+    /// When a sweep should next look at this slot, as far as the slot itself tells.
+    pub fn due(&self) -> Micros {
+        match &self.execution {
+            Some(Execution {
+                state: State::Executing(lease),
+                ..
+            }) => lease.until,
+            Some(execution) => execution.expires_at().unwrap_or(Micros::MAX),
+            None => self.marks.iter().map(|m| m.until).max().unwrap_or(0),
+        }
+    }
+
+    /// Why `owner` must not be granted, if it must not.
+    pub(crate) fn mark_of(&self, owner: Owner) -> Option<MarkKind> {
+        self.marks.iter().find(|m| m.owner == owner).map(|m| m.kind)
+    }
+
+    /// Remembers that `owner` must not be granted. What is known already stays known.
+    pub(crate) fn mark(&mut self, owner: Owner, kind: MarkKind, now: Micros) {
+        if self.mark_of(owner).is_some() {
+            return;
+        }
+        if self.marks.len() >= MAX_MARKS {
+            // In the order in which they came, hence in the order of their end.
+            self.marks.remove(0);
+        }
+        self.marks.push(Mark {
+            owner,
+            kind,
+            until: now.saturating_add(micros(MARK_TTL_MS)),
+        });
+    }
+
+    /// The record as an operator sees it; `None` if the slot is vacant. `lease_until` is the end
+    /// of the lease, if there is one.
+    pub(crate) fn view(
+        &self,
+        key: &LookupKey,
+        now: Micros,
+        lease_until: Option<Micros>,
+    ) -> Option<RecordView> {
+        let execution = self.execution.as_ref()?;
+        let outcome = match &execution.state {
+            State::Completed(outcome) => Some(outcome),
+            _ => None,
+        };
+        Some(RecordView {
+            key: key.clone(),
+            state: match execution.state {
+                State::Executing(_) => RecordState::Executing,
+                State::Completed(_) => RecordState::Completed,
+                State::Failed => RecordState::Failed,
+                State::Unknown => RecordState::Unknown,
+            },
+            version: self.version,
+            fence: self.fence,
+            attempt: execution.attempt,
+            status: outcome.map(|o| o.status),
+            body_bytes: outcome.and_then(|o| o.body_bytes),
+            tombstone: outcome.is_some_and(|o| o.body_bytes.is_none()),
+            created_at_ms: execution.created_at / 1_000,
+            changed_at_ms: execution.changed_at / 1_000,
+            lease_left_ms: lease_until.map(|until| until.saturating_sub(now) / 1_000),
+            expires_at_ms: execution.expires_at().map(|at| at / 1_000),
+        })
+    }
+}

@@ -4,7 +4,7 @@ mod app;
 mod body;
 mod guard;
 mod health;
-mod model;
+pub(crate) mod model;
 mod operations;
 mod problem;
 mod records;

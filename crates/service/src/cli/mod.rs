@@ -1,6 +1,10 @@
 //! The command line.
 
+mod check;
+mod client;
+mod keys;
 mod serve;
+mod table;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,6 +21,10 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(Box<serve::Serve>),
+    /// Look at records and change them, over HTTP
+    Keys(Box<keys::Keys>),
+    /// Check a configuration of the filter
+    CheckConfig(check::CheckConfig),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -25,6 +33,8 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Keys(keys) => keys.run(),
+        Command::CheckConfig(check) => check.run(),
         Command::Openapi => print(&crate::api::openapi()),
     }
 }

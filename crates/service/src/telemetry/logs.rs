@@ -61,6 +61,6 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(filter("not a directive!").is_err());
+        assert!(filter("idempotencyd=loud").is_err());
     }
 }

@@ -1,0 +1,165 @@
+//! Records for people.
+
+use crate::api::model::{KeyOrigin, Record, Records, State};
+use std::fmt::Write;
+
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Executing => "executing",
+        State::Completed => "completed",
+        State::Failed => "failed",
+        State::Unknown => "unknown",
+    }
+}
+
+fn origin(origin: KeyOrigin) -> &'static str {
+    match origin {
+        KeyOrigin::Client => "client",
+        KeyOrigin::Derived => "derived",
+    }
+}
+
+/// Text from elsewhere, without what would steer a terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let kept = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(kept)
+        })
+        .collect()
+}
+
+/// One record, a field per line.
+pub(super) fn record(record: &Record) -> String {
+    let optional = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let mut status = optional(record.status.map(|s| s.to_string()));
+    if record.tombstone {
+        status.push_str(" (tombstone: done, nothing to replay)");
+    }
+    let mut out = String::new();
+    for (name, value) in [
+        ("key", plain(&record.key)),
+        ("tenant", plain(&record.tenant)),
+        ("namespace", plain(&record.namespace)),
+        ("origin", origin(record.origin).to_owned()),
+        ("state", state(record.state).to_owned()),
+        ("version", record.version.to_string()),
+        ("fence", record.fence.to_string()),
+        ("attempt", record.attempt.to_string()),
+        ("status", status),
+        (
+            "body bytes",
+            optional(record.body_bytes.map(|n| n.to_string())),
+        ),
+        ("created", time(record.created_at_ms)),
+        ("changed", time(record.changed_at_ms)),
+        (
+            "lease left",
+            optional(record.lease_left_ms.map(|ms| format!("{ms} ms"))),
+        ),
+        ("expires", optional(record.expires_at_ms.map(time))),
+        ("log id", plain(&record.log_id)),
+    ] {
+        let _ = writeln!(out, "{name:<11} {value}");
+    }
+    out
+}
+
+/// A page, a record per line.
+pub(super) fn records(page: &Records) -> String {
+    let head = [
+        "STATE",
+        "STATUS",
+        "ATTEMPT",
+        "VERSION",
+        "CHANGED",
+        "TENANT",
+        "NAMESPACE",
+        "KEY",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(page.records.iter().map(|r| {
+        [
+            state(r.state).to_owned(),
+            r.status.map_or_else(|| "-".into(), |s| s.to_string()),
+            r.attempt.to_string(),
+            r.version.to_string(),
+            time(r.changed_at_ms),
+            dash(plain(&r.tenant)),
+            dash(plain(&r.namespace)),
+            plain(&r.key),
+        ]
+    }));
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    if let Some(next) = &page.next {
+        let _ = writeln!(out, "more: --after {}", plain(next));
+    }
+    out
+}
+
+fn dash(text: String) -> String {
+    if text.is_empty() {
+        "-".into()
+    } else {
+        text
+    }
+}
+
+/// Milliseconds since the Unix epoch as `2026-11-22T09:30:00Z`.
+fn time(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date of the Gregorian calendar, counted in eras of 400 years from 1 March 0000.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_795_339_800_000, "2026-11-22T09:30:00Z"),
+            (4_102_444_799_999, "2099-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(time(ms), text);
+        }
+    }
+
+    #[test]
+    fn terminals_are_not_steered() {
+        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+    }
+}

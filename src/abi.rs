@@ -143,7 +143,10 @@ fn deserialise(data: &Bytes) -> Option<Vec<(Bytes, Bytes)>> {
         if value_end > data.len() {
             return None;
         }
-        pairs.push((data.slice(at..name_end), data.slice(name_end + 1..value_end)));
+        pairs.push((
+            data.slice(at..name_end),
+            data.slice(name_end + 1..value_end),
+        ));
         at = value_end + 1;
     }
     Some(pairs)
@@ -162,7 +165,9 @@ impl Host for Abi {
 
     fn random(&self, buffer: &mut [u8]) -> HostResult<()> {
         // SAFETY: the host writes `len` bytes into the slice.
-        status(u32::from(unsafe { random_get(buffer.as_mut_ptr(), buffer.len()) }))
+        status(u32::from(unsafe {
+            random_get(buffer.as_mut_ptr(), buffer.len())
+        }))
     }
 
     fn log(&self, level: Level, message: &str) {
@@ -179,13 +184,7 @@ impl Host for Abi {
         let (mut data, mut size) = (null_mut(), 0);
         // SAFETY: passes a slice to be read; the host writes to two locals.
         let code = unsafe {
-            proxy_get_header_map_value(
-                map as u32,
-                name.as_ptr(),
-                name.len(),
-                &mut data,
-                &mut size,
-            )
+            proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size)
         };
         const NOT_FOUND: u32 = 1;
         match code {
@@ -225,9 +224,7 @@ impl Host for Abi {
     fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes> {
         let (mut data, mut got) = (null_mut(), 0);
         // SAFETY: the host writes to two locals.
-        status(unsafe {
-            proxy_get_buffer_bytes(buffer as u32, start, size, &mut data, &mut got)
-        })?;
+        status(unsafe { proxy_get_buffer_bytes(buffer as u32, start, size, &mut data, &mut got) })?;
         Ok(take(data, got))
     }
 
@@ -235,8 +232,7 @@ impl Host for Abi {
         let path = path.join("\0");
         let (mut data, mut size) = (null_mut(), 0);
         // SAFETY: passes a slice to be read; the host writes to two locals.
-        let code =
-            unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
+        let code = unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
         (code == OK && !data.is_null()).then(|| take(data, size))
     }
 
@@ -392,7 +388,9 @@ extern "C" fn proxy_on_request_headers(context: u32, _count: u32, end: u32) -> u
 
 #[no_mangle]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-    with(PAUSE, |f| action(f.on_request_body(context, size, end != 0)))
+    with(PAUSE, |f| {
+        action(f.on_request_body(context, size, end != 0))
+    })
 }
 
 #[no_mangle]
@@ -407,7 +405,9 @@ extern "C" fn proxy_on_response_headers(context: u32, _count: u32, end: u32) -> 
 
 #[no_mangle]
 extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
-    with(PAUSE, |f| action(f.on_response_body(context, size, end != 0)))
+    with(PAUSE, |f| {
+        action(f.on_response_body(context, size, end != 0))
+    })
 }
 
 #[no_mangle]
@@ -425,7 +425,9 @@ extern "C" fn proxy_on_http_call_response(
 ) {
     let headers = usize::try_from(headers).unwrap_or(0);
     let trailers = usize::try_from(trailers).unwrap_or(0);
-    with((), |f| f.on_callout(context, token, headers, size, trailers));
+    with((), |f| {
+        f.on_callout(context, token, headers, size, trailers)
+    });
 }
 
 #[no_mangle]

@@ -40,13 +40,17 @@ impl Call {
     pub fn callout(&self, service: &Service) -> Callout {
         let (path, body, timeout_ms) = match self {
             Call::Operation(operation) => {
-                let request = Request { operations: vec![operation.clone()] };
+                let request = Request {
+                    operations: vec![operation.clone()],
+                };
                 (OPERATIONS_PATH, request.encode(), service.timeout_ms)
             }
             // The service ends the wait; the callout must outlast it.
-            Call::Wait(wait) => {
-                (WAIT_PATH, wait.encode(), service.timeout_ms.saturating_add(wait.wait_ms))
-            }
+            Call::Wait(wait) => (
+                WAIT_PATH,
+                wait.encode(),
+                service.timeout_ms.saturating_add(wait.wait_ms),
+            ),
         };
         let mut headers: Vec<(Bytes, Bytes)> = vec![
             (":method".into(), "POST".into()),
@@ -58,7 +62,11 @@ impl Call {
         if let Some(token) = &service.token {
             headers.push(("authorization".into(), format!("Bearer {token}").into()));
         }
-        Callout { headers, body, timeout_ms }
+        Callout {
+            headers,
+            body,
+            timeout_ms,
+        }
     }
 }
 
@@ -68,7 +76,10 @@ pub fn read_answer(headers: &Headers, body: Bytes) -> CallResult {
     if headers.status() != Some(200) {
         return Err(CallFailed);
     }
-    let mut answers = Response::decode(body).map_err(|_| CallFailed)?.answers.into_iter();
+    let mut answers = Response::decode(body)
+        .map_err(|_| CallFailed)?
+        .answers
+        .into_iter();
     match (answers.next(), answers.next()) {
         (Some(answer), None) => Ok(answer),
         _ => Err(CallFailed),

@@ -58,7 +58,9 @@ impl Capture {
         let mut tombstone = None;
         let cors = policy.cors == Cors::Stored && origin.is_some();
         for (name, value) in &headers.0 {
-            let Ok(text) = std::str::from_utf8(name) else { continue };
+            let Ok(text) = std::str::from_utf8(name) else {
+                continue;
+            };
             let wanted = STORED_HEADERS.contains(&text)
                 || policy.replay_headers.iter().any(|h| h == text)
                 || (cors && text.starts_with("access-control-"));
@@ -77,7 +79,13 @@ impl Capture {
         if !(200..=599).contains(&status) {
             tombstone = Some(TombstoneReason::NotStorable);
         }
-        Capture { status, headers: kept, body: Vec::new(), cap: policy.max_response_bytes, tombstone }
+        Capture {
+            status,
+            headers: kept,
+            body: Vec::new(),
+            cap: policy.max_response_bytes,
+            tombstone,
+        }
     }
 
     /// More of the body. Over the cap the copy is dropped: a tombstone needs none.
@@ -101,7 +109,10 @@ impl Capture {
     /// The finished copy.
     pub fn outcome(self) -> Outcome {
         match self.tombstone {
-            Some(reason) => Outcome::Tombstone(Tombstone { status: self.status, reason }),
+            Some(reason) => Outcome::Tombstone(Tombstone {
+                status: self.status,
+                reason,
+            }),
             None => Outcome::Response(StoredResponse {
                 status: self.status,
                 headers: self.headers,

@@ -65,5 +65,8 @@ fn nothing_was_sent(details: &str) -> bool {
     ];
     const REFUSED_BY_FILTER: [&str; 3] = ["rbac_access_denied", "ext_authz_", "jwt_authn_"];
     WHOLE.contains(&details)
-        || CONNECT_FAILED.iter().chain(&REFUSED_BY_FILTER).any(|prefix| details.starts_with(prefix))
+        || CONNECT_FAILED
+            .iter()
+            .chain(&REFUSED_BY_FILTER)
+            .any(|prefix| details.starts_with(prefix))
 }

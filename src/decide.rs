@@ -34,7 +34,12 @@ struct Refusal(Problem, String);
 /// Decides from the headers of the current stream. `end`: there is no body.
 pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision {
     let plan = &settings.plan;
-    let read = |name: &str| host.header(Map::Request, name).ok().flatten().unwrap_or_default();
+    let read = |name: &str| {
+        host.header(Map::Request, name)
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+    };
     let method = read(":method");
     let path = read(":path");
     let authority = if plan.rules.iter().any(|r| !r.matches.hosts.is_empty()) {
@@ -67,14 +72,22 @@ pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision
         }
         RuleMatch::Ambiguous(index) => {
             let detail = "The path can be read in more than one way.";
-            (index, Refusal(Problem::UnsupportedRequest, detail.to_owned()))
+            (
+                index,
+                Refusal(Problem::UnsupportedRequest, detail.to_owned()),
+            )
         }
         RuleMatch::Overridden(index) => {
             let detail = "A method override is not accepted for this path.";
-            (index, Refusal(Problem::UnsupportedRequest, detail.to_owned()))
+            (
+                index,
+                Refusal(Problem::UnsupportedRequest, detail.to_owned()),
+            )
         }
     };
-    let Some(rule) = settings.rules.get(index) else { return Decision::Pass };
+    let Some(rule) = settings.rules.get(index) else {
+        return Decision::Pass;
+    };
     let Refusal(problem, detail) = refusal;
     if rule.policy.mode == Mode::Observe {
         return Decision::Observed(problem);
@@ -91,7 +104,13 @@ fn could_concern(plan: &Plan, method: &[u8], authority: &[u8], path: &[u8]) -> b
     }
     plan.rules
         .iter()
-        .flat_map(|rule| rule.matches.methods.iter().map(String::as_str).chain(any_method(rule)))
+        .flat_map(|rule| {
+            rule.matches
+                .methods
+                .iter()
+                .map(String::as_str)
+                .chain(any_method(rule))
+        })
         .any(|named| {
             !named.as_bytes().eq_ignore_ascii_case(method)
                 && rules::find(plan, named.as_bytes(), authority, path) != RuleMatch::None
@@ -128,7 +147,10 @@ fn protect<H: Host>(
         }
     } else {
         let key = key::parse(&values, policy.key.syntax).map_err(|error| {
-            Refusal(Problem::InvalidKey, format!("Header {}: {error}.", policy.key.header))
+            Refusal(
+                Problem::InvalidKey,
+                format!("Header {}: {error}.", policy.key.header),
+            )
         })?;
         Some(key)
     };
@@ -142,7 +164,11 @@ fn protect<H: Host>(
     let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
         .map_err(|error| Refusal(Problem::TenantMissing, sentence(&error.to_string())))?;
 
-    if !end && headers.content_length().is_some_and(|n| n > policy.max_body_bytes) {
+    if !end
+        && headers
+            .content_length()
+            .is_some_and(|n| n > policy.max_body_bytes)
+    {
         let detail = format!(
             "This operation accepts request bodies of at most {} bytes.",
             policy.max_body_bytes
@@ -180,11 +206,18 @@ fn supported(headers: &Headers) -> Result<(), Refusal> {
             format!("{what} cannot be protected against repeated execution."),
         ))
     };
-    if headers.has("upgrade") || headers.get(":method").is_some_and(|m| m.as_ref() == b"CONNECT") {
+    if headers.has("upgrade")
+        || headers
+            .get(":method")
+            .is_some_and(|m| m.as_ref() == b"CONNECT")
+    {
         return refusal("Upgrades");
     }
     let is_grpc = |value: &Bytes| {
-        value.trim_ascii_start().to_ascii_lowercase().starts_with(b"application/grpc")
+        value
+            .trim_ascii_start()
+            .to_ascii_lowercase()
+            .starts_with(b"application/grpc")
     };
     if headers.all("content-type").any(is_grpc) {
         return refusal("gRPC calls");

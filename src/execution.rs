@@ -56,14 +56,23 @@ pub struct Execution {
 impl Execution {
     /// An execution that is about to be sent.
     pub fn new(request: Rc<Request>, lease: Lease, stream: u32) -> Self {
-        Execution { request, lease, stream, end: None }
+        Execution {
+            request,
+            lease,
+            stream,
+            end: None,
+        }
     }
 
     /// The callout ended: the operation to settle with.
     pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Operation {
         let policy = self.request.policy();
         let (class, capture, reply) = match executed {
-            Executed::Answered { headers, body, trailers } => {
+            Executed::Answered {
+                headers,
+                body,
+                trailers,
+            } => {
                 let source = Source::from_markers(&headers);
                 let status = headers.status().unwrap_or(0);
                 let class = classify(policy, &source, status, &headers);
@@ -100,14 +109,20 @@ impl Execution {
             }
         };
         let operation = settlement::operation(&self.lease, class, capture);
-        self.end = Some(End { operation: operation.clone(), reply });
+        self.end = Some(End {
+            operation: operation.clone(),
+            reply,
+        });
         effects.push(Effect::Untrack(self.lease.owner));
         operation
     }
 
     /// The settlement was answered (or not): what the client gets.
     pub fn settled(self, result: &CallResult, effects: &mut Vec<Effect>) -> Option<LocalReply> {
-        let End { operation, mut reply } = self.end?;
+        let End {
+            operation,
+            mut reply,
+        } = self.end?;
         let settled = Settled::read(result);
         if let Some(counter) = settled.counter(&operation) {
             effects.push(Effect::Count(counter));
@@ -120,7 +135,10 @@ impl Execution {
             effects.push(Effect::Count(Counter::Problem(Problem::OutcomeUnrecorded)));
             return Some(self.request.problem(Problem::OutcomeUnrecorded, None));
         }
-        if let Settled::Recorded { expires_at_ms: Some(at) } = settled {
+        if let Settled::Recorded {
+            expires_at_ms: Some(at),
+        } = settled
+        {
             reply.headers.push(reply::expires(at));
         }
         Some(reply)

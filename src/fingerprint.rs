@@ -72,7 +72,9 @@ enum Body {
 /// Shows nothing of the payload.
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hasher").field("scheme", &self.scheme).finish_non_exhaustive()
+        f.debug_struct("Hasher")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
     }
 }
 
@@ -267,3 +269,6 @@ pub fn derive_key(tenant: &str, method: &[u8], path: &str, fingerprint: &Fingerp
     parts.add(b'F', &fingerprint.digest);
     hex::encode(parts.0.finalize())
 }
+
+#[cfg(test)]
+mod tests;

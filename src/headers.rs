@@ -14,7 +14,10 @@ impl Headers {
 
     /// All values of a header, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> + 'a {
-        self.0.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
+        self.0
+            .iter()
+            .filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, v)| v)
     }
 
     /// Whether the header occurs.
@@ -24,7 +27,11 @@ impl Headers {
 
     /// `content-length`, if it is a number.
     pub fn content_length(&self) -> Option<usize> {
-        std::str::from_utf8(self.get("content-length")?).ok()?.trim().parse().ok()
+        std::str::from_utf8(self.get("content-length")?)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 
     /// `:status` of a response.
@@ -52,5 +59,7 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
         "transfer-encoding",
         "upgrade",
     ];
-    NAMES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+    NAMES
+        .iter()
+        .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
 }

@@ -19,18 +19,27 @@ pub struct Lease {
 impl Lease {
     /// Unlock: provably not executed.
     pub fn fail(&self) -> Operation {
-        Operation::Fail { key: self.key.clone(), owner: self.owner }
+        Operation::Fail {
+            key: self.key.clone(),
+            owner: self.owner,
+        }
     }
 
     /// May have been executed.
     pub fn abandon(&self) -> Operation {
-        Operation::Abandon { key: self.key.clone(), owner: self.owner }
+        Operation::Abandon {
+            key: self.key.clone(),
+            owner: self.owner,
+        }
     }
 
     /// Whether more than `lease − margin` has passed. A clock that ran backwards proves nothing,
     /// so it counts as too late.
     pub fn is_stale(&self, now_ns: u64, margin_ms: u64) -> bool {
-        let usable = self.lease_ms.saturating_sub(margin_ms).saturating_mul(1_000_000);
+        let usable = self
+            .lease_ms
+            .saturating_sub(margin_ms)
+            .saturating_mul(1_000_000);
         match now_ns.checked_sub(self.since_ns) {
             Some(elapsed) => elapsed >= usable,
             None => true,
@@ -51,7 +60,10 @@ pub struct Leases(Vec<Tracked>);
 impl Leases {
     /// Starts renewing.
     pub fn track(&mut self, lease: Lease) {
-        self.0.push(Tracked { lease, renewal_sent_ns: None });
+        self.0.push(Tracked {
+            lease,
+            renewal_sent_ns: None,
+        });
     }
 
     /// Stops renewing: the execution has ended.
@@ -84,7 +96,9 @@ impl Leases {
     /// The answer to a renewal; `None`: no answer, try again at the next tick. Returns false when
     /// the lease is lost.
     pub fn renewed(&mut self, owner: Owner, answer: Option<&Answer>) -> bool {
-        let Some(tracked) = self.0.iter_mut().find(|t| t.lease.owner == owner) else { return true };
+        let Some(tracked) = self.0.iter_mut().find(|t| t.lease.owner == owner) else {
+            return true;
+        };
         let sent = tracked.renewal_sent_ns.take();
         match (answer, sent) {
             (Some(Answer::Extended { lease_ms }), Some(sent)) => {
@@ -138,7 +152,10 @@ mod tests {
         assert!(!lease.is_stale(lease.since_ns + 899 * MS, 100));
         assert!(lease.is_stale(lease.since_ns + 900 * MS, 100));
         assert!(lease.is_stale(lease.since_ns - 1, 100));
-        assert!(lease.is_stale(lease.since_ns, 1000), "a margin as long as the lease forwards none");
+        assert!(
+            lease.is_stale(lease.since_ns, 1000),
+            "a margin as long as the lease forwards none"
+        );
     }
 
     #[test]
@@ -149,7 +166,10 @@ mod tests {
         leases.track(l.clone());
         assert!(leases.due(start + 499 * MS).is_empty());
         assert_eq!(leases.due(start + 500 * MS).len(), 1);
-        assert!(leases.due(start + 600 * MS).is_empty(), "one renewal at a time");
+        assert!(
+            leases.due(start + 600 * MS).is_empty(),
+            "one renewal at a time"
+        );
         // No answer: due again.
         assert!(leases.renewed(l.owner, None));
         assert_eq!(leases.due(start + 700 * MS).len(), 1);

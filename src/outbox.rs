@@ -38,7 +38,11 @@ fn weight(operation: &Operation) -> usize {
     match operation {
         Operation::Complete(complete) => match &complete.outcome {
             Outcome::Response(response) => {
-                let headers: usize = response.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+                let headers: usize = response
+                    .headers
+                    .iter()
+                    .map(|(n, v)| n.len() + v.len())
+                    .sum();
                 response.body.len() + headers
             }
             Outcome::Tombstone(_) => 0,
@@ -84,7 +88,10 @@ impl Outbox {
 
     /// The settlement with this id.
     pub fn operation(&self, id: u64) -> Option<&Operation> {
-        self.entries.iter().find(|e| e.id == id).map(|e| &e.operation)
+        self.entries
+            .iter()
+            .find(|e| e.id == id)
+            .map(|e| &e.operation)
     }
 
     /// The service answered: done, whatever it said.
@@ -97,7 +104,9 @@ impl Outbox {
 
     /// No answer. Returns false when its time is over and it was dropped.
     pub fn unanswered(&mut self, id: u64, now_ns: u64) -> bool {
-        let Some(entry) = self.entries.iter_mut().find(|e| e.id == id) else { return true };
+        let Some(entry) = self.entries.iter_mut().find(|e| e.id == id) else {
+            return true;
+        };
         if now_ns >= entry.give_up_ns {
             self.answered(id);
             return false;
@@ -131,7 +140,10 @@ mod tests {
             origin: Origin::Client,
             key: "k".into(),
         };
-        Operation::Fail { key, owner: Owner([7; 16]) }
+        Operation::Fail {
+            key,
+            owner: Owner([7; 16]),
+        }
     }
 
     #[test]

@@ -189,7 +189,15 @@ impl Problem {
                 true,
             ),
         };
-        Facts { name, status, title, detail, retryable, reuse_key, retry_after }
+        Facts {
+            name,
+            status,
+            title,
+            detail,
+            retryable,
+            reuse_key,
+            retry_after,
+        }
     }
 
     /// The last part of the problem's `type`.
@@ -228,7 +236,11 @@ impl Problem {
         if facts.retry_after {
             headers.push(header("retry-after", &plan.retry_after_s.to_string()));
         }
-        LocalReply { status: facts.status, headers, body: Bytes::from(body.to_string()) }
+        LocalReply {
+            status: facts.status,
+            headers,
+            body: Bytes::from(body.to_string()),
+        }
     }
 }
 
@@ -243,17 +255,25 @@ pub struct ProblemSettings<'a> {
 
 impl<'a> ProblemSettings<'a> {
     /// Used while there is no valid configuration.
-    pub const DEFAULT: ProblemSettings<'static> =
-        ProblemSettings { base: "urn:idempotency-gateway:problem:", retry_after_s: 1 };
+    pub const DEFAULT: ProblemSettings<'static> = ProblemSettings {
+        base: "urn:idempotency-gateway:problem:",
+        retry_after_s: 1,
+    };
 
     /// From a plan and one of its rules.
     pub fn new(plan: &'a Plan, retry_after_s: u64) -> Self {
-        ProblemSettings { base: &plan.problem_base, retry_after_s }
+        ProblemSettings {
+            base: &plan.problem_base,
+            retry_after_s,
+        }
     }
 }
 
 fn header(name: &'static str, value: &str) -> (Bytes, Bytes) {
-    (Bytes::from_static(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+    (
+        Bytes::from_static(name.as_bytes()),
+        Bytes::copy_from_slice(value.as_bytes()),
+    )
 }
 
 #[cfg(test)]
@@ -272,11 +292,16 @@ mod tests {
                 "{problem:?}"
             );
             for field in ["title", "detail"] {
-                assert!(json[field].as_str().is_some_and(|s| !s.is_empty()), "{problem:?}");
+                assert!(
+                    json[field].as_str().is_some_and(|s| !s.is_empty()),
+                    "{problem:?}"
+                );
             }
             assert!(json["retryable"].is_boolean() && json["reuse_key"].is_boolean());
             let names: Vec<&[u8]> = reply.headers.iter().map(|(n, _)| n.as_ref()).collect();
-            assert!(names.contains(&b"link".as_ref()) && names.contains(&b"cache-control".as_ref()));
+            assert!(
+                names.contains(&b"link".as_ref()) && names.contains(&b"cache-control".as_ref())
+            );
             assert_eq!(
                 names.contains(&b"retry-after".as_ref()),
                 problem.retryable(),

@@ -52,7 +52,10 @@ pub fn replay(
         })
         .cloned()
         .collect();
-    headers.push((Bytes::copy_from_slice(plan.replay_header.as_bytes()), "true".into()));
+    headers.push((
+        Bytes::copy_from_slice(plan.replay_header.as_bytes()),
+        "true".into(),
+    ));
     headers.push(("age".into(), (stored.age_ms / 1000).to_string().into()));
     headers.push(expires(stored.expires_at_ms));
     if origin.is_some() {
@@ -60,7 +63,11 @@ pub fn replay(
         let exposed = format!("{}, {}, retry-after", plan.replay_header, EXPIRES_HEADER);
         headers.push(("access-control-expose-headers".into(), exposed.into()));
     }
-    LocalReply { status: response.status, headers, body: response.body.clone() }
+    LocalReply {
+        status: response.status,
+        headers,
+        body: response.body.clone(),
+    }
 }
 
 /// Name under which the `Origin` of the first request is stored beside `access-control-*`.
@@ -68,7 +75,10 @@ pub const STORED_ORIGIN: &str = "idempotency-stored-origin";
 
 /// The header that tells until when the record is kept.
 pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
-    (EXPIRES_HEADER.into(), format!("@{}", expires_at_ms / 1000).into())
+    (
+        EXPIRES_HEADER.into(),
+        format!("@{}", expires_at_ms / 1000).into(),
+    )
 }
 
 /// The first answer of a detached execution, for the client that still waits: everything that the
@@ -86,5 +96,9 @@ pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
         })
         .cloned()
         .collect();
-    LocalReply { status, headers, body }
+    LocalReply {
+        status,
+        headers,
+        body,
+    }
 }

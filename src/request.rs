@@ -68,7 +68,12 @@ impl Request {
             ),
         };
         let namespace = self.policy().namespace.clone();
-        LookupKey { tenant: self.tenant.clone(), namespace, origin, key }
+        LookupKey {
+            tenant: self.tenant.clone(),
+            namespace,
+            origin,
+            key,
+        }
     }
 
     /// The acquire for one execution.
@@ -89,7 +94,12 @@ impl Request {
 
     /// The wait for an execution that is in flight.
     pub fn wait(key: LookupKey, fingerprint: Fingerprint, fence: u64, wait_ms: u64) -> Wait {
-        Wait { key, fingerprint, fence, wait_ms }
+        Wait {
+            key,
+            fingerprint,
+            fence,
+            wait_ms,
+        }
     }
 
     /// A problem document by this request's settings.

@@ -192,3 +192,6 @@ pub(crate) fn host_pattern_matches(pattern: &[u8], host: &[u8]) -> bool {
             .is_some_and(|tail| tail.eq_ignore_ascii_case(suffix)),
     }
 }
+
+#[cfg(test)]
+mod tests;

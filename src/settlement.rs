@@ -38,12 +38,12 @@ impl Settled {
     /// Reads the service's answer.
     pub fn read(result: &CallResult) -> Settled {
         match result {
-            Ok(Answer::Completed { expires_at_ms }) => {
-                Settled::Recorded { expires_at_ms: Some(*expires_at_ms) }
-            }
-            Ok(Answer::Failed | Answer::Abandoned | Answer::Marked) => {
-                Settled::Recorded { expires_at_ms: None }
-            }
+            Ok(Answer::Completed { expires_at_ms }) => Settled::Recorded {
+                expires_at_ms: Some(*expires_at_ms),
+            },
+            Ok(Answer::Failed | Answer::Abandoned | Answer::Marked) => Settled::Recorded {
+                expires_at_ms: None,
+            },
             Ok(Answer::Lost | Answer::Differs | Answer::Refused) => Settled::Refused,
             Ok(Answer::Fault(fault)) if fault.code == FaultCode::Invalid => Settled::Refused,
             _ => Settled::Unanswered,

@@ -51,7 +51,9 @@ pub enum Forwarding {
 
 fn must_not_pass(name: &[u8]) -> bool {
     OURS.iter().any(|n| name == n.as_bytes())
-        || ENVOY_PREFIXES.iter().any(|p| name.starts_with(p.as_bytes()))
+        || ENVOY_PREFIXES
+            .iter()
+            .any(|p| name.starts_with(p.as_bytes()))
 }
 
 /// The changes that turn the client's request into the one that is executed.
@@ -69,7 +71,10 @@ pub fn changes(
         }
     }
     let mut set = |name: &'static str, value: String| {
-        changes.push(HeaderChange::Set(Bytes::from_static(name.as_bytes()), value.into()));
+        changes.push(HeaderChange::Set(
+            Bytes::from_static(name.as_bytes()),
+            value.into(),
+        ));
     };
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
@@ -110,7 +115,11 @@ pub fn detached_headers(headers: &Headers, changes: &[HeaderChange]) -> Headers 
         .cloned()
         .collect();
     // The host of a callout appends its own hop; the client's chain stays as it came.
-    out.extend(headers.all("x-forwarded-for").map(|v| ("x-forwarded-for".into(), v.clone())));
+    out.extend(
+        headers
+            .all("x-forwarded-for")
+            .map(|v| ("x-forwarded-for".into(), v.clone())),
+    );
     for change in changes {
         if let HeaderChange::Set(name, value) = change {
             out.push((name.clone(), value.clone()));

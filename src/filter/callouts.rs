@@ -19,7 +19,10 @@ const OUTBOX_BURST: usize = 32;
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// A stream; a settlement goes on without it.
-    Stream { context: u32, settlement: Option<Operation> },
+    Stream {
+        context: u32,
+        settlement: Option<Operation>,
+    },
     /// A detached execution: the upstream's answer.
     Execution(u32),
     /// A detached execution: its settlement.
@@ -47,12 +50,27 @@ impl<H: Host> Filter<H> {
             let callout = call.callout(service);
             self.enter(root).then_some(())?;
             let timeout = callout.timeout_ms;
-            self.host.callout(&service.target, &callout.headers, &callout.body, &[], timeout).ok()
+            self.host
+                .callout(
+                    &service.target,
+                    &callout.headers,
+                    &callout.body,
+                    &[],
+                    timeout,
+                )
+                .ok()
         });
         match sent {
             Some(token) => {
                 let sent_ns = self.host.now_ns();
-                self.pending.insert(token, Pending { root, purpose, sent_ns });
+                self.pending.insert(
+                    token,
+                    Pending {
+                        root,
+                        purpose,
+                        sent_ns,
+                    },
+                );
             }
             None => self.answered(root, purpose, Err(CallFailed)),
         }
@@ -62,7 +80,14 @@ impl<H: Host> Filter<H> {
     pub(super) fn execution_sent(&mut self, root: u32, token: u32, execution: u32) {
         let sent_ns = self.host.now_ns();
         let purpose = Purpose::Execution(execution);
-        self.pending.insert(token, Pending { root, purpose, sent_ns });
+        self.pending.insert(
+            token,
+            Pending {
+                root,
+                purpose,
+                sent_ns,
+            },
+        );
     }
 
     /// The answer of a callout; `headers` 0: there is none.
@@ -75,7 +100,14 @@ impl<H: Host> Filter<H> {
         trailers: usize,
     ) {
         self.current = context;
-        let Some(Pending { root, purpose, sent_ns }) = self.pending.remove(&token) else { return };
+        let Some(Pending {
+            root,
+            purpose,
+            sent_ns,
+        }) = self.pending.remove(&token)
+        else {
+            return;
+        };
         let map = if headers == 0 {
             None
         } else {
@@ -85,13 +117,18 @@ impl<H: Host> Filter<H> {
         let body = if size == 0 {
             Some(bytes::Bytes::new())
         } else {
-            self.host.buffer(Buffer::Callout, 0, size).ok().filter(|b| b.len() == size)
+            self.host
+                .buffer(Buffer::Callout, 0, size)
+                .ok()
+                .filter(|b| b.len() == size)
         };
         if let Purpose::Execution(execution) = purpose {
             let executed = match (map, body) {
-                (Some(headers), Some(body)) => {
-                    Executed::Answered { headers, body, trailers: trailers > 0 }
-                }
+                (Some(headers), Some(body)) => Executed::Answered {
+                    headers,
+                    body,
+                    trailers: trailers > 0,
+                },
                 _ => Executed::Cut,
             };
             self.executed(root, execution, executed);
@@ -115,7 +152,10 @@ impl<H: Host> Filter<H> {
             self.count(root, Counter::CalloutFailed);
         }
         match purpose {
-            Purpose::Stream { context, settlement } => {
+            Purpose::Stream {
+                context,
+                settlement,
+            } => {
                 if self.is_active(context) {
                     self.internal.push_back(Internal::Answer(context, result));
                 } else if let Some(operation) = settlement {
@@ -123,14 +163,18 @@ impl<H: Host> Filter<H> {
                 }
             }
             Purpose::ExecutionSettlement(execution) => {
-                self.internal.push_back(Internal::Settled(root, execution, result));
+                self.internal
+                    .push_back(Internal::Settled(root, execution, result));
             }
             Purpose::Execution(execution) => {
-                self.internal.push_back(Internal::ExecutionNotSent(root, execution));
+                self.internal
+                    .push_back(Internal::ExecutionNotSent(root, execution));
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
-                let Some(r) = self.roots.get_mut(&root) else { return };
+                let Some(r) = self.roots.get_mut(&root) else {
+                    return;
+                };
                 let held = r.leases.renewed(owner, result.as_ref().ok());
                 match result {
                     _ if !held => self.count(root, Counter::LeaseLost),
@@ -153,7 +197,9 @@ impl<H: Host> Filter<H> {
 
     fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {
         let now_ns = self.host.now_ns();
-        let Some(r) = self.roots.get_mut(&root) else { return };
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
         let settled = Settled::read(result);
         if settled == Settled::Unanswered {
             if !r.outbox.unanswered(id, now_ns) {
@@ -161,7 +207,10 @@ impl<H: Host> Filter<H> {
             }
             return;
         }
-        let counter = r.outbox.operation(id).and_then(|operation| settled.counter(operation));
+        let counter = r
+            .outbox
+            .operation(id)
+            .and_then(|operation| settled.counter(operation));
         r.outbox.answered(id);
         if let Some(counter) = counter {
             self.count(root, counter);
@@ -171,7 +220,9 @@ impl<H: Host> Filter<H> {
     /// Settles in the background.
     pub(super) fn background(&mut self, root: u32, operation: Operation) {
         let now_ns = self.host.now_ns();
-        let Some(r) = self.roots.get_mut(&root) else { return };
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
         if r.outbox.push(operation, now_ns).is_err() {
             self.count(root, Counter::OutboxDropped);
             return;
@@ -181,20 +232,30 @@ impl<H: Host> Filter<H> {
 
     /// Sends what is due.
     pub(super) fn flush_outbox(&mut self, root: u32, now_ns: u64) {
-        let Some(r) = self.roots.get_mut(&root) else { return };
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
         for (id, operation) in r.outbox.due(now_ns, OUTBOX_BURST) {
             self.call(root, &Call::Operation(operation), Purpose::Outbox(id));
         }
     }
 
     fn executed(&mut self, root: u32, id: u32, executed: Executed) {
-        let Some(r) = self.roots.get_mut(&root) else { return };
-        let Some(execution) = r.executions.get_mut(&id) else { return };
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
+        let Some(execution) = r.executions.get_mut(&id) else {
+            return;
+        };
         let stream = execution.stream;
         let mut effects = Vec::new();
         let operation = execution.executed(executed, &mut effects);
         self.perform(root, stream, effects);
-        self.call(root, &Call::Operation(operation), Purpose::ExecutionSettlement(id));
+        self.call(
+            root,
+            &Call::Operation(operation),
+            Purpose::ExecutionSettlement(id),
+        );
     }
 
     /// Works off what happened while something else was done.
@@ -211,8 +272,12 @@ impl<H: Host> Filter<H> {
                     self.executed(root, id, Executed::NotSent);
                 }
                 Internal::Settled(root, id, result) => {
-                    let Some(r) = self.roots.get_mut(&root) else { continue };
-                    let Some(execution) = r.executions.remove(&id) else { continue };
+                    let Some(r) = self.roots.get_mut(&root) else {
+                        continue;
+                    };
+                    let Some(execution) = r.executions.remove(&id) else {
+                        continue;
+                    };
                     let stream = execution.stream;
                     let mut effects: Vec<Effect> = Vec::new();
                     let reply = execution.settled(&result, &mut effects);

@@ -26,17 +26,13 @@ impl Metrics {
         let _ = host.increment_metric(id, 1);
     }
 
-    pub fn record<H: Host>(
-        &mut self,
-        host: &H,
-        kind: MetricKind,
-        name: &'static str,
-        value: u64,
-    ) {
+    pub fn record<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str, value: u64) {
         let id = match self.others.get(name) {
             Some(id) => *id,
             None => {
-                let Ok(id) = host.define_metric(kind, name) else { return };
+                let Ok(id) = host.define_metric(kind, name) else {
+                    return;
+                };
                 self.others.insert(name, id);
                 id
             }

@@ -130,8 +130,13 @@ impl<H: Host> Filter<H> {
     /// the filter, and that would mean unprotected.
     pub fn on_configure(&mut self, context: u32, size: usize) -> bool {
         self.current = context;
-        let text = self.host.buffer(Buffer::Configuration, 0, size).unwrap_or_default();
-        let Some(root) = self.roots.get_mut(&context) else { return true };
+        let text = self
+            .host
+            .buffer(Buffer::Configuration, 0, size)
+            .unwrap_or_default();
+        let Some(root) = self.roots.get_mut(&context) else {
+            return true;
+        };
         root.configure(&self.host, &text);
         // The host runs without a tick where it cannot be set; nothing else to do about it.
         let _ = self.host.set_tick(TICK_MS);
@@ -141,9 +146,13 @@ impl<H: Host> Filter<H> {
     /// Request headers have come. `end`: there is no body.
     pub fn on_request_headers(&mut self, context: u32, end: bool) -> Flow {
         self.current = context;
-        let Some(entry) = self.streams.get(&context) else { return Flow::Continue };
+        let Some(entry) = self.streams.get(&context) else {
+            return Flow::Continue;
+        };
         let root_id = entry.root;
-        let Some(root) = self.roots.get(&root_id) else { return Flow::Continue };
+        let Some(root) = self.roots.get(&root_id) else {
+            return Flow::Continue;
+        };
         let Some(settings) = root.settings() else {
             return self.misconfigured(context, root_id);
         };
@@ -168,7 +177,11 @@ impl<H: Host> Filter<H> {
                 let mut effects = Vec::new();
                 let host = &self.host;
                 let mut new_owner = || new_owner(host);
-                let mut env = Env { now_ns, new_owner: &mut new_owner, effects: &mut effects };
+                let mut env = Env {
+                    now_ns,
+                    new_owner: &mut new_owner,
+                    effects: &mut effects,
+                };
                 let (stream, flow) = Stream::protect(*request, *hasher, end, &mut env);
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.stream = stream;
@@ -196,7 +209,9 @@ impl<H: Host> Filter<H> {
     /// More of the request body has come.
     pub fn on_request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
         self.current = context;
-        let Some(entry) = self.streams.get_mut(&context) else { return Flow::Continue };
+        let Some(entry) = self.streams.get_mut(&context) else {
+            return Flow::Continue;
+        };
         if !entry.stream.is_active() {
             return Flow::Continue;
         }
@@ -221,7 +236,11 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         }
         let trailers = Headers(self.host.headers(Map::RequestTrailers).unwrap_or_default());
-        self.feed(context, Some(Phase::Request), Event::RequestTrailers(trailers))
+        self.feed(
+            context,
+            Some(Phase::Request),
+            Event::RequestTrailers(trailers),
+        )
     }
 
     /// Response headers have come. `end`: there is no body.
@@ -233,14 +252,20 @@ impl<H: Host> Filter<H> {
         let headers = Headers(self.host.headers(Map::Response).unwrap_or_default());
         let details = self.host.property(&["response", "code_details"]);
         let source = Source::from_details(details.as_deref());
-        let event = Event::ResponseHeaders { headers, source, end };
+        let event = Event::ResponseHeaders {
+            headers,
+            source,
+            end,
+        };
         self.feed(context, Some(Phase::Response), event)
     }
 
     /// More of the response body has come.
     pub fn on_response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
         self.current = context;
-        let Some(entry) = self.streams.get(&context) else { return Flow::Continue };
+        let Some(entry) = self.streams.get(&context) else {
+            return Flow::Continue;
+        };
         if !entry.stream.is_active() {
             return Flow::Continue;
         }
@@ -271,7 +296,9 @@ impl<H: Host> Filter<H> {
     /// The host asks whether a context may go. A root that is being replaced stays until its
     /// executions have ended and its settlements are delivered.
     pub fn on_done(&mut self, context: u32) -> bool {
-        let Some(root) = self.roots.get_mut(&context) else { return true };
+        let Some(root) = self.roots.get_mut(&context) else {
+            return true;
+        };
         root.leaving = !root.is_idle();
         !root.leaving
     }
@@ -283,7 +310,9 @@ impl<H: Host> Filter<H> {
     }
 
     fn is_active(&self, context: u32) -> bool {
-        self.streams.get(&context).is_some_and(|e| e.stream.is_active())
+        self.streams
+            .get(&context)
+            .is_some_and(|e| e.stream.is_active())
     }
 
     fn new_bytes(&self, buffer: Buffer, start: usize, size: usize) -> Bytes {
@@ -298,7 +327,9 @@ impl<H: Host> Filter<H> {
 
     /// Hands an event to a stream and does what it asks.
     fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
-        let Some(entry) = self.streams.get_mut(&context) else { return Flow::Continue };
+        let Some(entry) = self.streams.get_mut(&context) else {
+            return Flow::Continue;
+        };
         let root = entry.root;
         if phase.is_some() {
             self.inside = phase.map(|p| (context, p));
@@ -307,8 +338,11 @@ impl<H: Host> Filter<H> {
         let mut effects = Vec::new();
         let host = &self.host;
         let mut new_owner = || new_owner(host);
-        let mut env =
-            Env { now_ns: host.now_ns(), new_owner: &mut new_owner, effects: &mut effects };
+        let mut env = Env {
+            now_ns: host.now_ns(),
+            new_owner: &mut new_owner,
+            effects: &mut effects,
+        };
         let flow = entry.stream.on(event, &mut env);
         self.perform(root, context, effects);
         if phase.is_some() {

@@ -37,8 +37,13 @@ impl<H: Host> Filter<H> {
     /// Answers the current stream.
     pub(super) fn reply(&self, reply: &LocalReply) {
         let details = "idempotency";
-        if self.host.local_reply(reply.status, details, &reply.headers, &reply.body).is_err() {
-            self.host.log(Level::Error, "idempotency: the host refused a local reply");
+        if self
+            .host
+            .local_reply(reply.status, details, &reply.headers, &reply.body)
+            .is_err()
+        {
+            self.host
+                .log(Level::Error, "idempotency: the host refused a local reply");
             let _ = self.host.reset_stream();
         }
     }
@@ -58,7 +63,14 @@ impl<H: Host> Filter<H> {
                     Call::Operation(Operation::Acquire(_)) | Call::Wait(_) => None,
                     Call::Operation(operation) => Some(operation.clone()),
                 };
-                self.call(root, &call, Purpose::Stream { context, settlement });
+                self.call(
+                    root,
+                    &call,
+                    Purpose::Stream {
+                        context,
+                        settlement,
+                    },
+                );
             }
             Effect::Background(operation) => self.background(root, operation),
             Effect::Execute(execute) => self.execute(root, context, *execute),
@@ -124,36 +136,53 @@ impl<H: Host> Filter<H> {
 
     /// Sends a request on its detached way.
     fn execute(&mut self, root: u32, context: u32, execute: Execute) {
-        let Execute { request, lease, grant, trailers } = execute;
+        let Execute {
+            request,
+            lease,
+            grant,
+            trailers,
+        } = execute;
         let size = self.streams.get(&context).map_or(0, |e| e.request.seen);
         let body = if size == 0 {
             Some(bytes::Bytes::new())
         } else if self.enter(context) {
-            self.host.buffer(Buffer::Request, 0, size).ok().filter(|b| b.len() == size)
+            self.host
+                .buffer(Buffer::Request, 0, size)
+                .ok()
+                .filter(|b| b.len() == size)
         } else {
             None
         };
-        let forwarding = Forwarding::Granted { fence: grant.fence, attempt: grant.attempt };
+        let forwarding = Forwarding::Granted {
+            fence: grant.fence,
+            attempt: grant.attempt,
+        };
         let policy = request.policy();
         let changes = upstream::changes(policy, &request.headers, &lease.key, &forwarding);
         let headers = upstream::detached_headers(&request.headers, &changes);
         let timeout_ms = policy.execution_timeout_ms;
         let cluster = request.settings.plan.detached_cluster.clone();
 
-        let Some(r) = self.roots.get_mut(&root) else { return };
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
         r.next_execution = r.next_execution.wrapping_add(1);
         let id = r.next_execution;
-        r.executions.insert(id, Execution::new(request, lease, context));
+        r.executions
+            .insert(id, Execution::new(request, lease, context));
 
         let token = match (body, cluster) {
-            (Some(body), Some(cluster)) if self.enter(root) => {
-                self.host.callout(&cluster, &headers.0, &body, &trailers, timeout_ms).ok()
-            }
+            (Some(body), Some(cluster)) if self.enter(root) => self
+                .host
+                .callout(&cluster, &headers.0, &body, &trailers, timeout_ms)
+                .ok(),
             _ => None,
         };
         match token {
             Some(token) => self.execution_sent(root, token, id),
-            None => self.internal.push_back(Internal::ExecutionNotSent(root, id)),
+            None => self
+                .internal
+                .push_back(Internal::ExecutionNotSent(root, id)),
         }
     }
 
@@ -165,9 +194,14 @@ impl<H: Host> Filter<H> {
             if !root.is_idle() {
                 let due = root.leases.due(now_ns);
                 let waiting = u64::try_from(root.outbox.len()).unwrap_or(u64::MAX);
-                root.metrics.record(&self.host, MetricKind::Gauge, OUTBOX_SIZE, waiting);
+                root.metrics
+                    .record(&self.host, MetricKind::Gauge, OUTBOX_SIZE, waiting);
                 for (owner, operation) in due {
-                    self.call(context, &Call::Operation(operation), Purpose::Renewal(owner));
+                    self.call(
+                        context,
+                        &Call::Operation(operation),
+                        Purpose::Renewal(owner),
+                    );
                 }
                 self.flush_outbox(context, now_ns);
                 self.settle_internal();
@@ -193,7 +227,8 @@ impl<H: Host> Filter<H> {
             .iter()
             .filter(|(_, e)| e.root == root && e.stream.is_hashing())
             .filter(|(_, e)| {
-                e.body_expected_ns.is_some_and(|t| now_ns.saturating_sub(t) > BODY_PATIENCE_NS)
+                e.body_expected_ns
+                    .is_some_and(|t| now_ns.saturating_sub(t) > BODY_PATIENCE_NS)
             })
             .map(|(id, _)| *id)
             .collect();

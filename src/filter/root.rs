@@ -32,7 +32,10 @@ impl Root {
             Ok(plan) => {
                 let rules = plan.rules.len();
                 self.settings = Some(Rc::new(Settings::new(plan)));
-                host.log(Level::Info, &format!("idempotency: configured, {rules} rules"));
+                host.log(
+                    Level::Info,
+                    &format!("idempotency: configured, {rules} rules"),
+                );
             }
             Err(errors) => {
                 self.settings = None;

@@ -47,13 +47,24 @@ impl Ticket {
         };
         env.effect(call(request.acquire(key.clone(), owner, fingerprint)));
         let sent_ns = env.now_ns;
-        let ticket = Ticket { request, key, fingerprint, owner, sent_ns, trailers, wait_until_ns };
+        let ticket = Ticket {
+            request,
+            key,
+            fingerprint,
+            owner,
+            sent_ns,
+            trailers,
+            wait_until_ns,
+        };
         (State::Acquiring(Box::new(ticket)), Flow::Pause)
     }
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Operation::Fail { key: self.key.clone(), owner: self.owner }
+        Operation::Fail {
+            key: self.key.clone(),
+            owner: self.owner,
+        }
     }
 
     pub(super) fn acquired(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
@@ -105,8 +116,10 @@ impl Ticket {
                 (State::Detached, Flow::Pause)
             }
             Execution::Inline => {
-                let forwarding =
-                    Forwarding::Granted { fence: grant.fence, attempt: grant.attempt };
+                let forwarding = Forwarding::Granted {
+                    fence: grant.fence,
+                    attempt: grant.attempt,
+                };
                 self.forward(lease, &forwarding, env)
             }
         }
@@ -114,11 +127,16 @@ impl Ticket {
 
     fn forward(self: Box<Self>, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
         let policy = self.request.policy();
-        let changes =
-            upstream::changes(policy, &self.request.headers, &self.key, forwarding);
+        let changes = upstream::changes(policy, &self.request.headers, &self.key, forwarding);
         env.effect(Effect::ChangeRequest(changes));
         env.effect(Effect::ResumeRequest);
-        (State::Forwarded(Box::new(Run { request: self.request, lease })), Flow::Pause)
+        (
+            State::Forwarded(Box::new(Run {
+                request: self.request,
+                lease,
+            })),
+            Flow::Pause,
+        )
     }
 
     fn stored(&self, stored: &Stored, env: &mut Env) -> Step {
@@ -128,7 +146,9 @@ impl Ticket {
                 let plan = &self.request.settings.plan;
                 let origin = self.request.origin();
                 env.count(Counter::Replayed);
-                env.effect(Effect::Reply(reply::replay(plan, policy, stored, response, origin)));
+                env.effect(Effect::Reply(reply::replay(
+                    plan, policy, stored, response, origin,
+                )));
                 (State::Answered, Flow::Pause)
             }
             _ => refuse(&self.request, Problem::NotReplayable, None, env),
@@ -140,7 +160,9 @@ impl Ticket {
         if self.wait_until_ns.is_none() && wait_ns > 0 {
             env.count(Counter::Waited);
         }
-        let until = *self.wait_until_ns.get_or_insert(env.now_ns.saturating_add(wait_ns));
+        let until = *self
+            .wait_until_ns
+            .get_or_insert(env.now_ns.saturating_add(wait_ns));
         let left_ms = until.saturating_sub(env.now_ns) / 1_000_000;
         if left_ms == 0 {
             return refuse(&self.request, Problem::InFlight, None, env);
@@ -154,7 +176,14 @@ impl Ticket {
         match result {
             Ok(Answer::Stored(stored)) => self.stored(&stored, env),
             Ok(Answer::Changed) => {
-                let Ticket { request, key, fingerprint, trailers, wait_until_ns, .. } = *self;
+                let Ticket {
+                    request,
+                    key,
+                    fingerprint,
+                    trailers,
+                    wait_until_ns,
+                    ..
+                } = *self;
                 Ticket::acquire(request, key, fingerprint, trailers, wait_until_ns, env)
             }
             // No answer to the wait changes nothing about what is known: it was in flight.

@@ -74,11 +74,21 @@ impl Run {
             _ if end => Held::Whole,
             _ => Held::End,
         };
-        let capturing = Box::new(Capturing { run: *self, class, capture, held, left });
+        let capturing = Box::new(Capturing {
+            run: *self,
+            class,
+            capture,
+            held,
+            left,
+        });
         if end {
             return capturing.settle(env);
         }
-        let flow = if held == Held::Whole { Flow::Pause } else { Flow::Continue };
+        let flow = if held == Held::Whole {
+            Flow::Pause
+        } else {
+            Flow::Continue
+        };
         (State::Capturing(capturing), flow)
     }
 
@@ -101,7 +111,10 @@ impl Capturing {
             *left = left.saturating_sub(chunk.len());
         }
         let hold = self.held == Held::Whole || self.left == Some(0);
-        (State::Capturing(self), if hold { Flow::Pause } else { Flow::Continue })
+        (
+            State::Capturing(self),
+            if hold { Flow::Pause } else { Flow::Continue },
+        )
     }
 
     pub(super) fn trailers(mut self: Box<Self>, env: &mut Env) -> Step {
@@ -112,17 +125,34 @@ impl Capturing {
     }
 
     fn settle(self: Box<Self>, env: &mut Env) -> Step {
-        let Capturing { run, class, capture, held, .. } = *self;
+        let Capturing {
+            run,
+            class,
+            capture,
+            held,
+            ..
+        } = *self;
         let operation = settlement::operation(&run.lease, class, capture);
         env.effect(Effect::Untrack(run.lease.owner));
         env.effect(call(operation.clone()));
-        (State::Settling(Box::new(Settling { run, operation, held })), Flow::Pause)
+        (
+            State::Settling(Box::new(Settling {
+                run,
+                operation,
+                held,
+            })),
+            Flow::Pause,
+        )
     }
 
     /// Cut in the middle. What the status proved stays proven; a half answer proves nothing.
     pub(super) fn cut_off(self: Box<Self>, env: &mut Env) {
         env.effect(Effect::Untrack(self.run.lease.owner));
-        env.effect(Effect::Background(settlement::operation(&self.run.lease, self.class, None)));
+        env.effect(Effect::Background(settlement::operation(
+            &self.run.lease,
+            self.class,
+            None,
+        )));
     }
 }
 
@@ -138,8 +168,12 @@ impl Settling {
             env.effect(Effect::Background(self.operation));
         }
         if !withhold {
-            if let (Settled::Recorded { expires_at_ms: Some(at) }, Held::Whole) =
-                (settled, self.held)
+            if let (
+                Settled::Recorded {
+                    expires_at_ms: Some(at),
+                },
+                Held::Whole,
+            ) = (settled, self.held)
             {
                 let (name, value) = reply::expires(at);
                 env.effect(Effect::AddResponseHeader(name, value));

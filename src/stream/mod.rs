@@ -141,26 +141,48 @@ pub struct Stream {
 impl Stream {
     /// A stream that no rule protects.
     pub fn passing() -> Self {
-        Stream { state: State::Passing }
+        Stream {
+            state: State::Passing,
+        }
     }
 
     /// A stream that was answered from its headers alone.
     pub fn answered() -> Self {
-        Stream { state: State::Answered }
+        Stream {
+            state: State::Answered,
+        }
     }
 
     /// A protected request whose headers have come. `end`: it has no body.
     pub fn protect(request: Request, hasher: Hasher, end: bool, env: &mut Env) -> (Self, Flow) {
         let request = Rc::new(request);
         let mut stream = if request.policy().mode == Mode::Observe {
-            Stream { state: State::Observing(Box::new(Observing::new(request, hasher))) }
+            Stream {
+                state: State::Observing(Box::new(Observing::new(request, hasher))),
+            }
         } else {
-            Stream { state: State::Hashing(Box::new(Hashing { request, hasher, seen: 0 })) }
+            Stream {
+                state: State::Hashing(Box::new(Hashing {
+                    request,
+                    hasher,
+                    seen: 0,
+                })),
+            }
         };
         let observing = matches!(stream.state, State::Observing(_));
-        let mut flow = if observing { Flow::Continue } else { Flow::Pause };
+        let mut flow = if observing {
+            Flow::Continue
+        } else {
+            Flow::Pause
+        };
         if end {
-            flow = stream.on(Event::RequestBody { chunk: &[], end: true }, env);
+            flow = stream.on(
+                Event::RequestBody {
+                    chunk: &[],
+                    end: true,
+                },
+                env,
+            );
         }
         (stream, flow)
     }
@@ -208,9 +230,14 @@ impl Stream {
                 (State::Answered, Flow::Pause)
             }
 
-            (State::Forwarded(run), Event::ResponseHeaders { headers, source, end }) => {
-                run.response(&headers, &source, end, env)
-            }
+            (
+                State::Forwarded(run),
+                Event::ResponseHeaders {
+                    headers,
+                    source,
+                    end,
+                },
+            ) => run.response(&headers, &source, end, env),
             (State::Forwarded(run), Event::Gone) => {
                 run.cut_off(env);
                 (State::Answered, Flow::Continue)
@@ -274,7 +301,9 @@ impl Hashing {
     }
 
     fn finish(self: Box<Self>, trailers: Vec<(Bytes, Bytes)>, env: &mut Env) -> Step {
-        let Hashing { request, hasher, .. } = *self;
+        let Hashing {
+            request, hasher, ..
+        } = *self;
         let fingerprint = match hasher.finish() {
             Ok(fingerprint) => fingerprint,
             Err(error) => return refuse_body(&request, &error, env),

@@ -66,7 +66,11 @@ impl Observing {
             }
             Event::RequestTrailers(_) => self.ask(env),
             Event::Answer(result) => self.answered(result, env),
-            Event::ResponseHeaders { headers, source, end } => {
+            Event::ResponseHeaders {
+                headers,
+                source,
+                end,
+            } => {
                 let policy = self.request.policy();
                 let status = headers.status().unwrap_or(0);
                 let class = classify(policy, &source, status, &headers);
@@ -96,7 +100,9 @@ impl Observing {
     }
 
     fn ask(&mut self, env: &mut Env) {
-        let Some(hasher) = self.hasher.take() else { return };
+        let Some(hasher) = self.hasher.take() else {
+            return;
+        };
         let fingerprint = match hasher.finish() {
             Ok(fingerprint) => fingerprint,
             Err(_) => return env.count(Counter::Observed(Problem::UnsupportedRequest)),
@@ -107,12 +113,19 @@ impl Observing {
         let key = self.request.lookup_key(&fingerprint);
         env.effect(call(self.request.acquire(key.clone(), owner, fingerprint)));
         let lease_ms = self.request.policy().lease_ms;
-        self.right = Right::Asked(Lease { key, owner, lease_ms, since_ns: env.now_ns });
+        self.right = Right::Asked(Lease {
+            key,
+            owner,
+            lease_ms,
+            since_ns: env.now_ns,
+        });
     }
 
     fn answered(&mut self, result: CallResult, env: &mut Env) {
         let right = std::mem::replace(&mut self.right, Right::None);
-        let Right::Asked(mut lease) = right else { return };
+        let Right::Asked(mut lease) = right else {
+            return;
+        };
         let counter = match result {
             Ok(Answer::Granted(grant)) => {
                 lease.lease_ms = grant.lease_ms;
@@ -143,10 +156,17 @@ impl Observing {
         if !self.ended || !matches!(self.right, Right::Held(_)) {
             return;
         }
-        let Right::Held(lease) = std::mem::replace(&mut self.right, Right::None) else { return };
-        let (class, capture) = self.response.take().unwrap_or((OutcomeClass::Unknown, None));
+        let Right::Held(lease) = std::mem::replace(&mut self.right, Right::None) else {
+            return;
+        };
+        let (class, capture) = self
+            .response
+            .take()
+            .unwrap_or((OutcomeClass::Unknown, None));
         env.effect(Effect::Untrack(lease.owner));
-        env.effect(Effect::Background(settlement::operation(&lease, class, capture)));
+        env.effect(Effect::Background(settlement::operation(
+            &lease, class, capture,
+        )));
     }
 
     fn gone(&mut self, env: &mut Env) {
@@ -159,7 +179,9 @@ impl Observing {
                 _ => (OutcomeClass::Unknown, None),
             };
             env.effect(Effect::Untrack(lease.owner));
-            env.effect(Effect::Background(settlement::operation(&lease, class, capture)));
+            env.effect(Effect::Background(settlement::operation(
+                &lease, class, capture,
+            )));
         }
     }
 }

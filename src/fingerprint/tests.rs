@@ -1,0 +1,447 @@
+use super::*;
+use proptest::prelude::*;
+
+fn policy(body: BodyMode, headers: &[&str], host: bool) -> FingerprintPolicy {
+    FingerprintPolicy {
+        body,
+        headers: headers.iter().map(|h| (*h).to_owned()).collect(),
+        host,
+    }
+}
+
+fn raw() -> FingerprintPolicy {
+    policy(
+        BodyMode::Raw,
+        &[
+            "content-encoding",
+            "content-range",
+            "if-match",
+            "if-none-match",
+            "if-unmodified-since",
+        ],
+        false,
+    )
+}
+
+/// A request to vary.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    method: &'a str,
+    path: &'a str,
+    query: &'a str,
+    host: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a [u8],
+}
+
+const CHARGE: Request<'static> = Request {
+    method: "POST",
+    path: "/charges",
+    query: "b=2&a=1",
+    host: "api.example.com",
+    headers: &[("content-type", "application/json"), ("user-agent", "test")],
+    body: br#"{"amount":100,"currency":"EUR"}"#,
+};
+
+fn of(policy: &FingerprintPolicy, r: Request<'_>) -> Result<Fingerprint, FingerprintError> {
+    in_pieces(policy, r, r.body.len().max(1))
+}
+
+fn in_pieces(
+    policy: &FingerprintPolicy,
+    r: Request<'_>,
+    piece: usize,
+) -> Result<Fingerprint, FingerprintError> {
+    let headers: Vec<(Bytes, Bytes)> = r
+        .headers
+        .iter()
+        .map(|(n, v)| {
+            (
+                Bytes::copy_from_slice(n.as_bytes()),
+                Bytes::copy_from_slice(v.as_bytes()),
+            )
+        })
+        .collect();
+    let (method, query, host) = (r.method.as_bytes(), r.query.as_bytes(), r.host.as_bytes());
+    let mut hasher = Hasher::new(policy, method, r.path, query, host, &headers);
+    r.body.chunks(piece).for_each(|p| hasher.update(p));
+    hasher.finish()
+}
+
+fn digest(policy: &FingerprintPolicy, r: Request<'_>) -> String {
+    hex::encode(of(policy, r).unwrap().digest)
+}
+
+/// These values are stored in records. A change here makes every stored record "another payload":
+/// raise [`VERSION`] instead.
+#[test]
+fn golden() {
+    let json = policy(BodyMode::Json, &[], true);
+    let none = policy(BodyMode::None, &["x-a"], false);
+    let upload = Request {
+        headers: &[
+            ("content-type", "Multipart/Form-Data; boundary=x"),
+            ("x-a", "1"),
+            ("x-a", "2"),
+        ],
+        ..CHARGE
+    };
+    let empty = Request {
+        query: "",
+        headers: &[],
+        body: b"",
+        ..CHARGE
+    };
+    let rows = [
+        (&raw(), CHARGE, GOLDEN[0]),
+        (&raw(), empty, GOLDEN[1]),
+        (&json, CHARGE, GOLDEN[2]),
+        (&none, upload, GOLDEN[3]),
+    ];
+    let got: Vec<_> = rows
+        .iter()
+        .map(|(p, r, _)| (scheme(p).0, digest(p, *r)))
+        .collect();
+    let want: Vec<_> = rows
+        .iter()
+        .map(|(_, _, (s, d))| (*s, (*d).to_owned()))
+        .collect();
+    assert_eq!(got, want);
+    let key = derive_key("acme", b"post", "/charges", &of(&raw(), CHARGE).unwrap());
+    assert_eq!(key, GOLDEN_KEY);
+}
+
+const GOLDEN: [(u64, &str); 4] = [
+    (
+        10484196354532394013,
+        "121a8877ee4f4f8ae101d4d2ff3ac602e7d0ec25535e0475c7e9a8f95822f805",
+    ),
+    (
+        10484196354532394013,
+        "0e73c7c1a285b9d72fadbf620bba138f807a5c28ef43d3ac5302625a6e639377",
+    ),
+    (
+        6629406065753603768,
+        "c659a7f856c7e3f5c8dbdbeb39d6de32d935641e6ba45e140b961ff180534d4b",
+    ),
+    (
+        1485728661040033432,
+        "1c18f71adec01eb7abf9bb374815636db7316f5f6ac94b1f118bee1075b2e418",
+    ),
+];
+const GOLDEN_KEY: &str = "KEY";
+
+/// The format, written down a second time, without the code under test.
+#[test]
+fn the_format_is_the_documented_one() {
+    fn part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+        out.push(tag);
+        out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    fn count(out: &mut Vec<u8>, tag: u8, n: u64) {
+        out.push(tag);
+        out.extend_from_slice(&n.to_be_bytes());
+    }
+    let mut input = Vec::new();
+    part(&mut input, b'D', b"idempotency-gateway/fingerprint");
+    part(&mut input, b'V', b"1");
+    part(&mut input, b'M', b"POST");
+    count(&mut input, b'O', 0);
+    part(&mut input, b'P', b"/charges");
+    part(&mut input, b'Q', b"a=1&b=2");
+    part(&mut input, b'H', b"content-type");
+    count(&mut input, b'N', 1);
+    part(&mut input, b'h', b"application/json");
+    part(&mut input, b'H', b"x-a");
+    count(&mut input, b'N', 0);
+    part(&mut input, b'A', b"api.example.com");
+    input.push(b'B');
+    input.extend_from_slice(CHARGE.body);
+    input.extend_from_slice(&(CHARGE.body.len() as u64).to_be_bytes());
+    let want = hex::encode(Sha256::digest(&input));
+    assert_eq!(digest(&policy(BodyMode::Raw, &["x-a"], true), CHARGE), want);
+}
+
+#[test]
+fn what_counts() {
+    let same = [
+        (
+            "query order",
+            Request {
+                query: "a=1&b=2",
+                ..CHARGE
+            },
+        ),
+        (
+            "query escapes",
+            Request {
+                query: "b=2&%61=1",
+                ..CHARGE
+            },
+        ),
+        (
+            "method case",
+            Request {
+                method: "post",
+                ..CHARGE
+            },
+        ),
+        (
+            "host",
+            Request {
+                host: "other",
+                ..CHARGE
+            },
+        ),
+        (
+            "uncounted header, type case",
+            Request {
+                headers: &[("content-type", "Application/JSON")],
+                ..CHARGE
+            },
+        ),
+    ];
+    for (what, request) in same {
+        assert_eq!(digest(&raw(), request), digest(&raw(), CHARGE), "{what}");
+    }
+    let other: [(&str, Request<'_>); 14] = [
+        (
+            "method",
+            Request {
+                method: "PATCH",
+                ..CHARGE
+            },
+        ),
+        (
+            "path",
+            Request {
+                path: "/charges/",
+                ..CHARGE
+            },
+        ),
+        (
+            "path and query",
+            Request {
+                path: "/charges?b=2&a=1",
+                query: "",
+                ..CHARGE
+            },
+        ),
+        (
+            "query value",
+            Request {
+                query: "b=2&a=2",
+                ..CHARGE
+            },
+        ),
+        (
+            "query count",
+            Request {
+                query: "b=2&a=1&a=1",
+                ..CHARGE
+            },
+        ),
+        (
+            "query value order",
+            Request {
+                query: "a=1&a=2&b=2",
+                ..CHARGE
+            },
+        ),
+        (
+            "type",
+            Request {
+                headers: &[("content-type", "text/plain")],
+                ..CHARGE
+            },
+        ),
+        (
+            "no type",
+            Request {
+                headers: &[],
+                ..CHARGE
+            },
+        ),
+        ("counted header", with(&[TYPE, ("if-match", "\"1\"")])),
+        ("counted header, empty", with(&[TYPE, ("if-match", "")])),
+        (
+            "counted header, twice",
+            with(&[TYPE, ("if-match", "\"1\""), ("if-match", "\"1\"")]),
+        ),
+        (
+            "method override",
+            with(&[TYPE, ("x-http-method-override", "PUT")]),
+        ),
+        (
+            "body",
+            Request {
+                body: b"{}",
+                ..CHARGE
+            },
+        ),
+        (
+            "no body",
+            Request {
+                body: b"",
+                ..CHARGE
+            },
+        ),
+    ];
+    let mut digests: Vec<_> = other.iter().map(|(_, r)| digest(&raw(), *r)).collect();
+    digests.push(digest(&raw(), CHARGE));
+    for (i, a) in digests.iter().enumerate() {
+        for (j, b) in digests.iter().enumerate() {
+            assert!(i == j || a != b, "{i} and {j} are one");
+        }
+    }
+}
+
+const TYPE: (&str, &str) = ("content-type", "application/json");
+
+const fn with<'a>(headers: &'a [(&'a str, &'a str)]) -> Request<'a> {
+    Request { headers, ..CHARGE }
+}
+
+#[test]
+fn a_host_counts_if_asked_for() {
+    let policy = policy(BodyMode::Raw, &[], true);
+    let of = |host| digest(&policy, Request { host, ..CHARGE });
+    assert_eq!(of("API.example.com:443"), of("api.example.com"));
+    assert_ne!(of("other"), of("api.example.com"));
+}
+
+#[test]
+fn json_bodies() {
+    let policy = policy(BodyMode::Json, &[], false);
+    let of = |body| of(&policy, Request { body, ..CHARGE });
+    assert_eq!(
+        of(br#"{ "currency":"EUR", "amount":100 }"#),
+        of(CHARGE.body)
+    );
+    assert_ne!(of(br#"{"amount":100.0,"currency":"EUR"}"#), of(CHARGE.body));
+    assert!(of(b"").is_ok());
+    assert_ne!(of(b""), of(b"null"));
+    for refused in [&b"{"[..], b" ", b"a=1", b"\xff", br#"{"a":1,"a":1}"#] {
+        assert!(of(refused).is_err(), "{}", String::from_utf8_lossy(refused));
+    }
+    let error = of(br#"{"a":1,"a":1}"#).unwrap_err().to_string();
+    assert!(error.contains("names a member twice"), "{error}");
+}
+
+#[test]
+fn without_a_body_the_type_counts_without_parameters() {
+    let policy = policy(BodyMode::None, &[], false);
+    let of = |media_type, body| {
+        digest(
+            &policy,
+            Request {
+                headers: &[("content-type", media_type)],
+                body,
+                ..CHARGE
+            },
+        )
+    };
+    assert_eq!(
+        of("multipart/form-data; boundary=a", b"--a"),
+        of("Multipart/form-data;boundary=b", b"--b--")
+    );
+    assert_ne!(of("multipart/form-data", b""), of("multipart/mixed", b""));
+}
+
+#[test]
+fn media_types() {
+    for (value, want) in [
+        ("Application/JSON", "application/json"),
+        (
+            "application/json ; Charset=\"UTF-8\"",
+            "application/json;charset=utf-8",
+        ),
+        ("text/plain;;charset=utf-8;", "text/plain;charset=utf-8"),
+        (
+            "multipart/form-data; boundary=AbC",
+            "multipart/form-data;boundary=AbC",
+        ),
+        ("a/b; x=\"a;b\\\";c\"; y=1", "a/b;x=\"a;b\\\";c\";y=1"),
+        ("a/b; x=\"\"", "a/b;x=\"\""),
+        ("a/b; x", "a/b;x"),
+        ("", ""),
+        ("nonsense \u{e9}", "nonsense \u{e9}"),
+    ] {
+        let got = media_type(value.as_bytes(), true);
+        assert_eq!(String::from_utf8_lossy(&got), want, "{value}");
+    }
+}
+
+#[test]
+fn schemes_tell_policies_apart() {
+    let mut schemes: Vec<u64> = [
+        raw(),
+        policy(BodyMode::Raw, &[], false),
+        policy(BodyMode::Raw, &[], true),
+        policy(BodyMode::Json, &[], false),
+        policy(BodyMode::None, &[], false),
+        policy(BodyMode::Raw, &["a"], false),
+        policy(BodyMode::Raw, &["a", "b"], false),
+        policy(BodyMode::Raw, &["ab"], false),
+    ]
+    .iter()
+    .map(|p| scheme(p).0)
+    .collect();
+    schemes.sort();
+    schemes.dedup();
+    assert_eq!(schemes.len(), 8);
+}
+
+#[test]
+fn derived_keys() {
+    let fingerprint = of(&raw(), CHARGE).unwrap();
+    let other = of(
+        &raw(),
+        Request {
+            body: b"",
+            ..CHARGE
+        },
+    )
+    .unwrap();
+    let key = derive_key("acme", b"POST", "/charges", &fingerprint);
+    assert_eq!(key.len(), 64);
+    for different in [
+        derive_key("emca", b"POST", "/charges", &fingerprint),
+        derive_key("", b"POST", "/charges", &fingerprint),
+        derive_key("acme", b"PATCH", "/charges", &fingerprint),
+        derive_key("acme", b"POST", "/charge", &fingerprint),
+        derive_key("acme", b"POST", "/charges", &other),
+    ] {
+        assert_ne!(different, key);
+    }
+}
+
+proptest! {
+    #[test]
+    fn pieces_do_not_matter(
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        piece in 1usize..64,
+    ) {
+        let request = Request { body: &body, ..CHARGE };
+        for mode in [BodyMode::Raw, BodyMode::Json, BodyMode::None] {
+            let policy = policy(mode, &[], false);
+            prop_assert_eq!(in_pieces(&policy, request, piece), of(&policy, request));
+        }
+    }
+
+    #[test]
+    fn never_panics(
+        query in ".{0,20}",
+        host in ".{0,10}",
+        name in "content-type|x-a|x-http-method",
+        value in ".{0,30}",
+        body in proptest::collection::vec(any::<u8>(), 0..32),
+    ) {
+        let headers: &[(&str, &str)] = &[(&name, &value)];
+        let request =
+            Request { query: &query, host: &host, headers, body: &body, ..CHARGE };
+        let _ = of(&policy(BodyMode::Json, &["x-a"], true), request);
+        prop_assert!(of(&policy(BodyMode::Raw, &["x-a"], true), request).is_ok());
+    }
+}

@@ -1,0 +1,201 @@
+use super::*;
+use crate::config;
+
+fn plan(rules: &str) -> Plan {
+    let text = format!(
+        r#"{{"service":{{"target":"s"}},"defaults":{{"scope":"global"}},"rules":[{rules}]}}"#
+    );
+    config::parse(&text).unwrap()
+}
+
+/// A short form of the answer: `-`, the rule's index, `?` with the index, or `!` with the index.
+fn short(found: RuleMatch<'_, '_>) -> String {
+    match found {
+        RuleMatch::None => "-".into(),
+        RuleMatch::Rule(matched) => matched.index.to_string(),
+        RuleMatch::Ambiguous(index) => format!("?{index}"),
+        RuleMatch::Overridden(index) => format!("!{index}"),
+    }
+}
+
+fn seen(plan: &Plan, method: &str, host: &str, path: &str) -> String {
+    short(find(
+        plan,
+        method.as_bytes(),
+        host.as_bytes(),
+        path.as_bytes(),
+    ))
+}
+
+#[test]
+fn methods() {
+    let plan = plan(
+        r#"{"match":{"methods":["POST"],"path_prefix":"/a"}},
+           {"match":{"path_prefix":"/b"}},
+           {"match":{"methods":"*","path_prefix":"/c"}}"#,
+    );
+    for (method, a, b, c) in [
+        ("POST", "0", "1", "2"),
+        ("post", "0", "1", "2"),
+        ("PATCH", "-", "1", "2"),
+        ("PUT", "-", "-", "2"),
+        ("DELETE", "-", "-", "2"),
+        ("PURGE", "-", "-", "2"),
+        ("GET", "-", "-", "-"),
+        ("get", "-", "-", "-"),
+        ("HEAD", "-", "-", "-"),
+        ("OPTIONS", "-", "-", "-"),
+        ("TRACE", "-", "-", "-"),
+    ] {
+        let got = ["/a", "/b", "/c"].map(|path| seen(&plan, method, "h", path));
+        assert_eq!(got, [a, b, c], "{method}");
+    }
+}
+
+#[test]
+fn hosts() {
+    let plan = plan(r#"{"match":{"hosts":["api.example.com","*.pay.example.com","[::1]"]}}"#);
+    for (host, want) in [
+        ("api.example.com", "0"),
+        ("API.example.COM:8443", "0"),
+        ("api.example.com.", "0"),
+        ("api.example.com.:80", "0"),
+        ("user@api.example.com", "0"),
+        ("a.pay.example.com", "0"),
+        ("a.b.pay.example.com", "0"),
+        ("pay.example.com", "-"),
+        (".pay.example.com", "-"),
+        ("xpay.example.com", "-"),
+        ("[::1]:8080", "0"),
+        ("[::2]", "-"),
+        ("example.com", "-"),
+        ("", "-"),
+    ] {
+        assert_eq!(seen(&plan, "POST", host, "/x"), want, "{host}");
+    }
+}
+
+#[test]
+fn paths() {
+    let plan = plan(
+        r#"{"match":{"path":"/charges/preview"},"mode":"observe"},
+           {"match":{"path_prefix":"/charges"}},
+           {"match":{"path":"/v1/orders/"}}"#,
+    );
+    for (path, want) in [
+        ("/charges", "1"),
+        ("/charges/", "1"),
+        ("/charges?x=/other", "1"),
+        ("/charges/1/capture", "1"),
+        ("/charges/preview", "0"),
+        ("/charges/preview/", "0"),
+        ("/charges/preview/x", "1"),
+        ("/chargesx", "-"),
+        ("/CHARGES", "-"),
+        ("/", "-"),
+        ("/v1/orders", "2"),
+        ("/v1/orders/", "2"),
+        ("/v1/orders/7", "-"),
+        // normal forms
+        ("//charges", "1"),
+        ("/x/../charges", "1"),
+        ("/%63harges", "1"),
+        ("/charges/.", "1"),
+        ("/charges/%7Ex", "1"),
+        ("/charges//1", "1"),
+        ("/charges/a%20b", "1"),
+        ("/charges/50%2525off", "1"),
+        ("/charges/1;v=2", "1"),
+        // odd, and not the rule that another reading meets
+        ("/charges/preview;x", "?0"),
+        ("/charges/x/../preview", "0"),
+        ("/charges/preview/../x", "?0"),
+        ("/charges;x=1", "?1"),
+        ("/;a/charges", "?1"),
+        // protected by the rule that any reading meets
+        ("/charges/..;/", "1"),
+        ("/charges/../other", "?1"),
+        ("/charges//..", "?1"),
+        ("/x%252F..%252Fcharges", "?1"),
+        ("//host/charges", "?1"),
+        // ambiguous
+        ("/charges%2Ffoo", "?1"),
+        ("/charges/a%2Fb", "?1"),
+        ("/x%2F..%2Fcharges", "?1"),
+        ("/charges%00", "?1"),
+        ("/charges%5Cx", "?1"),
+        ("/charges\\x", "?1"),
+        ("/charges#x", "?1"),
+        ("/charges/%", "?1"),
+        ("/charges/ü", "?1"),
+        ("http://h/charges", "?1"),
+        // ambiguous, and nowhere near
+        ("/other%2Fcharges", "-"),
+        ("/other/%2F%5C%00", "-"),
+        ("/other;x=1//y", "-"),
+        ("/files/%25zz", "-"),
+        ("", "-"),
+        ("*", "-"),
+    ] {
+        assert_eq!(seen(&plan, "POST", "h", path), want, "{path}");
+    }
+    assert_eq!(seen(&plan, "GET", "h", "/charges%2F"), "-");
+}
+
+#[test]
+fn a_catch_all_refuses_only_what_is_ambiguous() {
+    let plan = plan(r#"{"match":{}}"#);
+    for (path, want) in [
+        ("/", "0"),
+        ("/a;b/../c//d", "0"),
+        ("//x", "0"),
+        ("/a%2Fb", "?0"),
+        ("", "?0"),
+    ] {
+        assert_eq!(seen(&plan, "POST", "h", path), want, "{path}");
+    }
+}
+
+#[test]
+fn a_match_brings_path_and_query() {
+    let plan = plan(r#"{"match":{"path":"/charges"}}"#);
+    let RuleMatch::Rule(matched) = find(&plan, b"POST", b"h", b"/x/..//charges?b=1&a=2") else {
+        panic!("no match");
+    };
+    assert_eq!(
+        (matched.path.as_ref(), matched.query),
+        ("/charges", &b"b=1&a=2"[..])
+    );
+    assert_eq!(matched.rule, &plan.rules[0]);
+}
+
+#[test]
+fn method_overrides() {
+    let plan = plan(
+        r#"{"match":{"methods":["POST"],"path":"/charges"}},
+           {"match":{"methods":["DELETE"],"path":"/charges"}}"#,
+    );
+    for (method, name, value, path, want) in [
+        ("GET", "x-http-method-override", "POST", "/charges", "!0"),
+        ("GET", "x-http-method-override", " post ", "/charges", "!0"),
+        ("GET", "x-http-method", "DELETE", "/charges", "!1"),
+        ("GET", "x-method-override", "GET, DELETE", "/charges", "!1"),
+        ("GET", "X-HTTP-Method-Override", "POST", "/charges", "!0"),
+        ("PUT", "x-http-method-override", "POST", "/charges", "!0"),
+        ("GET", "x-http-method-override", "POST", "/charges%2F", "!0"),
+        ("GET", "x-http-method-override", "POST", "/other", "-"),
+        ("GET", "x-http-method-override", "PUT", "/charges", "-"),
+        ("GET", "x-http-method-override", "", "/charges", "-"),
+        ("GET", "x-other", "POST", "/charges", "-"),
+        // a protected request stays protected by its own rule
+        ("POST", "x-http-method-override", "GET", "/charges", "0"),
+        ("POST", "x-http-method-override", "DELETE", "/charges", "0"),
+    ] {
+        let headers = [(
+            Bytes::from_static(name.as_bytes()),
+            Bytes::from_static(value.as_bytes()),
+        )];
+        let got = decide(&plan, method.as_bytes(), b"h", path.as_bytes(), &headers);
+        assert_eq!(short(got), want, "{method} {name}: {value} {path}");
+    }
+}

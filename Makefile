@@ -1,0 +1,46 @@
+# Idempotency Gateway. `make` lists what can be made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# The release profile is made for the filter. Programs need no link-time optimisation of
+# everything, and a panic in one of their tasks must not end them.
+RELEASE := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_PANIC=unwind
+PROGRAMS := --package idempotency-service --package idempotency-demo-upstream \
+	--package idempotency-stack --bins
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
+	@$(RELEASE) cargo build --release $(PROGRAMS)
+	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
+	@envoy="$$(scripts/get-envoy.sh)"; \
+		ENVOY_BIN="$$envoy" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
+
+.PHONY: build
+build: ## Build the programs that the tests start
+	@cargo build --workspace --bins
+
+.PHONY: wasm
+wasm: ## Build the filter, target/idempotency.wasm
+	@scripts/build-wasm.sh
+
+.PHONY: test
+test: build wasm ## All tests, the end-to-end ones on the newest and the oldest supported Envoy
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## Formatting, clippy, licences
+	@scripts/lint.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	@cargo clean

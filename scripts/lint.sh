@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Formatting, clippy, licences and advisories.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --quiet -- --deny warnings
+# A trap of the filter takes a worker of its host along: nothing in it may panic.
+cargo clippy --package idempotency-filter --lib --no-deps --quiet -- --deny warnings \
+    --deny clippy::unwrap_used --deny clippy::expect_used --deny clippy::panic \
+    --deny clippy::indexing_slicing
+
+if ! cargo deny --version >/dev/null 2>&1; then
+    skip "licences and advisories; \`cargo install cargo-deny\` to have them checked"
+    exit
+fi
+cargo deny --log-level error check bans licenses sources
+# Advisories come from a repository elsewhere; not reaching it says nothing about the code.
+if ! cargo deny --log-level error fetch db >/dev/null 2>&1; then
+    skip "advisories, their database cannot be reached"
+    exit
+fi
+cargo deny --log-level error check advisories

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs every test. `make test` has built the programs and the filter before.
+#
+# With ENVOY_BIN set, that Envoy is the only one that is tested.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
+say "== all tests, Envoy: $newest"
+ENVOY_BIN="$newest" cargo test --workspace
+
+if [ -n "${ENVOY_BIN:-}" ]; then
+    [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"
+    skip "the oldest supported Envoy, since ENVOY_BIN is set"
+    exit
+fi
+oldest="$(scripts/get-envoy.sh oldest)"
+say "== end-to-end tests again, Envoy: $oldest"
+ENVOY_BIN="$oldest" cargo test --package idempotency-e2e --package idempotency-stack

@@ -50,7 +50,7 @@ mod wait;
 pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
 pub use error::Error;
 pub use process::Process;
-pub use service::{Durability, Service, ServiceOptions, Tokens};
+pub use service::{Backend, Durability, Service, ServiceOptions, Tokens};
 pub use spawn::terminate_with_parent;
 pub use stack::{charges_rule, filter_config, Stack, StackBuilder};
 pub use upstream::{Execution, Executions, Upstream, UpstreamOptions};

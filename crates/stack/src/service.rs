@@ -22,6 +22,16 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Where the service keeps its records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The embedded store, in [`ServiceOptions::data_dir`].
+    #[default]
+    Embedded,
+    /// Another one, as `idempotencyd serve --store` names it, e.g. `memory:`.
+    Named(String),
+}
+
 /// The bearer tokens of the three roles; an empty one is not configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
@@ -48,6 +58,8 @@ impl Default for Tokens {
 pub struct ServiceOptions {
     /// `None` takes a free one.
     pub port: Option<u16>,
+    /// Where the records are.
+    pub backend: Backend,
     /// Where the embedded store lives; `None`: a temporary directory, removed at the end.
     pub data_dir: Option<PathBuf>,
     /// When an acknowledged operation is on disk.
@@ -200,10 +212,14 @@ fn launch(
     command
         .arg("serve")
         .args(["--listen", &address.to_string()])
-        .args(["--listen", &format!("unix:{}", socket.display())])
-        .arg("--data-dir")
-        .arg(data_dir)
-        .args(["--durability", durability]);
+        .args(["--listen", &format!("unix:{}", socket.display())]);
+    match &options.backend {
+        Backend::Embedded => command
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--durability", durability]),
+        Backend::Named(store) => command.args(["--store", store]),
+    };
     let Tokens {
         gateway,
         upstream,

@@ -119,8 +119,12 @@ mod tests {
     fn header() {
         use TenantError::*;
         let scope = Scope::Header("x-tenant".into());
-        let long = &[b'a'; 256];
-        let rows: [(&[(&str, &[u8])], Result<&str, TenantError>); 11] = [
+        const LONG: &[u8] = &[b'a'; 256];
+        type Row<'a> = (
+            &'a [(&'static str, &'static [u8])],
+            Result<&'a str, TenantError>,
+        );
+        let rows: [Row; 11] = [
             (&[("x-tenant", b"acme")], Ok("acme")),
             (&[("x-tenant", b" Acme\t")], Ok("Acme")),
             (&[("x-tenant", "Größe".as_bytes())], Ok("Größe")),
@@ -131,7 +135,7 @@ mod tests {
             (&[("x-tenant", b"a\x01")], Err(Invalid)),
             (&[("x-tenant", b"\xff")], Err(Invalid)),
             (&[("x-tenant", b"cred:00")], Err(Invalid)),
-            (&[("x-tenant", long)], Err(TooLong)),
+            (&[("x-tenant", LONG)], Err(TooLong)),
         ];
         for (list, want) in rows {
             let got = resolve(&scope, &headers(list), Some(b"property"));

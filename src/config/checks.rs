@@ -172,7 +172,7 @@ pub(super) fn host(text: &str) -> Checked {
         None => name.bytes().all(plain) && !name.starts_with('.') && !name.ends_with('.'),
     };
     must(
-        fine && (1..=253).contains(&name.len()),
+        fine && !name.is_empty() && text.len() <= 255,
         "must be a host name without port; `*.example.com` means any name below example.com",
     )
 }

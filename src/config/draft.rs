@@ -253,31 +253,13 @@ impl Apply<'_, '_> {
 
     /// A list of header names, in lower case, sorted.
     fn names(&mut self, name: &str, check: Check, into: &mut Vec<String>) {
-        if let Some(names) = self
-            .object
-            .get(name)
-            .and_then(|f| strings(&f, check, self.faults))
-        {
+        let elements = self.object.get(name).and_then(|f| self.faults.array(&f));
+        if let Some(names) = elements.and_then(|list| self.faults.strings(&list, check)) {
             *into = names;
             into.iter_mut().for_each(|name| name.make_ascii_lowercase());
             into.sort();
         }
     }
-}
-
-/// A list of distinct strings (letter case does not make a difference).
-pub(super) fn strings(field: &Field<'_>, check: Check, faults: &mut Faults) -> Option<Vec<String>> {
-    let mut found: Vec<String> = Vec::new();
-    for element in faults.array(field)? {
-        if let Some(text) = faults.string(&element, check) {
-            if found.iter().any(|known| known.eq_ignore_ascii_case(&text)) {
-                faults.add(&element.path, "is in the list already");
-            } else {
-                found.push(text);
-            }
-        }
-    }
-    Some(found)
 }
 
 fn scope(field: &Field<'_>, faults: &mut Faults) -> Option<Scope> {

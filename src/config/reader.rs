@@ -14,6 +14,12 @@ pub(super) struct Field<'a> {
     pub path: String,
 }
 
+impl Field<'_> {
+    pub fn has(&self, name: &str) -> bool {
+        matches!(self.value, Value::Object(members) if members.iter().any(|(n, _)| n == name))
+    }
+}
+
 /// An object whose member names have been checked.
 pub(super) struct Object<'a> {
     members: &'a [(String, Value)],
@@ -82,6 +88,32 @@ impl Faults {
             path: format!("{}[{i}]", field.path),
         };
         Some(elements.iter().enumerate().map(element).collect())
+    }
+
+    /// The elements of an array that must have some.
+    pub fn filled<'a>(&mut self, field: &Field<'a>, otherwise: &str) -> Option<Vec<Field<'a>>> {
+        let elements = self.array(field)?;
+        if elements.is_empty() {
+            self.add(&field.path, otherwise);
+            return None;
+        }
+        Some(elements)
+    }
+
+    /// Distinct strings (letter case does not make a difference); `None` if one is wrong.
+    pub fn strings(&mut self, elements: &[Field<'_>], check: Check) -> Option<Vec<String>> {
+        let before = self.0.len();
+        let mut found: Vec<String> = Vec::new();
+        for element in elements {
+            let Some(text) = self.string(element, check) else {
+                continue;
+            };
+            if found.iter().any(|known| known.eq_ignore_ascii_case(&text)) {
+                self.add(&element.path, "is in the list already");
+            }
+            found.push(text);
+        }
+        (self.0.len() == before).then_some(found)
     }
 
     /// A string that passes `check`, which says what is wrong with it otherwise.

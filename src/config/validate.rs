@@ -1,6 +1,6 @@
 //! From JSON to a [`Plan`]: the parts, and the contradictions between them.
 
-use super::draft::{strings, Draft, MAX_TIMEOUT_MS};
+use super::draft::{Draft, MAX_TIMEOUT_MS};
 use super::reader::{Faults, Field, Object};
 use super::*;
 use super::{checks, fields};
@@ -47,17 +47,13 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         }
     }
     let list = required(&top, "rules", faults)
-        .and_then(|f| faults.array(&f))
+        .and_then(|f| faults.filled(&f, "must not be empty: nothing would be protected"))
         .unwrap_or_default();
-    if let Some(Value::Array(empty)) = top.get("rules").map(|f| f.value) {
-        if empty.is_empty() {
-            faults.add("rules", "must not be empty: nothing would be protected");
-        }
-    }
     let context = Context {
         service_timeout_ms: service.as_ref().map_or(0, |s| s.timeout_ms),
         // A broken `detached` section is reported as such, not once more by each rule.
         detached: top.get("detached").is_some(),
+        scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
     for (index, field) in list.iter().enumerate() {
@@ -111,6 +107,8 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
 struct Context {
     service_timeout_ms: u64,
     detached: bool,
+    /// The defaults have a scope, right or wrong.
+    scoped: bool,
 }
 
 fn rule(
@@ -145,17 +143,9 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
             value: Value::String(all),
             ..
         }) if all == "*" => Some(Vec::new()),
-        Some(field) => match strings(&field, checks::method, faults) {
-            Some(list) if list.is_empty() => {
-                if let Value::Array(elements) = field.value {
-                    if elements.is_empty() {
-                        faults.add(&field.path, "must not be empty; \"*\" means every method");
-                    }
-                }
-                None
-            }
-            list => list,
-        },
+        Some(field) => faults
+            .filled(&field, "must not be empty; \"*\" means every method")
+            .and_then(|list| faults.strings(&list, checks::method)),
     };
     let path = match (object.get("path"), object.get("path_prefix")) {
         (Some(_), Some(_)) => {
@@ -172,16 +162,13 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
     };
     let hosts = match object.get("hosts") {
         None => Some(Vec::new()),
-        Some(field) => {
-            let hosts = strings(&field, checks::host, faults)?;
-            if hosts.is_empty() {
-                faults.add(
-                    &field.path,
-                    "must not be empty; leave it out to match every host",
-                );
-            }
-            Some(hosts.iter().map(|host| host.to_ascii_lowercase()).collect())
-        }
+        Some(field) => faults
+            .filled(
+                &field,
+                "must not be empty; leave it out to match every host",
+            )
+            .and_then(|list| faults.strings(&list, checks::host))
+            .map(|hosts| hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
     };
     Some(Match {
         methods: methods?,
@@ -249,6 +236,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
         );
     }
     match &draft.scope {
+        None if context.scoped || rule.get("scope").is_some() => {}
         None => refuse(
             "scope",
             "is required, here or in defaults: say where the tenant comes from, or \"global\""

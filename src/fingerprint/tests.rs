@@ -129,7 +129,7 @@ const GOLDEN: [(u64, &str); 4] = [
         "1c18f71adec01eb7abf9bb374815636db7316f5f6ac94b1f118bee1075b2e418",
     ),
 ];
-const GOLDEN_KEY: &str = "KEY";
+const GOLDEN_KEY: &str = "ecaa48725c936c8ed044ef1bae86d454f6fcfb1dc19a914f32e42876130e09cc";
 
 /// The format, written down a second time, without the code under test.
 #[test]

@@ -1,0 +1,657 @@
+//! Configurations that are right, and such that are wrong in one way.
+
+/// A configuration that is right but for what is given.
+pub(super) enum Text {
+    /// The whole.
+    Whole(&'static str),
+    /// Top-level members besides `service` and one plain rule.
+    Top(&'static str),
+    /// Members of the only rule, besides `match` and `scope`.
+    Policy(&'static str),
+    /// The `match` of the only rule.
+    Match(&'static str),
+    /// The rules.
+    Rules(&'static str),
+    /// The `scope` of the only rule.
+    Scope(&'static str),
+}
+
+/// `top` must end in a comma if it is not empty.
+pub(super) fn config(top: &str, rules: &str) -> String {
+    format!(r#"{{{top}"service":{{"target":"idempotencyd"}},"rules":[{rules}]}}"#)
+}
+
+fn rule(matches: &str, scope: &str, policy: &str) -> String {
+    let comma = if policy.is_empty() { "" } else { "," };
+    format!(r#"{{"match":{matches},"scope":{scope}{comma}{policy}}}"#)
+}
+
+impl Text {
+    pub fn text(&self) -> String {
+        let global = r#""global""#;
+        match self {
+            Text::Whole(text) => (*text).to_owned(),
+            Text::Top(top) => config(&format!("{top},"), &rule("{}", global, "")),
+            Text::Policy(policy) => config("", &rule("{}", global, policy)),
+            Text::Match(matches) => config("", &rule(matches, global, "")),
+            Text::Rules(rules) => config("", rules),
+            Text::Scope(scope) => config("", &rule("{}", scope, "")),
+        }
+    }
+}
+
+use Text::{Match, Policy, Rules, Scope, Top, Whole};
+
+pub(super) const VALID: &[Text] = &[
+    Whole(include_str!("examples/api.json")),
+    Whole(include_str!("examples/payments.json")),
+    Whole(include_str!("examples/uploads.json")),
+    Top(r#""problem_base":"https://errors.example.com/idempotency#""#),
+    Top(r#""replay_header":"X-Idempotency-Replayed""#),
+    Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),
+    Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
+    Match(r#"{"methods":"*"}"#),
+    Match(r#"{"methods":["PUT","DELETE","PURGE"],"hosts":["API.example.com","*.x.y","[::1]"]}"#),
+    Match(r#"{"path":"/v1/charges"}"#),
+    Match(r#"{"path":"/v1/a%20b%C3%BC/"}"#),
+    Match(r#"{"path_prefix":"/.well-known/x"}"#),
+    Scope(r#"{"header":"X-Consumer-Id"}"#),
+    Scope(r#"{"property":["metadata","filter_metadata","envoy.filters.http.jwt_authn","sub"]}"#),
+    Scope(r#"{"credentials":"static"}"#),
+    Policy(r#""mode":"observe","on_unknown":"retry","on_service_failure":"pass""#),
+    Policy(r#""on_complete_failure":"withhold","cors":"stored","accept_encoding":"keep""#),
+    Policy(r#""key":{"header":"X-Request-Key","syntax":"strict","when_missing":"derive"}"#),
+    Policy(r#""fingerprint":{"body":"none","headers":[],"host":true}"#),
+    Policy(r#""lease_ms":9e4,"lease_margin_ms":2000.0,"ttl_ms":3153600000000"#),
+    Policy(r#""ttl_ms":1,"unknown_ttl_ms":1,"wait_ms":0,"retry_after_s":86400"#),
+    Policy(r#""max_body_bytes":268435456,"max_response_bytes":1,"wait_ms":60000"#),
+    Policy(r#""outcomes":"all""#),
+    Policy(r#""outcomes":{"200":"failed","599":"unknown","2xx":"completed"}"#),
+    Policy(r#""replay_headers":["X-Request-Cost","retry-after"]"#),
+    Policy(r#""namespace":"Zahlungen Süd","name":"charges""#),
+    Rules(
+        r#"{"match":{"path":"/a/b"},"scope":{"header":"x-t"}},
+           {"match":{"path_prefix":"/a"},"scope":"global"},
+           {"match":{"path_prefix":"/b"},"scope":{"header":"x-u"},"namespace":"u"}"#,
+    ),
+];
+
+/// The schema says no as well.
+const SCHEMA: bool = true;
+/// Only the parser can tell: a contradiction between fields, or letter case.
+const PARSER: bool = false;
+
+/// (configuration, the beginning of its only fault, who can tell)
+pub(super) const INVALID: &[(Text, &str, bool)] = &[
+    // structure
+    (Whole("[]"), "must be an object", SCHEMA),
+    (
+        Whole(r#"{"rules":[{"match":{},"scope":"global"}]}"#),
+        "service: is required",
+        SCHEMA,
+    ),
+    (
+        Whole(r#"{"service":{"target":"t"}}"#),
+        "rules: is required",
+        SCHEMA,
+    ),
+    (Rules(""), "rules: must not be empty", SCHEMA),
+    (Rules("1"), "rules[0]: must be an object", SCHEMA),
+    (
+        Rules(r#"{"scope":"global"}"#),
+        "rules[0].match: is required",
+        SCHEMA,
+    ),
+    (
+        Top(r#""rule":[]"#),
+        "rule: unknown field; did you mean `rules`?",
+        SCHEMA,
+    ),
+    (Top(r#""zzz":[]"#), "zzz: unknown field", SCHEMA),
+    (
+        Top(r#""detached":{}"#),
+        "detached.cluster: is required",
+        SCHEMA,
+    ),
+    (
+        Top(r#""detached":null"#),
+        "detached: must be an object",
+        SCHEMA,
+    ),
+    (
+        Top(r#""detached":{"cluster":""}"#),
+        "detached.cluster: must be the name",
+        SCHEMA,
+    ),
+    (
+        Top(r#""defaults":{"name":"x"}"#),
+        "defaults.name: unknown field",
+        SCHEMA,
+    ),
+    (
+        Top(r#""defaults":{"lease":1}"#),
+        "defaults.lease: unknown field",
+        SCHEMA,
+    ),
+    (
+        Top(r#""defaults":{"ttl_ms":0}"#),
+        "defaults.ttl_ms: must be an integer from 1",
+        SCHEMA,
+    ),
+    (
+        Top(r#""problem_base":"errors/""#),
+        "problem_base: must be the beginning",
+        SCHEMA,
+    ),
+    (
+        Top(r#""problem_base":"urn:a b""#),
+        "problem_base: must be the beginning",
+        SCHEMA,
+    ),
+    (
+        Top(r#""replay_header":"a b""#),
+        "replay_header: must be the name of a header",
+        SCHEMA,
+    ),
+    (
+        Top(r#""replay_header":"date""#),
+        "replay_header: must be a header of its own",
+        SCHEMA,
+    ),
+    (
+        Top(r#""replay_header":"ETag""#),
+        "replay_header: must be a header of its own",
+        PARSER,
+    ),
+    (
+        Whole(r#"{"service":{"target":"http://s"},"rules":[{"match":{},"scope":"global"}]}"#),
+        "service.target: must not be a URL",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","authority":"a/b"},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.authority: must be a host name",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","token":"a b"},"rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.token: must be",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","timeout_ms":4294967296},
+                "rules":[{"match":{},"scope":"global","lease_ms":1e12}]}"#,
+        ),
+        "service.timeout_ms: must be an integer",
+        SCHEMA,
+    ),
+    // match
+    (
+        Match(r#"{"methods":[]}"#),
+        "rules[0].match.methods: must not be empty",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":"POST"}"#),
+        "rules[0].match.methods: must be an array",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":["post"]}"#),
+        "rules[0].match.methods[0]: must be the name",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":["GET"]}"#),
+        "rules[0].match.methods[0]: GET, HEAD",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":["OPTIONS"]}"#),
+        "rules[0].match.methods[0]: GET, HEAD",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":["CONNECT"]}"#),
+        "rules[0].match.methods[0]: a tunnel",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"methods":["PUT","PUT"]}"#),
+        "rules[0].match.methods[1]: is in the list",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a","path_prefix":"/b"}"#),
+        "rules[0].match: must have path or",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"a"}"#),
+        "rules[0].match.path: must start",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a?b"}"#),
+        "rules[0].match.path: must be a path without",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a/*"}"#),
+        "rules[0].match.path: wildcards",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a%2Fb"}"#),
+        "rules[0].match.path: cannot be matched",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a%25"}"#),
+        "rules[0].match.path: cannot be matched",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a;b"}"#),
+        "rules[0].match.path: cannot be matched",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/ü"}"#),
+        "rules[0].match.path: cannot be matched",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a%"}"#),
+        "rules[0].match.path: cannot be matched",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a//b"}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a/../b"}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/a/."}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/%61"}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/%c3%bc"}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"path":"/{id}"}"#),
+        "rules[0].match.path: must be in normal form",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":[]}"#),
+        "rules[0].match.hosts: must not be empty",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["a:80"]}"#),
+        "rules[0].match.hosts[0]: must be a host",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["a.*"]}"#),
+        "rules[0].match.hosts[0]: must be a host",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["*"]}"#),
+        "rules[0].match.hosts[0]: must be a host",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["a."]}"#),
+        "rules[0].match.hosts[0]: must be a host",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["*.[::1]"]}"#),
+        "rules[0].match.hosts[0]: must be a host",
+        SCHEMA,
+    ),
+    (
+        Match(r#"{"hosts":["a","A"]}"#),
+        "rules[0].match.hosts[1]: is in the list",
+        PARSER,
+    ),
+    (
+        Match(r#"{"paths":[]}"#),
+        "rules[0].match.paths: unknown field; did you mean",
+        SCHEMA,
+    ),
+    // scope
+    (
+        Rules(r#"{"match":{}}"#),
+        "rules[0].scope: is required",
+        PARSER,
+    ),
+    (
+        Scope(r#""tenant""#),
+        "rules[0].scope: must be one of \"global\"",
+        SCHEMA,
+    ),
+    (
+        Scope("1"),
+        "rules[0].scope: must be \"global\" or an object",
+        SCHEMA,
+    ),
+    (Scope("{}"), "rules[0].scope: must have exactly one", SCHEMA),
+    (
+        Scope(r#"{"header":"a","credentials":"static"}"#),
+        "rules[0].scope: must have exactly one",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"header":""}"#),
+        "rules[0].scope.header: must be the name",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"header":":path"}"#),
+        "rules[0].scope.header: must be the name",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"header":"authorization"}"#),
+        "rules[0].scope.header: credentials",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"header":"Cookie"}"#),
+        "rules[0].scope.header: credentials",
+        PARSER,
+    ),
+    (
+        Scope(r#"{"header":"Idempotency-Key"}"#),
+        "rules[0].scope.header: must not be",
+        PARSER,
+    ),
+    (
+        Scope(r#"{"property":"a.b"}"#),
+        "rules[0].scope.property: must be an array",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"property":[]}"#),
+        "rules[0].scope.property: must not be empty",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"property":[""]}"#),
+        "rules[0].scope.property[0]: must be 1",
+        SCHEMA,
+    ),
+    (
+        Scope(r#"{"credentials":"bearer"}"#),
+        "rules[0].scope.credentials: must be one",
+        SCHEMA,
+    ),
+    // values
+    (
+        Policy(r#""mode":"off""#),
+        "rules[0].mode: must be one of \"enforce\", \"observe\"",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""mode":true"#),
+        "rules[0].mode: must be one of",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""namespace":"a\u0000""#),
+        "rules[0].namespace: must be at most",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""name":"""#),
+        "rules[0].name: must be 1 to 64",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""ttl_ms":"24h""#),
+        "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""ttl_ms":1.5"#),
+        "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""ttl_ms":-1"#),
+        "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""ttl_ms":9007199254740993"#),
+        "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""lease_margin_ms":0"#),
+        "rules[0].lease_margin_ms: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""wait_ms":60001"#),
+        "rules[0].wait_ms: must be an integer from 0 to 6",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""retry_after_s":0"#),
+        "rules[0].retry_after_s: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""max_body_bytes":0"#),
+        "rules[0].max_body_bytes: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""max_response_bytes":268435457"#),
+        "rules[0].max_response_bytes: must",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""execution":"both""#),
+        "rules[0].execution: must be one of",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""accept_encoding":"gzip""#),
+        "rules[0].accept_encoding: must be one",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""key":"Idempotency-Key""#),
+        "rules[0].key: must be an object",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""key":{"name":"a"}"#),
+        "rules[0].key.name: unknown field",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""key":{"header":"connection"}"#),
+        "rules[0].key.header: must not be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""key":{"header":"TE"}"#),
+        "rules[0].key.header: must not be",
+        PARSER,
+    ),
+    (
+        Policy(r#""key":{"header":"authorization"}"#),
+        "rules[0].key.header: must be a h",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""key":{"header":":path"}"#),
+        "rules[0].key.header: must be the name",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""fingerprint":{"body":"xml"}"#),
+        "rules[0].fingerprint.body: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""fingerprint":{"host":"no"}"#),
+        "rules[0].fingerprint.host: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""fingerprint":{"headers":["content-type"]}"#),
+        "rules[0].fingerprint.headers[0]: content-type always counts",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""fingerprint":{"headers":["a","a"]}"#),
+        "rules[0].fingerprint.headers[1]: is in the list already",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""replay_headers":["set-cookie"]"#),
+        "rules[0].replay_headers[0]: this",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""replay_headers":["Date"]"#),
+        "rules[0].replay_headers[0]: this",
+        PARSER,
+    ),
+    (
+        Policy(r#""replay_headers":["te"]"#),
+        "rules[0].replay_headers[0]: must not",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""replay_headers":["access-control-allow-origin"]"#),
+        "rules[0].replay_headers[0]: CORS",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":"stripe""#),
+        "rules[0].outcomes: must be one of",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":[]"#),
+        "rules[0].outcomes: must be",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":{"100":"failed"}"#),
+        "rules[0].outcomes.100: must be a s",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":{"0200":"failed"}"#),
+        "rules[0].outcomes.0200: must be a",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":{"+20":"failed"}"#),
+        "rules[0].outcomes.+20: must be a s",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""outcomes":{"500":"stored"}"#),
+        "rules[0].outcomes.500: must be one",
+        SCHEMA,
+    ),
+    // contradictions
+    (
+        Policy(r#""lease_ms":1000,"lease_margin_ms":1000"#),
+        "rules[0].lease_ms: must be greater than lease_margin_ms (1000)",
+        PARSER,
+    ),
+    (
+        Policy(r#""lease_ms":2000"#),
+        "rules[0].lease_ms: must exceed service.timeout_ms (1000) by more than",
+        PARSER,
+    ),
+    (
+        Top(r#""detached":{"cluster":"d"},"defaults":{"lease_ms":31000}"#),
+        "rules[0].execution_timeout_ms: must be less than lease_ms - lease_margin_ms (30000)",
+        PARSER,
+    ),
+    (
+        Policy(r#""unknown_ttl_ms":86399999"#),
+        "rules[0].unknown_ttl_ms: must be at least ttl_ms (86400000)",
+        PARSER,
+    ),
+    (
+        Policy(r#""execution":"detached""#),
+        "rules[0].execution: \"detached\" needs",
+        PARSER,
+    ),
+    (
+        Policy(r#""key":{"when_missing":"derive"},"fingerprint":{"body":"none"}"#),
+        "rules[0].key.when_missing: a key cannot be derived",
+        PARSER,
+    ),
+    (
+        Policy(r#""fingerprint":{"headers":["idempotency-key"]}"#),
+        "rules[0].fingerprint.headers: must not contain the key's own header",
+        PARSER,
+    ),
+    // between rules
+    (
+        Rules(
+            r#"{"match":{"path_prefix":"/a"},"scope":"global"},
+               {"match":{"path":"/a/b/"},"scope":"global"}"#,
+        ),
+        "rules[1].match: can never match: rules[0] covers it",
+        PARSER,
+    ),
+    (
+        Rules(
+            r#"{"match":{"methods":"*","hosts":["*.b"]},"scope":"global"},
+               {"match":{"methods":["PUT"],"hosts":["a.b","*.c.b"]},"scope":"global"}"#,
+        ),
+        "rules[1].match: can never match: rules[0] covers it",
+        PARSER,
+    ),
+    (
+        Rules(
+            r#"{"match":{"path":"/a"},"scope":"global","name":"x"},
+               {"match":{"path":"/b"},"scope":"global","name":"x"}"#,
+        ),
+        "rules[1].name: rules[0] has this name",
+        PARSER,
+    ),
+    (
+        Rules(
+            r#"{"match":{"path":"/a"},"scope":{"header":"x-a"}},
+               {"match":{"path":"/b"},"scope":{"header":"x-b"}}"#,
+        ),
+        "rules[1].scope: rules[0] takes its tenants from another source",
+        PARSER,
+    ),
+];

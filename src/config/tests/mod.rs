@@ -1,0 +1,294 @@
+//! The parser against a corpus, and the published schema against the parser.
+
+mod corpus;
+mod schema;
+
+use super::*;
+use corpus::{config, INVALID, VALID};
+use proptest::prelude::*;
+
+fn shown(result: Result<Plan, Vec<ConfigError>>) -> Vec<String> {
+    result
+        .err()
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_minimal_configuration_has_the_documented_defaults() {
+    let plan = parse(&config("", r#"{"match":{},"scope":"global"}"#)).unwrap();
+    assert_eq!(
+        plan.service,
+        Service {
+            target: "idempotencyd".into(),
+            authority: "idempotencyd".into(),
+            timeout_ms: 1_000,
+            token: None
+        }
+    );
+    assert_eq!(plan.detached_cluster, None);
+    assert_eq!(plan.problem_base, "urn:idempotency-gateway:problem:");
+    assert_eq!(plan.replay_header, "Idempotency-Replayed");
+    let rule = &plan.rules[0];
+    assert_eq!(rule.name, "rules[0]");
+    assert_eq!(
+        rule.matches,
+        Match {
+            methods: vec!["POST".into(), "PATCH".into()],
+            path: PathMatch::Prefix("/".into()),
+            hosts: vec![]
+        }
+    );
+    let policy = &rule.policy;
+    assert_eq!(policy.mode, Mode::Enforce);
+    assert_eq!(policy.key.header, "idempotency-key");
+    assert_eq!(policy.execution, Execution::Inline);
+    assert_eq!(
+        (policy.ttl_ms, policy.unknown_ttl_ms),
+        (86_400_000, 604_800_000)
+    );
+    assert_eq!(
+        (policy.lease_ms, policy.lease_margin_ms, policy.wait_ms),
+        (60_000, 1_000, 0)
+    );
+    assert_eq!(
+        (policy.max_body_bytes, policy.max_response_bytes),
+        (1 << 20, 1 << 20)
+    );
+    assert!(policy.identity_encoding);
+}
+
+#[test]
+fn defaults_are_overridden_field_by_field() {
+    let top = r#""detached":{"cluster":"d"},"defaults":{"scope":{"header":"X-Tenant"},
+        "key":{"syntax":"strict","header":"X-Key"},"ttl_ms":6e8,"mode":"observe",
+        "fingerprint":{"headers":["B","a"]},"outcomes":{"500":"completed","4xx":"unknown"}},"#;
+    let rules = r#"{"match":{"path":"/a"}},
+        {"match":{"path":"/b"},"key":{"header":"X-Other"},"mode":"enforce","execution":"inline",
+         "fingerprint":{"body":"json"},"outcomes":{"500":"failed"},"ttl_ms":700000000.0},
+        {"match":{"path":"/c"},"outcomes":"default","scope":"global"}"#;
+    let plan = parse(&config(top, rules)).unwrap();
+    let [a, b, c] = [0, 1, 2].map(|i: usize| &plan.rules[i].policy);
+    assert_eq!((a.mode, a.execution), (Mode::Observe, Execution::Detached));
+    assert_eq!((b.mode, b.execution), (Mode::Enforce, Execution::Inline));
+    assert_eq!(
+        (a.key.header.as_str(), a.key.syntax),
+        ("x-key", KeySyntax::Strict)
+    );
+    assert_eq!(
+        (b.key.header.as_str(), b.key.syntax),
+        ("x-other", KeySyntax::Strict)
+    );
+    assert_eq!(a.fingerprint.headers, ["a", "b"]);
+    assert_eq!(
+        (b.fingerprint.body, &b.fingerprint.headers),
+        (BodyMode::Json, &a.fingerprint.headers)
+    );
+    assert_eq!((a.ttl_ms, a.unknown_ttl_ms), (600_000_000, 604_800_000));
+    assert_eq!((b.ttl_ms, b.unknown_ttl_ms), (700_000_000, 700_000_000));
+    assert_eq!(
+        (&a.scope, &c.scope),
+        (&Scope::Header("x-tenant".into()), &Scope::Global)
+    );
+    let class = |policy: &Policy, status| policy.outcomes.class(status, false);
+    for (status, in_a, in_b, in_c) in [
+        (
+            200,
+            OutcomeClass::Completed,
+            OutcomeClass::Completed,
+            OutcomeClass::Completed,
+        ),
+        (
+            404,
+            OutcomeClass::Unknown,
+            OutcomeClass::Unknown,
+            OutcomeClass::Completed,
+        ),
+        (
+            429,
+            OutcomeClass::Failed,
+            OutcomeClass::Failed,
+            OutcomeClass::Failed,
+        ),
+        (
+            500,
+            OutcomeClass::Completed,
+            OutcomeClass::Failed,
+            OutcomeClass::Unknown,
+        ),
+        (
+            502,
+            OutcomeClass::Unknown,
+            OutcomeClass::Unknown,
+            OutcomeClass::Unknown,
+        ),
+    ] {
+        let got = [a, b, c].map(|policy| class(policy, status));
+        assert_eq!(got, [in_a, in_b, in_c], "{status}");
+    }
+}
+
+#[test]
+fn outcomes_take_the_most_specific_name() {
+    use OutcomeClass::{Completed, Failed, Unknown};
+    // (setting, 503, 503 + Retry-After, 500, 401, 404)
+    for (setting, want) in [
+        (
+            r#""default""#,
+            [Unknown, Failed, Unknown, Failed, Completed],
+        ),
+        (
+            r#""all""#,
+            [Completed, Completed, Completed, Completed, Completed],
+        ),
+        ("{}", [Unknown, Failed, Unknown, Failed, Completed]),
+        (
+            r#"{"5xx":"completed"}"#,
+            [Completed, Failed, Completed, Failed, Completed],
+        ),
+        (
+            r#"{"503":"completed"}"#,
+            [Completed, Completed, Unknown, Failed, Completed],
+        ),
+        (
+            r#"{"503+retry-after":"failed","503":"completed"}"#,
+            [Completed, Failed, Unknown, Failed, Completed],
+        ),
+        (
+            r#"{"503":"completed","503+retry-after":"unknown"}"#,
+            [Completed, Unknown, Unknown, Failed, Completed],
+        ),
+        (
+            r#"{"4xx":"unknown","404":"failed"}"#,
+            [Unknown, Failed, Unknown, Failed, Failed],
+        ),
+        (
+            r#"{"401":"completed"}"#,
+            [Unknown, Failed, Unknown, Completed, Completed],
+        ),
+    ] {
+        let rule = format!(r#"{{"match":{{}},"scope":"global","outcomes":{setting}}}"#);
+        let plan = parse(&config("", &rule)).unwrap();
+        let outcomes = &plan.rules[0].policy.outcomes;
+        let cases = [
+            (503, false),
+            (503, true),
+            (500, false),
+            (401, false),
+            (404, true),
+        ];
+        let got = cases.map(|(status, retry_after)| outcomes.class(status, retry_after));
+        assert_eq!(got, want, "{setting}");
+    }
+}
+
+#[test]
+fn valid_configurations_are_accepted() {
+    for text in VALID {
+        assert_eq!(
+            shown(parse(&text.text())),
+            Vec::<String>::new(),
+            "{}",
+            text.text()
+        );
+    }
+}
+
+#[test]
+fn faults_are_told_with_their_path() {
+    for (text, want, _) in INVALID {
+        let got = shown(parse(&text.text()));
+        assert!(
+            got.len() == 1 && got[0].starts_with(want),
+            "{}\n got {got:?}\nwant {want}",
+            text.text()
+        );
+    }
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    let text = r#"{"service":{"timeout_ms":0,"tokn":"x"},"detached":{},"rules":[
+        {"match":{"methods":["OPTIONS","post"],"path":"charges"},"leas_ms":1},
+        {"match":{"path_prefix":"/a","hosts":["a b"]},"scope":"global","lease_ms":"1s",
+         "outcomes":{"600":"completed","500":"done"}}]}"#;
+    let got: Vec<_> = parse(text)
+        .unwrap_err()
+        .into_iter()
+        .map(|e| e.path)
+        .collect();
+    let want = [
+        "service.tokn",
+        "service.target",
+        "service.timeout_ms",
+        "detached.cluster",
+        "rules[0].leas_ms",
+        "rules[0].match.methods[0]",
+        "rules[0].match.methods[1]",
+        "rules[0].match.path",
+        "rules[0].scope",
+        "rules[1].match.hosts[0]",
+        "rules[1].lease_ms",
+        "rules[1].outcomes.600",
+        "rules[1].outcomes.500",
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn text_that_is_no_json() {
+    for (bytes, want) in [
+        (
+            &b""[..],
+            "the configuration is not valid JSON: the text ends too early (at byte 0)",
+        ),
+        (
+            b"{\"a\":1,\"a\":2}",
+            "the configuration is not valid JSON: an object names a member twice",
+        ),
+        (b"\xff", "the configuration is not valid JSON: not UTF-8"),
+        (b"[]", "must be an object"),
+    ] {
+        let got = shown(parse_bytes(bytes));
+        assert!(got.len() == 1 && got[0].starts_with(want), "{got:?}");
+    }
+}
+
+#[test]
+fn a_token_is_not_shown() {
+    let service =
+        r#""service":{"target":"t","token":"s3cret"},"rules":[{"match":{},"scope":"global"}]"#;
+    let plan = parse(&format!("{{{service}}}")).unwrap();
+    assert_eq!(plan.service.token.as_deref(), Some("s3cret"));
+    assert!(!format!("{plan:?}").contains("s3cret"));
+}
+
+proptest! {
+    #[test]
+    fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _ = parse_bytes(&bytes);
+    }
+
+    /// Values of a valid configuration, replaced by others at random.
+    #[test]
+    fn never_panics_on_nearly_valid_input(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            Just("null"), Just("[]"), Just("{}"), Just("-1"), Just("1e400"), Just("1e-400"),
+            Just("\"\""), Just("true"), Just("[[]]"), Just("{\"\":{}}"), Just("9007199254740993"),
+            Just("\"é\\u0000\""), Just("[\"a\",\"A\"]"),
+        ],
+    ) {
+        let text = which.get(VALID).text();
+        let starts: Vec<usize> =
+            text.match_indices([':', '[', ',']).map(|(i, _)| i + 1).collect();
+        let from = *at.get(&starts);
+        let rest = &text[from..];
+        let len = rest.find([',', '}', ']']).unwrap_or(rest.len());
+        let mutated = format!("{}{value}{}", &text[..from], &rest[len..]);
+        let _ = parse(&mutated);
+    }
+}

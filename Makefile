@@ -6,10 +6,8 @@ SHELL := /bin/bash
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# The release profile is made for the filter. Programs need no link-time optimisation of
-# everything, and a panic in one of their tasks must not end them.
-RELEASE := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-	CARGO_PROFILE_RELEASE_PANIC=unwind
+# Release programs, but without the optimisation of everything at once, which takes minutes.
+RELEASE := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 PROGRAMS := --package idempotency-service --package idempotency-demo-upstream \
 	--package idempotency-stack --bins
 

@@ -124,6 +124,22 @@ fn answers_through_the_internal_listener_say_who_made_them() {
             ask("/charges/no-hosts"),
             (503, None, "no_healthy_upstream".to_owned())
         );
+        let sent = |target: &str| {
+            let answer = post(envoy.gateway(), target);
+            answer
+                .header("x-idempotency-gateway-sent")
+                .and_then(|sent| sent.parse::<u64>().ok())
+        };
+        assert_eq!(sent("/charges?header=x-idempotency-gateway-sent:0"), None);
+        assert!(sent("/charges?reset=before").is_some_and(|bytes| bytes > 0));
+        assert_eq!(sent("/charges/refused"), Some(0));
+        assert_eq!(sent("/charges/no-hosts"), Some(0));
+        // A retry policy of the route is not followed: the execution belongs to one key.
+        for failure in ["status=500", "reset=before"] {
+            let target = format!("/charges/retried?{failure}&h2={http2}");
+            post(envoy.gateway(), &target);
+            assert_eq!(upstream.executions().of(&target), 1, "{target}");
+        }
         // The largest bodies that the tests and the demo use.
         let big = post(envoy.gateway(), "/charges?bytes=5000000");
         assert_eq!(big.body.len(), 5_000_000);

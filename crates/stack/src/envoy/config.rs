@@ -200,7 +200,7 @@ impl EnvoyConfig {
             timeout: self.gateway_timeout,
             normalize_path: self.normalize_path,
             upgrades: &self.upgrades,
-            marks_answers: false,
+            executes: false,
             access_log: log,
         };
         let execution = parts::Hcm {
@@ -211,7 +211,7 @@ impl EnvoyConfig {
             // The filter has decided on the path that the client sent; it goes on as it is.
             normalize_path: false,
             upgrades: &[],
-            marks_answers: true,
+            executes: true,
             ..gateway.clone()
         };
         let service = match &self.service {

@@ -14,6 +14,9 @@ pub(super) const EXECUTION: &str = "execution";
 /// Name of the cluster that leads to it.
 pub(super) const EXECUTION_CLUSTER: &str = "idempotency_execution";
 
+const GATEWAY_REPLY: &str = "x-idempotency-gateway-reply";
+const GATEWAY_SENT: &str = "x-idempotency-gateway-sent";
+
 const ACCESS_LOG: &str = "[%START_TIME%] %LISTENER% \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" \
     %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% rx=%BYTES_RECEIVED% \
     tx=%BYTES_SENT% ms=%DURATION% attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT% \
@@ -111,19 +114,22 @@ pub(super) struct Hcm<'a> {
     pub(super) timeout: Duration,
     pub(super) normalize_path: bool,
     pub(super) upgrades: &'a [String],
-    /// Tell the filter, behind whose back it is, who made an answer: the upstream or Envoy.
-    pub(super) marks_answers: bool,
+    /// Behind the filter's back: execute once, and tell who made the answer, upstream or Envoy.
+    pub(super) executes: bool,
     pub(super) access_log: Option<&'a Path>,
 }
 
 impl Hcm<'_> {
     pub(super) fn filter_chain(&self) -> Value {
         let mut filters = self.filters.clone();
+        if self.executes {
+            filters.push(no_retries());
+        }
         filters.push(json!({
             "name": "envoy.filters.http.router",
             "typed_config": typed(
                 "envoy.extensions.filters.http.router.v3.Router",
-                if self.marks_answers { mark_of_upstream() } else { json!({}) },
+                if self.executes { mark_of_upstream() } else { json!({}) },
             ),
         }));
         let routes: Vec<_> = self.routes.iter().map(|route| self.route(route)).collect();
@@ -143,8 +149,10 @@ impl Hcm<'_> {
                 .map(|upgrade| json!({ "upgrade_type": upgrade }))
                 .collect::<Vec<_>>(),
         });
-        if self.marks_answers {
+        if self.executes {
             hcm["local_reply_config"] = mark_of_gateway();
+            // The filter's timeout rules.
+            hcm["stream_idle_timeout"] = json!("0s");
         }
         if let Some(path) = self.access_log {
             let format = ACCESS_LOG.replace("%LISTENER%", self.name);
@@ -204,7 +212,8 @@ fn mark_of_upstream() -> Value {
                 "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
                 json!({ "mutations": { "response_mutations": [
                     // An upstream cannot pass its answer off as the gateway's.
-                    { "remove": "x-idempotency-gateway-reply" },
+                    { "remove": GATEWAY_REPLY },
+                    { "remove": GATEWAY_SENT },
                     { "append": set_header("x-idempotency-upstream", "1") },
                 ] } }),
             ),
@@ -219,13 +228,31 @@ fn mark_of_upstream() -> Value {
     ] })
 }
 
-/// Local reply settings that mark what Envoy answers itself, with the reason.
+/// An HTTP filter in front of the router that switches its retries off. The header must be set
+/// here: one that the filter puts on its callout is consumed by the callout itself.
+fn no_retries() -> Value {
+    json!({
+        "name": "no-retries",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            json!({ "mutations": { "request_mutations": [
+                { "append": set_header("x-envoy-max-retries", "0") },
+            ] } }),
+        ),
+    })
+}
+
+/// Local reply settings that mark what Envoy answers itself, with the reason and with the number
+/// of bytes that went to an upstream: 0 proves that nothing was executed.
 fn mark_of_gateway() -> Value {
     json!({ "mappers": [{
         "filter": { "status_code_filter": { "comparison": {
             "op": "GE",
             "value": { "default_value": 0, "runtime_key": "idempotency.no_such_key" },
         } } },
-        "headers_to_add": [set_header("x-idempotency-gateway-reply", "%RESPONSE_CODE_DETAILS%")],
+        "headers_to_add": [
+            set_header(GATEWAY_REPLY, "%RESPONSE_CODE_DETAILS%"),
+            set_header(GATEWAY_SENT, "%UPSTREAM_WIRE_BYTES_SENT%"),
+        ],
     }] })
 }

@@ -6,6 +6,7 @@
 mod settings;
 mod walkthrough;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ impl Demo {
         })?;
         let service = Service::start(ServiceOptions {
             port: Some(settings.service_port),
-            data_dir: Some(settings.data_dir.clone()),
+            data_dir: Some(settings.store.clone()),
             tokens: settings.filter.tokens.clone(),
             args: settings.filter.service_args.clone(),
             log_level: Some(settings.log_level.clone()),
@@ -121,10 +122,10 @@ fn run() -> Result<(), Error> {
     let (stop, running) = signals()?;
     let mut demo = Demo::start(&settings)?;
     *running.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    print!("{}", walkthrough::text(&settings));
+    say(&walkthrough::text(&settings));
     loop {
         if stop.recv_timeout(Duration::from_millis(100)).is_ok() {
-            println!("stopping");
+            say("stopping\n");
             demo.stop();
             return Ok(());
         }
@@ -133,6 +134,14 @@ fn run() -> Result<(), Error> {
             return Err(Error::new(message));
         }
     }
+}
+
+/// A closed stdout is no reason to stop.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
 }
 
 fn main() -> ExitCode {

@@ -11,7 +11,7 @@ pub(crate) struct Settings {
     pub(crate) admin_port: u16,
     pub(crate) service_port: u16,
     pub(crate) upstream_port: u16,
-    pub(crate) data_dir: PathBuf,
+    pub(crate) store: PathBuf,
     pub(crate) logs: PathBuf,
     pub(crate) log_level: String,
     pub(crate) concurrency: u16,
@@ -29,14 +29,14 @@ impl Settings {
     pub(crate) fn from_env() -> Result<Self, Error> {
         let filter = Filter::from_env()?;
         let target = tools::target_dir().unwrap_or_else(|| PathBuf::from("target"));
-        let data_dir = var("DATA_DIR").map_or_else(|| target.join("demo/data"), PathBuf::from);
+        let data_dir = var("DATA_DIR").map_or_else(|| target.join("demo"), PathBuf::from);
         let settings = Self {
             gateway_port: number("GATEWAY_PORT", 10_000)?,
             admin_port: number("ENVOY_ADMIN_PORT", 9_901)?,
             service_port: number("SERVICE_PORT", 7_480)?,
             upstream_port: number("UPSTREAM_PORT", 7_481)?,
-            data_dir,
-            logs: target.join("demo/logs"),
+            logs: data_dir.join("logs"),
+            store: data_dir.join("store"),
             log_level: log_level()?,
             concurrency: number("CONCURRENCY", 1)?,
             filter,

@@ -39,7 +39,7 @@ curl -s 'http://127.0.0.1:{service_port}/v1/record?key={key}' -H 'Authorization:
 
 ready
 ",
-        data = settings.data_dir.display(),
+        data = settings.store.display(),
         logs = settings.logs.display(),
         first = post(100),
         replay = post(100),

@@ -2,37 +2,47 @@
 
 use crate::config::{OutcomeClass, Policy};
 use crate::headers::Headers;
-use crate::reply::{GATEWAY_REPLY_MARKER, UPSTREAM_MARKER};
+use crate::reply::{GATEWAY_REPLY_MARKER, GATEWAY_SENT_MARKER, UPSTREAM_MARKER};
 
 /// Who made an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Provably the upstream.
     Upstream,
-    /// The gateway itself, or nobody can tell; the details are Envoy's
-    /// `%RESPONSE_CODE_DETAILS%`.
-    Gateway(Option<String>),
+    /// The gateway itself, and provably no byte of the request had been sent.
+    Unsent,
+    /// The gateway itself, or nobody can tell: the request may have been executed.
+    Doubtful,
 }
 
 impl Source {
-    /// From the property `response.code_details`.
+    /// From the property `response.code_details` of the stream itself.
     pub fn from_details(details: Option<&[u8]>) -> Source {
         match details {
             Some(b"via_upstream") => Source::Upstream,
-            other => Source::Gateway(other.map(|d| String::from_utf8_lossy(d).into_owned())),
+            Some(details) if nothing_was_sent(details) => Source::Unsent,
+            _ => Source::Doubtful,
         }
     }
 
     /// From the markers that the internal listener puts on the answer of a detached execution.
-    /// An answer without a marker proves nothing.
+    /// An answer without a marker was made by the callout itself (its timeout, a missing
+    /// listener) and proves nothing.
     pub fn from_markers(headers: &Headers) -> Source {
         if let Some(details) = headers.get(GATEWAY_REPLY_MARKER) {
-            return Source::Gateway(Some(String::from_utf8_lossy(details).into_owned()));
+            let none_sent = headers
+                .get(GATEWAY_SENT_MARKER)
+                .is_some_and(|n| n.as_ref() == b"0");
+            return if none_sent || nothing_was_sent(details) {
+                Source::Unsent
+            } else {
+                Source::Doubtful
+            };
         }
         if headers.has(UPSTREAM_MARKER) {
             return Source::Upstream;
         }
-        Source::Gateway(None)
+        Source::Doubtful
     }
 }
 
@@ -40,33 +50,115 @@ impl Source {
 pub fn classify(policy: &Policy, source: &Source, status: u16, headers: &Headers) -> OutcomeClass {
     match source {
         Source::Upstream => policy.outcomes.class(status, headers.has("retry-after")),
-        Source::Gateway(Some(details)) if nothing_was_sent(details) => OutcomeClass::Failed,
-        Source::Gateway(_) => OutcomeClass::Unknown,
+        Source::Unsent => OutcomeClass::Failed,
+        Source::Doubtful => OutcomeClass::Unknown,
     }
 }
 
-/// Details of Envoy's own answers that prove that no byte of the request reached an upstream.
-/// Everything else may follow a request that was sent: a reset after the request was read is
-/// `upstream_reset_before_response_started{connection_termination}` (measured).
-fn nothing_was_sent(details: &str) -> bool {
-    const WHOLE: [&str; 6] = [
-        "no_healthy_upstream",
-        "cluster_not_found",
-        "route_not_found",
-        "direct_response",
-        "maintenance_mode",
-        "upstream_reset_before_response_started{overflow}",
+/// Details of Envoy's own answers that prove that no byte of the request reached an upstream, or
+/// that the upstream declared it unprocessed (RFC 9113 §8.7). Measured on 1.36 and 1.40, see
+/// `docs/envoy-facts.md`. Everything else may follow a request that was sent: a reset after the
+/// request was read is `upstream_reset_before_response_started{connection_termination}`.
+fn nothing_was_sent(details: &[u8]) -> bool {
+    const WHOLE: [&[u8]; 7] = [
+        b"no_healthy_upstream",
+        b"cluster_not_found",
+        b"route_not_found",
+        b"direct_response",
+        b"maintenance_mode",
+        b"upstream_reset_before_response_started{overflow}",
+        b"upstream_reset_before_response_started{remote_refused_stream_reset}",
     ];
-    const CONNECT_FAILED: [&str; 4] = [
-        "upstream_reset_before_response_started{remote_connection_failure",
-        "upstream_reset_before_response_started{local_connection_failure",
-        "upstream_reset_before_response_started{connection_timeout",
-        "upstream_reset_before_response_started{connection_failure",
+    const PREFIXES: [&[u8]; 7] = [
+        b"upstream_reset_before_response_started{remote_connection_failure",
+        b"upstream_reset_before_response_started{local_connection_failure",
+        b"upstream_reset_before_response_started{connection_timeout",
+        b"filter_removed_required_request_headers",
+        // Refused by a filter behind this one.
+        b"rbac_access_denied",
+        b"ext_authz_",
+        b"jwt_authn_",
     ];
-    const REFUSED_BY_FILTER: [&str; 3] = ["rbac_access_denied", "ext_authz_", "jwt_authn_"];
-    WHOLE.contains(&details)
-        || CONNECT_FAILED
-            .iter()
-            .chain(&REFUSED_BY_FILTER)
-            .any(|prefix| details.starts_with(prefix))
+    WHOLE.contains(&details) || PREFIXES.iter().any(|prefix| details.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_proof_of_nothing_sent_is_unsent() {
+        let before = |reason: &str| format!("upstream_reset_before_response_started{{{reason}}}");
+        for (details, expected) in [
+            ("via_upstream".to_owned(), Source::Upstream),
+            (
+                before("remote_connection_failure|delayed_connect_error:_x"),
+                Source::Unsent,
+            ),
+            (before("connection_timeout"), Source::Unsent),
+            (before("overflow"), Source::Unsent),
+            (before("remote_refused_stream_reset"), Source::Unsent),
+            ("no_healthy_upstream".to_owned(), Source::Unsent),
+            (before("connection_termination"), Source::Doubtful),
+            (before("protocol_error"), Source::Doubtful),
+            (before("remote_reset"), Source::Doubtful),
+            ("response_timeout".to_owned(), Source::Doubtful),
+            ("upstream_per_try_timeout".to_owned(), Source::Doubtful),
+            ("max_duration_timeout".to_owned(), Source::Doubtful),
+            ("stream_idle_timeout".to_owned(), Source::Doubtful),
+            (String::new(), Source::Doubtful),
+        ] {
+            assert_eq!(
+                Source::from_details(Some(details.as_bytes())),
+                expected,
+                "{details}"
+            );
+        }
+        assert_eq!(Source::from_details(None), Source::Doubtful);
+    }
+
+    #[test]
+    fn markers_of_the_internal_listener() {
+        let map = |pairs: &[(&'static str, &'static str)]| -> Headers {
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).into(), (*v).into()))
+                .collect()
+        };
+        for (headers, expected) in [
+            (map(&[(UPSTREAM_MARKER, "1")]), Source::Upstream),
+            (map(&[]), Source::Doubtful),
+            (
+                map(&[(GATEWAY_REPLY_MARKER, "response_timeout")]),
+                Source::Doubtful,
+            ),
+            (
+                map(&[
+                    (GATEWAY_REPLY_MARKER, "response_timeout"),
+                    (GATEWAY_SENT_MARKER, "0"),
+                ]),
+                Source::Unsent,
+            ),
+            (
+                map(&[
+                    (GATEWAY_REPLY_MARKER, "response_timeout"),
+                    (GATEWAY_SENT_MARKER, "187"),
+                ]),
+                Source::Doubtful,
+            ),
+            (
+                map(&[(GATEWAY_REPLY_MARKER, "no_healthy_upstream")]),
+                Source::Unsent,
+            ),
+            (
+                map(&[
+                    (UPSTREAM_MARKER, "1"),
+                    (GATEWAY_REPLY_MARKER, "response_timeout"),
+                ]),
+                Source::Doubtful,
+            ),
+        ] {
+            assert_eq!(Source::from_markers(&headers), expected, "{headers:?}");
+        }
+    }
 }

@@ -74,6 +74,8 @@ impl Execution {
                 trailers,
             } => {
                 let source = Source::from_markers(&headers);
+                let marked =
+                    headers.has(reply::UPSTREAM_MARKER) || headers.has(reply::GATEWAY_REPLY_MARKER);
                 let status = headers.status().unwrap_or(0);
                 let class = classify(policy, &source, status, &headers);
                 let capture = (class == OutcomeClass::Completed).then(|| {
@@ -85,7 +87,7 @@ impl Execution {
                     }
                     capture
                 });
-                if source == Source::Gateway(None) {
+                if !marked {
                     effects.push(Effect::Warn(format!(
                         "rule {}: an answer without a marker: does the internal listener mark \
                          upstream answers and local replies? Its outcome is unknown",

@@ -16,6 +16,37 @@ pub struct LocalReply {
     pub body: Bytes,
 }
 
+impl LocalReply {
+    /// An answer that hosts can send as it is. A 204 or 304 with a body would be written to the
+    /// wire with it, and the next answer on the connection would start in the middle of it
+    /// (measured on Envoy).
+    pub fn new(status: u16, headers: Vec<(Bytes, Bytes)>, body: Bytes) -> Self {
+        let body = if matches!(status, 100..=199 | 204 | 304) {
+            Bytes::new()
+        } else {
+            body
+        };
+        LocalReply {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// The headers that hosts drop from an answer without a body; to be set again when the
+    /// answer passes the response callbacks (measured on Envoy).
+    pub fn dropped_by_host(&self) -> Vec<(Bytes, Bytes)> {
+        if !self.body.is_empty() {
+            return Vec::new();
+        }
+        self.headers
+            .iter()
+            .filter(|(n, _)| n.as_ref() == b"content-type")
+            .cloned()
+            .collect()
+    }
+}
+
 /// Response header that tells until when the record is kept (an RFC 9651 Date).
 pub const EXPIRES_HEADER: &str = "idempotency-expires";
 
@@ -24,6 +55,10 @@ pub const UPSTREAM_MARKER: &str = "x-idempotency-upstream";
 
 /// Answer header by which the internal listener tells the details of Envoy's own local replies.
 pub const GATEWAY_REPLY_MARKER: &str = "x-idempotency-gateway-reply";
+
+/// Answer header by which the internal listener tells how many bytes Envoy had sent upstream when
+/// it made a local reply (`%UPSTREAM_WIRE_BYTES_SENT%`, over all attempts).
+pub const GATEWAY_SENT_MARKER: &str = "x-idempotency-gateway-sent";
 
 /// The replay of a stored response.
 ///
@@ -63,11 +98,7 @@ pub fn replay(
         let exposed = format!("{}, {}, retry-after", plan.replay_header, EXPIRES_HEADER);
         headers.push(("access-control-expose-headers".into(), exposed.into()));
     }
-    LocalReply {
-        status: response.status,
-        headers,
-        body: response.body.clone(),
-    }
+    LocalReply::new(response.status, headers, response.body.clone())
 }
 
 /// Name under which the `Origin` of the first request is stored beside `access-control-*`.
@@ -92,13 +123,10 @@ pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
                 && !is_hop_by_hop(name)
                 && name.as_ref() != UPSTREAM_MARKER.as_bytes()
                 && name.as_ref() != GATEWAY_REPLY_MARKER.as_bytes()
+                && name.as_ref() != GATEWAY_SENT_MARKER.as_bytes()
                 && name.as_ref() != b"content-length"
         })
         .cloned()
         .collect();
-    LocalReply {
-        status,
-        headers,
-        body,
-    }
+    LocalReply::new(status, headers, body)
 }

@@ -106,6 +106,8 @@ pub fn detached_headers(headers: &Headers, changes: &[HeaderChange]) -> Headers 
         .filter(|(name, _)| {
             !is_hop_by_hop(name)
                 && name.as_ref() != b"expect"
+                // Envoy would append it to `:authority` (measured).
+                && name.as_ref() != b"host"
                 && name.as_ref() != b"content-length"
                 && name.as_ref() != b"x-forwarded-for"
                 && !changes.iter().any(|c| match c {

@@ -62,6 +62,8 @@ struct Entry {
     response: Cursor,
     /// When a request with a body began to wait for it.
     body_expected_ns: Option<u64>,
+    /// Headers to be set again on our own answer.
+    repair: Vec<(Bytes, Bytes)>,
 }
 
 /// An event that the filter itself made while it was doing something else.
@@ -121,6 +123,7 @@ impl<H: Host> Filter<H> {
                     request: Cursor::default(),
                     response: Cursor::default(),
                     body_expected_ns: None,
+                    repair: Vec::new(),
                 },
             );
         }
@@ -247,6 +250,7 @@ impl<H: Host> Filter<H> {
     pub fn on_response_headers(&mut self, context: u32, end: bool) -> Flow {
         self.current = context;
         if !self.is_active(context) {
+            self.repair(context);
             return Flow::Continue;
         }
         let headers = Headers(self.host.headers(Map::Response).unwrap_or_default());
@@ -307,6 +311,16 @@ impl<H: Host> Filter<H> {
     pub fn on_delete(&mut self, context: u32) {
         self.streams.remove(&context);
         self.roots.remove(&context);
+    }
+
+    /// Our own answer passes the response callbacks.
+    fn repair(&mut self, context: u32) {
+        let Some(entry) = self.streams.get_mut(&context) else {
+            return;
+        };
+        for (name, value) in std::mem::take(&mut entry.repair) {
+            let _ = self.host.set_header(Map::Response, &name, &value);
+        }
     }
 
     fn is_active(&self, context: u32) -> bool {

@@ -112,6 +112,9 @@ impl<H: Host> Filter<H> {
             }
             Effect::Reply(reply) => {
                 if self.enter(context) {
+                    if let Some(entry) = self.streams.get_mut(&context) {
+                        entry.repair = reply.dropped_by_host();
+                    }
                     self.reply(&reply);
                 }
             }

@@ -588,7 +588,7 @@ fn execution_inline() {
     let chunk = |chunk: &'static [u8], end| Event::ResponseBody { chunk, end };
     let gateway = |details: &str| Event::ResponseHeaders {
         headers: headers(&[(":status", "503")]),
-        source: Source::Gateway(Some(details.to_owned())),
+        source: Source::from_details(Some(details.as_bytes())),
         end: true,
     };
     let with_length = |length: &'static str| Event::ResponseHeaders {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: says what is missing, or installs it where that is possible.
 
 # Everything but a script's result goes to stderr.

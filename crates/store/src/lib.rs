@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod embedded;
 pub mod machine;
 pub mod memory;

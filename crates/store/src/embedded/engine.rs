@@ -192,22 +192,20 @@ impl Engine {
         self.db.persist(PersistMode::SyncData).map_err(unwritable)
     }
 
-    /// Index entries from `cursor` to before `until`, as (entry, key), in the order of their time.
+    /// Index entries after `cursor` that are due at `now` or before, as (entry, key), in the order of their time.
     pub fn due(
         &self,
         cursor: &[u8],
-        until: Micros,
+        now: Micros,
         limit: usize,
     ) -> Result<Vec<DueEntry>, StoreError> {
-        let range = (
-            Bound::Excluded(cursor.to_vec()),
-            Bound::Excluded(until.to_be_bytes().into()),
-        );
-        if cursor >= until.to_be_bytes().as_slice() {
+        let end = now.saturating_add(1).to_be_bytes();
+        if cursor >= end.as_slice() {
             return Ok(Vec::new());
         }
+        let range = (Bound::Excluded(cursor), Bound::Excluded(end.as_slice()));
         let mut found = Vec::new();
-        for guard in self.due.range::<Vec<u8>, _>(range).take(limit) {
+        for guard in self.due.range::<&[u8], _>(range).take(limit) {
             let entry = Bytes::from(guard.key().map_err(unreadable)?);
             let mut rest = entry.clone();
             let due = rest

@@ -1,0 +1,174 @@
+//! Many at once, and many in one call.
+
+use super::*;
+use tokio::task::JoinSet;
+
+cases!("races":
+    of_many_acquirers_exactly_one_is_granted,
+    of_many_retries_after_a_lapse_exactly_one_is_granted,
+    of_many_contradicting_completes_exactly_one_wins,
+    of_a_resolve_and_a_late_complete_exactly_one_wins,
+    a_batch_is_answered_in_order,
+    operations_on_one_key_in_a_batch_happen_in_order,
+    an_acquire_twice_in_a_batch_is_granted_once,
+    an_empty_batch_has_no_answers,
+);
+
+async fn all(lab: &Lab<'_>, operations: Vec<Operation>) -> Result<Vec<Answer>, String> {
+    let mut tasks = JoinSet::new();
+    for operation in operations {
+        let store = Arc::clone(&lab.store);
+        tasks.spawn(async move { store.apply(vec![operation]).await });
+    }
+    let mut answers = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        answers.extend(done.map_err(|e| e.to_string())?);
+    }
+    Ok(answers)
+}
+
+fn count(answers: &[Answer], name: &str) -> usize {
+    answers.iter().filter(|a| a.name() == name).count()
+}
+
+async fn of_many_acquirers_exactly_one_is_granted(lab: &Lab<'_>) -> Verdict {
+    for round in 0..10 {
+        let key = lab.key(&format!("k{round}"));
+        let asked = (0..64).map(|_| acquire(&key, lab.owner())).collect();
+        let answers = all(lab, asked).await?;
+        ensure!(
+            count(&answers, "granted") == 1,
+            "{} grants",
+            count(&answers, "granted")
+        );
+        ensure!(count(&answers, "in_flight") == 63, "{answers:?}");
+    }
+    Ok(())
+}
+
+async fn of_many_retries_after_a_lapse_exactly_one_is_granted(lab: &Lab<'_>) -> Verdict {
+    let key = lab.key("k");
+    lab.lapsed(&key, lab.owner(), KEEP).await?;
+    let answers = all(lab, (0..64).map(|_| retry(&key, lab.owner())).collect()).await?;
+    ensure!(
+        count(&answers, "granted") == 1,
+        "{} grants",
+        count(&answers, "granted")
+    );
+    ensure!(count(&answers, "in_flight") == 63, "{answers:?}");
+    Ok(())
+}
+
+async fn of_many_contradicting_completes_exactly_one_wins(lab: &Lab<'_>) -> Verdict {
+    let (key, owner) = (lab.key("k"), lab.owner());
+    lab.granted(&key, owner).await?;
+    let asked = (0..32u8).map(|n| complete(&key, owner, &[n])).collect();
+    let answers = all(lab, asked).await?;
+    ensure!(count(&answers, "completed") == 1, "{answers:?}");
+    ensure!(count(&answers, "differs") == 31, "{answers:?}");
+    Ok(())
+}
+
+async fn of_a_resolve_and_a_late_complete_exactly_one_wins(lab: &Lab<'_>) -> Verdict {
+    for round in 0..20 {
+        let (key, owner) = (lab.key(&format!("k{round}")), lab.owner());
+        lab.lapsed(&key, owner, KEEP).await?;
+        let version = lab.version(&key).await?;
+        let (store, late) = (Arc::clone(&lab.store), complete(&key, owner, b"late"));
+        let late = tokio::spawn(async move { store.apply(vec![late]).await });
+        let resolved = lab
+            .resolve_at(&key, version, Resolution::Failed, false)
+            .await?;
+        let late = late.await.map_err(|e| e.to_string())?.pop();
+        let state = lab.state(&key).await?;
+        match (&resolved, &late) {
+            (Resolved::Done(_), Some(Answer::Lost)) => {
+                ensure!(
+                    state == Some(RecordState::Failed),
+                    "{state:?}, but the operator won"
+                );
+            }
+            (Resolved::VersionChanged(_), Some(Answer::Completed { .. })) => {
+                ensure!(
+                    state == Some(RecordState::Completed),
+                    "{state:?}, but the owner won"
+                );
+            }
+            other => return Err(format!("not one winner: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+async fn a_batch_is_answered_in_order(lab: &Lab<'_>) -> Verdict {
+    let done = lab.key("done");
+    lab.completed(&done, lab.owner()).await?;
+    let owner = lab.owner();
+    let mut asked = Vec::new();
+    let mut expected = Vec::new();
+    for n in 0..100 {
+        let key = lab.key(&format!("k{n}"));
+        asked.push(match n % 4 {
+            0 => acquire(&key, owner),
+            1 => complete(&key, owner, b"x"),
+            2 => fail(&key, owner),
+            _ => acquire(&done, owner),
+        });
+        expected.push(["granted", "lost", "marked", "stored"][n % 4]);
+    }
+    let answers = lab.store.apply(asked).await;
+    let names: Vec<_> = answers.iter().map(Answer::name).collect();
+    ensure!(names == expected, "{names:?}");
+    Ok(())
+}
+
+async fn operations_on_one_key_in_a_batch_happen_in_order(lab: &Lab<'_>) -> Verdict {
+    let key = lab.key("k");
+    let (first, second, third) = (lab.owner(), lab.owner(), lab.owner());
+    let answers = lab
+        .store
+        .apply(vec![
+            acquire(&key, first),
+            acquire(&key, second),
+            fail(&key, first),
+            acquire(&key, third),
+            extend(&key, third),
+            complete(&key, third, b"third"),
+            acquire(&key, second),
+        ])
+        .await;
+    let names: Vec<_> = answers.iter().map(Answer::name).collect();
+    let expected = [
+        "granted",
+        "in_flight",
+        "failed",
+        "granted",
+        "extended",
+        "completed",
+        "stored",
+    ];
+    ensure!(names == expected, "{names:?}");
+    Ok(())
+}
+
+async fn an_acquire_twice_in_a_batch_is_granted_once(lab: &Lab<'_>) -> Verdict {
+    let (key, owner) = (lab.key("k"), lab.owner());
+    let answers = lab
+        .store
+        .apply(vec![acquire(&key, owner), acquire(&key, owner)])
+        .await;
+    let [Answer::Granted(a), Answer::Granted(b)] = answers.as_slice() else {
+        return Err(format!("{answers:?}"));
+    };
+    ensure!(
+        a.fence == b.fence && a.attempt == b.attempt,
+        "two grants: {answers:?}"
+    );
+    Ok(())
+}
+
+async fn an_empty_batch_has_no_answers(lab: &Lab<'_>) -> Verdict {
+    let answers = lab.store.apply(Vec::new()).await;
+    ensure!(answers.is_empty(), "{answers:?}");
+    Ok(())
+}

@@ -199,7 +199,12 @@ impl Readings {
         // "//host/path" is a path to most, and a network-path reference to some URL parsers.
         let network = matches!(decoded.as_slice(), [b'/' | b'\\', b'/' | b'\\', ..]);
         let rooted = matches!(decoded.first(), Some(b'/' | b'\\'));
-        let loose = network || !rooted || segments.iter().any(|s| s.bytes == b"..");
+        // A path parameter ends at the next slash: the next one of any kind, or the next raw one.
+        let separators = decoded.iter().filter(|b| matches!(b, b'/' | b'\\')).count();
+        let hidden = separators != path.iter().filter(|b| **b == b'/').count();
+        let parameters = segments.iter().any(|s| s.cut);
+        let parents = segments.iter().any(|s| s.bytes == b"..");
+        let loose = network || !rooted || parents || (parameters && hidden);
         Readings { segments, loose }
     }
 
@@ -215,7 +220,7 @@ impl Readings {
             loop {
                 match segments.next() {
                     None => return false,
-                    Some(segment) if segment.bytes == wanted => break,
+                    Some(segment) if !segment.cut && segment.bytes == wanted => break,
                     Some(segment) if self.loose || segment.skippable() => {}
                     Some(_) => return false,
                 }
@@ -385,6 +390,10 @@ mod tests {
             ("/x/..;/charges", true, true),
             ("/charges/..;/", true, true),
             ("/charges/x;y", false, true),
+            ("/;%2F%63harges/charges", true, true),
+            ("/charges;%2Fx", true, true),
+            ("/;charges/%63harges", true, true),
+            ("/;charges", false, false),
             // cut
             ("/charges%00.png", true, true),
             ("/charges%3Fx", true, true),
@@ -446,17 +455,56 @@ mod tests {
         assert_eq!(decode_fully(nested.as_bytes()), b"%");
     }
 
-    /// One reading among many, made by a pipeline that an upstream might have.
-    fn upstream(raw: &str, slash: bool, params: bool, decodes: u32, merge: bool) -> String {
+    /// What an upstream may do with a path, besides resolving dot segments.
+    #[derive(Clone, Debug)]
+    struct Upstream {
+        decodes: u32,
+        backslash: bool,
+        cut: bool,
+        merge: bool,
+        parameters: Parameters,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Parameters {
+        Kept,
+        StrippedBeforeDecoding,
+        StrippedAfterDecoding,
+    }
+
+    fn any_upstream() -> impl Strategy<Value = Upstream> {
+        use Parameters::{Kept, StrippedAfterDecoding, StrippedBeforeDecoding};
+        let parameters = prop_oneof![
+            Just(Kept),
+            Just(StrippedBeforeDecoding),
+            Just(StrippedAfterDecoding)
+        ];
+        (0u32..3, any::<[bool; 3]>(), parameters).prop_map(
+            |(decodes, [backslash, cut, merge], parameters)| Upstream {
+                decodes,
+                backslash,
+                cut,
+                merge,
+                parameters,
+            },
+        )
+    }
+
+    fn strip_parameters(path: &str) -> String {
+        let kept: Vec<_> = path
+            .split('/')
+            .filter_map(|s| s.split(';').next())
+            .collect();
+        kept.join("/")
+    }
+
+    /// The path that the upstream routes on.
+    fn routed(raw: &str, upstream: &Upstream) -> String {
         let mut path = raw.split('?').next().unwrap_or_default().to_owned();
-        if params {
-            path = path
-                .split('/')
-                .map(|s| s.split(';').next().unwrap())
-                .collect::<Vec<_>>()
-                .join("/");
+        if upstream.parameters == Parameters::StrippedBeforeDecoding {
+            path = strip_parameters(&path);
         }
-        for _ in 0..decodes {
+        for _ in 0..upstream.decodes {
             let mut out = String::new();
             let mut rest = path.as_bytes();
             while let [b, tail @ ..] = rest {
@@ -471,16 +519,19 @@ mod tests {
             }
             path = out;
         }
-        if slash {
+        if upstream.backslash {
             path = path.replace('\\', "/");
         }
-        if let Some(nul) = path.find('\0') {
-            path.truncate(nul);
+        if upstream.parameters == Parameters::StrippedAfterDecoding {
+            path = strip_parameters(&path);
+        }
+        if let Some(end) = path.find(['\0', '?', '#']).filter(|_| upstream.cut) {
+            path.truncate(end);
         }
         let mut kept = Vec::new();
         for segment in path.split('/').skip(1) {
             match segment {
-                "" if merge => {}
+                "" if upstream.merge => {}
                 "." => {}
                 ".." => drop(kept.pop()),
                 s => kept.push(s),
@@ -506,12 +557,13 @@ mod tests {
             parts in proptest::collection::vec(prop_oneof![
                 Just("charges"), Just("x"), Just("/"), Just("//"), Just(".."), Just("."),
                 Just("%2F"), Just("%252f"), Just("\\"), Just("%5C"), Just(";"), Just("%3b"),
-                Just("%00"), Just("%2e"), Just("%63harges"), Just("%25"), Just("c"), Just("2e"),
+                Just("%00"), Just("%3f"), Just("#"), Just("%2e"), Just("%63harges"), Just("%25"),
+                Just("c"), Just("2e"),
             ], 0..9),
-            slash: bool, params: bool, decodes in 0u32..3, merge: bool,
+            upstream in any_upstream(),
         ) {
             let raw = format!("/{}", parts.concat());
-            let seen = upstream(&raw, slash, params, decodes, merge);
+            let seen = routed(&raw, &upstream);
             let readings = Readings::of(raw.as_bytes());
             let plain = normalise(raw.as_bytes()).clarity == Plain;
             if seen == "/charges" {

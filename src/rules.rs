@@ -79,6 +79,12 @@ pub fn method_override(headers: &[(Bytes, Bytes)]) -> impl Iterator<Item = &[u8]
         .filter(|method| !method.is_empty())
 }
 
+/// Whether some method is, or may be, protected at this host and path. If not, no header needs to
+/// be looked at.
+pub fn reaches(plan: &Plan, host: &[u8], raw_path: &[u8]) -> bool {
+    search(plan, None, host, raw_path) != RuleMatch::None
+}
+
 /// The first rule that matches. `host` is the client's authority, with or without port.
 ///
 /// A request with a safe method costs one comparison, one whose method and host no rule names
@@ -92,10 +98,21 @@ pub fn find<'p, 'r>(
     if is_safe(method) {
         return RuleMatch::None;
     }
+    search(plan, Some(method), host, raw_path)
+}
+
+/// [`find`]; without a method, every method matches.
+fn search<'p, 'r>(
+    plan: &'p Plan,
+    method: Option<&[u8]>,
+    host: &[u8],
+    raw_path: &'r [u8],
+) -> RuleMatch<'p, 'r> {
     let host = bare_host(host);
     let candidates = || {
         plan.rules.iter().enumerate().filter(|(_, rule)| {
-            method_matches(&rule.matches.methods, method) && host_matches(&rule.matches.hosts, host)
+            method.is_none_or(|method| method_matches(&rule.matches.methods, method))
+                && host_matches(&rule.matches.hosts, host)
         })
     };
     if candidates().next().is_none() {

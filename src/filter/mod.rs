@@ -3,8 +3,12 @@
 //! tests drive the same path as the wasm.
 
 mod callouts;
+#[cfg(test)]
+mod fake;
 mod metrics;
 mod perform;
+#[cfg(test)]
+mod random_test;
 mod root;
 
 use crate::classify::Source;

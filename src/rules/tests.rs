@@ -170,6 +170,23 @@ fn a_match_brings_path_and_query() {
 }
 
 #[test]
+fn reach() {
+    let plan = plan(r#"{"match":{"path":"/charges","hosts":["api"]}}"#);
+    for (host, path, want) in [
+        ("api", "/charges", true),
+        ("api:80", "/x%2F..%2Fcharges", true),
+        ("api", "/other", false),
+        ("other", "/charges", false),
+    ] {
+        assert_eq!(
+            reaches(&plan, host.as_bytes(), path.as_bytes()),
+            want,
+            "{host}{path}"
+        );
+    }
+}
+
+#[test]
 fn method_overrides() {
     let plan = plan(
         r#"{"match":{"methods":["POST"],"path":"/charges"}},

@@ -43,9 +43,6 @@ impl Text {
 use Text::{Match, Policy, Rules, Scope, Top, Whole};
 
 pub(super) const VALID: &[Text] = &[
-    Whole(include_str!("examples/api.json")),
-    Whole(include_str!("examples/payments.json")),
-    Whole(include_str!("examples/uploads.json")),
     Top(r#""problem_base":"https://errors.example.com/idempotency#""#),
     Top(r#""replay_header":"X-Idempotency-Replayed""#),
     Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),

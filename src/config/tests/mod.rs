@@ -196,6 +196,46 @@ fn valid_configurations_are_accepted() {
     }
 }
 
+/// The examples of `docs/configuration.md`.
+fn examples() -> Vec<&'static str> {
+    let reference = include_str!("../../../docs/configuration.md");
+    let fences = reference.split("```json\n").skip(1);
+    fences.filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn documented_examples_are_accepted() {
+    assert_eq!(examples().len(), 3);
+    for text in examples() {
+        assert_eq!(shown(parse(text)), Vec::<String>::new(), "{text}");
+    }
+}
+
+/// Every field is in the reference.
+#[test]
+fn every_field_is_documented() {
+    let reference = include_str!("../../../docs/configuration.md");
+    for names in [
+        fields::TOP,
+        fields::SERVICE,
+        fields::RULE,
+        fields::MATCH,
+        fields::POLICY,
+    ] {
+        for name in names.iter().filter(|n| !["key", "fingerprint"].contains(n)) {
+            assert!(reference.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+    for (section, names) in [("key", fields::KEY), ("fingerprint", fields::FINGERPRINT)] {
+        for name in names {
+            assert!(
+                reference.contains(&format!("`{section}.{name}`")),
+                "{section}.{name}"
+            );
+        }
+    }
+}
+
 #[test]
 fn faults_are_told_with_their_path() {
     for (text, want, _) in INVALID {

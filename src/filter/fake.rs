@@ -1,0 +1,222 @@
+//! An in-process Envoy for native tests. It breaks the test where the real one would hang, trap
+//! or send something twice, and remembers what was done to each stream.
+
+use crate::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
+use bytes::Bytes;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+pub const ROOT: u32 = 1;
+const NOT_FOUND: HostError = HostError(1);
+const BAD_ARGUMENT: HostError = HostError(2);
+
+/// Where a stream stands, as the host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The filter holds the request.
+    Request,
+    /// The request went upstream.
+    Forwarded,
+    /// Response headers have come.
+    Response,
+    /// Somebody answered in place of the upstream.
+    Replied(u16),
+    /// Cut off by the filter.
+    Reset,
+    /// Everything went to the client.
+    Delivered,
+}
+
+#[derive(Debug)]
+pub struct FakeStream {
+    pub headers: Vec<(Bytes, Bytes)>,
+    pub body: Vec<u8>,
+    pub response: Vec<(Bytes, Bytes)>,
+    pub details: Option<Bytes>,
+    /// What of the response body the filter holds.
+    pub held: Vec<u8>,
+    /// The whole response has passed the filter, but for what it holds.
+    pub response_over: bool,
+    pub phase: Phase,
+    pub forwarded: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub token: u32,
+    pub target: String,
+    pub body: Bytes,
+}
+
+#[derive(Default)]
+pub struct FakeHost {
+    pub now: Cell<u64>,
+    pub current: Cell<u32>,
+    pub streams: RefCell<BTreeMap<u32, FakeStream>>,
+    pub calls: RefCell<Vec<Call>>,
+    pub answer: RefCell<(Vec<(Bytes, Bytes)>, Bytes)>,
+    pub configuration: RefCell<Bytes>,
+    pub refuse_calls: Cell<bool>,
+    next: Cell<u32>,
+    random: Cell<u64>,
+}
+
+impl FakeHost {
+    fn stream<T>(&self, f: impl FnOnce(&mut FakeStream) -> T) -> HostResult<T> {
+        self.streams.borrow_mut().get_mut(&self.current.get()).map(f).ok_or(NOT_FOUND)
+    }
+}
+
+impl Host for FakeHost {
+    fn now_ns(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn random(&self, buffer: &mut [u8]) -> HostResult<()> {
+        let n = self.random.get() + 1;
+        self.random.set(n);
+        buffer.fill(0);
+        for (to, from) in buffer.iter_mut().zip(n.to_be_bytes()) {
+            *to = from;
+        }
+        Ok(())
+    }
+
+    fn log(&self, _level: Level, _message: &str) {}
+
+    fn set_context(&self, context: u32) -> HostResult<()> {
+        if context != ROOT && !self.streams.borrow().contains_key(&context) {
+            return Err(BAD_ARGUMENT);
+        }
+        self.current.set(context);
+        Ok(())
+    }
+
+    fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
+        Ok(self.headers(map)?.into_iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v))
+    }
+
+    fn headers(&self, map: Map) -> HostResult<Vec<(Bytes, Bytes)>> {
+        match map {
+            Map::Request => self.stream(|s| s.headers.clone()),
+            Map::Response => self.stream(|s| s.response.clone()),
+            Map::RequestTrailers => Ok(vec![("x-trailer".into(), "1".into())]),
+            Map::CalloutHeaders => Ok(self.answer.borrow().0.clone()),
+        }
+    }
+
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()> {
+        assert!(!value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "unsafe header value");
+        let name = Bytes::copy_from_slice(name);
+        self.stream(|s| {
+            let headers = if map == Map::Request { &mut s.headers } else { &mut s.response };
+            headers.retain(|(n, _)| *n != name);
+            headers.push((name, Bytes::copy_from_slice(value)));
+        })
+    }
+
+    fn remove_header(&self, _map: Map, name: &[u8]) -> HostResult<()> {
+        self.stream(|s| s.headers.retain(|(n, _)| n != name))
+    }
+
+    fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes> {
+        let part = |bytes: &[u8]| {
+            Bytes::copy_from_slice(bytes.get(start..(start + size).min(bytes.len())).unwrap_or(&[]))
+        };
+        match buffer {
+            Buffer::Request => self.stream(|s| part(&s.body)),
+            Buffer::Response => self.stream(|s| part(&s.held)),
+            Buffer::Callout => Ok(part(&self.answer.borrow().1)),
+            Buffer::Configuration => Ok(part(&self.configuration.borrow())),
+        }
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Bytes> {
+        assert_eq!(path, ["response", "code_details"]);
+        self.stream(|s| s.details.clone()).ok().flatten()
+    }
+
+    fn resume_request(&self) -> HostResult<()> {
+        self.stream(|s| {
+            assert_eq!(s.phase, Phase::Request, "resumed a request that is not held");
+            s.phase = Phase::Forwarded;
+            s.forwarded += 1;
+        })
+    }
+
+    fn resume_response(&self) -> HostResult<()> {
+        self.stream(|s| {
+            assert_eq!(s.phase, Phase::Response, "resumed a response that is not held");
+            assert!(s.response_over, "let a response go before its end was there");
+            s.phase = Phase::Delivered;
+        })
+    }
+
+    fn reset_stream(&self) -> HostResult<()> {
+        self.stream(|s| s.phase = Phase::Reset)
+    }
+
+    fn local_reply(
+        &self,
+        status: u16,
+        _details: &str,
+        headers: &[(Bytes, Bytes)],
+        body: &[u8],
+    ) -> HostResult<()> {
+        assert!((200..=599).contains(&status), "status {status}");
+        assert!(!matches!(status, 204 | 304) || body.is_empty(), "{status} with a body");
+        for (name, value) in headers {
+            assert!(name.iter().all(|b| b.is_ascii_graphic()), "bad header name");
+            assert!(!value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "response splitting");
+        }
+        self.stream(|s| {
+            // After a resume the request goes upstream all the same (measured).
+            assert!(
+                matches!(s.phase, Phase::Request | Phase::Response),
+                "replied in phase {:?}",
+                s.phase
+            );
+            s.phase = Phase::Replied(status);
+        })
+    }
+
+    fn callout(
+        &self,
+        target: &str,
+        headers: &[(Bytes, Bytes)],
+        body: &[u8],
+        _trailers: &[(Bytes, Bytes)],
+        timeout_ms: u64,
+    ) -> HostResult<u32> {
+        assert_eq!(self.current.get(), ROOT, "the answer would be dropped with its stream");
+        assert!(headers.iter().any(|(n, _)| n == ":authority"), "missing :authority");
+        assert!(timeout_ms > 0, "a callout without a timeout can hang for ever");
+        if self.refuse_calls.get() {
+            return Err(HostError(10));
+        }
+        let token = self.next.get() + 1;
+        self.next.set(token);
+        let call =
+            Call { token, target: target.to_owned(), body: Bytes::copy_from_slice(body) };
+        self.calls.borrow_mut().push(call);
+        Ok(token)
+    }
+
+    fn set_tick(&self, _period_ms: u32) -> HostResult<()> {
+        Ok(())
+    }
+
+    fn define_metric(&self, _kind: MetricKind, name: &str) -> HostResult<u32> {
+        Ok(u32::try_from(name.len()).unwrap())
+    }
+
+    fn increment_metric(&self, _id: u32, _by: i64) -> HostResult<()> {
+        Ok(())
+    }
+
+    fn record_metric(&self, _id: u32, _value: u64) -> HostResult<()> {
+        Ok(())
+    }
+
+    fn done(&self) {}
+}

@@ -1,1 +1,38 @@
-//! Work in progress.
+//! What the end-to-end tests are made of: clients, comparisons, and shared stacks.
+//!
+//! [`Request`] says what is sent, [`Answer`] what came back. [`Connection`] is an ordinary client
+//! (HTTP/1.1 or HTTP/2), [`Wire`] a socket for everything that an ordinary client does not do:
+//! sending in parts, hanging up at a chosen moment, broken framing. [`Shared`] is a stack that the
+//! tests of one module use together. The checks, [`assert_replay`] above all, compare bytes.
+//!
+//! ```no_run
+//! use idempotency_e2e::{assert_replay, executions, Request};
+//! use idempotency_stack::Stack;
+//!
+//! let stack = Stack::builder().start();
+//! let request = Request::post("/charges").key("k-1").body("{}");
+//! let first = request.send(&stack);
+//! assert_eq!(first.status, 201);
+//! assert_replay(&first, &request.send(&stack));
+//! assert_eq!(executions(&stack, "k-1"), 1);
+//! ```
+#![forbid(unsafe_code)]
+
+mod answer;
+mod check;
+mod connection;
+mod parse;
+pub mod relay;
+mod request;
+mod shared;
+mod wire;
+
+pub use answer::{Answer, Broken};
+pub use check::{
+    assert_problem, assert_replay, assert_replay_with, eventually, executions, fresh_key, record,
+    record_state, replayed,
+};
+pub use connection::{Connection, Http};
+pub use request::Request;
+pub use shared::{Shared, SharedStack};
+pub use wire::Wire;

@@ -1,0 +1,23 @@
+//! The whole gateway behind a real Envoy: what clients get, and how often the upstream executes.
+#![forbid(unsafe_code)]
+
+mod bodies;
+mod conflict;
+mod faults;
+mod hangups;
+mod headers;
+mod keys;
+mod problems;
+mod replay;
+mod tombstones;
+
+mod config;
+mod inline_stream;
+mod leases;
+mod metrics;
+mod observe;
+mod operators;
+mod paths;
+mod service_down;
+mod storm;
+mod tenants;

@@ -63,7 +63,11 @@ pub struct FakeHost {
 
 impl FakeHost {
     fn stream<T>(&self, f: impl FnOnce(&mut FakeStream) -> T) -> HostResult<T> {
-        self.streams.borrow_mut().get_mut(&self.current.get()).map(f).ok_or(NOT_FOUND)
+        self.streams
+            .borrow_mut()
+            .get_mut(&self.current.get())
+            .map(f)
+            .ok_or(NOT_FOUND)
     }
 }
 
@@ -93,7 +97,11 @@ impl Host for FakeHost {
     }
 
     fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
-        Ok(self.headers(map)?.into_iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v))
+        Ok(self
+            .headers(map)?
+            .into_iter()
+            .find(|(n, _)| n == name.as_bytes())
+            .map(|(_, v)| v))
     }
 
     fn headers(&self, map: Map) -> HostResult<Vec<(Bytes, Bytes)>> {
@@ -106,10 +114,17 @@ impl Host for FakeHost {
     }
 
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()> {
-        assert!(!value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "unsafe header value");
+        assert!(
+            !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)),
+            "unsafe header value"
+        );
         let name = Bytes::copy_from_slice(name);
         self.stream(|s| {
-            let headers = if map == Map::Request { &mut s.headers } else { &mut s.response };
+            let headers = if map == Map::Request {
+                &mut s.headers
+            } else {
+                &mut s.response
+            };
             headers.retain(|(n, _)| *n != name);
             headers.push((name, Bytes::copy_from_slice(value)));
         })
@@ -121,7 +136,11 @@ impl Host for FakeHost {
 
     fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes> {
         let part = |bytes: &[u8]| {
-            Bytes::copy_from_slice(bytes.get(start..(start + size).min(bytes.len())).unwrap_or(&[]))
+            Bytes::copy_from_slice(
+                bytes
+                    .get(start..(start + size).min(bytes.len()))
+                    .unwrap_or(&[]),
+            )
         };
         match buffer {
             Buffer::Request => self.stream(|s| part(&s.body)),
@@ -138,7 +157,11 @@ impl Host for FakeHost {
 
     fn resume_request(&self) -> HostResult<()> {
         self.stream(|s| {
-            assert_eq!(s.phase, Phase::Request, "resumed a request that is not held");
+            assert_eq!(
+                s.phase,
+                Phase::Request,
+                "resumed a request that is not held"
+            );
             s.phase = Phase::Forwarded;
             s.forwarded += 1;
         })
@@ -146,8 +169,15 @@ impl Host for FakeHost {
 
     fn resume_response(&self) -> HostResult<()> {
         self.stream(|s| {
-            assert_eq!(s.phase, Phase::Response, "resumed a response that is not held");
-            assert!(s.response_over, "let a response go before its end was there");
+            assert_eq!(
+                s.phase,
+                Phase::Response,
+                "resumed a response that is not held"
+            );
+            assert!(
+                s.response_over,
+                "let a response go before its end was there"
+            );
             s.phase = Phase::Delivered;
         })
     }
@@ -164,10 +194,16 @@ impl Host for FakeHost {
         body: &[u8],
     ) -> HostResult<()> {
         assert!((200..=599).contains(&status), "status {status}");
-        assert!(!matches!(status, 204 | 304) || body.is_empty(), "{status} with a body");
+        assert!(
+            !matches!(status, 204 | 304) || body.is_empty(),
+            "{status} with a body"
+        );
         for (name, value) in headers {
             assert!(name.iter().all(|b| b.is_ascii_graphic()), "bad header name");
-            assert!(!value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "response splitting");
+            assert!(
+                !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)),
+                "response splitting"
+            );
         }
         self.stream(|s| {
             // After a resume the request goes upstream all the same (measured).
@@ -188,16 +224,29 @@ impl Host for FakeHost {
         _trailers: &[(Bytes, Bytes)],
         timeout_ms: u64,
     ) -> HostResult<u32> {
-        assert_eq!(self.current.get(), ROOT, "the answer would be dropped with its stream");
-        assert!(headers.iter().any(|(n, _)| n == ":authority"), "missing :authority");
-        assert!(timeout_ms > 0, "a callout without a timeout can hang for ever");
+        assert_eq!(
+            self.current.get(),
+            ROOT,
+            "the answer would be dropped with its stream"
+        );
+        assert!(
+            headers.iter().any(|(n, _)| n == ":authority"),
+            "missing :authority"
+        );
+        assert!(
+            timeout_ms > 0,
+            "a callout without a timeout can hang for ever"
+        );
         if self.refuse_calls.get() {
             return Err(HostError(10));
         }
         let token = self.next.get() + 1;
         self.next.set(token);
-        let call =
-            Call { token, target: target.to_owned(), body: Bytes::copy_from_slice(body) };
+        let call = Call {
+            token,
+            target: target.to_owned(),
+            body: Bytes::copy_from_slice(body),
+        };
         self.calls.borrow_mut().push(call);
         Ok(token)
     }

@@ -87,7 +87,13 @@ impl World {
     }
 
     fn edit<T>(&self, stream: u32, f: impl FnOnce(&mut FakeStream) -> T) -> T {
-        f(self.filter.host().streams.borrow_mut().get_mut(&stream).unwrap())
+        f(self
+            .filter
+            .host()
+            .streams
+            .borrow_mut()
+            .get_mut(&stream)
+            .unwrap())
     }
 
     fn enter(&self, context: u32) {
@@ -113,8 +119,20 @@ impl World {
             _ => "POST",
         };
         let path = *self.dice.pick(&[
-            "/inline", "/withhold", "/open/x", "/detached", "/observe", "/derive", "/tenant",
-            "/json", "/free", "/detached%2Fx", "//inline", "/%ff%00", "", "/detached?b=2&a=1",
+            "/inline",
+            "/withhold",
+            "/open/x",
+            "/detached",
+            "/observe",
+            "/derive",
+            "/tenant",
+            "/json",
+            "/free",
+            "/detached%2Fx",
+            "//inline",
+            "/%ff%00",
+            "",
+            "/detached?b=2&a=1",
         ]);
         let mut headers: Vec<(Bytes, Bytes)> = vec![
             (":method".into(), method.into()),
@@ -173,7 +191,9 @@ impl World {
         if self.whole.contains(&id) || matches!(self.phase(id), Phase::Replied(_) | Phase::Reset) {
             return;
         }
-        let piece = *self.dice.pick(&[b"{\"a\":1}" as &[u8], b"", b"x", b"{\"a\":1,\"a\":2}"]);
+        let piece = *self
+            .dice
+            .pick(&[b"{\"a\":1}" as &[u8], b"", b"x", b"{\"a\":1,\"a\":2}"]);
         let end = self.dice.roll(2) == 0;
         let trailers = end && self.dice.roll(4) == 0;
         self.enter(id);
@@ -206,7 +226,9 @@ impl World {
     }
 
     fn response_headers(&mut self, id: u32) {
-        let status = *self.dice.pick(&["200", "201", "204", "401", "500", "503", "abc", "101"]);
+        let status = *self
+            .dice
+            .pick(&["200", "201", "204", "401", "500", "503", "abc", "101"]);
         let details: Option<&str> = *self.dice.pick(&[
             Some("via_upstream"),
             Some("via_upstream"),
@@ -234,7 +256,9 @@ impl World {
     }
 
     fn response_body(&mut self, id: u32) {
-        let piece = *self.dice.pick(&[b"abc" as &[u8], b"", b"0123456789abcdef0"]);
+        let piece = *self
+            .dice
+            .pick(&[b"abc" as &[u8], b"", b"0123456789abcdef0"]);
         let end = self.dice.roll(2) == 0;
         let trailers = end && self.dice.roll(4) == 0;
         let size = self.edit(id, |s| {
@@ -302,12 +326,33 @@ impl World {
         }
         self.note_settlement(operation.as_ref());
         let body = match answer {
-            Some(answer) => Bytes::from(Response { answers: vec![answer] }.encode()),
-            None => (*self.dice.pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"])).into(),
+            Some(answer) => Bytes::from(
+                Response {
+                    answers: vec![answer],
+                }
+                .encode(),
+            ),
+            None => (*self
+                .dice
+                .pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"]))
+            .into(),
         };
-        let status = if usable { "200" } else { *self.dice.pick(&["200", "503", "x"]) };
-        let headers = if usable || self.dice.roll(2) == 0 { 1 } else { 0 };
-        self.deliver(&call, headers, vec![(":status".into(), status.into())], body);
+        let status = if usable {
+            "200"
+        } else {
+            *self.dice.pick(&["200", "503", "x"])
+        };
+        let headers = if usable || self.dice.roll(2) == 0 {
+            1
+        } else {
+            0
+        };
+        self.deliver(
+            &call,
+            headers,
+            vec![(":status".into(), status.into())],
+            body,
+        );
     }
 
     fn deliver(&mut self, call: &Call, count: usize, headers: Vec<(Bytes, Bytes)>, body: Bytes) {
@@ -339,7 +384,10 @@ impl World {
         };
         let name = operation.name();
         let before = self.settled.insert(owner, name);
-        assert!(before.is_none_or(|b| b == name), "settled as {before:?}, then as {name}");
+        assert!(
+            before.is_none_or(|b| b == name),
+            "settled as {before:?}, then as {name}"
+        );
     }
 
     fn service_answer(&mut self, operation: Option<&Operation>, well: bool) -> Option<Answer> {
@@ -349,19 +397,34 @@ impl World {
         let wild = !well && self.dice.roll(8) == 0;
         let fence = 7;
         Some(match operation {
-            _ if wild => self.dice.pick(&[Answer::Lost, Answer::Failed, Answer::Changed]).clone(),
+            _ if wild => self
+                .dice
+                .pick(&[Answer::Lost, Answer::Failed, Answer::Changed])
+                .clone(),
             Some(Operation::Acquire(_)) => match self.dice.roll(8) {
                 0 => Answer::Mismatch,
-                1 => Answer::InFlight { fence, lease_left_ms: 5 },
+                1 => Answer::InFlight {
+                    fence,
+                    lease_left_ms: 5,
+                },
                 2 => stored(*self.dice.pick(&[200, 204, 99, 600])),
                 3 => Answer::UnknownOutcome { expires_at_ms: 1 },
-                4 => Answer::Fault(Fault { code: FaultCode::Capacity, detail: "full".into() }),
-                _ => Answer::Granted(Grant { fence, attempt: 1, lease_ms: 60_000 }),
+                4 => Answer::Fault(Fault {
+                    code: FaultCode::Capacity,
+                    detail: "full".into(),
+                }),
+                _ => Answer::Granted(Grant {
+                    fence,
+                    attempt: 1,
+                    lease_ms: 60_000,
+                }),
             },
             Some(Operation::Complete(_)) => Answer::Completed { expires_at_ms: 5 },
             Some(Operation::Fail { .. }) => Answer::Failed,
             Some(Operation::Abandon { .. }) => Answer::Abandoned,
-            Some(Operation::Extend { lease_ms, .. }) => Answer::Extended { lease_ms: *lease_ms },
+            Some(Operation::Extend { lease_ms, .. }) => Answer::Extended {
+                lease_ms: *lease_ms,
+            },
             Some(Operation::Settle(_)) => unreachable!("the filter never settles"),
             None => self
                 .dice
@@ -418,15 +481,28 @@ impl World {
 
     fn check(&self) {
         for owner in self.granted.iter().chain(&self.unanswered) {
-            assert!(self.settled.contains_key(owner), "a lease was never settled");
+            assert!(
+                self.settled.contains_key(owner),
+                "a lease was never settled"
+            );
         }
     }
 }
 
 fn stored(status: u16) -> Answer {
     let headers = vec![("content-type".into(), Bytes::from_static(b"a\xffb"))];
-    let outcome = Outcome::Response(StoredResponse { status, headers, body: "stored".into() });
-    Answer::Stored(Stored { outcome, fence: 1, attempt: 1, age_ms: 1, expires_at_ms: 2 })
+    let outcome = Outcome::Response(StoredResponse {
+        status,
+        headers,
+        body: "stored".into(),
+    });
+    Answer::Stored(Stored {
+        outcome,
+        fence: 1,
+        attempt: 1,
+        age_ms: 1,
+        expires_at_ms: 2,
+    })
 }
 
 #[test]
@@ -442,11 +518,16 @@ fn nothing_traps_runs_twice_or_stays_open() {
             world.check();
             (world.granted.len(), world.executions)
         });
-        let Ok((g, e)) = outcome else { panic!("seed {seed} fails, see above") };
+        let Ok((g, e)) = outcome else {
+            panic!("seed {seed} fails, see above")
+        };
         granted += g;
         executions += e;
     }
     // The sequences must reach what they are about.
     assert!(granted as u64 > SEQUENCES / 4, "{granted} grants");
-    assert!(executions > SEQUENCES / 20, "{executions} detached executions");
+    assert!(
+        executions > SEQUENCES / 20,
+        "{executions} detached executions"
+    );
 }

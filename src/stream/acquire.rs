@@ -125,7 +125,7 @@ impl Ticket {
         }
     }
 
-    fn forward(self: Box<Self>, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
+    fn forward(self, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
         let policy = self.request.policy();
         let changes = upstream::changes(policy, &self.request.headers, &self.key, forwarding);
         env.effect(Effect::ChangeRequest(changes));
@@ -172,7 +172,7 @@ impl Ticket {
         (State::Waiting(self), Flow::Pause)
     }
 
-    pub(super) fn waited(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
+    pub(super) fn waited(self, result: CallResult, env: &mut Env) -> Step {
         match result {
             Ok(Answer::Stored(stored)) => self.stored(&stored, env),
             Ok(Answer::Changed) => {
@@ -183,7 +183,7 @@ impl Ticket {
                     trailers,
                     wait_until_ns,
                     ..
-                } = *self;
+                } = self;
                 Ticket::acquire(request, key, fingerprint, trailers, wait_until_ns, env)
             }
             // No answer to the wait changes nothing about what is known: it was in flight.

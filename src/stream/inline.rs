@@ -57,7 +57,7 @@ pub(super) struct Settling {
 
 impl Run {
     pub(super) fn response(
-        self: Box<Self>,
+        self,
         headers: &Headers,
         source: &Source,
         end: bool,
@@ -75,7 +75,7 @@ impl Run {
             _ => Held::End,
         };
         let capturing = Box::new(Capturing {
-            run: *self,
+            run: self,
             class,
             capture,
             held,

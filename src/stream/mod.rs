@@ -300,10 +300,10 @@ impl Hashing {
         (State::Hashing(self), Flow::Pause)
     }
 
-    fn finish(self: Box<Self>, trailers: Vec<(Bytes, Bytes)>, env: &mut Env) -> Step {
+    fn finish(self, trailers: Vec<(Bytes, Bytes)>, env: &mut Env) -> Step {
         let Hashing {
             request, hasher, ..
-        } = *self;
+        } = self;
         let fingerprint = match hasher.finish() {
             Ok(fingerprint) => fingerprint,
             Err(error) => return refuse_body(&request, &error, env),
@@ -312,7 +312,7 @@ impl Hashing {
         Ticket::acquire(request, key, fingerprint, trailers, None, env)
     }
 
-    fn refuse(self: Box<Self>, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
+    fn refuse(&self, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
         refuse(&self.request, problem, detail, env)
     }
 }

@@ -61,7 +61,10 @@ impl Reader {
 
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Decoded<[u8; N]> {
         let bytes = self.take(N, field)?;
-        bytes.as_ref().try_into().map_err(|_| DecodeError::Truncated(field))
+        bytes
+            .as_ref()
+            .try_into()
+            .map_err(|_| DecodeError::Truncated(field))
     }
 
     pub fn u8(&mut self, field: &'static str) -> Decoded<u8> {
@@ -96,7 +99,9 @@ impl Reader {
 
     pub fn text(&mut self, field: &'static str) -> Decoded<String> {
         let bytes = self.short(field)?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| DecodeError::BadValue(field))
+        std::str::from_utf8(&bytes)
+            .map(str::to_owned)
+            .map_err(|_| DecodeError::BadValue(field))
     }
 
     pub fn end(&self) -> Decoded<()> {

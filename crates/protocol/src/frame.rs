@@ -195,7 +195,11 @@ fn encode_operation(operation: &Operation, out: &mut Vec<u8>) {
             put_key(o, key);
             o.extend_from_slice(&owner.0);
         }),
-        Operation::Extend { key, owner, lease_ms } => framed(op_kind::EXTEND, out, |o| {
+        Operation::Extend {
+            key,
+            owner,
+            lease_ms,
+        } => framed(op_kind::EXTEND, out, |o| {
             put_key(o, key);
             o.extend_from_slice(&owner.0);
             o.extend_from_slice(&lease_ms.to_be_bytes());
@@ -237,8 +241,14 @@ fn decode_operation(kind: u8, payload: Bytes) -> Decoded<Operation> {
             owner: owner(&mut r)?,
             outcome: outcome(&mut r)?,
         }),
-        op_kind::FAIL => Operation::Fail { key: key(&mut r)?, owner: owner(&mut r)? },
-        op_kind::ABANDON => Operation::Abandon { key: key(&mut r)?, owner: owner(&mut r)? },
+        op_kind::FAIL => Operation::Fail {
+            key: key(&mut r)?,
+            owner: owner(&mut r)?,
+        },
+        op_kind::ABANDON => Operation::Abandon {
+            key: key(&mut r)?,
+            owner: owner(&mut r)?,
+        },
         op_kind::EXTEND => Operation::Extend {
             key: key(&mut r)?,
             owner: owner(&mut r)?,
@@ -297,7 +307,10 @@ fn encode_answer(answer: &Answer, out: &mut Vec<u8>) {
             o.extend_from_slice(&s.expires_at_ms.to_be_bytes());
             put_outcome(o, &s.outcome);
         }),
-        Answer::InFlight { fence, lease_left_ms } => framed(k::IN_FLIGHT, out, |o| {
+        Answer::InFlight {
+            fence,
+            lease_left_ms,
+        } => framed(k::IN_FLIGHT, out, |o| {
             o.extend_from_slice(&fence.to_be_bytes());
             o.extend_from_slice(&lease_left_ms.to_be_bytes());
         }),
@@ -345,20 +358,27 @@ fn decode_answer(kind: u8, payload: Bytes) -> Decoded<Answer> {
             expires_at_ms: r.u64("expires_at_ms")?,
             outcome: outcome(&mut r)?,
         }),
-        k::IN_FLIGHT => {
-            Answer::InFlight { fence: r.u64("fence")?, lease_left_ms: r.u64("lease_left_ms")? }
-        }
+        k::IN_FLIGHT => Answer::InFlight {
+            fence: r.u64("fence")?,
+            lease_left_ms: r.u64("lease_left_ms")?,
+        },
         k::MISMATCH => Answer::Mismatch,
         k::NOT_COMPARABLE => Answer::NotComparable,
-        k::UNKNOWN_OUTCOME => Answer::UnknownOutcome { expires_at_ms: r.u64("expires_at_ms")? },
+        k::UNKNOWN_OUTCOME => Answer::UnknownOutcome {
+            expires_at_ms: r.u64("expires_at_ms")?,
+        },
         k::CANCELLED => Answer::Cancelled,
         k::SPENT => Answer::Spent,
-        k::COMPLETED => Answer::Completed { expires_at_ms: r.u64("expires_at_ms")? },
+        k::COMPLETED => Answer::Completed {
+            expires_at_ms: r.u64("expires_at_ms")?,
+        },
         k::DIFFERS => Answer::Differs,
         k::FAILED => Answer::Failed,
         k::ABANDONED => Answer::Abandoned,
         k::MARKED => Answer::Marked,
-        k::EXTENDED => Answer::Extended { lease_ms: r.u64("lease_ms")? },
+        k::EXTENDED => Answer::Extended {
+            lease_ms: r.u64("lease_ms")?,
+        },
         k::LOST => Answer::Lost,
         k::REFUSED => Answer::Refused,
         k::CHANGED => Answer::Changed,
@@ -409,7 +429,10 @@ fn put_fingerprint(out: &mut Vec<u8>, fingerprint: &Fingerprint) {
 }
 
 fn fingerprint(r: &mut Reader) -> Decoded<Fingerprint> {
-    Ok(Fingerprint { scheme: Scheme(r.u64("scheme")?), digest: r.array("digest")? })
+    Ok(Fingerprint {
+        scheme: Scheme(r.u64("scheme")?),
+        digest: r.array("digest")?,
+    })
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
@@ -443,7 +466,11 @@ fn outcome(r: &mut Reader) -> Decoded<Outcome> {
                 headers.push((r.short("header name")?, r.long("header value")?));
             }
             let body = r.long("body")?;
-            Ok(Outcome::Response(StoredResponse { status, headers, body }))
+            Ok(Outcome::Response(StoredResponse {
+                status,
+                headers,
+                body,
+            }))
         }
         1 => Ok(Outcome::Tombstone(Tombstone {
             status: r.u16("status")?,

@@ -20,7 +20,7 @@ pub use answer::{Answer, Fault, FaultCode, Grant, Stored};
 pub use codec::DecodeError;
 pub use frame::{Request, Response, VERSION};
 pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
-pub use operation::{Acquire, Complete, Operation, OnUnknown, Retention, Settle, Settlement, Wait};
+pub use operation::{Acquire, Complete, OnUnknown, Operation, Retention, Settle, Settlement, Wait};
 pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 
 /// Media type of [`Request`] and [`Response`] bodies.

@@ -91,7 +91,7 @@ impl Ticket {
         }
     }
 
-    fn granted(self: Box<Self>, grant: Grant, env: &mut Env) -> Step {
+    fn granted(self, grant: Grant, env: &mut Env) -> Step {
         let lease = Lease {
             key: self.key.clone(),
             owner: self.owner,
@@ -192,7 +192,7 @@ impl Ticket {
     }
 
     /// No decodable answer: by the rule's policy.
-    fn unanswered(self: Box<Self>, env: &mut Env) -> Step {
+    fn unanswered(self, env: &mut Env) -> Step {
         match self.request.policy().on_service_failure {
             OnServiceFailure::Refuse => {
                 // The service may have granted it: take it back, before or after it arrives.

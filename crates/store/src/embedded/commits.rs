@@ -4,30 +4,28 @@
 //! one. So all operations that arrive during an fsync share the next one, and every answer waits
 //! for the commit of what it tells of.
 
-use super::engine::{Engine, Footprint, Head, Write};
-use super::Durability;
+use super::engine::{Footprint, Head, Write};
 use crate::store::StoreError;
-use crate::waiters::Waiters;
 use idempotency_protocol::LookupKey;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 /// An answer that waits for a commit. Gets the error if the commit failed.
 pub(super) type Held = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// What is committed together.
 #[derive(Default)]
-struct Batch {
-    writes: HashMap<Vec<u8>, Write>,
+pub(super) struct Batch {
+    pub writes: HashMap<Vec<u8>, Write>,
     /// Set if anything is to be written.
-    head: Option<Head>,
-    held: Vec<Held>,
+    pub head: Option<Head>,
+    pub held: Vec<Held>,
     /// Keys whose waiters are to be woken.
-    changed: Vec<LookupKey>,
+    pub changed: Vec<LookupKey>,
     /// Nothing comes after this one.
-    last: bool,
+    pub last: bool,
 }
 
 impl Batch {
@@ -84,6 +82,38 @@ impl Commits {
         let _ = self.failed.set(error.clone());
         let batch = std::mem::take(&mut self.lock().batch);
         release(batch.held, &Err(error));
+    }
+
+    /// Takes the batch that was built, with its number, once there is one. Returns `None` when
+    /// `left`, asked before each wait, says that the time is up.
+    pub fn next(&self, left: impl Fn() -> Option<Duration>) -> Option<(Batch, u64)> {
+        let mut queue = self.lock();
+        loop {
+            let left = left();
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            if !queue.batch.is_empty() {
+                let generation = queue.generation;
+                queue.generation += 1;
+                return Some((std::mem::take(&mut queue.batch), generation));
+            }
+            queue = match left {
+                None => self
+                    .filled
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.filled.wait_timeout(queue, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Everything up to batch `generation` is as durable as the mode promises.
+    pub fn set_durable(&self, generation: u64) {
+        self.durable.store(generation, Ordering::Release);
     }
 
     /// Adds writes, and what is to be done when they are durable, to the batch that is being
@@ -143,81 +173,9 @@ impl Write {
     }
 }
 
-fn release(held: Vec<Held>, result: &Result<(), StoreError>) {
+pub(super) fn release(held: Vec<Held>, result: &Result<(), StoreError>) {
     for answer in held {
         answer(result.clone());
-    }
-}
-
-/// The committer: runs until the last batch.
-pub(super) fn run(commits: &Arc<Commits>, engine: &Engine, waiters: &Waiters, mode: Durability) {
-    let _alarm = Alarm(Arc::clone(commits));
-    let mut unsynced: Option<Instant> = None;
-    loop {
-        let (batch, generation) = match next(commits, mode, unsynced) {
-            Some(next) => next,
-            None => {
-                if let Err(error) = engine.sync() {
-                    return commits.fail(error);
-                }
-                unsynced = None;
-                continue;
-            }
-        };
-        let last = batch.last;
-        if let Some(head) = batch.head {
-            if let Err(error) = engine.commit(batch.writes, head) {
-                // First the flag, then the answers: who is told of the failure finds it set.
-                commits.fail(error.clone());
-                return release(batch.held, &Err(error));
-            }
-            if matches!(mode, Durability::Relaxed { .. }) {
-                unsynced.get_or_insert_with(Instant::now);
-            }
-        }
-        commits.durable.store(generation, Ordering::Release);
-        let result = if last { engine.sync() } else { Ok(()) };
-        for key in &batch.changed {
-            waiters.wake(key);
-        }
-        release(batch.held, &result);
-        if last {
-            return;
-        }
-    }
-}
-
-/// Waits for the next batch; `None` when it is time for the relaxed mode's fsync.
-fn next(commits: &Commits, mode: Durability, unsynced: Option<Instant>) -> Option<(Batch, u64)> {
-    let mut queue = commits.lock();
-    loop {
-        let left = match (mode, unsynced) {
-            (Durability::Relaxed { interval }, Some(since)) => {
-                Some(interval.saturating_sub(since.elapsed()))
-            }
-            _ => None,
-        };
-        if left.is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        if !queue.batch.is_empty() {
-            let generation = queue.generation;
-            queue.generation += 1;
-            return Some((std::mem::take(&mut queue.batch), generation));
-        }
-        queue = match left {
-            None => commits
-                .filled
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(left) => {
-                commits
-                    .filled
-                    .wait_timeout(queue, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
-        };
     }
 }
 

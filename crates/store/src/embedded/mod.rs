@@ -11,10 +11,12 @@
 mod applier;
 mod codec;
 mod commits;
+mod committer;
 mod engine;
 mod gauges;
 mod options;
 mod space;
+mod witness;
 
 pub use options::{Durability, EmbeddedOptions};
 
@@ -28,6 +30,7 @@ use crate::waiters::{Look, Waiters};
 use applier::{Applier, Job, ReplyTo};
 use async_trait::async_trait;
 use commits::Commits;
+use committer::Committer;
 use engine::{Engine, Head};
 use gauges::Gauges;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
@@ -36,6 +39,7 @@ use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
+use witness::Witness;
 
 /// Most index entries that one sweep step looks at, so that operations get their turn in between.
 const SWEEP_STEP: usize = 256;
@@ -79,6 +83,8 @@ impl Embedded {
         clock: impl FnOnce(Micros) -> Arc<dyn Clock>,
     ) -> Result<Embedded, StoreError> {
         let (engine, head) = Engine::open(&options)?;
+        let mut witness = Witness::new(&options.path);
+        witness.check(&head)?;
         let engine = Arc::new(engine);
         let clock = clock(head.last_seen);
         let boot_started = clock.now();
@@ -90,6 +96,7 @@ impl Embedded {
         // On disk before the first lease of this start is given.
         engine.commit(HashMap::new(), head)?;
         engine.sync()?;
+        witness.note_now(&head);
 
         let commits = Arc::new(Commits::new());
         let gauges = Arc::new(Gauges::default());
@@ -105,13 +112,14 @@ impl Embedded {
             head,
         );
         let (jobs, queue) = channel();
-        let committer = {
-            let (commits, engine) = (Arc::clone(&commits), Arc::clone(&engine));
-            let (waiters, mode) = (Arc::clone(&waiters), options.durability);
-            spawn("store-committer", move || {
-                commits::run(&commits, &engine, &waiters, mode)
-            })?
+        let committer = Committer {
+            commits: Arc::clone(&commits),
+            engine: Arc::clone(&engine),
+            waiters: Arc::clone(&waiters),
+            mode: options.durability,
+            witness,
         };
+        let committer = spawn("store-committer", move || committer.run())?;
         let applier = spawn("store-applier", move || applier.run(&queue))?;
         Ok(Embedded {
             engine,

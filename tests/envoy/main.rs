@@ -19,5 +19,7 @@ mod observe;
 mod operators;
 mod paths;
 mod service_down;
+mod settle_down;
 mod storm;
+mod support;
 mod tenants;

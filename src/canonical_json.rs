@@ -49,17 +49,16 @@ fn object(scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError>
         out.push(b':');
         value(scanner, out)?;
         out.push(b',');
-        members.push((name, from..out.len()));
+        members.push((name, from - start..out.len() - start));
         Ok(())
     })?;
     if !members.is_sorted_by(|(a, _), (b, _)| a < b) {
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         if !members.is_sorted_by(|(a, _), (b, _)| a < b) {
             return Err(scanner.error(Fault::DuplicateMember));
         }
-        let unordered = out.clone();
-        out.truncate(start);
-        for (_, range) in members.iter() {
+        let unordered = out.split_off(start);
+        for (_, range) in &members {
             out.extend_from_slice(unordered.get(range.clone()).unwrap_or_default());
         }
     }
@@ -119,6 +118,18 @@ mod tests {
     #[test]
     fn large_integers_do_not_merge() {
         assert_ne!(canonical("9007199254740992"), canonical("9007199254740993"));
+    }
+
+    /// Work grows with the text (and its depth), not with its square.
+    #[test]
+    fn many_unordered_objects() {
+        let text = format!("[{}0]", r#"{"b":1,"a":2},"#.repeat(200_000));
+        assert_eq!(canonical(&text).len(), text.len());
+        let wide = (0..100_000)
+            .rev()
+            .map(|n| format!("\"{n}\":0"))
+            .collect::<Vec<_>>();
+        assert!(canonicalise(format!("{{{}}}", wide.join(",")).as_bytes()).is_ok());
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! From runs to one line per row: medians, spread, ratio to the reference of the same round.
+
+use crate::rounds::Series;
+use crate::run::Sample;
+
+/// Median and extremes.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Line {
+    /// The row's name.
+    pub id: &'static str,
+    /// The row's name for readers.
+    pub label: &'static str,
+    /// Client connections.
+    pub connections: usize,
+    /// Runs that count.
+    pub runs: usize,
+    /// Requests per second, in parts of the reference's of the same round.
+    pub ratio: Option<Spread>,
+    /// Requests per second.
+    pub rate: Option<Spread>,
+    /// Median latency in microseconds.
+    pub p50_us: Option<Spread>,
+    /// 99th percentile of the latency in microseconds.
+    pub p99_us: Option<Spread>,
+    /// Envoy's CPU time per request in microseconds.
+    pub envoy_us: Option<Spread>,
+    /// The service's CPU time per request in microseconds.
+    pub service_us: Option<Spread>,
+    /// The upstream's CPU time per request in microseconds.
+    pub upstream_us: Option<Spread>,
+    /// How much of one core Envoy used, in percent.
+    pub envoy_busy: Option<Spread>,
+    /// How much of one core the service used, in percent.
+    pub service_busy: Option<Spread>,
+    /// How much of one core the upstream used, in percent.
+    pub upstream_busy: Option<Spread>,
+}
+
+impl Spread {
+    /// Of some values; `None` of none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        let median = (lower + upper) / 2.0;
+        Some(Self { median, min, max })
+    }
+}
+
+/// One line for each series. The reference of a series is the first one with its connections.
+pub fn lines(all: &[Series]) -> Vec<Line> {
+    let reference = |connections| all.iter().find(|s| s.connections == connections);
+    all.iter()
+        .map(|series| line(series, reference(series.connections).unwrap_or(series)))
+        .collect()
+}
+
+fn line(series: &Series, reference: &Series) -> Line {
+    let each = |value: fn(&Sample) -> f64| Spread::of(series.samples.iter().flatten().map(value));
+    let pairs = series.samples.iter().zip(&reference.samples);
+    let ratios = pairs.filter_map(|(own, reference)| {
+        Some(own.as_ref()?.seen.rate() / reference.as_ref()?.seen.rate())
+    });
+    Line {
+        id: series.row.id,
+        label: series.row.label,
+        connections: series.connections,
+        runs: series.samples.iter().flatten().count(),
+        ratio: Spread::of(ratios),
+        rate: each(|sample| sample.seen.rate()),
+        p50_us: each(|sample| sample.seen.p50_us as f64),
+        p99_us: each(|sample| sample.seen.p99_us as f64),
+        envoy_us: each(|sample| sample.per_answer(sample.cpu.envoy)),
+        service_us: each(|sample| sample.per_answer(sample.cpu.service)),
+        upstream_us: each(|sample| sample.per_answer(sample.cpu.upstream)),
+        envoy_busy: each(|sample| sample.busy(sample.cpu.envoy)),
+        service_busy: each(|sample| sample.busy(sample.cpu.service)),
+        upstream_busy: each(|sample| sample.busy(sample.cpu.upstream)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        let spread = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(spread(&[]), None);
+        let odd = spread(&[3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
+        assert_eq!(spread(&[4.0, 1.0]).unwrap().median, 2.5);
+    }
+}

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
+cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock is not up to date: commit it"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- --deny warnings
 # A trap of the filter takes a worker of its host along: nothing in it may panic.

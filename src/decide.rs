@@ -1,9 +1,9 @@
 //! From the request's headers to the decision: pass, refuse, or protect.
 //!
-//! Most requests are not protected and pay for two or three header reads; the whole map is read
+//! Most requests are not protected and pay for one or two header reads; the whole map is read
 //! only for a request that a rule may concern.
 
-use crate::config::{Mode, Plan, Rule, Scope};
+use crate::config::{Mode, Rule, Scope};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
 use crate::host::{Host, Map};
@@ -34,35 +34,31 @@ struct Refusal(Problem, String);
 /// Decides from the headers of the current stream. `end`: there is no body.
 pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision {
     let plan = &settings.plan;
-    let read = |name: &str| {
-        host.header(Map::Request, name)
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-    };
-    let method = read(":method");
-    let path = read(":path");
-    let authority = if plan.rules.iter().any(|r| !r.matches.hosts.is_empty()) {
-        read(":authority")
+    let by_host = plan.rules.iter().any(|rule| !rule.matches.hosts.is_empty());
+    let authority = if by_host {
+        host.header(Map::Request, ":authority")
     } else {
-        Bytes::new()
+        Ok(None)
     };
-    if !could_concern(plan, &method, &authority, &path) {
+    let (Ok(path), Ok(authority)) = (host.header(Map::Request, ":path"), authority) else {
+        return unreadable();
+    };
+    // `CONNECT` has no path.
+    let (path, authority) = (path.unwrap_or_default(), authority.unwrap_or_default());
+    if !rules::reaches(plan, &authority, &path) {
         return Decision::Pass;
     }
-    let Ok(headers) = host.headers(Map::Request) else {
-        // A request that a rule may concern and that cannot be read is not passed.
-        let reply = Problem::UnsupportedRequest.reply(&ProblemSettings::DEFAULT, None);
-        return Decision::Refuse(Problem::UnsupportedRequest, reply);
+    let Ok(headers) = host.headers(Map::Request).map(Headers) else {
+        return unreadable();
     };
-    let (index, refusal) = match rules::decide(plan, &method, &authority, &path, &headers) {
+    let method = headers.get(":method").cloned().unwrap_or_default();
+    let (index, refusal) = match rules::decide(plan, &method, &authority, &path, &headers.0) {
         RuleMatch::None => return Decision::Pass,
         RuleMatch::Rule(matched) => {
-            let Some(rule) = settings.rules.get(matched.index).cloned() else {
+            let Some(rule) = settings.rules.get(matched.index) else {
                 return Decision::Pass;
             };
-            let headers = Headers(headers.clone());
-            match protect(settings, &rule, headers, &matched, &method, host, end) {
+            match protect(settings, rule, headers, &matched, method, host, end) {
                 Ok(Some((request, hasher))) => {
                     return Decision::Protect(Box::new(request), Box::new(hasher))
                 }
@@ -96,31 +92,10 @@ pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision
     Decision::Refuse(problem, problem.reply(&problem_settings, Some(&detail)))
 }
 
-/// Whether any rule could concern this request, whatever its other headers say: a method override
-/// header may turn a `GET` into a `POST`.
-fn could_concern(plan: &Plan, method: &[u8], authority: &[u8], path: &[u8]) -> bool {
-    if rules::find(plan, method, authority, path) != RuleMatch::None {
-        return true;
-    }
-    plan.rules
-        .iter()
-        .flat_map(|rule| {
-            rule.matches
-                .methods
-                .iter()
-                .map(String::as_str)
-                .chain(any_method(rule))
-        })
-        .any(|named| {
-            !named.as_bytes().eq_ignore_ascii_case(method)
-                && rules::find(plan, named.as_bytes(), authority, path) != RuleMatch::None
-        })
-}
-
-/// A rule without methods protects every method that changes something; any of them stands for
-/// all.
-fn any_method(rule: &Rule) -> Option<&'static str> {
-    rule.matches.methods.is_empty().then_some("POST")
+/// A request that a rule may concern and that the host does not let us read is not passed.
+fn unreadable() -> Decision {
+    let problem = Problem::UnsupportedRequest;
+    Decision::Refuse(problem, problem.reply(&ProblemSettings::DEFAULT, None))
 }
 
 fn protect<H: Host>(
@@ -128,7 +103,7 @@ fn protect<H: Host>(
     rule: &Rc<Rule>,
     headers: Headers,
     matched: &rules::Matched,
-    method: &Bytes,
+    method: Bytes,
     host: &H,
     end: bool,
 ) -> Result<Option<(Request, Hasher)>, Refusal> {
@@ -179,7 +154,7 @@ fn protect<H: Host>(
     let authority = headers.get(":authority").cloned().unwrap_or_default();
     let hasher = Hasher::new(
         &policy.fingerprint,
-        method,
+        &method,
         &matched.path,
         matched.query,
         &authority,
@@ -190,7 +165,7 @@ fn protect<H: Host>(
         rule: Rc::clone(rule),
         tenant,
         client_key,
-        method: method.clone(),
+        method,
         path: matched.path.clone().into_owned(),
         headers,
     };

@@ -26,17 +26,26 @@ impl Metrics {
         let _ = host.increment_metric(id, 1);
     }
 
+    /// Sets a gauge or adds a value to a histogram.
     pub fn record<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str, value: u64) {
-        let id = match self.others.get(name) {
-            Some(id) => *id,
-            None => {
-                let Ok(id) = host.define_metric(kind, name) else {
-                    return;
-                };
-                self.others.insert(name, id);
-                id
-            }
-        };
-        let _ = host.record_metric(id, value);
+        if let Some(id) = self.other(host, kind, name) {
+            let _ = host.record_metric(id, value);
+        }
+    }
+
+    /// Adds to a gauge.
+    pub fn add<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str, change: i64) {
+        if let Some(id) = self.other(host, kind, name) {
+            let _ = host.increment_metric(id, change);
+        }
+    }
+
+    fn other<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str) -> Option<u32> {
+        if let Some(id) = self.others.get(name) {
+            return Some(*id);
+        }
+        let id = host.define_metric(kind, name).ok()?;
+        self.others.insert(name, id);
+        Some(id)
     }
 }

@@ -4,9 +4,9 @@ use super::callouts::Purpose;
 use super::{Filter, Internal, Phase};
 use crate::call::Call;
 use crate::execution::Execution;
-use crate::host::{Buffer, Host, Level, Map, MetricKind};
+use crate::host::{Buffer, Host, Level, Map};
 use crate::reply::LocalReply;
-use crate::stats::{Counter, OUTBOX_SIZE};
+use crate::stats::Counter;
 use crate::stream::{Effect, Event, Execute};
 use crate::upstream::{self, Forwarding, HeaderChange};
 use idempotency_protocol::Operation;
@@ -196,9 +196,6 @@ impl<H: Host> Filter<H> {
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
                 let due = root.leases.due(now_ns);
-                let waiting = u64::try_from(root.outbox.len()).unwrap_or(u64::MAX);
-                root.metrics
-                    .record(&self.host, MetricKind::Gauge, OUTBOX_SIZE, waiting);
                 for (owner, operation) in due {
                     self.call(
                         context,
@@ -211,6 +208,7 @@ impl<H: Host> Filter<H> {
             }
         }
         if let Some(root) = self.roots.get_mut(&context) {
+            root.tell_outbox(&self.host);
             if root.leaving && root.is_idle() {
                 root.leaving = false;
                 self.host.done();

@@ -4,10 +4,11 @@
 use super::metrics::Metrics;
 use crate::config;
 use crate::execution::Execution;
-use crate::host::{Host, Level};
+use crate::host::{Host, Level, MetricKind};
 use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::request::Settings;
+use crate::stats::OUTBOX_SIZE;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -20,6 +21,8 @@ pub(super) struct Root {
     pub executions: BTreeMap<u32, Execution>,
     pub next_execution: u32,
     pub metrics: Metrics,
+    /// What this VM has added to the gauge of the outbox.
+    outbox_told: i64,
     /// The host waits for this root to become idle.
     pub leaving: bool,
 }
@@ -52,6 +55,18 @@ impl Root {
     /// The configuration; `None`: rejected.
     pub fn settings(&self) -> Option<Rc<Settings>> {
         self.settings.clone()
+    }
+
+    /// Brings the gauge of the outbox up to date, down to zero too. All workers share it, so each
+    /// adds its own change.
+    pub fn tell_outbox<H: Host>(&mut self, host: &H) {
+        let waiting = i64::try_from(self.outbox.len()).unwrap_or(i64::MAX);
+        let change = waiting.saturating_sub(self.outbox_told);
+        if change != 0 {
+            self.metrics
+                .add(host, MetricKind::Gauge, OUTBOX_SIZE, change);
+            self.outbox_told = waiting;
+        }
     }
 
     /// Whether a tick has anything to look at.

@@ -16,19 +16,23 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 		awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
+.PHONY: prepare
+prepare:
+	@scripts/prepare.sh
+
 .PHONY: run
-run: ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
+run: prepare ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
 	@$(RELEASE) cargo build --release $(PROGRAMS)
 	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
 	@envoy="$$(scripts/get-envoy.sh)"; \
 		ENVOY_BIN="$$envoy" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
 
 .PHONY: build
-build: ## Build the programs that the tests start
+build: prepare ## Build the programs that the tests start
 	@cargo build --workspace --bins
 
 .PHONY: wasm
-wasm: ## Build the filter, target/idempotency.wasm
+wasm: prepare ## Build the filter, target/idempotency.wasm
 	@scripts/build-wasm.sh
 
 .PHONY: test
@@ -36,7 +40,7 @@ test: build wasm ## All tests, the end-to-end ones on the newest and the oldest 
 	@scripts/test.sh
 
 .PHONY: lint
-lint: ## Formatting, clippy, licences
+lint: prepare ## Formatting, clippy, licences
 	@scripts/lint.sh
 
 .PHONY: clean

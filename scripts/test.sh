@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"
-ENVOY_BIN="$newest" cargo test --workspace
+ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast
 
 if [ -n "${ENVOY_BIN:-}" ]; then
     [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"
@@ -17,4 +17,5 @@ if [ -n "${ENVOY_BIN:-}" ]; then
 fi
 oldest="$(scripts/get-envoy.sh oldest)"
 say "== end-to-end tests again, Envoy: $oldest"
-ENVOY_BIN="$oldest" cargo test --package idempotency-e2e --package idempotency-stack
+ENVOY_BIN="$oldest" cargo test --no-fail-fast --package idempotency-e2e \
+    --package idempotency-stack

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# What every build needs: Rust, and a linker for it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+command -v cargo >/dev/null || die "cargo is missing: install Rust, $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer"
+command -v cc >/dev/null || need_packages "a C linker" gcc libc6-dev

@@ -1,9 +1,11 @@
 //! Which store, and opening it.
 
-use crate::config::{DurabilityMode, Settings};
-use idempotency_store::{Memory, Store};
+use crate::config::{DurabilityMode, Limits, Settings};
+use idempotency_store::clock::SystemClock;
+use idempotency_store::{Durability, Embedded, EmbeddedOptions, Memory, Store, WaiterCaps};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A store as it is named on the command line: `scheme:rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct EmbeddedChoice {
     pub max_bytes: Option<u64>,
     /// High-water mark by free room in the file system.
     pub min_free_bytes: Option<u64>,
+    /// Time between two syncs in relaxed mode.
+    pub sync_interval: Duration,
+    /// Memory for its cache.
+    pub cache_bytes: Option<u64>,
 }
 
 /// Why a store cannot be opened.
@@ -48,9 +54,25 @@ impl StoreChoice {
                         return Err(("data_dir".into(), message.into()));
                     }
                 };
+                let durability = settings.durability.unwrap_or(DurabilityMode::Durable);
+                let sync_interval = match (durability, settings.sync_interval) {
+                    (DurabilityMode::Durable, Some(_)) => {
+                        let message = "means nothing with durability durable, where every answer \
+                                       waits for its sync";
+                        return Err(("sync_interval".into(), message.into()));
+                    }
+                    (_, Some(interval)) if !(1..=60_000).contains(&interval.0) => {
+                        let message = "must be between 1ms and 60s";
+                        return Err(("sync_interval".into(), message.into()));
+                    }
+                    (_, Some(interval)) => interval.duration(),
+                    (_, None) => Duration::from_millis(100),
+                };
                 Ok(StoreChoice::Embedded(EmbeddedChoice {
                     path,
-                    durability: settings.durability.unwrap_or(DurabilityMode::Durable),
+                    durability,
+                    sync_interval,
+                    cache_bytes: settings.store_cache_bytes.map(|s| s.0),
                     max_bytes: settings.store_max_bytes.map(|s| s.0),
                     min_free_bytes: settings.store_min_free_bytes.map(|s| s.0),
                 }))
@@ -77,15 +99,51 @@ impl StoreChoice {
         }
     }
 
-    /// Opens the store.
-    pub async fn open(&self) -> Result<Arc<dyn Store>, OpenError> {
+    /// Opens the store. Its own caps on waits are the service's.
+    pub async fn open(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
+        let waiters = WaiterCaps {
+            per_key: limits.max_waiters_per_key,
+            per_tenant: limits.max_waiters_per_tenant,
+            total: limits.max_waiters,
+        };
         match self {
             StoreChoice::Memory => {
                 tracing::warn!("MEMORY STORE: every record is lost when the process ends");
-                Ok(Arc::new(Memory::default()))
+                let clock = Arc::new(SystemClock::starting_after(0));
+                Ok(Arc::new(Memory::with_caps(clock, waiters)))
             }
-            StoreChoice::Embedded(_) => Err(OpenError("not in this build yet".into())),
+            StoreChoice::Embedded(choice) => {
+                let options = choice.options(waiters);
+                // Recovery reads the disk.
+                let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+                match opened {
+                    Ok(Ok(store)) => Ok(Arc::new(store)),
+                    Ok(Err(error)) => Err(OpenError(error.to_string())),
+                    Err(error) => Err(OpenError(error.to_string())),
+                }
+            }
         }
+    }
+}
+
+impl EmbeddedChoice {
+    fn options(&self, waiters: WaiterCaps) -> EmbeddedOptions {
+        let mut options = EmbeddedOptions::new(&self.path);
+        options.waiters = waiters;
+        options.max_bytes = self.max_bytes;
+        options.durability = match self.durability {
+            DurabilityMode::Durable => Durability::Durable,
+            DurabilityMode::Relaxed => Durability::Relaxed {
+                interval: self.sync_interval,
+            },
+        };
+        if let Some(bytes) = self.min_free_bytes {
+            options.min_free_bytes = bytes;
+        }
+        if let Some(bytes) = self.cache_bytes {
+            options.cache_bytes = bytes;
+        }
+        options
     }
 }
 

@@ -64,7 +64,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         what: "the signal handlers",
         source,
     })?;
-    let store = config.store.open().await?;
+    let store = config.store.open(&config.limits).await?;
     let server = Server::bind(config, store).await?;
     let reloader = server.reloader();
     server.run(signals.stop(move || reload(&reloader))).await

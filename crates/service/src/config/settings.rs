@@ -73,13 +73,22 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_DURABILITY")]
     pub durability: Option<DurabilityMode>,
 
+    /// Time between two syncs with --durability relaxed [default: 100ms]
+    #[arg(long, env = "IDEMPOTENCYD_SYNC_INTERVAL", value_name = "TIME")]
+    pub sync_interval: Option<Millis>,
+
     /// The store refuses new keys above this size; what was granted can still be completed
+    /// [default: no limit]
     #[arg(long, env = "IDEMPOTENCYD_STORE_MAX_BYTES", value_name = "SIZE")]
     pub store_max_bytes: Option<Size>,
 
-    /// The store refuses new keys when its file system has less room than this
+    /// The store refuses new keys when its file system has less room than this [default: 256MiB]
     #[arg(long, env = "IDEMPOTENCYD_STORE_MIN_FREE_BYTES", value_name = "SIZE")]
     pub store_min_free_bytes: Option<Size>,
+
+    /// Memory for the embedded store's cache [default: 128MiB]
+    #[arg(long, env = "IDEMPOTENCYD_STORE_CACHE_BYTES", value_name = "SIZE")]
+    pub store_cache_bytes: Option<Size>,
 
     /// Bearer token of gateways, [NAME:]TOKEN; several allowed (rotation)
     #[arg(
@@ -263,6 +272,8 @@ impl Settings {
             store: self.store.or(lower.store),
             data_dir: self.data_dir.or(lower.data_dir),
             durability: self.durability.or(lower.durability),
+            sync_interval: self.sync_interval.or(lower.sync_interval),
+            store_cache_bytes: self.store_cache_bytes.or(lower.store_cache_bytes),
             store_max_bytes: self.store_max_bytes.or(lower.store_max_bytes),
             store_min_free_bytes: self.store_min_free_bytes.or(lower.store_min_free_bytes),
             gateway_tokens,

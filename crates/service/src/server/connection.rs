@@ -37,20 +37,12 @@ impl Acceptor {
     /// Accepts until the server stops.
     pub(super) async fn accept(self, listener: Listener) {
         let local = listener.address().is_local();
-        loop {
-            // The place is taken before the connection is: what is over the limit waits in the
-            // listener's queue.
-            let place = tokio::select! {
-                biased;
-                () = self.app.stopping.cancelled() => return,
-                place = self.places.clone().acquire_owned() => place,
-            };
-            let Ok(place) = place else { return };
+        while !self.app.stopping.is_cancelled() {
             tokio::select! {
                 biased;
                 () = self.app.stopping.cancelled() => return,
-                failed = self.accept_one(&listener, local, place) => {
-                    if let Err(error) = failed {
+                accepted = self.accept_one(&listener, local) => {
+                    if let Err(error) = accepted {
                         tracing::warn!(%error, address = %listener.address(), "accept failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
@@ -59,24 +51,31 @@ impl Acceptor {
         }
     }
 
-    async fn accept_one(
-        &self,
-        listener: &Listener,
-        local: bool,
-        place: OwnedSemaphorePermit,
-    ) -> std::io::Result<()> {
+    /// Accepts one connection, and serves it once there is a place for it; meanwhile further ones
+    /// wait in the listener's queue.
+    async fn accept_one(&self, listener: &Listener, local: bool) -> std::io::Result<()> {
         match listener {
             Listener::Tcp(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 no_delay(&stream);
-                self.spawn(stream, local, place);
+                self.place_and_spawn(stream, local).await;
             }
             Listener::Unix(listener, _, _) => {
                 let (stream, _) = listener.accept().await?;
-                self.spawn(stream, local, place);
+                self.place_and_spawn(stream, local).await;
             }
         }
         Ok(())
+    }
+
+    async fn place_and_spawn<S>(&self, stream: S, local: bool)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        // The semaphore is never closed.
+        if let Ok(place) = self.places.clone().acquire_owned().await {
+            self.spawn(stream, local, place);
+        }
     }
 
     fn spawn<S>(&self, stream: S, local: bool, place: OwnedSemaphorePermit)

@@ -58,7 +58,7 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
-    let store = config.store.open().await?;
+    let store = config.store.open(&config.limits).await?;
     Server::bind(config, store).await?.run(shutdown).await
 }
 

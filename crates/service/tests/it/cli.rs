@@ -1,0 +1,254 @@
+//! `idempotencyd keys` and `check-config`.
+
+use crate::support::child::binary;
+use crate::support::*;
+use idempotency_protocol::{Answer, Operation, Outcome};
+use std::process::Output;
+
+async fn keys(url: &str, args: &[&str]) -> Output {
+    let mut command = binary();
+    command
+        .args(["keys", "--url", url, "--token", OPERATOR])
+        .args(args);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const KEY: [&str; 5] = ["k", "--tenant", "acme", "--namespace", "pay"];
+
+fn with<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    [command]
+        .into_iter()
+        .chain(KEY)
+        .chain(rest.iter().copied())
+        .collect()
+}
+
+async fn unknown(server: &TestServer) -> String {
+    let gateway = server.client().token(GATEWAY);
+    let me = owner();
+    granted(gateway.one(acquire("k", me)).await);
+    gateway
+        .one(Operation::Abandon {
+            key: key("k"),
+            owner: me,
+        })
+        .await;
+    version(server).await
+}
+
+async fn version(server: &TestServer) -> String {
+    let url = format!("http://{}", server.address);
+    let output = keys(&url, &with("get", &["--json"])).await;
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    json["version"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_and_list_over_both_sockets() {
+    let server = TestServer::start().await;
+    let version = unknown(&server).await;
+    let unix = format!("unix:{}", server.socket.display());
+    for url in [format!("http://{}", server.address), unix] {
+        let output = keys(&url, &with("get", &[])).await;
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        let text = out(&output);
+        for line in [
+            "state       unknown",
+            "tenant      acme",
+            &format!("version     {version}"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        let output = keys(&url, &["list", "--state", "unknown"]).await;
+        let text = out(&output);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.starts_with("STATE"), "{text}");
+        let output = keys(&url, &["list", "--state", "failed", "--json"]).await;
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["records"].as_array().unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resolve_and_delete() {
+    let server = TestServer::start().await;
+    let gateway = server.client().token(GATEWAY);
+    let url = format!("http://{}", server.address);
+    let seen = unknown(&server).await;
+    let dir = tempfile::tempdir().unwrap();
+    let body = dir.path().join("body");
+    std::fs::write(&body, "by hand").unwrap();
+    let args = with(
+        "resolve",
+        &[
+            "--to",
+            "completed",
+            "--version",
+            &seen,
+            "--status",
+            "201",
+            "--header",
+            "content-type: text/plain",
+            "--body-file",
+            body.to_str().unwrap(),
+        ],
+    );
+    let output = keys(&url, &args).await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("state       completed"));
+    let Answer::Stored(stored) = gateway.one(acquire("k", owner())).await else {
+        panic!()
+    };
+    let Outcome::Response(response) = stored.outcome else {
+        panic!()
+    };
+    assert_eq!(
+        (response.status, &response.body[..]),
+        (201, &b"by hand"[..])
+    );
+
+    let stale = keys(&url, &args).await;
+    assert_eq!(stale.status.code(), Some(4));
+    assert!(
+        err(&stale).contains("412 The record has changed"),
+        "{}",
+        err(&stale)
+    );
+
+    let seen = version(&server).await;
+    let output = keys(&url, &with("delete", &["--version", &seen])).await;
+    assert_eq!(
+        (output.status.code(), out(&output).as_str()),
+        (Some(0), "deleted\n")
+    );
+    let gone = keys(&url, &with("get", &[])).await;
+    assert_eq!(gone.status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn force_for_an_execution() {
+    let server = TestServer::start().await;
+    let url = format!("http://{}", server.address);
+    granted(
+        server
+            .client()
+            .token(GATEWAY)
+            .one(acquire("k", owner()))
+            .await,
+    );
+    let seen = version(&server).await;
+    let args = with("resolve", &["--to", "failed", "--version", &seen]);
+    assert_eq!(keys(&url, &args).await.status.code(), Some(4));
+    let forced: Vec<&str> = args.iter().copied().chain(["--force"]).collect();
+    assert_eq!(keys(&url, &forced).await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_of_failures() {
+    let server = TestServer::start().await;
+    let url = format!("http://{}", server.address);
+    let mut wrong = binary();
+    wrong.args(["keys", "list", "--url", &url, "--token", GATEWAY]);
+    let output = tokio::task::spawn_blocking(move || wrong.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", err(&output));
+    // Bound and closed again: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = keys(&format!("http://{free}"), &["list"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("cannot connect"), "{}", err(&output));
+    for args in [
+        &["get"][..],
+        &["resolve", "k", "--to", "completed", "--version", "1"],
+        &[
+            "resolve",
+            "k",
+            "--to",
+            "failed",
+            "--version",
+            "1",
+            "--status",
+            "200",
+        ],
+        &[
+            "resolve",
+            "k",
+            "--to",
+            "completed",
+            "--version",
+            "1",
+            "--status",
+            "99",
+        ],
+        &["delete", "k"],
+        &["list", "--limit", "0"],
+    ] {
+        assert_eq!(keys(&url, args).await.status.code(), Some(2), "{args:?}");
+    }
+    let output = keys("https://h", &["list"]).await;
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_may_come_from_the_services_file() {
+    let server = TestServer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, format!("# operators\nalice:{OPERATOR}\n")).unwrap();
+    let mut command = binary();
+    command
+        .args([
+            "keys",
+            "list",
+            "--url",
+            &format!("http://{}", server.address),
+        ])
+        .arg("--token-file")
+        .arg(&file);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
+
+#[test]
+fn check_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let file = dir.path().join("filter.json");
+        std::fs::write(&file, text).unwrap();
+        binary().arg("check-config").arg(&file).output().unwrap()
+    };
+    let bad = check(r#"{"rules": [], "colour": "red", "service": {}}"#);
+    assert_eq!(bad.status.code(), Some(1));
+    let said = err(&bad);
+    assert!(said.contains("filter.json: colour: "), "{said}");
+    assert!(said.lines().count() > 1, "one problem per line: {said}");
+    assert_eq!(check("{").status.code(), Some(1));
+    let absent = binary()
+        .args(["check-config", "/none/filter.json"])
+        .output()
+        .unwrap();
+    assert_eq!(absent.status.code(), Some(2));
+    let good = check(
+        r#"{
+            "service": {"target": "idempotency"},
+            "rules": [{"match": {"path": "/charges"}, "scope": "global"}]
+        }"#,
+    );
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+}

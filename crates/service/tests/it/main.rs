@@ -1,0 +1,15 @@
+//! The service over real sockets: in this process where that is enough, as a child where signals
+//! and crashes matter.
+
+mod support;
+
+mod cli;
+mod http_limits;
+mod openapi;
+mod operations;
+mod process;
+mod records;
+mod roles;
+mod settle;
+mod transport;
+mod waits;

@@ -1,0 +1,221 @@
+//! Sockets, protocol versions, connections.
+
+use crate::support::*;
+use http::{Method, Version};
+use idempotency_protocol::{Answer, Request, OPERATIONS_PATH};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_on_both_sockets() {
+    let server = TestServer::start().await;
+    for (i, client) in [server.client(), Client::unix(&server.socket)]
+        .iter()
+        .enumerate()
+    {
+        let client = client.http2().token(GATEWAY);
+        let me = owner();
+        let name = format!("k{i}");
+        let reply = client.get("/healthz").await;
+        assert_eq!(reply.version, Version::HTTP_2);
+        granted(client.one(acquire(&name, me)).await);
+        client.one(complete(&name, me, &"x".repeat(300_000))).await;
+        assert_eq!(
+            replayed(&client.one(acquire(&name, owner())).await).len(),
+            300_000
+        );
+        let fence = granted(client.one(acquire(&format!("{name}-2"), me)).await).fence;
+        let timed_out = client.wait(&wait(&format!("{name}-2"), fence, 10)).await;
+        assert_eq!(timed_out, Answer::TimedOut);
+    }
+}
+
+#[tokio::test]
+async fn unix_socket_speaks_http1() {
+    let server = TestServer::start().await;
+    let client = Client::unix(&server.socket).token(GATEWAY);
+    granted(client.one(acquire("k", owner())).await);
+}
+
+/// Every route and every way to miss one; the client checks the length of each answer.
+#[tokio::test]
+async fn every_answer_has_a_length() {
+    let server = TestServer::start().await;
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+    ];
+    for client in [
+        server.client(),
+        server.client().http2(),
+        Client::unix(&server.socket),
+    ] {
+        for token in ["", GATEWAY, UPSTREAM, OPERATOR] {
+            let client = if token.is_empty() {
+                client.clone()
+            } else {
+                client.token(token)
+            };
+            for method in &methods {
+                for target in [
+                    OPERATIONS_PATH,
+                    "/v1/wait",
+                    "/v1/settle",
+                    "/v1/record?key=k",
+                    "/v1/records",
+                    "/v1/record/resolve",
+                    "/healthz",
+                    "/readyz",
+                    "/metrics",
+                    "/",
+                    "/v1/operations/",
+                    "/%00",
+                ] {
+                    let reply = client.send(method.clone(), target, "").await;
+                    assert!(reply.status < 500, "{method} {target}: {}", reply.status);
+                    if reply.status >= 400 {
+                        let kind = reply.header("content-type");
+                        assert_eq!(kind, Some("application/problem+json"), "{method} {target}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).await.unwrap();
+        text.push(byte[0]);
+    }
+    let head = String::from_utf8(text).unwrap();
+    let length: usize = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .unwrap_or_else(|| panic!("no length: {head}"))
+        .parse()
+        .unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    head
+}
+
+#[tokio::test]
+async fn keep_alive_and_close() {
+    let server = TestServer::start().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    let last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(last).await.unwrap();
+    read_answer(&mut stream).await;
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0, "closed");
+}
+
+#[tokio::test]
+async fn chunked_requests_and_expect_continue() {
+    let server = TestServer::start().await;
+    let body = Request {
+        operations: vec![acquire("k", owner())],
+    }
+    .encode();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
+         transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim[..], b"HTTP/1.1 100 Continue\r\n\r\n");
+    for chunk in body.chunks(7) {
+        stream
+            .write_all(format!("{:x}\r\n", chunk.len()).as_bytes())
+            .await
+            .unwrap();
+        stream.write_all(chunk).await.unwrap();
+        stream.write_all(b"\r\n").await.unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
+    let mut settings = settings();
+    settings.header_timeout = Some("100ms".parse().unwrap());
+    let server = TestServer::with(settings).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    read_answer(&mut idle).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(b"POST /v1/oper").await.unwrap();
+    // Both end well after the idle one could have.
+    for stream in [&mut slow, &mut silent] {
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 16]))
+            .await
+            .unwrap();
+        assert_eq!(read.unwrap_or(0), 0);
+    }
+    assert_eq!(server.metric("idempotencyd_slow_heads_total").await, 2);
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(read_answer(&mut idle).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn garbage_instead_of_http() {
+    let server = TestServer::start().await;
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"PRI * HTTP/1.1\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+    assert_eq!(server.client().get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_wait_their_turn() {
+    let mut settings = settings();
+    settings.max_connections = Some(2);
+    settings.max_waiters = Some(1);
+    let server = TestServer::with(settings).await;
+    let open = |address: SocketAddr| async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+    };
+    let mut first = open(server.address).await;
+    let mut second = open(server.address).await;
+    read_answer(&mut first).await;
+    read_answer(&mut second).await;
+    let mut third = open(server.address).await;
+    drop(first);
+    // Answered only because a place came free.
+    assert!(read_answer(&mut third).await.starts_with("HTTP/1.1 200"));
+}

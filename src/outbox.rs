@@ -10,6 +10,9 @@ const PATIENCE_NS: u64 = 15 * 60 * 1_000_000_000;
 const FIRST_RETRY_NS: u64 = 100_000_000;
 const LAST_RETRY_NS: u64 = 5_000_000_000;
 const MAX_ENTRIES: usize = 4096;
+/// Of them, unlocks. In an outage every refused request leaves one, thousands per second; they
+/// must not take the place of what was executed.
+const MAX_UNLOCKS: usize = MAX_ENTRIES / 2;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -27,12 +30,17 @@ struct Entry {
 pub struct Outbox {
     entries: Vec<Entry>,
     bytes: usize,
+    unlocks: usize,
     next_id: u64,
 }
 
 /// The outbox is full: the settlement was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+fn is_unlock(operation: &Operation) -> bool {
+    matches!(operation, Operation::Fail { .. })
+}
 
 fn weight(operation: &Operation) -> usize {
     match operation {
@@ -55,10 +63,15 @@ impl Outbox {
     /// Takes a settlement; it is due at once.
     pub fn push(&mut self, operation: Operation, now_ns: u64) -> Result<(), Full> {
         let bytes = self.bytes.saturating_add(weight(&operation));
-        if self.entries.len() >= MAX_ENTRIES || bytes > MAX_BYTES {
+        let unlock = is_unlock(&operation);
+        if self.entries.len() >= MAX_ENTRIES
+            || bytes > MAX_BYTES
+            || unlock && self.unlocks >= MAX_UNLOCKS
+        {
             return Err(Full);
         }
         self.bytes = bytes;
+        self.unlocks += usize::from(unlock);
         self.next_id += 1;
         self.entries.push(Entry {
             id: self.next_id,
@@ -71,16 +84,19 @@ impl Outbox {
         Ok(())
     }
 
-    /// What is to be sent now, at most `limit` operations.
+    /// What is to be sent now, at most `limit` operations: what was executed first, then unlocks.
     pub fn due(&mut self, now_ns: u64, limit: usize) -> Vec<(u64, Operation)> {
         let mut due = Vec::new();
-        for entry in &mut self.entries {
-            if due.len() >= limit {
-                break;
-            }
-            if !entry.in_flight && entry.due_ns <= now_ns {
-                entry.in_flight = true;
-                due.push((entry.id, entry.operation.clone()));
+        for unlocks in [false, true] {
+            for entry in &mut self.entries {
+                if due.len() >= limit {
+                    return due;
+                }
+                let turn = is_unlock(&entry.operation) == unlocks;
+                if turn && !entry.in_flight && entry.due_ns <= now_ns {
+                    entry.in_flight = true;
+                    due.push((entry.id, entry.operation.clone()));
+                }
             }
         }
         due
@@ -99,6 +115,9 @@ impl Outbox {
         if let Some(at) = self.entries.iter().position(|e| e.id == id) {
             let entry = self.entries.swap_remove(at);
             self.bytes = self.bytes.saturating_sub(weight(&entry.operation));
+            if is_unlock(&entry.operation) {
+                self.unlocks = self.unlocks.saturating_sub(1);
+            }
         }
     }
 
@@ -178,12 +197,34 @@ mod tests {
         assert!(outbox.is_empty());
     }
 
+    fn abandon() -> Operation {
+        match fail() {
+            Operation::Fail { key, owner } => Operation::Abandon { key, owner },
+            other => other,
+        }
+    }
+
     #[test]
     fn bounded() {
         let mut outbox = Outbox::default();
         for _ in 0..MAX_ENTRIES {
+            outbox.push(abandon(), 0).unwrap();
+        }
+        assert_eq!(outbox.push(abandon(), 0), Err(Full));
+    }
+
+    #[test]
+    fn unlocks_leave_room_and_come_last() {
+        let mut outbox = Outbox::default();
+        for _ in 0..MAX_UNLOCKS {
             outbox.push(fail(), 0).unwrap();
         }
         assert_eq!(outbox.push(fail(), 0), Err(Full));
+        outbox.push(abandon(), 0).unwrap();
+        let due = outbox.due(0, 2);
+        let names: Vec<_> = due.iter().map(|(_, operation)| operation.name()).collect();
+        assert_eq!(names, ["abandon", "fail"]);
+        outbox.answered(due[1].0);
+        assert_eq!(outbox.push(fail(), 0), Ok(()), "room again");
     }
 }

@@ -6,9 +6,11 @@
 //! replay never waits for an fsync that does not concern it, and never tells of a write that a
 //! power cut could undo.
 
+use super::body::{Part, Seen};
 use super::commits::{Addition, Alarm, Commits, Held};
 use super::engine::{After, Engine, Footprint, Head, Write};
 use super::gauges::Gauges;
+use super::jobs::{held, refuse, Job, ReplyTo};
 use super::{codec, space};
 use crate::clock::Clock;
 use crate::keys;
@@ -16,26 +18,11 @@ use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
 use crate::record::{Slot, State};
 use crate::replay;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
-use crate::waiters::Look;
 use bytes::Bytes;
 use idempotency_protocol::{Answer, LookupKey, Wait};
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
-use tokio::sync::oneshot;
-
-/// Where an answer goes. The asker may have left.
-pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What the applier is asked to do.
-pub(super) enum Job {
-    Apply(Vec<(LookupKey, Event)>, ReplyTo<Vec<Answer>>),
-    Look(Wait, ReplyTo<Look>),
-    Inspect(LookupKey, ReplyTo<Option<RecordView>>),
-    Resolve(Resolve, ReplyTo<Resolved>),
-    Sweep(usize, ReplyTo<Swept>),
-    Close(ReplyTo<()>),
-}
 
 /// A slot that is on its way to disk, or was until a moment ago.
 struct Pending {
@@ -203,11 +190,11 @@ impl Applier {
         }
     }
 
-    fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> Answer {
+    fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> Part {
         let bytes = key.to_bytes();
         let known = match self.read(&bytes, work) {
             Ok(known) => known,
-            Err(error) => return Answer::Fault(error.into()),
+            Err(error) => return Part::Whole(Answer::Fault(error.into())),
         };
         let applied = machine::apply(known.slot.as_ref(), &self.context(), event);
         if let Some(slot) = applied.change {
@@ -217,28 +204,23 @@ impl Applier {
         self.answer(&bytes, applied.reply)
     }
 
-    fn answer(&self, key: &[u8], reply: Reply) -> Answer {
+    fn answer(&self, key: &[u8], reply: Reply) -> Part {
         match reply {
-            Reply::Answer(answer) => answer,
-            Reply::Replay(mut found) => {
-                if found.outcome.data.is_none() {
-                    match self.engine.body(key) {
-                        Ok(data) => found.outcome.data = data,
-                        Err(error) => return Answer::Fault(error.into()),
-                    }
-                }
-                replay::answer(found)
+            Reply::Answer(answer) => Part::Whole(answer),
+            Reply::Replay(found) if found.outcome.data.is_none() => {
+                Part::Bodyless(found, self.engine.body(key))
             }
+            Reply::Replay(found) => Part::Whole(replay::answer(found)),
         }
     }
 
-    fn look(&mut self, wait: &Wait, work: &mut Work) -> Result<Look, StoreError> {
+    fn look(&mut self, wait: &Wait, work: &mut Work) -> Result<Seen, StoreError> {
         let bytes = wait.key.to_bytes();
         let known = self.read(&bytes, work)?;
         Ok(
             match machine::wait(known.slot.as_ref(), &self.context(), wait) {
-                WaitStep::Over(reply) => Look::Over(self.answer(&bytes, reply)),
-                WaitStep::Wait { lease_left_ms } => Look::Wait { lease_left_ms },
+                WaitStep::Over(reply) => Seen::Over(self.answer(&bytes, reply)),
+                WaitStep::Wait { lease_left_ms } => Seen::Wait { lease_left_ms },
             },
         )
     }
@@ -393,25 +375,5 @@ impl Applier {
                 self.overlay.remove(&key);
             }
         }
-    }
-}
-
-fn held<T: Send + 'static>(reply: ReplyTo<T>, value: T) -> Held {
-    Box::new(move |result| {
-        let _ = reply.send(result.map(|()| value));
-    })
-}
-
-fn refuse(job: Job, error: StoreError) {
-    fn send<T>(reply: ReplyTo<T>, error: StoreError) {
-        let _ = reply.send(Err(error));
-    }
-    match job {
-        Job::Apply(_, reply) => send(reply, error),
-        Job::Look(_, reply) => send(reply, error),
-        Job::Inspect(_, reply) => send(reply, error),
-        Job::Resolve(_, reply) => send(reply, error),
-        Job::Sweep(_, reply) => send(reply, error),
-        Job::Close(reply) => send(reply, error),
     }
 }

@@ -1,5 +1,6 @@
 //! The trees on disk: what the rest of the store asks of the storage engine.
 
+use super::body::BodyReader;
 use super::codec;
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
@@ -145,18 +146,22 @@ impl Engine {
         }
     }
 
-    /// Reads the outcome of a slot that does not hold it.
-    pub fn body(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.bodies.get(key).map_err(unreadable)?.map(Bytes::from))
+    /// Has the outcome of a slot that does not hold it read later, as it is now.
+    pub fn body(&self, key: &[u8]) -> BodyReader {
+        let (snapshot, bodies) = (self.db.snapshot(), self.bodies.clone());
+        BodyReader {
+            snapshot,
+            bodies,
+            key: key.to_vec(),
+        }
     }
 
     /// Writes all or nothing. When it returns, the writes are as durable as the mode promises.
     pub fn commit(&self, writes: HashMap<Vec<u8>, Write>, head: Head) -> Result<(), StoreError> {
-        let mode = match self.durability {
-            Durability::Durable => PersistMode::SyncData,
-            Durability::Relaxed { .. } => PersistMode::Buffer,
-        };
-        let mut batch = self.db.batch().durability(Some(mode));
+        let mut batch = self
+            .db
+            .batch()
+            .durability(Some(persistence(self.durability)));
         for (key, write) in writes {
             let due_before = write.before.map(|f| f.due);
             let due_after = write.after.as_ref().map(|a| a.footprint.due);
@@ -246,6 +251,15 @@ impl Engine {
     }
 }
 
+/// What a commit does before it returns: fsync the journal, or hand it to the operating system,
+/// which keeps it over the death of the process.
+fn persistence(durability: Durability) -> PersistMode {
+    match durability {
+        Durability::Durable => PersistMode::SyncData,
+        Durability::Relaxed { .. } => PersistMode::Buffer,
+    }
+}
+
 /// One entry of the index of due times.
 pub(super) struct DueEntry {
     pub entry: Bytes,
@@ -295,7 +309,7 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Permanent(format!("a {what} is damaged"))
 }
 
-fn unreadable(error: fjall::Error) -> StoreError {
+pub(super) fn unreadable(error: fjall::Error) -> StoreError {
     StoreError::Permanent(format!("cannot read: {error}"))
 }
 
@@ -306,6 +320,16 @@ fn unwritable(error: fjall::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_durable_commit_is_synced() {
+        assert_eq!(persistence(Durability::Durable), PersistMode::SyncData);
+        let relaxed = Durability::Relaxed {
+            interval: Duration::from_millis(1),
+        };
+        assert_eq!(persistence(relaxed), PersistMode::Buffer);
+    }
 
     #[test]
     fn a_newer_format_and_a_damaged_head_are_told_apart() {

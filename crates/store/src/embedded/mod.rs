@@ -9,13 +9,17 @@
 //! length anew, without a scan: a lease carries the number of the start in which it was given.
 
 mod applier;
+mod body;
 mod codec;
 mod commits;
 mod committer;
 mod engine;
 mod gauges;
+mod jobs;
 mod options;
 mod space;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 pub use options::{Durability, EmbeddedOptions};
@@ -27,13 +31,15 @@ use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
 use crate::waiters::{Look, Waiters};
-use applier::{Applier, Job, ReplyTo};
+use applier::Applier;
 use async_trait::async_trait;
+use body::Seen;
 use commits::Commits;
 use committer::Committer;
 use engine::{Engine, Head};
 use gauges::Gauges;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use jobs::{Job, ReplyTo};
 use std::collections::HashMap;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,7 +179,13 @@ impl Store for Embedded {
         let count = operations.len();
         let events = operations.into_iter().map(Event::prepare).collect();
         match self.ask(|reply| Job::Apply(events, reply)).await {
-            Ok(answers) => answers,
+            Ok(parts) => {
+                let mut answers = Vec::with_capacity(count);
+                for part in parts {
+                    answers.push(part.whole().await);
+                }
+                answers
+            }
             Err(error) => vec![Answer::Fault(Fault::from(error)); count],
         }
     }
@@ -181,7 +193,8 @@ impl Store for Embedded {
     async fn wait(&self, wait: Wait) -> Answer {
         let look = || async {
             match self.ask(|reply| Job::Look(wait.clone(), reply)).await {
-                Ok(look) => look,
+                Ok(Seen::Wait { lease_left_ms }) => Look::Wait { lease_left_ms },
+                Ok(Seen::Over(part)) => Look::Over(part.whole().await),
                 Err(error) => Look::Over(Answer::Fault(error.into())),
             }
         };

@@ -1,0 +1,177 @@
+//! Measures the whole embedded store: acquire + complete, then replays, from many tasks.
+//!
+//! ```text
+//! cargo run --release -p idempotency-store --example load -- DIR durable|relaxed CLIENTS BODY [SECONDS]
+//! ```
+
+use bytes::Bytes;
+use idempotency_protocol::{
+    Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
+    Owner, Retention, Scheme, StoredResponse,
+};
+use idempotency_store::{Durability, Embedded, EmbeddedOptions, Store};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn key(n: u64) -> LookupKey {
+    LookupKey {
+        tenant: "tenant-0042".into(),
+        namespace: String::new(),
+        origin: Origin::Client,
+        key: format!("{:016x}-{n:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+    }
+}
+
+fn acquire(n: u64, owner: u64) -> Operation {
+    let mut token = [0; 16];
+    token[..8].copy_from_slice(&owner.to_be_bytes());
+    Operation::Acquire(Acquire {
+        key: key(n),
+        owner: Owner(token),
+        fingerprint: Fingerprint {
+            scheme: Scheme(1),
+            digest: [1; 32],
+        },
+        lease_ms: 30_000,
+        retention: Retention {
+            ttl_ms: 86_400_000,
+            unknown_ttl_ms: 86_400_000,
+        },
+        on_unknown: OnUnknown::Refuse,
+    })
+}
+
+fn complete(n: u64, body: &Bytes) -> Operation {
+    let mut token = [0; 16];
+    token[..8].copy_from_slice(&n.to_be_bytes());
+    let outcome = Outcome::Response(StoredResponse {
+        status: 201,
+        headers: vec![(
+            Bytes::from_static(b"content-type"),
+            Bytes::from_static(b"application/json"),
+        )],
+        body: body.clone(),
+    });
+    Operation::Complete(Complete {
+        key: key(n),
+        owner: Owner(token),
+        outcome,
+    })
+}
+
+async fn one(store: &Embedded, operation: Operation) -> Fallible<Answer> {
+    store
+        .apply(vec![operation])
+        .await
+        .pop()
+        .ok_or_else(|| "no answer".into())
+}
+
+fn report(name: &str, mut took: Vec<Duration>, elapsed: Duration) {
+    took.sort_unstable();
+    let at = |p: f64| {
+        let index = (took.len() as f64 * p) as usize;
+        took.get(index).map_or(0.0, |d| d.as_secs_f64() * 1e6)
+    };
+    println!(
+        "{name:<10} {:>9.0} op/s   p50 {:>8.1} us   p99 {:>9.1} us   p99.9 {:>9.1} us",
+        took.len() as f64 / elapsed.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+    );
+}
+
+#[tokio::main]
+async fn main() -> Fallible<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, dir, mode, clients, body, rest @ ..] = args.as_slice() else {
+        return Err("usage: load DIR durable|relaxed CLIENTS BODY [SECONDS]".into());
+    };
+    let clients: u64 = clients.parse()?;
+    let body = Bytes::from(vec![b'x'; body.parse()?]);
+    let seconds = Duration::from_secs_f64(rest.first().map_or(Ok(3.0), |s| s.parse())?);
+    let durability = match mode.as_str() {
+        "durable" => Durability::Durable,
+        "relaxed" => Durability::Relaxed {
+            interval: Duration::from_millis(50),
+        },
+        other => return Err(format!("unknown mode {other}").into()),
+    };
+    let options = EmbeddedOptions {
+        durability,
+        ..EmbeddedOptions::new(dir)
+    };
+    let store = Arc::new(Embedded::open(options)?);
+    println!("# {mode}, {clients} clients, bodies of {} B", body.len());
+
+    let next = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let first: Vec<_> = (0..clients)
+        .map(|_| {
+            let (store, next, body) = (Arc::clone(&store), Arc::clone(&next), body.clone());
+            tokio::spawn(async move {
+                let (mut acquires, mut completes) = (Vec::new(), Vec::new());
+                while started.elapsed() < seconds {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let at = Instant::now();
+                    let answer = one(&store, acquire(n, n)).await?;
+                    acquires.push(at.elapsed());
+                    if !matches!(answer, Answer::Granted(_)) {
+                        return Err(format!("{answer:?}").into());
+                    }
+                    let at = Instant::now();
+                    let answer = one(&store, complete(n, &body)).await?;
+                    completes.push(at.elapsed());
+                    if !matches!(answer, Answer::Completed { .. }) {
+                        return Err(format!("{answer:?}").into());
+                    }
+                }
+                Fallible::Ok((acquires, completes))
+            })
+        })
+        .collect();
+    let (mut acquires, mut completes) = (Vec::new(), Vec::new());
+    for task in first {
+        let (a, c) = task.await??;
+        acquires.extend(a);
+        completes.extend(c);
+    }
+    report("acquire", acquires, started.elapsed());
+    report("complete", completes, started.elapsed());
+
+    let known = next.load(Ordering::Relaxed);
+    let started = Instant::now();
+    let replays: Vec<_> = (0..clients)
+        .map(|client| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                let mut n = client;
+                while started.elapsed() < seconds {
+                    n = n
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(client | 1);
+                    let at = Instant::now();
+                    let answer = one(&store, acquire((n >> 20) % known, u64::MAX)).await?;
+                    took.push(at.elapsed());
+                    if !matches!(answer, Answer::Stored(_)) {
+                        return Err(format!("{answer:?}").into());
+                    }
+                }
+                Fallible::Ok(took)
+            })
+        })
+        .collect();
+    let mut took = Vec::new();
+    for task in replays {
+        took.extend(task.await??);
+    }
+    report("replay", took, started.elapsed());
+    println!("{:?}", store.ready().await?);
+    store.close().await;
+    Ok(())
+}

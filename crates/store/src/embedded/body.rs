@@ -1,0 +1,65 @@
+//! Reading large outcomes outside the order of operations.
+//!
+//! The applier decides that an outcome is replayed; fetching a megabyte from disk would hold up
+//! everybody behind it. So it takes a snapshot, which no later write can change, and the asker
+//! has the body read from that.
+
+use crate::machine::Replay;
+use crate::replay;
+use crate::store::StoreError;
+use bytes::Bytes;
+use fjall::{Keyspace, Readable, Snapshot};
+use idempotency_protocol::Answer;
+
+/// An answer of the applier.
+pub(super) enum Part {
+    /// Complete.
+    Whole(Answer),
+    /// The body is still to be read.
+    Bodyless(Replay, BodyReader),
+}
+
+/// What a waiter is told.
+pub(super) enum Seen {
+    /// The wait is over.
+    Over(Part),
+    /// Still in flight.
+    Wait {
+        /// What is left of the lease.
+        lease_left_ms: u64,
+    },
+}
+
+/// One body as it was when the applier looked.
+pub(super) struct BodyReader {
+    pub snapshot: Snapshot,
+    pub bodies: Keyspace,
+    pub key: Vec<u8>,
+}
+
+impl BodyReader {
+    /// Blocks on the disk.
+    fn read(&self) -> Result<Option<Bytes>, StoreError> {
+        let found = self.snapshot.get(&self.bodies, &self.key);
+        Ok(found.map_err(super::engine::unreadable)?.map(Bytes::from))
+    }
+}
+
+impl Part {
+    /// The whole answer; a body is read on a thread that may block.
+    pub async fn whole(self) -> Answer {
+        let (mut found, reader) = match self {
+            Part::Whole(answer) => return answer,
+            Part::Bodyless(found, reader) => (found, reader),
+        };
+        let read = tokio::task::spawn_blocking(move || match reader.read() {
+            Ok(data) => {
+                found.outcome.data = data;
+                replay::answer(found)
+            }
+            Err(error) => Answer::Fault(error.into()),
+        });
+        read.await
+            .unwrap_or_else(|e| replay::damaged(format!("reading a body failed: {e}")))
+    }
+}

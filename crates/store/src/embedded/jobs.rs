@@ -1,0 +1,49 @@
+//! What the applier is asked to do, and where its answers go.
+
+use super::body::{Part, Seen};
+use super::commits::Held;
+use crate::machine::Event;
+use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
+use idempotency_protocol::{LookupKey, Wait};
+use tokio::sync::oneshot;
+
+/// Where an answer goes. The asker may have left.
+pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the applier is asked to do.
+pub(super) enum Job {
+    /// Operations, in order.
+    Apply(Vec<(LookupKey, Event)>, ReplyTo<Vec<Part>>),
+    /// A look on behalf of a waiter.
+    Look(Wait, ReplyTo<Seen>),
+    /// One record.
+    Inspect(LookupKey, ReplyTo<Option<RecordView>>),
+    /// An operator's decision.
+    Resolve(Resolve, ReplyTo<Resolved>),
+    /// At most so many index entries.
+    Sweep(usize, ReplyTo<Swept>),
+    /// The last job.
+    Close(ReplyTo<()>),
+}
+
+/// Answers with `value` when the commit is done, or with its failure.
+pub(super) fn held<T: Send + 'static>(reply: ReplyTo<T>, value: T) -> Held {
+    Box::new(move |result| {
+        let _ = reply.send(result.map(|()| value));
+    })
+}
+
+/// Answers with an error.
+pub(super) fn refuse(job: Job, error: StoreError) {
+    fn send<T>(reply: ReplyTo<T>, error: StoreError) {
+        let _ = reply.send(Err(error));
+    }
+    match job {
+        Job::Apply(_, reply) => send(reply, error),
+        Job::Look(_, reply) => send(reply, error),
+        Job::Inspect(_, reply) => send(reply, error),
+        Job::Resolve(_, reply) => send(reply, error),
+        Job::Sweep(_, reply) => send(reply, error),
+        Job::Close(reply) => send(reply, error),
+    }
+}

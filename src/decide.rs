@@ -142,7 +142,7 @@ fn protect<H: Host>(
     if !end
         && headers
             .content_length()
-            .is_some_and(|n| n > policy.max_body_bytes)
+            .is_some_and(|n| n > policy.max_body_bytes as u64)
     {
         let detail = format!(
             "This operation accepts request bodies of at most {} bytes.",

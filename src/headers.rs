@@ -25,13 +25,15 @@ impl Headers {
         self.get(name).is_some()
     }
 
-    /// `content-length`, if it is a number.
-    pub fn content_length(&self) -> Option<usize> {
-        std::str::from_utf8(self.get("content-length")?)
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+    /// `content-length`, if it is a number; one that no integer can hold counts as the largest. Not
+    /// a `usize`: that has 32 bits in wasm, and lengths of 4 GiB and more are told.
+    pub fn content_length(&self) -> Option<u64> {
+        let digits = self.get("content-length")?.trim_ascii();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let number = std::str::from_utf8(digits).ok()?.parse();
+        Some(number.unwrap_or(u64::MAX))
     }
 
     /// `:status` of a response.
@@ -62,4 +64,27 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     NAMES
         .iter()
         .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_may_be_larger_than_the_memory() {
+        for (value, expected) in [
+            ("0", Some(0)),
+            (" 12 ", Some(12)),
+            ("4294967296", Some(1 << 32)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("", None),
+            ("+1", None),
+            ("1,1", None),
+        ] {
+            let headers = Headers(vec![("content-length".into(), value.into())]);
+            assert_eq!(headers.content_length(), expected, "{value}");
+        }
+        assert_eq!(Headers::default().content_length(), None);
+    }
 }

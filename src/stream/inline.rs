@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 /// Responses of known length up to this are held whole: the client sees nothing before the record
 /// is stored, and the record's expiry can travel in a header. Well below any host's buffer limit.
-const HOLD_LIMIT: usize = 64 * 1024;
+const HOLD_LIMIT: u64 = 64 * 1024;
 
 /// A running execution.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Capturing {
     held: Held,
     /// What is left of `content-length`. A client is done when it has all of that, so the piece
     /// that reaches it is held back, not only the empty last call (measured).
-    left: Option<usize>,
+    left: Option<u64>,
 }
 
 /// A response whose end waits for the settlement's answer.
@@ -108,7 +108,7 @@ impl Capturing {
             return self.settle(env);
         }
         if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(chunk.len());
+            *left = left.saturating_sub(chunk.len() as u64);
         }
         let hold = self.held == Held::Whole || self.left == Some(0);
         (

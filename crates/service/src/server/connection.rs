@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
@@ -31,6 +32,8 @@ pub(super) struct Acceptor {
     pub dispatch: Dispatch,
     pub places: Arc<Semaphore>,
     pub connections: TaskTracker,
+    /// Cancelled when connections have had their time to end by themselves.
+    pub cut: CancellationToken,
 }
 
 impl Acceptor {
@@ -83,6 +86,7 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (app, dispatch) = (self.app.clone(), self.dispatch.clone());
+        let cut = self.cut.clone();
         app.metrics.accepted.fetch_add(1, Relaxed);
         app.metrics.connections.fetch_add(1, Relaxed);
         self.connections.spawn(async move {
@@ -90,7 +94,11 @@ impl Acceptor {
                 app: app.clone(),
                 _place: place,
             };
-            serve(stream, app, dispatch, local).await;
+            tokio::select! {
+                biased;
+                () = serve(stream, app, dispatch, local) => {}
+                () = cut.cancelled() => {}
+            }
             drop(open);
         });
     }

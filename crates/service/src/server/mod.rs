@@ -116,12 +116,14 @@ impl Server {
             app: app.clone(),
             dispatch: Dispatch::new(app.clone()),
             places: Arc::new(Semaphore::new(config.limits.max_connections)),
+            cut: CancellationToken::new(),
             connections: connections.clone(),
         };
         let listening = TaskTracker::new();
         for listener in listeners {
             listening.spawn(acceptor.clone().accept(listener));
         }
+        let cut = acceptor.cut.clone();
         drop(acceptor);
         let sweeping = tokio::spawn(sweeper::run(
             app.clone(),
@@ -150,6 +152,7 @@ impl Server {
                 open,
                 "not everything ended in time; closing the store anyway"
             );
+            cut.cancel();
         }
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, app.store.close()).await;
         if closed.is_err() {

@@ -106,6 +106,31 @@ async fn large_bodies_share_a_budget() {
 }
 
 #[tokio::test]
+async fn what_does_not_end_in_time_is_cut() {
+    let mut settings = settings();
+    settings.shutdown_timeout = Some("50ms".parse().unwrap());
+    let mut server = TestServer::with(settings).await;
+    let mut stuck = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
+         content-length: 100\r\n\r\nhalf"
+    );
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    eventually("the connection is accepted", || async {
+        server
+            .metric("idempotencyd_connections_accepted_total")
+            .await
+            >= 2
+    })
+    .await;
+    server.stop().await;
+    let read = tokio::time::timeout(PATIENCE, stuck.read(&mut [0; 16]))
+        .await
+        .unwrap();
+    assert_eq!(read.unwrap_or(0), 0);
+}
+
+#[tokio::test]
 async fn readiness_follows_the_store() {
     let store = Gate::new();
     let server = TestServer::on(settings(), store.clone()).await;

@@ -36,11 +36,15 @@ choose_toolchain() {
     fi
 }
 
+has_debian() {
+    [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && command -v wasm-ld-19 >/dev/null &&
+        [ -d /usr/lib/rustlib/src/rust/library ] &&
+        at_least "$(/usr/bin/rustc --version | cut -d ' ' -f 2)" "$(rust_version)"
+}
+
 build_with_debian() {
-    if ! [ -x /usr/bin/cargo ] || ! [ -x /usr/bin/rustc ] || ! command -v wasm-ld-19 >/dev/null ||
-        ! [ -d /usr/lib/rustlib/src/rust/library ]; then
-        need_packages "a $triple target" rustc-web cargo-web rust-web-src lld-19
-    fi
+    has_debian || need_packages "a $triple target" rustc-web cargo-web rust-web-src lld-19
+    has_debian || die "Debian's rustc-web is older than Rust $(rust_version), or incomplete"
     # build-std is unstable, which is no risk here: the compiler is the distribution's fixed one.
     RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
         CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-19 \

@@ -19,9 +19,6 @@ listed() { sed -n "s/^$1 //p" envoy/VERSIONS; }
 
 version_of() { "$1" --version 2>/dev/null | grep -o '/[0-9]*\.[0-9]*\.[0-9]*[^/]*/' | tr -d /; }
 
-# at_least A B: version A is B or newer.
-at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
-
 version="${1:-}"
 case "$version" in
     newest | oldest) version="$(listed "$version")" ;;

@@ -13,7 +13,7 @@ cargo clippy --package idempotency-filter --lib --no-deps --quiet -- --deny warn
     --deny clippy::indexing_slicing
 
 if ! cargo deny --version >/dev/null 2>&1; then
-    skip "licences and advisories; \`cargo install cargo-deny\` to have them checked"
+    skip "advisories and bans: cargo-deny is not installed (a test checks the licences)"
     exit
 fi
 cargo deny --log-level error check bans licenses sources

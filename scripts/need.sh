@@ -25,17 +25,19 @@ need_packages() {
     say "installing $* ($what)"
     local log
     log="$(mktemp)"
-    # The package lists may be old, or not there at all.
-    if ! apt_install "$@" >"$log" 2>&1; then
-        { apt-get update && apt_install "$@"; } >"$log" 2>&1 || {
-            tail -n 5 "$log" >&2
-            rm -f "$log"
-            die "$what is missing: \`apt-get install $*\` failed"
-        }
+    # Always with fresh lists: old ones install old versions, too old for us.
+    apt-get update >"$log" 2>&1 || say "apt-get update failed, going on with the lists that are there"
+    if ! DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "$@" </dev/null >"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        die "$what is missing: \`apt-get install $*\` failed"
     fi
     rm -f "$log"
 }
 
-apt_install() {
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" </dev/null
-}
+# at_least A B: version A is B or newer.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+# The oldest Rust that builds this.
+rust_version() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }

@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
-command -v cargo >/dev/null || die "cargo is missing: install Rust, $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer"
+command -v cargo >/dev/null || die "cargo is missing: install Rust, $(rust_version) or newer"
 command -v cc >/dev/null || need_packages "a C linker" gcc libc6-dev

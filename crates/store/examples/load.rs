@@ -1,8 +1,10 @@
 //! Measures the whole embedded store: acquire + complete, then replays, from many tasks.
 //!
 //! ```text
-//! cargo run --release -p idempotency-store --example load -- DIR durable|relaxed CLIENTS BODY [SECONDS]
+//! cargo run --release -p idempotency-store --example load -- DIR durable|relaxed CLIENTS BODY [SECONDS] [RECORDS]
 //! ```
+//!
+//! `RECORDS` completed records are written beforehand, in large calls; the replays read them, too.
 
 use bytes::Bytes;
 use idempotency_protocol::{
@@ -89,7 +91,7 @@ fn report(name: &str, mut took: Vec<Duration>, elapsed: Duration) {
 async fn main() -> Fallible<()> {
     let args: Vec<String> = std::env::args().collect();
     let [_, dir, mode, clients, body, rest @ ..] = args.as_slice() else {
-        return Err("usage: load DIR durable|relaxed CLIENTS BODY [SECONDS]".into());
+        return Err("usage: load DIR durable|relaxed CLIENTS BODY [SECONDS] [RECORDS]".into());
     };
     let clients: u64 = clients.parse()?;
     let body = Bytes::from(vec![b'x'; body.parse()?]);
@@ -108,7 +110,22 @@ async fn main() -> Fallible<()> {
     let store = Arc::new(Embedded::open(options)?);
     println!("# {mode}, {clients} clients, bodies of {} B", body.len());
 
-    let next = Arc::new(AtomicU64::new(0));
+    let records: u64 = rest.get(1).map_or(Ok(0), |s| s.parse())?;
+    let started = Instant::now();
+    for first in (0..records).step_by(1_000) {
+        let keys = first..records.min(first + 1_000);
+        let pairs = keys.flat_map(|n| [acquire(n, n), complete(n, &body)]);
+        let answers = store.apply(pairs.collect()).await;
+        if let Some(fault) = answers.iter().find(|a| matches!(a, Answer::Fault(_))) {
+            return Err(format!("{fault:?}").into());
+        }
+    }
+    println!(
+        "{records} records written in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+
+    let next = Arc::new(AtomicU64::new(records));
     let started = Instant::now();
     let first: Vec<_> = (0..clients)
         .map(|_| {

@@ -167,7 +167,8 @@ pub struct Readings {
 #[derive(Clone, Debug, Default)]
 struct Segment {
     bytes: Vec<u8>,
-    /// Stands behind `;`, `?`, `#` or NUL: some readings drop it, or everything from here on.
+    /// Stands behind `;`, `?`, `#` or a control character: some readings drop it, or everything
+    /// from here on (NUL in C; `$` of most regular expressions matches before a line feed).
     cut: bool,
 }
 
@@ -188,7 +189,7 @@ impl Readings {
         for byte in &decoded {
             match byte {
                 b'/' | b'\\' => segments.push(std::mem::take(&mut current)),
-                b';' | b'?' | b'#' | 0 => {
+                b';' | b'?' | b'#' | 0..=0x1f | 0x7f => {
                     segments.push(std::mem::take(&mut current));
                     current.cut = true;
                 }

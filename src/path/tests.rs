@@ -104,6 +104,8 @@ fn readings() {
         ("/;charges", false, false),
         // cut
         ("/charges%00.png", true, true),
+        ("/charges%0a", true, true),
+        ("/charges%0D%0Ax-a:b", true, true),
         ("/charges%3Fx", true, true),
         ("/charges%23x", true, true),
         ("/charges#x", true, true),

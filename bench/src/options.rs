@@ -8,7 +8,8 @@ use crate::rows::{Row, ROWS};
 /// How to call the program.
 pub const USAGE: &str = "\
 usage: gateway-bench [--quick] [--rounds N] [--seconds N] [--connections 1,64] [--rows a,b]
-                     [--name NAME] [--out DIR] [--envoy-workers N] [--no-pin] [--no-save]
+                     [--name NAME] [--out DIR] [--against LIST] [--envoy-workers N]
+                     [--no-pin] [--no-save]
 
   --quick        3 rounds of 1 s (default: 5 rounds of 5 s)
   --rounds       how often every row runs, interleaved with the others
@@ -17,6 +18,8 @@ usage: gateway-bench [--quick] [--rounds N] [--seconds N] [--connections 1,64] [
   --rows         only rows whose name contains one of these; the reference always runs
   --name         name of the two files (default: `quick` or `full`)
   --out          where they go (default: bench/results)
+  --against      compare: each row also runs through an Envoy that differs in these, a list of
+                 wasm=FILE, tcp, http1, execution-http1
   --envoy-workers  worker threads of every Envoy (default: 1)
   --no-pin       leave the placing of the parts to the kernel
   --no-save      only print
@@ -43,6 +46,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Worker threads of every Envoy.
     pub envoy_workers: u16,
+    /// What the other one of a comparison differs in; `None`: no comparison.
+    pub against: Option<Against>,
     /// Give every part a core of its own.
     pub pin: bool,
     /// The load generator.
@@ -64,6 +69,7 @@ impl Options {
             name: if quick { "quick" } else { "full" }.to_owned(),
             out: Some(PathBuf::from("bench/results")),
             envoy_workers: 1,
+            against: None,
             pin: true,
             wrk: wrk.into(),
         };
@@ -91,13 +97,54 @@ impl Options {
                     options.envoy_workers =
                         u16::try_from(workers).map_err(|_| format!("{arg}: too many"))?;
                 }
+                "--against" => options.against = Some(Against::parse(&value()?)?),
                 "--no-pin" => options.pin = false,
                 "--no-save" => options.out = None,
                 "--help" | "-h" => return Err(USAGE.to_owned()),
                 _ => return Err(format!("unknown option {arg}\n\n{USAGE}")),
             }
         }
+        if options.against.is_some() {
+            options.rows = options.rows.into_iter().flat_map(both).collect();
+        }
         Ok(options)
+    }
+}
+
+/// How the other Envoy of a comparison differs: same service, same rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Against {
+    /// Another build of the filter.
+    pub wasm: Option<PathBuf>,
+    /// TCP to the service, instead of its Unix socket.
+    pub tcp: bool,
+    /// HTTP/1.1 to the service, instead of HTTP/2.
+    pub http1: bool,
+    /// HTTP/1.1 to the internal listener, instead of HTTP/2.
+    pub execution_http1: bool,
+}
+
+impl Against {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut against = Self::default();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("wasm", path)) => against.wasm = Some(path.into()),
+                None if part == "tcp" => against.tcp = true,
+                None if part == "http1" => against.http1 = true,
+                None if part == "execution-http1" => against.execution_http1 = true,
+                _ => return Err(format!("--against: what is `{part}`?")),
+            }
+        }
+        Ok(against)
+    }
+}
+
+/// A row, and the same row through the other Envoy if it has a filter.
+fn both(row: Row) -> Vec<Row> {
+    match row.store {
+        Some(_) => vec![row, Row { other: true, ..row }],
+        None => vec![row],
     }
 }
 

@@ -49,8 +49,9 @@ pub fn report(options: &Options, rig: &Rig, machine: &Machine, results: &Results
          {} rounds of {} s, rows by turns, after {} s of warm-up each; {REQUEST_BYTES} B requests, \
          {RESPONSE_BYTES} B responses.\n\
          {}. Load average before: {}.\n\n\
-         Ratios are of requests per second, to the first row of the same round; numbers are \
-         medians over the rounds, in brackets the extremes.\n",
+         Ratios are to the first row of the same round, of requests per second and of requests \
+         per second of Envoy's CPU time; numbers are medians over the rounds, in brackets the \
+         extremes.\n",
         options.name,
         machine.cpu,
         machine.cores,
@@ -104,18 +105,19 @@ fn table<'a>(text: &mut String, connections: usize, lines: impl Iterator<Item = 
     let _ = write!(
         text,
         "\n## {connections} connection{plural}\n\n\
-         | | ratio | req/s | p50 µs | p99 µs | Envoy µs/req | service µs/req | \
+         | | ratio | by Envoy CPU | req/s | p50 µs | p99 µs | Envoy µs/req | service µs/req | \
          busy % (Envoy, service, upstream) |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|\n"
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     );
     for line in lines {
         let busy = [line.envoy_busy, line.service_busy, line.upstream_busy];
         let busy = busy.map(|spread| median(spread, 0)).join(", ");
         let _ = writeln!(
             text,
-            "| {} | **{}** | {} | {} | {} | {} | {} | {busy} |",
+            "| {} | **{}** | {} | {} | {} | {} | {} | {} | {busy} |",
             line.label,
             with_extremes(line.ratio, 2),
+            median(line.cpu_ratio, 2),
             with_extremes(line.rate, 0),
             median(line.p50_us, 0),
             with_extremes(line.p99_us, 0),
@@ -172,7 +174,7 @@ fn series_json(series: &crate::rounds::Series) -> serde_json::Value {
             })
         })
         .collect();
-    json!({ "id": series.row.id, "connections": series.connections, "runs": runs })
+    json!({ "id": series.row.to_string(), "connections": series.connections, "runs": runs })
 }
 
 fn memory(rig: &Rig) -> Vec<(String, u64)> {

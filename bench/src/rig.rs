@@ -29,6 +29,7 @@ pub struct Rig {
 #[derive(Debug)]
 pub struct Gateway {
     store: Option<Store>,
+    other: bool,
     /// Dropped before the service that it calls.
     pub envoy: Envoy,
     /// Envoy's process.
@@ -54,16 +55,11 @@ impl Rig {
         if let Some(cores) = cores {
             pin_process(upstream_id, cores.upstream)?;
         }
-        let mut stores: Vec<Option<Store>> = Vec::new();
+        let mut gateways: Vec<Gateway> = Vec::new();
         for row in &options.rows {
-            if !stores.contains(&row.store) {
-                stores.push(row.store);
+            if !gateways.iter().any(|gateway| gateway.is_for(row)) {
+                gateways.push(Gateway::start(row, upstream.address(), options, cores)?);
             }
-        }
-        let mut gateways = Vec::new();
-        for store in stores {
-            let gateway = Gateway::start(store, upstream.address(), options, cores)?;
-            gateways.push(gateway);
         }
         if let Some(cores) = cores {
             // The load generator is a child of this thread.
@@ -85,8 +81,8 @@ impl Rig {
     pub fn gateway(&self, row: &Row) -> Result<&Gateway, Error> {
         self.gateways
             .iter()
-            .find(|gateway| gateway.store == row.store)
-            .ok_or_else(|| Error::new(format!("{}: no such gateway", row.id)))
+            .find(|gateway| gateway.is_for(row))
+            .ok_or_else(|| Error::new(format!("{}: no such gateway", row)))
     }
 
     /// All gateways.
@@ -97,12 +93,13 @@ impl Rig {
 
 impl Gateway {
     fn start(
-        store: Option<Store>,
+        row: &Row,
         upstream: SocketAddr,
         options: &Options,
         cores: Option<Cores>,
     ) -> Result<Self, Error> {
-        let mut service = store.map(|store| start_service(store, cores)).transpose()?;
+        let service = row.store.map(|store| start_service(store, cores));
+        let mut service = service.transpose()?;
         let mut config = match &service {
             Some(service) => {
                 let filter = filter_config(service.tokens(), rules());
@@ -114,6 +111,14 @@ impl Gateway {
         };
         config.access_logging = false;
         config.concurrency = options.envoy_workers;
+        if let (true, Some(against)) = (row.other, &options.against) {
+            config.wasm = against.wasm.clone();
+            config.service_http2 = !against.http1;
+            config.execution_http2 = !against.execution_http1;
+            if let (true, Some(service)) = (against.tcp, &service) {
+                config.service = ServiceAddress::Tcp(service.address());
+            }
+        }
         let mut envoy = Envoy::start(config)?;
         let envoy_id = envoy.process().id();
         let service_id = service.as_mut().map(|service| service.process().id());
@@ -121,7 +126,8 @@ impl Gateway {
             pin_process(envoy_id, cores.envoy)?;
         }
         Ok(Self {
-            store,
+            store: row.store,
+            other: row.other,
             envoy,
             envoy_id,
             service_id,
@@ -129,13 +135,19 @@ impl Gateway {
         })
     }
 
+    fn is_for(&self, row: &Row) -> bool {
+        (self.store, self.other) == (row.store, row.other)
+    }
+
     /// In the words of the result: which gateway this is.
-    pub fn name(&self) -> &'static str {
-        match self.store {
+    pub fn name(&self) -> String {
+        let store = match self.store {
             None => "bare",
             Some(Store::Durable) => "embedded durable",
             Some(Store::Relaxed) => "embedded relaxed",
-        }
+        };
+        let mark = if self.other { " (other)" } else { "" };
+        format!("{store}{mark}")
     }
 }
 

@@ -74,7 +74,7 @@ pub fn run(options: &Options, rig: &Rig) -> Result<Results, Error> {
                 Err(fault) => {
                     results.rejected.push(format!(
                         "{} at {} connections, round {round}: {fault}",
-                        series.row.id, series.connections
+                        series.row, series.connections
                     ));
                     None
                 }
@@ -92,10 +92,7 @@ fn progress(row: &Row, connections: usize, round: usize, outcome: &Result<Sample
         Ok(sample) => format!("{:8.0} req/s", sample.seen.rate()),
         Err(fault) => format!("rejected: {fault}"),
     };
-    eprintln!(
-        "round {round}, {connections:3} connections, {:<17} {said}",
-        row.id
-    );
+    eprintln!("round {round}, {connections:3} connections, {row:<23} {said}");
 }
 
 fn now_ms() -> u128 {

@@ -35,6 +35,8 @@ pub struct Row {
     pub way: Way,
     /// The store behind it. The unprotected row goes through an Envoy whose store is not asked.
     pub store: Option<Store>,
+    /// Through the other Envoy of a comparison (`--against`).
+    pub other: bool,
 }
 
 /// All rows, in the order in which a round runs them. The first is the one that ratios are of.
@@ -90,6 +92,15 @@ const fn row(id: &'static str, label: &'static str, way: Way, store: Option<Stor
         label,
         way,
         store,
+        other: false,
+    }
+}
+
+/// Its id, with a mark if it is the other one of a comparison.
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = if self.other { "+other" } else { "" };
+        f.pad(&format!("{}{mark}", self.id))
     }
 }
 

@@ -34,16 +34,13 @@ pub fn prepare(rig: &Rig, row: &Row, session: &str) -> Result<(), Error> {
     }
     let key = match row.way {
         Way::Replay => format!("{}0", prefix(session)),
-        _ => format!("{session}-look-{}", row.id),
+        _ => format!("{session}-look-{}", row),
     };
     let answer = ask(gateway, row, &key)?;
     let marked = answer.header(MARKER) == Some("true");
     if marked != (row.way == Way::Replay) {
         let headers = &answer.headers;
-        return Err(Error::new(format!(
-            "{}: replayed or not? {headers:?}",
-            row.id
-        )));
+        return Err(Error::new(format!("{}: replayed or not? {headers:?}", row)));
     }
     Ok(())
 }
@@ -74,11 +71,11 @@ fn ask(gateway: SocketAddr, row: &Row, key: &str) -> Result<Answer, Error> {
         .header("Idempotency-Key", key)
         .body(vec![b'b'; REQUEST_BYTES])
         .send(gateway)
-        .map_err(|error| Error::new(format!("{}: {error}", row.id)))?;
+        .map_err(|error| Error::new(format!("{}: {error}", row)))?;
     if answer.status != STATUS || answer.body.len() != RESPONSE_BYTES {
         return Err(Error::new(format!(
             "{}: {STATUS} with {RESPONSE_BYTES} bytes was expected, not {} with: {}",
-            row.id,
+            row,
             answer.status,
             answer.text()
         )));

@@ -18,15 +18,17 @@ pub struct Spread {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Line {
     /// The row's name.
-    pub id: &'static str,
+    pub id: String,
     /// The row's name for readers.
-    pub label: &'static str,
+    pub label: String,
     /// Client connections.
     pub connections: usize,
     /// Runs that count.
     pub runs: usize,
     /// Requests per second, in parts of the reference's of the same round.
     pub ratio: Option<Spread>,
+    /// Requests per second of Envoy's CPU time, in parts of the reference's of the same round.
+    pub cpu_ratio: Option<Spread>,
     /// Requests per second.
     pub rate: Option<Spread>,
     /// Median latency in microseconds.
@@ -70,16 +72,19 @@ pub fn lines(all: &[Series]) -> Vec<Line> {
 
 fn line(series: &Series, reference: &Series) -> Line {
     let each = |value: fn(&Sample) -> f64| Spread::of(series.samples.iter().flatten().map(value));
-    let pairs = series.samples.iter().zip(&reference.samples);
-    let ratios = pairs.filter_map(|(own, reference)| {
-        Some(own.as_ref()?.seen.rate() / reference.as_ref()?.seen.rate())
-    });
+    let ratio = |value: fn(&Sample) -> f64| {
+        let pairs = series.samples.iter().zip(&reference.samples);
+        let both = pairs.filter_map(|(own, reference)| Some((own.as_ref()?, reference.as_ref()?)));
+        Spread::of(both.map(|(own, reference)| value(own) / value(reference)))
+    };
+    let mark = if series.row.other { " (other)" } else { "" };
     Line {
-        id: series.row.id,
-        label: series.row.label,
+        id: series.row.to_string(),
+        label: format!("{}{mark}", series.row.label),
         connections: series.connections,
         runs: series.samples.iter().flatten().count(),
-        ratio: Spread::of(ratios),
+        ratio: ratio(|sample| sample.seen.rate()),
+        cpu_ratio: ratio(|sample| 1.0 / sample.per_answer(sample.cpu.envoy)),
         rate: each(|sample| sample.seen.rate()),
         p50_us: each(|sample| sample.seen.p50_us as f64),
         p99_us: each(|sample| sample.seen.p99_us as f64),

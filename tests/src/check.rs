@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use idempotency_stack::{until, Stack};
+use idempotency_stack::{until, Execution, Stack};
 use serde_json::Value;
 
 use crate::answer::Answer;
@@ -65,6 +65,17 @@ pub fn fresh_key(label: &str) -> String {
 /// How often the upstream has executed under this key, as the upstream received it.
 pub fn executions(stack: &Stack, key: &str) -> u64 {
     stack.upstream.executions().of(key)
+}
+
+/// The upstream's log of the executions under this key, in order.
+///
+/// # Panics
+///
+/// If the upstream does not answer.
+pub fn log(stack: &Stack, key: &str) -> Vec<Execution> {
+    let mut log = stack.upstream.log();
+    log.retain(|execution| execution.key == key);
+    log
 }
 
 /// Waits until a condition of another process holds.

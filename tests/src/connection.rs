@@ -131,6 +131,28 @@ impl Connection {
         })
     }
 
+    /// Sends a request, waits for a condition and then takes the request back: over HTTP/2 the
+    /// stream is reset and the connection stays.
+    ///
+    /// # Panics
+    ///
+    /// If the condition does not come about.
+    pub fn start_and_cancel(&self, request: &Request, condition: impl FnMut() -> bool) {
+        let cancelled = tokio::sync::Notify::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                runtime().block_on(async {
+                    tokio::select! {
+                        answer = self.exchange(request) => panic!("answered: {answer:?}"),
+                        () = cancelled.notified() => {}
+                    }
+                });
+            });
+            crate::eventually("the request can be cancelled", condition);
+            cancelled.notify_one();
+        });
+    }
+
     async fn exchange(&self, request: &Request) -> Result<Answer, Broken> {
         let (request, feed) = match self.build(request) {
             Ok(built) => built,

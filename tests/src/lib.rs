@@ -24,15 +24,17 @@ mod connection;
 mod parse;
 pub mod relay;
 mod request;
+mod rules;
 mod shared;
 mod wire;
 
 pub use answer::{Answer, Broken};
 pub use check::{
-    assert_problem, assert_replay, assert_replay_with, eventually, executions, fresh_key, record,
-    record_state, replayed,
+    assert_problem, assert_replay, assert_replay_with, eventually, executions, fresh_key, log,
+    record, record_state, replayed,
 };
 pub use connection::{Connection, Http};
 pub use request::Request;
+pub use rules::{inline_rule, rule, with_config, with_rules};
 pub use shared::{Shared, SharedStack};
 pub use wire::Wire;

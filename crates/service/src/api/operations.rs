@@ -6,7 +6,7 @@ use super::problem::Problem;
 use crate::auth::Role;
 use crate::finish::Finish;
 use crate::redact::log_id;
-use crate::telemetry::metrics::OpIndex;
+use crate::telemetry::labels::OpIndex;
 use crate::validate;
 use axum::body::Body;
 use axum::response::Response;

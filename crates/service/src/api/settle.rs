@@ -7,7 +7,7 @@ use super::model::{KeyOrigin, ProblemDocument, Settled, State};
 use super::problem::Problem;
 use crate::finish::Finish;
 use crate::redact::log_id;
-use crate::telemetry::metrics::OpIndex;
+use crate::telemetry::labels::OpIndex;
 use crate::validate;
 use axum::body::Body;
 use axum::extract::State as Shared;

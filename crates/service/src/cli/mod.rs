@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod key_args;
 mod keys;
 mod serve;
 mod table;
@@ -22,7 +23,7 @@ enum Command {
     /// Run the service
     Serve(Box<serve::Serve>),
     /// Look at records and change them, over HTTP
-    Keys(Box<keys::Keys>),
+    Keys(Box<key_args::Keys>),
     /// Check a configuration of the filter
     CheckConfig(check::CheckConfig),
     /// Print the OpenAPI document

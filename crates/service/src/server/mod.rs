@@ -134,10 +134,14 @@ impl Server {
             tracing::info!(%address, "listening");
         }
         if let Some(path) = &config.ready_file {
-            ready::write(path, &addresses).map_err(|source| ServerError::File {
-                what: "the ready file",
-                source,
-            })?;
+            if let Err(source) = ready::write(path, &addresses) {
+                app.stopping.cancel();
+                app.store.close().await;
+                return Err(ServerError::File {
+                    what: "the ready file",
+                    source,
+                });
+            }
         }
 
         shutdown.await;

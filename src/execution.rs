@@ -105,8 +105,10 @@ impl Execution {
                 ),
             ),
             Executed::Cut => {
-                let mut reply = self.request.problem(Problem::OutcomeUnknown, None);
-                reply.status = 502;
+                let detail =
+                    "The upstream's answer was cut off. The request may have been executed.";
+                let settings = self.request.problem_settings();
+                let reply = Problem::OutcomeUnknown.reply_as(502, &settings, Some(detail));
                 (OutcomeClass::Unknown, None, reply)
             }
         };

@@ -218,12 +218,17 @@ impl Problem {
     /// The answer as the client gets it. `detail` replaces the standing text where the filter
     /// knows more; it must not contain keys or payloads.
     pub fn reply(self, plan: &ProblemSettings, detail: Option<&str>) -> LocalReply {
+        self.reply_as(self.status(), plan, detail)
+    }
+
+    /// As [`Self::reply`] with another status: the same problem, met in another role.
+    pub fn reply_as(self, status: u16, plan: &ProblemSettings, detail: Option<&str>) -> LocalReply {
         let facts = self.facts();
         let kind = format!("{}{}", plan.base, facts.name);
         let body = serde_json::json!({
             "type": kind,
             "title": facts.title,
-            "status": facts.status,
+            "status": status,
             "detail": detail.unwrap_or(facts.detail),
             "retryable": facts.retryable,
             "reuse_key": facts.reuse_key,
@@ -237,7 +242,7 @@ impl Problem {
             headers.push(header("retry-after", &plan.retry_after_s.to_string()));
         }
         LocalReply {
-            status: facts.status,
+            status,
             headers,
             body: Bytes::from(body.to_string()),
         }

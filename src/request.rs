@@ -104,7 +104,11 @@ impl Request {
 
     /// A problem document by this request's settings.
     pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
-        let settings = ProblemSettings::new(&self.settings.plan, self.policy().retry_after_s);
-        problem.reply(&settings, detail)
+        problem.reply(&self.problem_settings(), detail)
+    }
+
+    /// What problem documents need of this request's settings.
+    pub fn problem_settings(&self) -> ProblemSettings<'_> {
+        ProblemSettings::new(&self.settings.plan, self.policy().retry_after_s)
     }
 }

@@ -68,6 +68,8 @@ struct Entry {
     body_expected_ns: Option<u64>,
     /// Headers to be set again on our own answer.
     repair: Vec<(Bytes, Bytes)>,
+    /// The host has forgotten it; only an answer is still awaited.
+    deleted: bool,
 }
 
 /// An event that the filter itself made while it was doing something else.
@@ -128,6 +130,7 @@ impl<H: Host> Filter<H> {
                     response: Cursor::default(),
                     body_expected_ns: None,
                     repair: Vec::new(),
+                    deleted: false,
                 },
             );
         }
@@ -304,17 +307,31 @@ impl<H: Host> Filter<H> {
     /// The host asks whether a context may go. A root that is being replaced stays until its
     /// executions have ended and its settlements are delivered.
     pub fn on_done(&mut self, context: u32) -> bool {
-        let Some(root) = self.roots.get_mut(&context) else {
-            return true;
-        };
-        root.leaving = !root.is_idle();
-        !root.leaving
+        let idle = self.is_idle(context);
+        if let Some(root) = self.roots.get_mut(&context) {
+            root.leaving = !idle;
+        }
+        idle
     }
 
     /// The context is no more.
     pub fn on_delete(&mut self, context: u32) {
-        self.streams.remove(&context);
-        self.roots.remove(&context);
+        match self.streams.get_mut(&context) {
+            Some(entry) if entry.stream.lingers() => entry.deleted = true,
+            _ => drop(self.streams.remove(&context)),
+        }
+        if self.roots.remove(&context).is_some() {
+            self.streams
+                .retain(|_, e| !(e.deleted && e.root == context));
+        }
+    }
+
+    /// Whether a root has nothing left to do. What is no root has nothing to do.
+    fn is_idle(&self, context: u32) -> bool {
+        let lingers = |e: &Entry| e.deleted && e.root == context;
+        self.roots
+            .get(&context)
+            .is_none_or(|root| root.is_idle() && !self.streams.values().any(lingers))
     }
 
     /// Our own answer passes the response callbacks.
@@ -362,6 +379,9 @@ impl<H: Host> Filter<H> {
             effects: &mut effects,
         };
         let flow = entry.stream.on(event, &mut env);
+        if entry.deleted && !entry.stream.lingers() {
+            self.streams.remove(&context);
+        }
         self.perform(root, context, effects);
         if phase.is_some() {
             return self.leave(flow);

@@ -207,12 +207,16 @@ impl<H: Host> Filter<H> {
                 self.settle_internal();
             }
         }
+        let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
             root.tell_outbox(&self.host);
-            if root.leaving && root.is_idle() {
+            leaving = root.leaving;
+        }
+        if leaving && self.is_idle(context) {
+            if let Some(root) = self.roots.get_mut(&context) {
                 root.leaving = false;
-                self.host.done();
             }
+            self.host.done();
         }
         self.check_bodies_come(context, now_ns);
     }

@@ -804,6 +804,29 @@ fn observing_changes_nothing() {
         squeeze(&bench.outcome()),
         "continue [untrack background:abandon] Observing"
     );
+
+    // The stream may be over before the service has answered.
+    for (answer, whole, expected) in [
+        (grant(), true, "[track untrack background:complete]"),
+        (grant(), false, "[track untrack background:abandon]"),
+        (Err(CallFailed), true, "[untrack background:complete]"),
+        (stored_response(), true, "[]"),
+    ] {
+        let mut bench = Bench::in_state(OBSERVE, "Observing");
+        bench.body_end();
+        if whole {
+            bench.on(response("201", true));
+        }
+        bench.on(Event::Gone);
+        assert_eq!(squeeze(&bench.outcome()), "continue [] Observing");
+        assert!(bench.stream.lingers());
+        bench.on(Event::Answer(answer));
+        assert_eq!(
+            squeeze(&bench.outcome()),
+            format!("continue {expected} Observing")
+        );
+        assert!(!bench.stream.lingers());
+    }
 }
 
 #[test]

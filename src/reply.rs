@@ -2,6 +2,7 @@
 
 use crate::config::{Cors, Plan, Policy};
 use crate::headers::{is_hop_by_hop, Headers};
+use crate::upstream::HeaderChange;
 use bytes::Bytes;
 use idempotency_protocol::{Stored, StoredResponse};
 
@@ -33,17 +34,22 @@ impl LocalReply {
         }
     }
 
-    /// The headers that hosts drop from an answer without a body; to be set again when the
-    /// answer passes the response callbacks (measured on Envoy).
-    pub fn dropped_by_host(&self) -> Vec<(Bytes, Bytes)> {
-        if !self.body.is_empty() {
-            return Vec::new();
-        }
-        self.headers
+    /// What hosts do to an answer, to be undone when it passes the response callbacks: they drop
+    /// `content-type` from one without a body, and add one where a body has none (measured on
+    /// Envoy).
+    pub fn repairs(&self) -> Vec<HeaderChange> {
+        let types = self
+            .headers
             .iter()
-            .filter(|(n, _)| n.as_ref() == b"content-type")
-            .cloned()
-            .collect()
+            .filter(|(n, _)| n.as_ref() == b"content-type");
+        if self.body.is_empty() {
+            let set = |(n, v): &(Bytes, Bytes)| HeaderChange::Set(n.clone(), v.clone());
+            return types.map(set).collect();
+        }
+        match types.count() {
+            0 => vec![HeaderChange::Remove("content-type".into())],
+            _ => Vec::new(),
+        }
     }
 }
 

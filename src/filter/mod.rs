@@ -18,6 +18,7 @@ use crate::host::{Buffer, Host, Map};
 use crate::problem::{Problem, ProblemSettings};
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
+use crate::upstream::HeaderChange;
 use bytes::Bytes;
 use callouts::Pending;
 use idempotency_protocol::Owner;
@@ -66,8 +67,8 @@ struct Entry {
     response: Cursor,
     /// When a request with a body began to wait for it.
     body_expected_ns: Option<u64>,
-    /// Headers to be set again on our own answer.
-    repair: Vec<(Bytes, Bytes)>,
+    /// What the host does to our own answer, undone.
+    repair: Vec<HeaderChange>,
     /// The host has forgotten it; only an answer is still awaited.
     deleted: bool,
 }
@@ -339,8 +340,11 @@ impl<H: Host> Filter<H> {
         let Some(entry) = self.streams.get_mut(&context) else {
             return;
         };
-        for (name, value) in std::mem::take(&mut entry.repair) {
-            let _ = self.host.set_header(Map::Response, &name, &value);
+        for change in std::mem::take(&mut entry.repair) {
+            let _ = match change {
+                HeaderChange::Set(n, v) => self.host.set_header(Map::Response, &n, &v),
+                HeaderChange::Remove(n) => self.host.remove_header(Map::Response, &n),
+            };
         }
     }
 

@@ -113,7 +113,7 @@ impl<H: Host> Filter<H> {
             Effect::Reply(reply) => {
                 if self.enter(context) {
                     if let Some(entry) = self.streams.get_mut(&context) {
-                        entry.repair = reply.dropped_by_host();
+                        entry.repair = reply.repairs();
                     }
                     self.reply(&reply);
                 }

@@ -301,6 +301,8 @@ async fn what_an_operator_deletes_is_swept_in_the_end() {
     let clock = Arc::new(ManualClock::at(START));
     let store = open_at(dir.path(), &clock);
     let empty = store.ready().await.unwrap().bytes;
+    // Swept by the first sweep: what comes after is not found by starting from the beginning.
+    assert_eq!(one(&store, fail("other", 9)).await, Answer::Marked);
     // Kept for longer than a mark is.
     let Operation::Acquire(mut long) = acquire("k", 1) else {
         panic!("not an acquire")

@@ -118,9 +118,16 @@ pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
     )
 }
 
+/// Headers by which the filter tells clients about the record. An upstream that sends them would
+/// speak for the gateway, so they do not pass on the first answer.
+pub fn is_ours(plan: &Plan, name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(plan.replay_header.as_bytes())
+        || name.eq_ignore_ascii_case(EXPIRES_HEADER.as_bytes())
+}
+
 /// The first answer of a detached execution, for the client that still waits: everything that the
 /// upstream sent but what belongs to a connection or to us.
-pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
+pub fn first_answer(plan: &Plan, status: u16, headers: &Headers, body: Bytes) -> LocalReply {
     let headers = headers
         .0
         .iter()
@@ -131,6 +138,7 @@ pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
                 && name.as_ref() != GATEWAY_REPLY_MARKER.as_bytes()
                 && name.as_ref() != GATEWAY_SENT_MARKER.as_bytes()
                 && name.as_ref() != b"content-length"
+                && !is_ours(plan, name)
         })
         .cloned()
         .collect();

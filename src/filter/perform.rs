@@ -103,6 +103,11 @@ impl<H: Host> Filter<H> {
                     let _ = self.host.set_header(Map::Response, &name, &value);
                 }
             }
+            Effect::RemoveResponseHeader(name) => {
+                if self.enter(context) {
+                    let _ = self.host.remove_header(Map::Response, &name);
+                }
+            }
             Effect::ResumeResponse => {
                 if self.inside == Some((context, Phase::Response)) {
                     self.resumed = true;

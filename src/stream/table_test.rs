@@ -187,6 +187,7 @@ fn describe(effect: &Effect) -> String {
         Effect::ChangeRequest(_) => "change".into(),
         Effect::ResumeRequest => "resume-request".into(),
         Effect::AddResponseHeader(_, _) => "add-header".into(),
+        Effect::RemoveResponseHeader(_) => "remove-header".into(),
         Effect::ResumeResponse => "resume-response".into(),
         Effect::Reply(reply) => format!("reply:{}", reply.status),
         Effect::Reset => "reset".into(),

@@ -7,11 +7,14 @@ mod faults;
 mod hangups;
 mod headers;
 mod keys;
+mod odd;
 mod problems;
+mod races;
 mod replay;
 mod tombstones;
 
 mod config;
+mod gateways;
 mod inline_stream;
 mod leases;
 mod metrics;

@@ -2,7 +2,7 @@
 
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, fresh_key, inline_rule, record_state, replayed,
-    rule, with_rules, Connection, Http, Request, Script, Scripted,
+    rule, with_rules, Connection, Http, Request, Script, Scripted, Wire,
 };
 use idempotency_stack::{Cluster, Route, Stack};
 use serde_json::json;
@@ -255,5 +255,46 @@ fn an_upstream_cannot_speak_for_the_gateway() {
         assert_replay(&first, &replay);
         assert_eq!(replay.header("age").as_deref(), Some("0"));
         assert_eq!(upstream.executions(&key), 1);
+    }
+}
+
+#[test]
+fn what_fills_the_gateways_own_limits_is_executed_and_replayed() {
+    let fields = |count: usize, size: usize| -> String {
+        let value = "v".repeat(size);
+        (0..count).map(|n| format!("x-{n}: {value}\r\n")).collect()
+    };
+    let answer = |fields: &str| -> &'static [u8] {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: 1\r\n";
+        Box::leak(format!("{head}{fields}\r\nx").into_bytes().into())
+    };
+    let script: Script = Box::leak(Box::new([
+        ("/many", answer(&fields(95, 1))),
+        ("/large", answer(&fields(10, 6_050))),
+        ("/plain", answer("")),
+    ]));
+    let (stack, upstream) = stack(script);
+    for path in ["/other", "/charges", "/inline"] {
+        for (name, sent) in [
+            ("/many", String::new()),
+            ("/large", String::new()),
+            ("/plain", fields(97, 1)),
+            ("/plain", fields(10, 6_050)),
+        ] {
+            let key = fresh_key("limits");
+            let mut wire = Wire::connect(stack.gateway());
+            let head =
+                format!("POST {path}{name} HTTP/1.1\r\nhost: x\r\nidempotency-key: {key}\r\n");
+            let request = format!("{head}{sent}\r\n");
+            wire.send(&request);
+            let first = wire.answer();
+            assert_eq!(first.status, 200, "{path}{name}");
+            assert_eq!(upstream.executions(&key), 1, "{path}{name}");
+            if path != "/other" {
+                wire.send(&request);
+                assert_replay(&first, &wire.answer());
+                assert_eq!(upstream.executions(&key), 1, "{path}{name}");
+            }
+        }
     }
 }

@@ -88,7 +88,7 @@ fn requests_and_answers_are_the_same_bytes_as_without_the_filter() {
             ("/charges?no_content=1", charge("", &fresh_key("same"))),
             ("/charges?status=500&body=x", charge("", &fresh_key("same"))),
             (
-                "/charges?status=503&retry_after=7",
+                "/charges?status=503&retry_after=7&body=x",
                 charge("", &fresh_key("same")),
             ),
             (

@@ -24,7 +24,7 @@ impl<H: Host> Filter<H> {
         if self.host.set_context(context).is_err() {
             return false;
         }
-        self.current = context;
+        self.begin(context);
         true
     }
 
@@ -196,8 +196,8 @@ impl<H: Host> Filter<H> {
 
     /// The root's tick: renewals, retries, and streams whose body never comes.
     pub fn on_tick(&mut self, context: u32) {
-        self.current = context;
-        let now_ns = self.host.now_ns();
+        self.begin(context);
+        let now_ns = self.now();
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
                 let due = root.leases.due(now_ns);

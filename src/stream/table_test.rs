@@ -54,6 +54,7 @@ impl Bench {
         ]);
         let hasher = Hasher::new(
             &rule.policy.fingerprint,
+            crate::fingerprint::scheme(&rule.policy.fingerprint),
             b"POST",
             "/charges",
             b"",

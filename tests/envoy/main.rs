@@ -7,6 +7,7 @@ mod faults;
 mod hangups;
 mod headers;
 mod keys;
+mod methods;
 mod odd;
 mod problems;
 mod races;

@@ -15,6 +15,7 @@ mod replay;
 mod tombstones;
 
 mod config;
+mod crowds;
 mod gateways;
 mod inline_stream;
 mod leases;

@@ -7,6 +7,7 @@ mod faults;
 mod hangups;
 mod headers;
 mod keys;
+mod methods;
 mod odd;
 mod problems;
 mod races;
@@ -14,6 +15,7 @@ mod replay;
 mod tombstones;
 
 mod config;
+mod crowds;
 mod gateways;
 mod inline_stream;
 mod leases;

@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use idempotency_e2e::{
-    assert_problem, assert_replay, eventually, executions, fresh_key, record_state, Answer, Request,
+    assert_problem, assert_replay, eventually, executions, fresh_key, record_state, Request,
 };
 use idempotency_stack::{filter_config, tools, Envoy, EnvoyConfig, ServiceAddress, Stack, Tokens};
 use serde_json::{json, Value};
 
-use crate::support::{assert_alive, charge, rule, with_rule, EXECUTIONS};
+use crate::support::{assert_alive, charge, in_background, rule, with_rule, EXECUTIONS};
 
 fn config_with(rules: Value) -> Value {
     filter_config(&Tokens::default(), rules)
@@ -178,12 +178,14 @@ fn the_missing_knob_is_reported_with_its_name() {
             .envoy(|envoy| envoy.allow_on_headers_stop_iteration = false)
             .start();
         let key = fresh_key("knob");
-        for request in [
+        let requests = [
             charge("/charges", &key),
             charge("/charges", &key).chunked(3),
             charge("/charges", &key).body(vec![b'x'; 300_000]),
-        ] {
-            let answer: Answer = request.send(&stack);
+        ];
+        let clients = requests.map(|request| in_background(&stack, &request));
+        for client in clients {
+            let answer = client.join().expect("a client").expect("an answer");
             assert_problem(&answer, 503, "misconfigured");
             let detail = answer.json()["detail"].to_string();
             assert!(

@@ -13,6 +13,9 @@ use crate::support::{assert_alive, await_counter, charge, counter, with_timeout}
 
 const CROWD: usize = 400;
 
+/// As many as the upstream takes at once, on one connection.
+const EXECUTING: usize = 150;
+
 /// A timeout of callouts that no crowd reaches on a busy machine, in milliseconds.
 const PATIENT: u64 = 20_000;
 
@@ -43,8 +46,8 @@ fn crowded(execution: &str, timeout_ms: u64, policy: Value) -> Stack {
         .start()
 }
 
-fn keys() -> Vec<String> {
-    (0..CROWD).map(|_| fresh_key("crowd")).collect()
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|_| fresh_key("crowd")).collect()
 }
 
 fn charges(target: &str, keys: &[String]) -> Vec<Request> {
@@ -56,7 +59,7 @@ fn callouts_that_all_fail_at_once_leave_the_filter_alive() {
     for execution in crate::support::EXECUTIONS {
         let mut stack = with_timeout(execution, 700, json!({})).start();
         assert_alive(&stack);
-        let keys = keys();
+        let keys = keys(CROWD);
         let requests = charges("/charges", &keys);
         // One timer ends them all.
         stack.service.process().pause();
@@ -83,7 +86,7 @@ fn callouts_that_all_fail_at_once_leave_the_filter_alive() {
 #[test]
 fn a_service_that_dies_under_a_crowd_leaves_the_filter_alive() {
     let mut stack = crowded("detached", PATIENT, json!({}));
-    let keys = keys();
+    let keys = keys(EXECUTING);
     let requests = charges("/charges?delay_ms=1500", &keys);
     let upstream = stack.upstream.address();
     let service = &mut stack.service;
@@ -98,14 +101,14 @@ fn a_service_that_dies_under_a_crowd_leaves_the_filter_alive() {
         }
         eventually("all of them execute", || {
             let asked = idempotency_stack::http::Request::get("/executions").send(upstream);
-            asked.is_ok_and(|answer| answer.json()["total"] == json!(CROWD))
+            asked.is_ok_and(|answer| answer.json()["total"] == json!(EXECUTING))
         });
         service.kill();
     });
     let answers = answers.into_inner().expect("no client panicked");
     assert!(answers.iter().all(|answer| answer.status == 201));
     stack.service.restart().expect("the service starts again");
-    await_counter(&stack, "completed", CROWD as u64);
+    await_counter(&stack, "completed", EXECUTING as u64);
     for (key, request) in keys.iter().zip(&requests) {
         assert!(replayed(&request.send(&stack)));
         assert_eq!(executions(&stack, key), 1);
@@ -154,7 +157,7 @@ fn a_crowd_that_may_not_wait_is_told_to_come_again() {
 fn a_crowd_of_leases_is_renewed_in_time() {
     let policy = json!({ "lease_ms": 4000, "lease_margin_ms": 200 });
     let stack = crowded("inline", 3000, policy);
-    let keys = keys();
+    let keys = keys(EXECUTING);
     let requests = charges("/charges?delay_ms=9000", &keys);
     let answers = at_once(&stack, &requests, || ());
     let other = answers.iter().find(|answer| answer.status != 201);
@@ -163,7 +166,7 @@ fn a_crowd_of_leases_is_renewed_in_time() {
         assert_replay(first, &request.send(&stack));
         assert_eq!(executions(&stack, key), 1);
     }
-    assert!(counter(&stack, "lease_renewed") >= 2 * CROWD as u64);
+    assert!(counter(&stack, "lease_renewed") >= 2 * EXECUTING as u64);
     assert_eq!(counter(&stack, "lease_lost"), 0);
 }
 
@@ -171,7 +174,7 @@ fn a_crowd_of_leases_is_renewed_in_time() {
 fn an_upstream_that_dies_under_a_crowd_leaves_unknown_outcomes_and_a_filter_alive() {
     for execution in crate::support::EXECUTIONS {
         let mut stack = crowded(execution, PATIENT, json!({}));
-        let keys = keys();
+        let keys = keys(EXECUTING);
         let requests = charges("/charges?delay_ms=5000", &keys);
         let address = stack.upstream.address();
         let upstream = stack.upstream.process();
@@ -186,7 +189,7 @@ fn an_upstream_that_dies_under_a_crowd_leaves_unknown_outcomes_and_a_filter_aliv
             }
             eventually("all of them execute", || {
                 let asked = idempotency_stack::http::Request::get("/executions").send(address);
-                asked.is_ok_and(|answer| answer.json()["total"] == json!(CROWD))
+                asked.is_ok_and(|answer| answer.json()["total"] == json!(EXECUTING))
             });
             upstream.kill();
         });
@@ -195,7 +198,7 @@ fn an_upstream_that_dies_under_a_crowd_leaves_unknown_outcomes_and_a_filter_aliv
             answers.iter().all(|answer| answer.status >= 500),
             "{execution}"
         );
-        await_counter(&stack, "unknown", CROWD as u64);
+        await_counter(&stack, "unknown", EXECUTING as u64);
         for answer in at_once(&stack, &requests, || ()) {
             assert_problem(&answer, 409, "outcome-unknown");
         }

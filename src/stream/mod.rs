@@ -16,6 +16,10 @@
 //! the background there, and `Hashing` will get its body whole.
 
 mod acquire;
+#[cfg(test)]
+mod behaviour_test;
+#[cfg(test)]
+mod bench;
 mod effect;
 mod inline;
 mod observe;

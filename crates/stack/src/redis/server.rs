@@ -32,7 +32,8 @@ impl Redis {
         let port = ports::free();
         let mut arguments: Vec<String> = ["--bind", "127.0.0.1", "--port"].map(Into::into).into();
         arguments.push(port.to_string());
-        arguments.extend(["--daemonize", "no", "--appendonly", "yes", "--save", ""].map(Into::into));
+        arguments
+            .extend(["--daemonize", "no", "--appendonly", "yes", "--save", ""].map(Into::into));
         for (name, value) in [("--dir", dir.path()), ("--unixsocket", &socket(dir.path()))] {
             arguments.extend([name.to_owned(), value.display().to_string()]);
         }

@@ -89,6 +89,13 @@ impl Caller {
         &self.side
     }
 
+    /// The servers are there (again): what failed a moment ago need not fail now.
+    pub fn heal(&self) {
+        for link in self.small.iter().chain(&self.bulk) {
+            link.heal();
+        }
+    }
+
     fn pick<'a>(&self, links: &'a [Link]) -> Option<&'a Link> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         links.get(turn % links.len().max(1))

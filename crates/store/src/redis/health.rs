@@ -38,9 +38,6 @@ pub(super) async fn probe(
     config.arg("GET").arg("save").arg("appendonly");
     let infos = ask(&connection, info).await.map_err(|e| store_error(&e))?;
     let configs = ask(&connection, config).await.unwrap_or_default();
-    if matches!(options.topology, Topology::Cluster(_)) {
-        cluster_is_whole(&connection).await?;
-    }
     let (mut records, mut bytes, mut room) = (0, 0, Room::Plenty);
     for (address, value) in infos {
         let config = configs.iter().find(|(a, _)| *a == address);
@@ -55,6 +52,9 @@ pub(super) async fn probe(
         records += node.records(options.database);
         bytes += node.number("used_memory");
         room = worse(room, node.room(options.high_water_percent));
+    }
+    if matches!(options.topology, Topology::Cluster(_)) {
+        cluster_is_whole(&connection).await?;
     }
     Ok(Health {
         usage: Usage {

@@ -69,6 +69,14 @@ impl Link {
         }
     }
 
+    /// Forgets that the last attempt failed.
+    pub fn heal(&self) {
+        // Whoever is opening now will know by itself.
+        if let Ok(mut opening) = self.opening.try_lock() {
+            opening.failed = None;
+        }
+    }
+
     /// The connection of that number is no good any more.
     pub fn broken(&self, number: u64) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);

@@ -97,9 +97,14 @@ impl RedisStore {
             closed: AtomicBool::new(false),
         });
         match shared.look_after().await {
-            Err(error @ StoreError::Permanent(_)) => return Err(error),
-            Err(StoreError::Transient(_)) => shared.connector.diagnose().await?,
             Ok(_) => {}
+            Err(error) => {
+                // A better word for it, if there is one.
+                shared.connector.diagnose().await?;
+                if matches!(error, StoreError::Permanent(_)) {
+                    return Err(error);
+                }
+            }
         }
         Ok(RedisStore {
             bell: Bell::start(connector, names, Arc::clone(&waiters)),
@@ -163,7 +168,7 @@ impl RedisStore {
 
     /// Fetches an outcome that was too large to be sent along.
     async fn fetch(&self, name: &Bytes, found: Elsewhere) -> Answer {
-        let call = Call::outcome(name.clone(), found.version);
+        let call = Call::outcome(name.clone(), found.digest.clone());
         let value = match self.shared.caller.one(call, true).await {
             Ok(value) => value,
             Err(error) => return reply::fault(None, &error),
@@ -211,20 +216,27 @@ impl Shared {
 
     /// Asks all masters how they are.
     async fn look_after(&self) -> Result<Health, StoreError> {
+        let health = match self.probe().await {
+            // The connection may have been cut long ago; a new one tells more.
+            Err(StoreError::Transient(_)) => self.probe().await?,
+            other => other?,
+        };
+        self.caller.heal();
+        let room = match health.room {
+            Room::Plenty => 0,
+            Room::NoGrants => 1,
+            Room::FactsOnly => 2,
+        };
+        self.room.store(room, Ordering::Relaxed);
+        Ok(health)
+    }
+
+    async fn probe(&self) -> Result<Health, StoreError> {
         let side = self.caller.side();
         let (number, connection) = side.get().await.map_err(|e| store_error(&e))?;
         let health = health::probe(connection, self.connector.options()).await;
-        match &health {
-            Ok(health) => {
-                let room = match health.room {
-                    Room::Plenty => 0,
-                    Room::NoGrants => 1,
-                    Room::FactsOnly => 2,
-                };
-                self.room.store(room, Ordering::Relaxed);
-            }
-            // Perhaps the next connection leads to a better server.
-            Err(_) => side.broken(number),
+        if health.is_err() {
+            side.broken(number);
         }
         health
     }

@@ -17,7 +17,7 @@ pub(super) enum Reply {
     Answer(Answer),
     /// Granted by this very call, not by an earlier one that it repeats.
     Fresh(Grant),
-    /// Stored, but too large to be sent along: fetch the outcome of that version.
+    /// Stored, but too large to be sent along: fetch the outcome with that digest.
     Elsewhere(Elsewhere),
     /// To a waiter: the execution goes on.
     Waiting {
@@ -28,7 +28,7 @@ pub(super) enum Reply {
 /// A stored outcome that is still in the store.
 #[derive(Debug)]
 pub(super) struct Elsewhere {
-    pub version: u64,
+    pub digest: Bytes,
     fence: u64,
     attempt: u32,
     age_ms: u64,
@@ -157,7 +157,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             let age_ms = parts.number()?;
             let expires_at_ms = parts.number()?;
             let found = Elsewhere {
-                version: parts.number()?,
+                digest: parts.bytes()??,
                 fence,
                 attempt,
                 age_ms,

@@ -16,7 +16,7 @@
 --   settle    fence, '1' done | '0' not done, OUTCOME if done
 --   resolve   version, '1' to force, 'completed' | 'failed' | 'deleted', OUTCOME if completed
 --   wait      fingerprint, fence, longest outcome to send along
---   outcome   version
+--   outcome   digest
 --   inspect   –
 --   sweep     –
 --
@@ -170,7 +170,7 @@ local function barred(kind) return { kind == CANCELLED and 'cancelled' or 'spent
 local function replay(longest)
   local outcome = false
   if r.size <= longest then outcome = redis.call('HGET', key, 'o') end
-  return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), r.version, outcome }
+  return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), r.digest, outcome }
 end
 
 local function complete(at)
@@ -335,7 +335,7 @@ if event == 'wait' then
 end
 
 if event == 'outcome' then
-  if r.state ~= COMPLETED or decimal(r.version) ~= ARGV[2] then return { 'changed' } end
+  if r.state ~= COMPLETED or r.digest ~= ARGV[2] then return { 'changed' } end
   return { 'outcome', redis.call('HGET', key, 'o') }
 end
 

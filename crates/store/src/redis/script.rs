@@ -222,9 +222,9 @@ impl Call {
         Call::new(key, "wait", rest)
     }
 
-    /// The outcome of that version.
-    pub fn outcome(key: Bytes, version: u64) -> Call {
-        Call::new(key, "outcome", vec![number(version)])
+    /// The outcome with that digest.
+    pub fn outcome(key: Bytes, digest: Bytes) -> Call {
+        Call::new(key, "outcome", vec![digest])
     }
 
     /// An operator's look.

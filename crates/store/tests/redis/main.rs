@@ -4,4 +4,9 @@
 mod common;
 
 mod contract;
+mod failover;
+mod faults;
+mod model;
+mod ready;
 mod support;
+mod two_stores;

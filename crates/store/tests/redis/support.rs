@@ -1,6 +1,7 @@
 //! Stores on servers of this test's own.
 
 use async_trait::async_trait;
+use idempotency_protocol::{Answer, FaultCode};
 use idempotency_stack::Redis;
 use idempotency_store::contract::Harness;
 use idempotency_store::{RedisOptions, RedisStore, Store};
@@ -48,4 +49,14 @@ pub async fn until<F: std::future::Future<Output = bool>>(mut condition: impl Fn
         assert!(started.elapsed() < PATIENCE, "not in time");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// The answer is a fault of that class.
+pub fn is_fault(answer: &Answer, code: FaultCode) -> bool {
+    matches!(answer, Answer::Fault(fault) if fault.code == code)
+}
+
+/// Waits until the store is ready.
+pub async fn until_ready(store: &RedisStore) {
+    until(|| async { store.ready().await.is_ok() }).await;
 }

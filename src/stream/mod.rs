@@ -16,6 +16,10 @@
 //! the background there, and `Hashing` will get its body whole.
 
 mod acquire;
+#[cfg(test)]
+mod behaviour_test;
+#[cfg(test)]
+mod bench;
 mod effect;
 mod inline;
 mod observe;
@@ -190,6 +194,12 @@ impl Stream {
     /// Whether events still matter to this stream.
     pub fn is_active(&self) -> bool {
         !matches!(self.state, State::Passing | State::Answered)
+    }
+
+    /// Whether the answer to a call still matters when the stream has gone: what is only observed
+    /// is not held, so its response may be over before the service has answered.
+    pub fn lingers(&self) -> bool {
+        matches!(&self.state, State::Observing(o) if o.lingers())
     }
 
     /// Whether the stream waits for a request body.

@@ -9,4 +9,5 @@ mod faults;
 mod model;
 mod ready;
 mod support;
+mod tls;
 mod two_stores;

@@ -25,6 +25,9 @@
 --
 -- The answer is an array: a word, then what belongs to it. Numbers are below 2^53, which a double
 -- holds exactly; they become RESP integers.
+--
+-- A function costs its making in every call. So the common ends of acquire and complete come first,
+-- and what only the others need is defined after them.
 
 local key, event = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
@@ -32,105 +35,97 @@ local now = time[1] * 1000000 + time[2]
 
 local VACANT, EXECUTING, COMPLETED, FAILED, UNKNOWN = 0, 1, 2, 3, 4
 local CANCELLED, SPENT = 0, 1
-local FORMAT = 1
--- format, state, version, fence, attempt, owned, owner, fingerprint, created, changed, ttl,
+-- format (1), state, version, fence, attempt, owned, owner, fingerprint, created, changed, ttl,
 -- unknown ttl, lease until, status, has body, body bytes, digest, size
 local LAYOUT = '>BBI8I8I4Bc16c40I8I8I8I8I8I2BI8c32I8'
-local MARK = '>c16BI8'
-local MARK_SIZE = 25
-local MAX_MARKS = 16
-local MARK_TTL = 3600 * 1000000
--- An execution that nobody looks at is kept this much longer than its lease and the TTL of what it
--- then is: the TTL of unknown counts from when somebody notices.
-local GRACE = 24 * 3600 * 1000000
-local NO_OWNER, NO_DIGEST, NO_FINGERPRINT = ('\0'):rep(16), ('\0'):rep(32), ('\0'):rep(40)
-
-local function ms(us) return (us - us % 1000) / 1000 end
--- Lua writes large numbers as 1.7e+15.
-local function decimal(n) return string.format('%.0f', n) end
+local MARK_TTL = 3600000000
+local NO_OWNER = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local NO_DIGEST = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
 -- Reading.
 
-local r = { state = VACANT, version = 0, fence = 0, attempt = 0 }
-local marks = {}
+local r, had_outcome
+-- Owners that must not be granted, in the order in which they came; nil if there are none.
+local marks
 local stored = redis.call('HMGET', key, 'm', 'k')
-local had_marks = stored[2] and true
-local had_outcome = false
 
 if stored[1] then
-  local format
-  format, r.state, r.version, r.fence, r.attempt, r.owned, r.owner, r.fingerprint, r.created,
-    r.changed, r.ttl, r.unknown_ttl, r.until_, r.status, r.has_body, r.body_bytes, r.digest,
-    r.size = struct.unpack(LAYOUT, stored[1])
-  if format ~= FORMAT then
+  local format, state, version, fence, attempt, owned, owner, fingerprint, created, changed, ttl,
+    unknown_ttl, until_, status, has_body, body_bytes, digest, size =
+    struct.unpack(LAYOUT, stored[1])
+  if format ~= 1 then
     return redis.error_reply('IDEMFORMAT a record of format ' .. format .. ' cannot be read')
   end
-  had_outcome = r.state == COMPLETED
+  r = { state = state, version = version, fence = fence, attempt = attempt, owned = owned,
+    owner = owner, fingerprint = fingerprint, created = created, changed = changed, ttl = ttl,
+    unknown_ttl = unknown_ttl, until_ = until_, status = status, has_body = has_body,
+    body_bytes = body_bytes, digest = digest, size = size }
+  had_outcome = state == COMPLETED
+  -- What is over behaves as absent at once, whether the server has removed it or not. An execution
+  -- is never over. The fence outlives it all.
+  if state == UNKNOWN then
+    if changed + unknown_ttl <= now then r.state = VACANT end
+  elseif state ~= EXECUTING and changed + ttl <= now then
+    r.state = VACANT
+  end
+else
+  r = { state = VACANT, version = 0, fence = 0, attempt = 0, owned = 0, owner = NO_OWNER,
+    fingerprint = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0',
+    created = 0, changed = 0, ttl = 0, unknown_ttl = 0, until_ = 0, status = 0, has_body = 0,
+    body_bytes = 0, digest = NO_DIGEST, size = 0 }
 end
+
+if stored[2] then
+  marks = {}
+  for at = 1, #stored[2], 25 do
+    local owner, kind, until_ = struct.unpack('>c16BI8', stored[2], at)
+    if until_ > now then marks[#marks + 1] = { owner = owner, kind = kind, until_ = until_ } end
+  end
+end
+
+local running = r.state == EXECUTING and r.until_ > now
+local lapsed = r.state == EXECUTING and r.until_ <= now
+-- Where the event has an owner: whether it is that of the execution.
+local mine = r.state ~= VACANT and r.owned == 1 and r.owner == ARGV[2]
+
+local function ms(us) return (us - us % 1000) / 1000 end
 
 local function expires_at()
   if r.state == UNKNOWN then return r.changed + r.unknown_ttl end
   return r.changed + r.ttl
 end
 
--- What is over behaves as absent at once, whether the server has removed it or not. An execution
--- is never over. The fence outlives it all.
-if r.state ~= VACANT and r.state ~= EXECUTING and expires_at() <= now then r.state = VACANT end
-
-if had_marks then
-  for at = 1, #stored[2], MARK_SIZE do
-    local owner, kind, until_ = struct.unpack(MARK, stored[2], at)
-    if until_ > now then marks[#marks + 1] = { owner = owner, kind = kind, until_ = until_ } end
-  end
-end
-
-local lapsed = r.state == EXECUTING and r.until_ <= now
-local running = r.state == EXECUTING and not lapsed
-
-local function holds(owner) return r.state ~= VACANT and r.owned == 1 and r.owner == owner end
+-- Writing.
 
 local function mark_of(owner)
-  for _, mark in ipairs(marks) do
+  for _, mark in ipairs(marks or {}) do
     if mark.owner == owner then return mark.kind end
   end
 end
 
 local function mark(owner, kind)
   if mark_of(owner) then return end
-  -- In the order in which they came, hence in the order of their end.
-  if #marks >= MAX_MARKS then table.remove(marks, 1) end
+  marks = marks or {}
+  if #marks >= 16 then table.remove(marks, 1) end
   marks[#marks + 1] = { owner = owner, kind = kind, until_ = now + MARK_TTL }
-end
-
--- Writing.
-
-local function packed()
-  if r.state == VACANT then
-    return struct.pack(LAYOUT, FORMAT, VACANT, r.version, r.fence, 0, 0, NO_OWNER, NO_FINGERPRINT,
-      0, 0, 0, 0, 0, 0, 0, 0, NO_DIGEST, 0)
-  end
-  return struct.pack(LAYOUT, FORMAT, r.state, r.version, r.fence, r.attempt, r.owned, r.owner,
-    r.fingerprint, r.created, r.changed, r.ttl, r.unknown_ttl, r.until_, r.status, r.has_body,
-    r.body_bytes, r.digest, r.size)
 end
 
 -- Writes the record; `outcome` if there is a new one.
 local function put(outcome)
   r.version = math.max(r.version + 1, now)
-  local m = packed()
+  local m = struct.pack(LAYOUT, 1, r.state, r.version, r.fence, r.attempt, r.owned, r.owner,
+    r.fingerprint, r.created, r.changed, r.ttl, r.unknown_ttl, r.until_, r.status, r.has_body,
+    r.body_bytes, r.digest, r.size)
   local last
   if r.state == EXECUTING then
-    last = r.until_ + r.unknown_ttl + GRACE
+    -- An execution that nobody looks at is kept a day longer than its lease and the TTL of what it
+    -- then is: the TTL of unknown counts from when somebody notices.
+    last = r.until_ + r.unknown_ttl + 86400000000
   elseif r.state == VACANT then
     -- So that a key that is used again at once still gets a larger fence and version.
     last = now + MARK_TTL
   else
     last = expires_at()
-  end
-  local k = {}
-  for i, each in ipairs(marks) do
-    k[i] = struct.pack(MARK, each.owner, each.kind, each.until_)
-    last = math.max(last, each.until_)
   end
   -- The first write tells whether there is memory, and is refused before anything has changed.
   if outcome then
@@ -139,33 +134,43 @@ local function put(outcome)
     redis.call('HSET', key, 'm', m)
     if had_outcome and r.state ~= COMPLETED then redis.call('HDEL', key, 'o') end
   end
-  if #k > 0 then
+  if marks and #marks > 0 then
+    local k = {}
+    for i, each in ipairs(marks) do
+      k[i] = struct.pack('>c16BI8', each.owner, each.kind, each.until_)
+      last = math.max(last, each.until_)
+    end
     redis.call('HSET', key, 'k', table.concat(k))
-  elseif had_marks then
+  elseif stored[2] then
     redis.call('HDEL', key, 'k')
   end
-  -- Never before the record's own end, which counts in microseconds.
-  redis.call('PEXPIREAT', key, decimal(ms(last) + 1))
+  -- Never before the record's own end, which counts in microseconds. Lua would write a number of
+  -- this size as 1.7e+12.
+  redis.call('PEXPIREAT', key, string.format('%.0f', ms(last) + 1))
   return m
 end
 
--- Tells those who wait for the execution. The channel has the record's name, hence its slot.
-local function wake() redis.call('SPUBLISH', key, '') end
+-- Acquire.
 
-local function clear_outcome()
+local function grant()
+  if ARGV[8] == '1' then return { 'capacity' } end
+  if r.state ~= VACANT then
+    if r.owned == 1 then mark(r.owner, SPENT) end
+    r.attempt = r.attempt + 1
+  else
+    r.attempt, r.created = 1, now
+  end
+  r.state, r.changed = EXECUTING, now
+  r.fence = math.max(r.fence + 1, now)
+  r.owned, r.owner, r.fingerprint = 1, ARGV[2], ARGV[3]
+  r.ttl, r.unknown_ttl = tonumber(ARGV[5]), tonumber(ARGV[6])
+  r.until_ = now + tonumber(ARGV[4])
   r.status, r.has_body, r.body_bytes, r.digest, r.size = 0, 0, 0, NO_DIGEST, 0
+  put()
+  return { 'granted', r.fence, r.attempt, -1 }
 end
 
-local function enter(state)
-  r.state, r.changed = state, now
-  if state ~= COMPLETED then clear_outcome() end
-end
-
-local function lease_left() return ms(math.max(r.until_ - now, 0)) end
-
-local function in_flight() return { 'in_flight', r.fence, lease_left() } end
-
-local function barred(kind) return { kind == CANCELLED and 'cancelled' or 'spent' } end
+if event == 'acquire' and r.state == VACANT and not marks then return grant() end
 
 local function replay(longest)
   local outcome = false
@@ -173,10 +178,20 @@ local function replay(longest)
   return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), r.digest, outcome }
 end
 
+if event == 'acquire' and r.state == COMPLETED and r.fingerprint == ARGV[3] then
+  return replay(tonumber(ARGV[9]))
+end
+
+-- Complete.
+
+-- Tells those who wait for the execution. The channel has the record's name, hence its slot.
+local function wake() redis.call('SPUBLISH', key, '') end
+
+-- `at`: where in ARGV the outcome begins.
 local function complete(at)
-  r.status, r.has_body, r.body_bytes = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  r.digest, r.size = ARGV[at + 3], tonumber(ARGV[at + 4])
-  enter(COMPLETED)
+  r.state, r.changed = COMPLETED, now
+  r.status, r.has_body = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  r.body_bytes, r.digest, r.size = tonumber(ARGV[at + 2]), ARGV[at + 3], tonumber(ARGV[at + 4])
   local m = put(ARGV[at + 5])
   wake()
   return { 'completed', ms(expires_at()) }, m
@@ -187,90 +202,79 @@ local function completed_before(digest)
   return { 'differs' }
 end
 
-local function fail()
-  enter(FAILED)
-  put()
-  wake()
-  return { 'failed' }
-end
-
-local function lapse(answer)
-  enter(UNKNOWN)
-  put()
-  wake()
-  return answer or { 'unknown_outcome', ms(expires_at()) }
-end
-
--- Remembers an owner that holds nothing: its acquire may still come.
-local function leave_mark(owner, answer)
-  if not holds(owner) and not mark_of(owner) then
-    mark(owner, CANCELLED)
-    put()
-  end
-  return { answer }
-end
-
--- The events.
-
-local function grant(owner, fingerprint)
-  if ARGV[8] == '1' then return { 'capacity' } end
-  if r.state ~= VACANT then
-    if r.owned == 1 then mark(r.owner, SPENT) end
-    r.attempt = r.attempt + 1
-  else
-    r.attempt, r.created = 1, now
-  end
-  r.fence = math.max(r.fence + 1, now)
-  r.owned, r.owner, r.fingerprint = 1, owner, fingerprint
-  r.ttl, r.unknown_ttl = tonumber(ARGV[5]), tonumber(ARGV[6])
-  r.until_ = now + tonumber(ARGV[4])
-  enter(EXECUTING)
-  put()
-  return { 'granted', r.fence, r.attempt, -1 }
-end
-
-local function acquire()
-  local owner, fingerprint, retry = ARGV[2], ARGV[3], ARGV[7] == '1'
-  local barred_by = mark_of(owner)
-  if r.state == VACANT then
-    if barred_by then return barred(barred_by) end
-    return grant(owner, fingerprint)
-  end
-  -- The fingerprint before the state, its scheme (the first 8 bytes) before its digest.
-  if r.fingerprint ~= fingerprint then
-    if r.fingerprint:sub(1, 8) ~= fingerprint:sub(1, 8) then return { 'not_comparable' } end
-    return { 'mismatch' }
-  end
-  if r.state == COMPLETED then return replay(tonumber(ARGV[9])) end
-  -- What is left of the lease is told: it has been running since the first acquire.
-  if running and holds(owner) then return { 'granted', r.fence, r.attempt, lease_left() } end
-  if barred_by then return barred(barred_by) end
-  if running then return in_flight() end
-  if r.state == FAILED then
-    if holds(owner) then return barred(SPENT) end
-    return grant(owner, fingerprint)
-  end
-  if retry and not holds(owner) then return grant(owner, fingerprint) end
-  if lapsed then return lapse(retry and { 'spent' } or nil) end
-  if retry then return barred(SPENT) end
-  return { 'unknown_outcome', ms(expires_at()) }
-end
-
-if event == 'acquire' then return acquire() end
-
 if event == 'complete' then
-  if holds(ARGV[2]) then
+  if mine then
     if r.state == EXECUTING or r.state == UNKNOWN then return (complete(3)) end
     if r.state == COMPLETED then return completed_before(ARGV[6]) end
   end
   return { 'lost' }
 end
 
+-- The rest.
+
+local function decimal(n) return string.format('%.0f', n) end
+
+local function enter(state)
+  r.state, r.changed = state, now
+  r.status, r.has_body, r.body_bytes, r.digest, r.size = 0, 0, 0, NO_DIGEST, 0
+  local m = put()
+  wake()
+  return m
+end
+
+local function fail()
+  enter(FAILED)
+  return { 'failed' }
+end
+
+local function lapse(answer)
+  enter(UNKNOWN)
+  return answer or { 'unknown_outcome', ms(expires_at()) }
+end
+
+local function barred(kind) return { kind == CANCELLED and 'cancelled' or 'spent' } end
+
+-- Remembers an owner that holds nothing: its acquire may still come.
+local function leave_mark(owner, answer)
+  if not mine and not mark_of(owner) then
+    mark(owner, CANCELLED)
+    put()
+  end
+  return { answer }
+end
+
+if event == 'acquire' then
+  local fingerprint, retry = ARGV[3], ARGV[7] == '1'
+  local barred_by = mark_of(ARGV[2])
+  if r.state == VACANT then
+    if barred_by then return barred(barred_by) end
+    return grant()
+  end
+  -- The fingerprint before the state, its scheme (the first 8 bytes) before its digest.
+  if r.fingerprint ~= fingerprint then
+    if r.fingerprint:sub(1, 8) ~= fingerprint:sub(1, 8) then return { 'not_comparable' } end
+    return { 'mismatch' }
+  end
+  local lease_left = ms(math.max(r.until_ - now, 0))
+  -- What is left of the lease is told: it has been running since the first acquire.
+  if running and mine then return { 'granted', r.fence, r.attempt, lease_left } end
+  if barred_by then return barred(barred_by) end
+  if running then return { 'in_flight', r.fence, lease_left } end
+  if r.state == FAILED then
+    if mine then return barred(SPENT) end
+    return grant()
+  end
+  if retry and not mine then return grant() end
+  if lapsed then return lapse(retry and { 'spent' } or nil) end
+  if retry then return barred(SPENT) end
+  return { 'unknown_outcome', ms(expires_at()) }
+end
+
 if event == 'fail' then
   local owner = ARGV[2]
   if r.state == VACANT then return leave_mark(owner, 'marked') end
-  if r.state == EXECUTING and holds(owner) then return fail() end
-  if r.state == FAILED and holds(owner) then return { 'failed' } end
+  if r.state == EXECUTING and mine then return fail() end
+  if r.state == FAILED and mine then return { 'failed' } end
   if r.state == EXECUTING or r.state == FAILED then return leave_mark(owner, 'lost') end
   return leave_mark(owner, 'refused')
 end
@@ -278,14 +282,14 @@ end
 if event == 'abandon' then
   local owner = ARGV[2]
   if r.state == VACANT then return leave_mark(owner, 'marked') end
-  if r.state == EXECUTING and holds(owner) then return lapse({ 'abandoned' }) end
-  if r.state == UNKNOWN and holds(owner) then return { 'abandoned' } end
+  if r.state == EXECUTING and mine then return lapse({ 'abandoned' }) end
+  if r.state == UNKNOWN and mine then return { 'abandoned' } end
   if r.state == EXECUTING or r.state == UNKNOWN then return leave_mark(owner, 'lost') end
   return leave_mark(owner, 'refused')
 end
 
 if event == 'extend' then
-  if r.state == EXECUTING and holds(ARGV[2]) then
+  if r.state == EXECUTING and mine then
     r.until_ = now + tonumber(ARGV[3])
     put()
     return { 'extended' }
@@ -319,10 +323,7 @@ if event == 'resolve' then
     local _, m = complete(5)
     return { 'done', now, m }
   end
-  enter(ARGV[4] == 'failed' and FAILED or VACANT)
-  local m = put()
-  wake()
-  return { 'done', now, m }
+  return { 'done', now, enter(ARGV[4] == 'failed' and FAILED or VACANT) }
 end
 
 if event == 'wait' then

@@ -78,6 +78,32 @@ impl RedisCluster {
         })
     }
 
+    /// Moves slots, with the keys in them, from one master to another.
+    ///
+    /// # Errors
+    ///
+    /// If `redis-cli` cannot do it.
+    pub fn move_slots(&self, from: usize, to: usize, count: usize) -> Result<(), Error> {
+        let node = |number: usize| {
+            let node = self.nodes.get(number);
+            node.ok_or_else(|| Error::new(format!("there is no node {number}")))
+        };
+        let (source, target) = (node(from)?, node(to)?);
+        let address = format!("127.0.0.1:{}", source.port());
+        let from = source.cli(&["CLUSTER", "MYID"])?;
+        let to = target.cli(&["CLUSTER", "MYID"])?;
+        let count = count.to_string();
+        let mut command = vec!["--cluster", "reshard", &address, "--cluster-from", &from];
+        command.extend([
+            "--cluster-to",
+            &to,
+            "--cluster-slots",
+            &count,
+            "--cluster-yes",
+        ]);
+        source.cli(&command).map(drop)
+    }
+
     /// As the service's `--store` names it.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self

@@ -4,13 +4,13 @@
 //! cargo run --release -p idempotency-store --features redis --example redis_load -- URL [SECONDS]
 //! ```
 //!
-//! For the same script under `redis-benchmark`, unpipelined, in the same run:
+//! For the same script under `redis-benchmark`, unpipelined, in the same run (`SHA` is what
+//! `SCRIPT LOAD` says to `src/redis/script.lua`; an owner of 16 and a fingerprint of 40 characters):
 //!
 //! ```text
-//! redis-benchmark -p PORT -c 64 -r 100000000 -n 200000 EVALSHA <sha> 1 bench:__rand_int__ acquire …
+//! redis-benchmark -p PORT -c 64 -r 100000000 -n 200000 EVALSHA SHA 1 bench:__rand_int__ \
+//!     acquire OWNER FINGERPRINT 30000000 600000000 600000000 0 0 65536
 //! ```
-//!
-//! The command is printed at the end, with the arguments of one acquire.
 
 use bytes::Bytes;
 use idempotency_protocol::{

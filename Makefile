@@ -19,11 +19,12 @@ prepare:
 	@scripts/prepare.sh
 
 .PHONY: run
-run: prepare ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
+run: prepare ## Build all, start the service, a demo upstream and a real Envoy; STORE=redis too; Ctrl-C stops it
+	@case "$(STORE)" in redis) scripts/need-redis.sh ;; esac
 	@cargo build --release $(PROGRAMS)
 	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
 	@envoy="$$(scripts/get-envoy.sh)"; \
-		ENVOY_BIN="$$envoy" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
+		ENVOY_BIN="$$envoy" STORE="$(STORE)" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
 
 .PHONY: build
 build: prepare ## Build the programs that the tests start

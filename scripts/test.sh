@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
+scripts/need-redis.sh
+command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
+
 newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"
 ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast

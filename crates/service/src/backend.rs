@@ -2,6 +2,8 @@
 
 use crate::config::{DurabilityMode, Limits, Settings};
 use idempotency_store::clock::SystemClock;
+#[cfg(feature = "redis")]
+use idempotency_store::{redis::RedisOptions, RedisStore};
 use idempotency_store::{Durability, Embedded, EmbeddedOptions, Memory, Store, WaiterCaps};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ pub enum StoreChoice {
     Memory,
     /// A database file of this process alone.
     Embedded(EmbeddedChoice),
+    /// Redis, which any number of services share.
+    #[cfg(feature = "redis")]
+    Redis(Box<RedisOptions>),
 }
 
 /// How the embedded store is opened.
@@ -32,6 +37,11 @@ pub struct EmbeddedChoice {
     /// Memory for its cache.
     pub cache_bytes: Option<u64>,
 }
+
+#[cfg(feature = "redis")]
+const STORES: &str = "embedded, memory, and redis:// with its variants";
+#[cfg(not(feature = "redis"))]
+const STORES: &str = "embedded and memory";
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -92,9 +102,16 @@ impl StoreChoice {
                 }
                 Ok(StoreChoice::Memory)
             }
+            #[cfg(feature = "redis")]
+            _ if scheme.starts_with("redis") => {
+                only_embedded(settings, "Redis")?;
+                let options = RedisOptions::parse(written);
+                let options = options.map_err(|message| ("store".into(), message))?;
+                Ok(StoreChoice::Redis(Box::new(options)))
+            }
             _ => Err((
                 "store".into(),
-                format!("`{scheme}` is no store of this build; there are embedded and memory"),
+                format!("`{scheme}` is no store of this build; there are {STORES}"),
             )),
         }
     }
@@ -122,8 +139,50 @@ impl StoreChoice {
                     Err(error) => Err(OpenError(error.to_string())),
                 }
             }
+            #[cfg(feature = "redis")]
+            StoreChoice::Redis(options) => {
+                let mut options = options.as_ref().clone();
+                options.waiters = waiters;
+                open_redis(options).await
+            }
         }
     }
+}
+
+#[cfg(feature = "redis")]
+async fn open_redis(options: RedisOptions) -> Result<Arc<dyn Store>, OpenError> {
+    if options.accept_loss {
+        tracing::warn!(
+            "ACCEPT_LOSS: Redis may evict or forget records, and what is forgotten is executed again"
+        );
+    }
+    let store = RedisStore::open(options).await;
+    let store = store.map_err(|error| OpenError(error.to_string()))?;
+    if let Err(error) = store.ready().await {
+        tracing::warn!(%error, "not ready yet");
+    }
+    Ok(Arc::new(store))
+}
+
+/// Refuses the settings that mean something to the embedded store alone.
+#[cfg(feature = "redis")]
+fn only_embedded(settings: &Settings, store: &str) -> Result<(), (String, String)> {
+    for (field, given) in [
+        ("data_dir", settings.data_dir.is_some()),
+        ("durability", settings.durability.is_some()),
+        ("sync_interval", settings.sync_interval.is_some()),
+        ("store_max_bytes", settings.store_max_bytes.is_some()),
+        (
+            "store_min_free_bytes",
+            settings.store_min_free_bytes.is_some(),
+        ),
+        ("store_cache_bytes", settings.store_cache_bytes.is_some()),
+    ] {
+        if given {
+            return Err((field.into(), format!("means nothing to {store}")));
+        }
+    }
+    Ok(())
 }
 
 impl EmbeddedChoice {
@@ -174,8 +233,14 @@ mod tests {
         assert_eq!(path(choose(Some("embedded:/e"), None)), PathBuf::from("/e"));
         assert_eq!(choose(Some("memory"), None).unwrap(), StoreChoice::Memory);
         assert_eq!(choose(Some("memory:"), None).unwrap(), StoreChoice::Memory);
+        let redis = choose(Some("redis+cluster://u:secret@x?prefix=p:"), None).unwrap();
+        assert!(matches!(&redis, StoreChoice::Redis(o) if o.prefix == "p:"));
+        assert!(!format!("{redis:?}").contains("secret"));
         for (store, dir, field) in [
-            (Some("redis://x"), None, "store"),
+            (Some("mysql://x"), None, "store"),
+            (Some("redis://a,b"), None, "store"),
+            (Some("redis+ring://a"), None, "store"),
+            (Some("redis://x"), Some("/d"), "data_dir"),
             (Some(""), None, "store"),
             (Some("memory:/x"), None, "store"),
             (Some("memory"), Some("/d"), "data_dir"),

@@ -26,6 +26,7 @@
 //! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
+//! | Redis | `REDIS_SERVER_BIN` | `redis-server` in `PATH`; `redis-cli` beside it |
 //! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
 //!
 //! # Panics
@@ -40,6 +41,7 @@ pub mod http;
 pub mod imports;
 pub mod ports;
 mod process;
+mod redis;
 mod service;
 mod spawn;
 mod stack;
@@ -50,6 +52,7 @@ mod wait;
 pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
 pub use error::Error;
 pub use process::Process;
+pub use redis::{Redis, RedisCluster, RedisSentinel};
 pub use service::{Backend, Durability, Service, ServiceOptions, Tokens};
 pub use spawn::terminate_with_parent;
 pub use stack::{charges_rule, filter_config, Stack, StackBuilder};

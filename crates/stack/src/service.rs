@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::error::Error;
 use crate::http::{Answer, Request};
 use crate::process::Process;
+use crate::redis::Redis;
 use crate::{ports, tools};
 
 /// When an acknowledged operation is on disk.
@@ -30,6 +31,25 @@ pub enum Backend {
     Embedded,
     /// Another one, as `idempotencyd serve --store` names it, e.g. `memory:`.
     Named(String),
+    /// A Redis server that is started for it, and ends with it.
+    Redis,
+}
+
+impl Backend {
+    /// As the environment's `STORE` says: `redis`, or nothing for the embedded one.
+    ///
+    /// # Errors
+    ///
+    /// If it says something else.
+    pub fn from_env() -> Result<Self, Error> {
+        match std::env::var("STORE").unwrap_or_default().as_str() {
+            "" | "embedded" => Ok(Self::Embedded),
+            "redis" => Ok(Self::Redis),
+            other => Err(Error::new(format!(
+                "STORE={other}: there are embedded and redis"
+            ))),
+        }
+    }
 }
 
 /// The bearer tokens of the three roles; an empty one is not configured.
@@ -58,7 +78,8 @@ impl Default for Tokens {
 pub struct ServiceOptions {
     /// `None` takes a free one.
     pub port: Option<u16>,
-    /// Where the records are.
+    /// Where the records are. The embedded one gives way to what the environment's `STORE` says,
+    /// unless `data_dir` is named.
     pub backend: Backend,
     /// Where the embedded store lives; `None`: a temporary directory, removed at the end.
     pub data_dir: Option<PathBuf>,
@@ -83,6 +104,8 @@ pub struct Service {
     data_dir: PathBuf,
     socket: PathBuf,
     log: PathBuf,
+    // Dropped after the process that uses it.
+    redis: Option<Redis>,
     _dir: TempDir,
 }
 
@@ -92,7 +115,17 @@ impl Service {
     /// # Errors
     ///
     /// If its program is not there or does not start.
-    pub fn start(options: ServiceOptions) -> Result<Self, Error> {
+    pub fn start(mut options: ServiceOptions) -> Result<Self, Error> {
+        if options.backend == Backend::Embedded && options.data_dir.is_none() {
+            options.backend = Backend::from_env()?;
+        }
+        let redis = match options.backend {
+            Backend::Redis => Some(Redis::start(&[])?),
+            Backend::Embedded | Backend::Named(_) => None,
+        };
+        if let Some(redis) = &redis {
+            options.backend = Backend::Named(redis.url());
+        }
         let dir = crate::stack::temp_dir()?;
         let port = options.port.unwrap_or_else(ports::free);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -113,6 +146,7 @@ impl Service {
             data_dir,
             socket,
             log,
+            redis,
             _dir: dir,
         })
     }
@@ -147,6 +181,11 @@ impl Service {
     /// The directory of its store.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The Redis server that was started for it.
+    pub fn redis(&mut self) -> Option<&mut Redis> {
+        self.redis.as_mut()
     }
 
     /// The roles' tokens.
@@ -219,6 +258,8 @@ fn launch(
             .arg(data_dir)
             .args(["--durability", durability]),
         Backend::Named(store) => command.args(["--store", store]),
+        // Named since, by where it listens.
+        Backend::Redis => &mut command,
     };
     let Tokens {
         gateway,

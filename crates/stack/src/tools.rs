@@ -55,6 +55,24 @@ pub fn demo_upstream() -> Result<PathBuf, Error> {
     built("DEMO_UPSTREAM_BIN", "demo-upstream")
 }
 
+/// The program of the Redis server.
+///
+/// # Errors
+///
+/// If it is not installed; the message says how to get it.
+pub fn redis_server() -> Result<PathBuf, Error> {
+    if let Some(path) = from_env("REDIS_SERVER_BIN")? {
+        return Ok(path);
+    }
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&on_path)
+        .map(|dir| dir.join("redis-server"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("no redis-server found: install it (Debian: `apt-get install redis-server`)")
+        })
+}
+
 /// The compiled filter.
 ///
 /// # Errors

@@ -8,6 +8,8 @@ pub mod embedded;
 pub mod machine;
 pub mod memory;
 pub mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 mod keys;
 mod replay;
@@ -16,5 +18,7 @@ mod waiters;
 
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore};
 pub use store::*;
 pub use waiters::WaiterCaps;

@@ -9,6 +9,7 @@ mod openapi;
 mod operations;
 mod process;
 mod records;
+mod redis;
 mod roles;
 mod settle;
 mod transport;

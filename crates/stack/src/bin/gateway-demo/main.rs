@@ -38,6 +38,7 @@ impl Demo {
         })?;
         let service = Service::start(ServiceOptions {
             port: Some(settings.service_port),
+            backend: settings.backend.clone(),
             data_dir: Some(settings.store.clone()),
             tokens: settings.filter.tokens.clone(),
             args: settings.filter.service_args.clone(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use idempotency_stack::{charges_rule, filter_config, ports, tools, Error, Tokens};
+use idempotency_stack::{charges_rule, filter_config, ports, tools, Backend, Error, Tokens};
 use serde_json::{json, Value};
 
 pub(crate) struct Settings {
@@ -12,6 +12,7 @@ pub(crate) struct Settings {
     pub(crate) service_port: u16,
     pub(crate) upstream_port: u16,
     pub(crate) store: PathBuf,
+    pub(crate) backend: Backend,
     pub(crate) logs: PathBuf,
     pub(crate) log_level: String,
     pub(crate) concurrency: u16,
@@ -37,6 +38,7 @@ impl Settings {
             upstream_port: number("UPSTREAM_PORT", 7_481)?,
             logs: data_dir.join("logs"),
             store: data_dir.join("store"),
+            backend: Backend::from_env()?,
             log_level: log_level()?,
             concurrency: number("CONCURRENCY", 1)?,
             filter,

@@ -1,0 +1,347 @@
+//! Calling the script: pipelined, on the right connection, and again where that helps.
+
+use super::connect::{closed, Connection, Connector, Purpose};
+use super::errors::{remedy, Remedy};
+use super::link::Link;
+use super::options::WaitReplicas;
+use super::script::{Call, Scripts, INLINE_MAX};
+use futures_util::future::join_all;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// Connections for what is small, where every write waits for replicas: the server answers nothing
+/// on a connection while it waits there.
+const WAITING_LINKS: usize = 8;
+/// Connections for large bodies.
+const BULK_LINKS: usize = 2;
+/// How often a call is sent: as it is, with the script's text, on a new connection, and once more
+/// with the text there.
+const ATTEMPTS: usize = 4;
+
+/// What came of one call.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub value: RedisResult<Value>,
+    /// Enough replicas have it (or none are asked for).
+    pub confirmed: bool,
+}
+
+pub(super) struct Caller {
+    scripts: Scripts,
+    small: Vec<Link>,
+    bulk: Vec<Link>,
+    side: Link,
+    turn: AtomicUsize,
+    wait: Option<WaitReplicas>,
+    closed: AtomicBool,
+}
+
+/// A command of which the sending is at hand.
+struct Sending {
+    /// Its place among the calls.
+    at: usize,
+    command: Cmd,
+    key: bytes::Bytes,
+}
+
+impl Caller {
+    pub fn new(connector: &Arc<Connector>, scripts: Scripts) -> Caller {
+        let options = connector.options();
+        let wait = options.wait;
+        let timeout = options.timeout + wait.map_or_else(Default::default, |w| w.timeout);
+        let links = |count: usize, factor: u32| {
+            let purpose = Purpose {
+                timeout: timeout.saturating_mul(factor),
+                messages: None,
+            };
+            (0..count)
+                .map(|_| Link::new(Arc::clone(connector), purpose.clone()))
+                .collect::<Vec<_>>()
+        };
+        let small = if wait.is_some() { WAITING_LINKS } else { 1 };
+        Caller {
+            scripts,
+            small: links(small, 1),
+            bulk: links(BULK_LINKS, 5),
+            side: Link::new(
+                Arc::clone(connector),
+                Purpose {
+                    timeout: options.timeout,
+                    messages: None,
+                },
+            ),
+            turn: AtomicUsize::new(0),
+            wait,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Refuses all further calls.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// The connection for everything that is no call of the script.
+    pub fn side(&self) -> &Link {
+        &self.side
+    }
+
+    /// The servers are there (again): what failed a moment ago need not fail now.
+    pub fn heal(&self) {
+        for link in self.small.iter().chain(&self.bulk) {
+            link.heal();
+        }
+    }
+
+    fn pick<'a>(&self, links: &'a [Link]) -> Option<&'a Link> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        links.get(turn % links.len().max(1))
+    }
+
+    /// Makes one call; `large` if its answer may be.
+    pub async fn one(&self, call: Call, large: bool) -> RedisResult<Value> {
+        let links = if large { &self.bulk } else { &self.small };
+        let mut outcomes = self.on(self.pick(links), &[call], None).await;
+        match outcomes.pop() {
+            Some(outcome) => outcome.value,
+            None => Err(closed()),
+        }
+    }
+
+    /// Makes the calls, those of the same record in order, and answers in order. Large bodies go
+    /// their own way, with everything else that concerns their record. With `confirm`, what was
+    /// written is awaited on replicas.
+    pub async fn all(&self, calls: &[Call], confirm: bool) -> Vec<Outcome> {
+        let wait = self.wait.filter(|_| confirm);
+        let total: u64 = calls.iter().map(|call| call.carries).sum();
+        if total <= INLINE_MAX {
+            return self.on(self.pick(&self.small), calls, wait).await;
+        }
+        let is_bulk = |call: &Call| call.carries > 0;
+        let bulky: Vec<&[u8]> = calls
+            .iter()
+            .filter(|call| is_bulk(call))
+            .map(|call| call.key.as_ref())
+            .collect();
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        for (at, call) in calls.iter().enumerate() {
+            let part = if bulky.contains(&call.key.as_ref()) {
+                &mut large
+            } else {
+                &mut small
+            };
+            part.push((at, call.clone()));
+        }
+        let part = |part: Vec<(usize, Call)>, links| async move {
+            let (places, calls): (Vec<usize>, Vec<Call>) = part.into_iter().unzip();
+            let outcomes = self.on(self.pick(links), &calls, wait).await;
+            places.into_iter().zip(outcomes).collect::<Vec<_>>()
+        };
+        let (large, small) = tokio::join!(part(large, &self.bulk), part(small, &self.small));
+        let mut all: Vec<_> = large.into_iter().chain(small).collect();
+        all.sort_by_key(|(at, _)| *at);
+        all.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    async fn on(
+        &self,
+        link: Option<&Link>,
+        calls: &[Call],
+        wait: Option<WaitReplicas>,
+    ) -> Vec<Outcome> {
+        let failed = |error: RedisError| Outcome {
+            value: Err(error),
+            confirmed: false,
+        };
+        let link = link.filter(|_| !self.closed.load(Ordering::Acquire));
+        let Some(link) = link else {
+            return calls.iter().map(|_| failed(closed())).collect();
+        };
+        let mut outcomes: Vec<Outcome> = calls.iter().map(|_| failed(closed())).collect();
+        let repeatable = calls.iter().all(|call| call.repeatable) && no_key_twice(calls);
+        let mut sendings = commands(calls, |call| self.scripts.normal.by_name(call));
+        let mut reconnected = false;
+        for _ in 0..ATTEMPTS {
+            if sendings.is_empty() {
+                break;
+            }
+            let (number, connection) = match link.get().await {
+                Ok(current) => current,
+                Err(error) => {
+                    for sending in &sendings {
+                        put(&mut outcomes, sending.at, failed(error.clone()));
+                    }
+                    break;
+                }
+            };
+            let places: Vec<usize> = sendings.iter().map(|sending| sending.at).collect();
+            let results = send(connection, sendings, wait).await;
+            sendings = Vec::new();
+            // The text is sent once; the server then knows it, and the rest go by name.
+            let mut sent_source = false;
+            for (at, outcome) in places.into_iter().zip(results) {
+                let remedy = outcome.value.as_ref().err().map(remedy);
+                put(&mut outcomes, at, outcome);
+                let Some(call) = calls.get(at) else { continue };
+                let command = match remedy {
+                    Some(Remedy::SendSource) if !sent_source => {
+                        sent_source = true;
+                        self.scripts.normal.by_source(call)
+                    }
+                    Some(Remedy::SendSource) => self.scripts.normal.by_name(call),
+                    Some(Remedy::Reconnect) => {
+                        link.broken(number);
+                        if reconnected || !repeatable {
+                            continue;
+                        }
+                        self.scripts.normal.by_name(call)
+                    }
+                    _ => continue,
+                };
+                sendings.push(Sending {
+                    at,
+                    command,
+                    key: call.key.clone(),
+                });
+            }
+            reconnected |= !link.is_current(number);
+        }
+        outcomes
+    }
+
+    /// Sends one call to a server that is out of memory, by the script that may write all the
+    /// same.
+    pub async fn at_any_cost(&self, call: &Call) -> RedisResult<Value> {
+        let link = self.small.first().ok_or_else(closed)?;
+        let (_, connection) = link.get().await?;
+        let sending = Sending {
+            at: 0,
+            command: self.scripts.at_any_cost.by_source(call),
+            key: call.key.clone(),
+        };
+        let mut results = send(connection, vec![sending], None).await;
+        results.pop().map_or_else(|| Err(closed()), |o| o.value)
+    }
+}
+
+fn put(outcomes: &mut [Outcome], at: usize, outcome: Outcome) {
+    if let Some(place) = outcomes.get_mut(at) {
+        *place = outcome;
+    }
+}
+
+fn commands(calls: &[Call], command: impl Fn(&Call) -> Cmd) -> Vec<Sending> {
+    let sending = |(at, call): (usize, &Call)| Sending {
+        at,
+        command: command(call),
+        key: call.key.clone(),
+    };
+    calls.iter().enumerate().map(sending).collect()
+}
+
+/// Twice the same acquire is one grant, but an acquire and its fail, both sent twice, are not the
+/// same as sent once.
+fn no_key_twice(calls: &[Call]) -> bool {
+    let mut keys: Vec<&[u8]> = calls.iter().map(|call| call.key.as_ref()).collect();
+    keys.sort_unstable();
+    keys.windows(2).all(|pair| pair.first() != pair.last())
+}
+
+async fn send(
+    connection: Connection,
+    sendings: Vec<Sending>,
+    wait: Option<WaitReplicas>,
+) -> Vec<Outcome> {
+    match connection {
+        Connection::Node(mut node) => {
+            let count = sendings.len();
+            let mut pipeline = Pipeline::with_capacity(count + 1);
+            for sending in sendings {
+                pipeline.add_command(sending.command);
+            }
+            let expected = match wait {
+                Some(wait) => {
+                    pipeline.add_command(wait_command(wait));
+                    count + 1
+                }
+                None => count,
+            };
+            match node.send_packed_commands(&pipeline, 0, expected).await {
+                Ok(mut values) => {
+                    let confirmed = wait.is_none_or(|wait| enough(values.pop(), wait));
+                    let outcome = |value| Outcome {
+                        value: extract(value),
+                        confirmed,
+                    };
+                    values.into_iter().map(outcome).collect()
+                }
+                Err(error) => {
+                    let outcome = |_| Outcome {
+                        value: Err(error.clone()),
+                        confirmed: false,
+                    };
+                    (0..count).map(outcome).collect()
+                }
+            }
+        }
+        Connection::Cluster(cluster) => {
+            // Per record in order, all records at once; the connections underneath pipeline.
+            let mut chains: HashMap<bytes::Bytes, Vec<Sending>> = HashMap::new();
+            for sending in sendings {
+                chains.entry(sending.key.clone()).or_default().push(sending);
+            }
+            let chains = chains.into_values().map(|chain| {
+                let cluster = cluster.clone();
+                async move {
+                    let mut cluster = cluster;
+                    let mut outcomes = Vec::with_capacity(chain.len());
+                    for sending in chain {
+                        let to = route(&sending.key);
+                        let value = cluster.route_command(sending.command, to).await;
+                        let value = value.and_then(extract);
+                        let confirmed = match wait.filter(|_| value.is_ok()) {
+                            // On the same connection, hence after the write.
+                            Some(wait) => {
+                                let to = route(&sending.key);
+                                let acked = cluster.route_command(wait_command(wait), to).await;
+                                enough(acked.ok(), wait)
+                            }
+                            None => wait.is_none(),
+                        };
+                        outcomes.push((sending.at, Outcome { value, confirmed }));
+                    }
+                    outcomes
+                }
+            });
+            let mut all: Vec<_> = join_all(chains).await.into_iter().flatten().collect();
+            all.sort_by_key(|(at, _)| *at);
+            all.into_iter().map(|(_, outcome)| outcome).collect()
+        }
+    }
+}
+
+fn wait_command(wait: WaitReplicas) -> Cmd {
+    let mut command = redis::cmd("WAIT");
+    let ms = u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX);
+    command.arg(wait.count).arg(ms);
+    command
+}
+
+fn enough(acked: Option<Value>, wait: WaitReplicas) -> bool {
+    matches!(acked, Some(Value::Int(n)) if n >= i64::from(wait.count))
+}
+
+fn route(key: &[u8]) -> RoutingInfo {
+    let route = Route::with_key(key, SlotAddr::Master);
+    RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route))
+}
+
+fn extract(value: Value) -> RedisResult<Value> {
+    match value {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(value),
+    }
+}

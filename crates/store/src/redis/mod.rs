@@ -1,0 +1,358 @@
+//! Records in Redis (or Valkey): one server, a master under Sentinel, or a Cluster.
+//!
+//! Every operation is one call of one script, atomic and on the server's clock (`script.lua`). See
+//! `docs/operations.md` for what each topology can lose, and ADR 0007 for the layout.
+
+mod bell;
+mod caller;
+mod connect;
+mod errors;
+mod health;
+mod link;
+mod meta;
+mod names;
+mod options;
+mod reply;
+mod scan;
+mod script;
+
+pub use options::{Address, RedisOptions, Tls, Topology, WaitReplicas};
+
+use crate::machine::{Event, Room};
+use crate::store::{
+    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use crate::waiters::{Look, Waiters};
+use async_trait::async_trait;
+use bell::Bell;
+use bytes::Bytes;
+use caller::{Caller, Outcome};
+use connect::Connector;
+use errors::{is_out_of_memory, store_error};
+use health::Health;
+use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
+use names::Names;
+use reply::{Asked, Elsewhere, Reply};
+use script::{Call, Scripts};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// A waiter looks by itself after this long, in case that a message was lost.
+const POLL_MS: u64 = 1_000;
+/// How often the servers are asked how full they are.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records in Redis.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    bell: Bell,
+    waiters: Arc<Waiters>,
+    sweeping: Mutex<scan::Place>,
+    watching: JoinHandle<()>,
+}
+
+/// What the background task needs too.
+struct Shared {
+    connector: Arc<Connector>,
+    caller: Caller,
+    names: Names,
+    room: AtomicU8,
+    closed: AtomicBool,
+}
+
+impl RedisStore {
+    /// Opens the store. A server that cannot be reached now is no error: the store then is not
+    /// ready until it can.
+    ///
+    /// # Errors
+    ///
+    /// What will not pass by itself: a wrong password, a server of another kind or too old, a
+    /// certificate that cannot be read.
+    pub async fn open(options: RedisOptions) -> Result<RedisStore, StoreError> {
+        RedisStore::start(options, Scripts::new()).await
+    }
+
+    /// The same on a clock that a test moves: the number of microseconds at `clock`, which must
+    /// be ahead of the server's own.
+    #[cfg(feature = "contract")]
+    pub async fn open_on_clock(
+        options: RedisOptions,
+        clock: &str,
+    ) -> Result<RedisStore, StoreError> {
+        RedisStore::start(options, Scripts::on_the_clock_at(clock)).await
+    }
+
+    async fn start(options: RedisOptions, scripts: Scripts) -> Result<RedisStore, StoreError> {
+        let names = Names::new(&options.prefix);
+        let waiters = Waiters::new(options.waiters);
+        let connector = Arc::new(Connector::new(options).map_err(StoreError::Permanent)?);
+        let shared = Arc::new(Shared {
+            caller: Caller::new(&connector, scripts),
+            connector: Arc::clone(&connector),
+            names: names.clone(),
+            room: AtomicU8::new(0),
+            closed: AtomicBool::new(false),
+        });
+        match shared.look_after().await {
+            Ok(_) => {}
+            Err(error) => {
+                // A better word for it, if there is one.
+                shared.connector.diagnose().await?;
+                if matches!(error, StoreError::Permanent(_)) {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(RedisStore {
+            bell: Bell::start(connector, names, Arc::clone(&waiters)),
+            watching: tokio::spawn(watch(Arc::clone(&shared))),
+            shared,
+            waiters,
+            sweeping: Mutex::default(),
+        })
+    }
+
+    /// Number of waits now.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Turns what came of an operation into its answer.
+    async fn conclude(&self, asked: Asked, event: &Event, call: &Call, outcome: Outcome) -> Answer {
+        let mut confirmed = outcome.confirmed;
+        let value = match outcome.value {
+            // What ends an execution must get through, at least as a fact.
+            Err(error) if is_out_of_memory(&error) && call.must_get_through => {
+                confirmed = self.shared.connector.options().wait.is_none();
+                let call = Call::as_fact(event, call.key.clone());
+                self.shared.caller.at_any_cost(&call).await
+            }
+            value => value,
+        };
+        let value = match value {
+            Ok(value) => value,
+            Err(error) => return reply::fault(Some(event), &error),
+        };
+        match reply::answer(value, asked) {
+            Reply::Fresh(grant) if confirmed => Answer::Granted(grant),
+            Reply::Fresh(_) => self.take_back(event, call).await,
+            Reply::Answer(
+                Answer::Granted(_)
+                | Answer::Completed { .. }
+                | Answer::Failed
+                | Answer::Abandoned
+                | Answer::Marked
+                | Answer::Extended { .. },
+            ) if !confirmed => unconfirmed("what was written stays"),
+            Reply::Answer(answer) => answer,
+            Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
+            Reply::Waiting { .. } => reply::unreadable_answer(),
+        }
+    }
+
+    /// A grant that too few replicas have might be forgotten, and given again.
+    async fn take_back(&self, event: &Event, call: &Call) -> Answer {
+        if let Event::Acquire(acquire) = event {
+            let fail = Event::Fail {
+                owner: acquire.owner,
+            };
+            let fail = Call::apply(call.key.clone(), &fail, Room::Plenty);
+            // If this fails too, the lease runs out, and the key is unknown.
+            let _ = self.shared.caller.all(&[fail], false).await;
+        }
+        unconfirmed("the grant was taken back")
+    }
+
+    /// Fetches an outcome that was too large to be sent along.
+    async fn fetch(&self, name: &Bytes, found: Elsewhere) -> Answer {
+        let call = Call::outcome(name.clone(), found.digest.clone());
+        let value = match self.shared.caller.one(call, true).await {
+            Ok(value) => value,
+            Err(error) => return reply::fault(None, &error),
+        };
+        match reply::outcome(value) {
+            Ok(Some(data)) => found.answer(data),
+            Ok(None) => Answer::Fault(Fault {
+                code: FaultCode::Unavailable,
+                detail: "the record changed while it was read".into(),
+            }),
+            Err(error) => Answer::Fault(error.into()),
+        }
+    }
+
+    async fn look(&self, name: &Bytes, wait: &Wait) -> Result<Look, Answer> {
+        let call = Call::wait(name.clone(), wait);
+        let value = self.shared.caller.one(call, false).await;
+        let value = value.map_err(|error| reply::fault(None, &error))?;
+        Ok(match reply::answer(value, Asked::nothing()) {
+            Reply::Waiting { lease_left_ms } => Look::Wait {
+                lease_left_ms: lease_left_ms.min(POLL_MS),
+            },
+            Reply::Elsewhere(found) => Look::Over(self.fetch(name, found).await),
+            Reply::Answer(answer) => Look::Over(answer),
+            Reply::Fresh(grant) => Look::Over(Answer::Granted(grant)),
+        })
+    }
+}
+
+fn unconfirmed(what: &str) -> Answer {
+    Answer::Fault(Fault {
+        code: FaultCode::Unavailable,
+        detail: format!("Redis: not enough replicas confirmed in time; {what}"),
+    })
+}
+
+impl Shared {
+    fn room(&self) -> Room {
+        match self.room.load(Ordering::Relaxed) {
+            0 => Room::Plenty,
+            1 => Room::NoGrants,
+            _ => Room::FactsOnly,
+        }
+    }
+
+    /// Asks all masters how they are.
+    async fn look_after(&self) -> Result<Health, StoreError> {
+        let health = match self.probe().await {
+            // The connection may have been cut long ago; a new one tells more.
+            Err(StoreError::Transient(_)) => self.probe().await?,
+            other => other?,
+        };
+        self.caller.heal();
+        let room = match health.room {
+            Room::Plenty => 0,
+            Room::NoGrants => 1,
+            Room::FactsOnly => 2,
+        };
+        self.room.store(room, Ordering::Relaxed);
+        Ok(health)
+    }
+
+    async fn probe(&self) -> Result<Health, StoreError> {
+        let side = self.caller.side();
+        let (number, connection) = side.get().await.map_err(|e| store_error(&e))?;
+        let health = health::probe(connection, self.connector.options()).await;
+        if health.is_err() {
+            side.broken(number);
+        }
+        health
+    }
+}
+
+async fn watch(shared: Arc<Shared>) {
+    while !shared.closed.load(Ordering::Acquire) {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+        let _ = shared.look_after().await;
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let room = self.shared.room();
+        let mut asked = Vec::with_capacity(operations.len());
+        let mut events = Vec::with_capacity(operations.len());
+        let mut calls = Vec::with_capacity(operations.len());
+        for operation in operations {
+            asked.push(Asked::of(&operation));
+            let (key, event) = Event::prepare(operation);
+            calls.push(Call::apply(self.shared.names.of(&key), &event, room));
+            events.push((key, event));
+        }
+        let outcomes = self.shared.caller.all(&calls, true).await;
+        let concluded = outcomes.into_iter().zip(asked).zip(&events).zip(&calls);
+        let concluded = concluded.map(|(((outcome, asked), (_, event)), call)| {
+            self.conclude(asked, event, call, outcome)
+        });
+        let answers = futures_util::future::join_all(concluded).await;
+        for ((key, event), answer) in events.iter().zip(&answers) {
+            if ends_an_execution(event, answer) {
+                self.waiters.wake(key);
+            }
+        }
+        answers
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Answer::TimedOut;
+        }
+        let name = self.shared.names.of(&wait.key);
+        match self.look(&name, &wait).await {
+            Ok(Look::Over(answer)) | Err(answer) => return answer,
+            Ok(Look::Wait { .. }) if wait.wait_ms == 0 => return Answer::TimedOut,
+            Ok(Look::Wait { .. }) => {}
+        }
+        let _listening = self.bell.listen(name.clone()).await;
+        let look = || async {
+            // A server that cannot be asked now may be there again before the time is up.
+            self.look(&name, &wait).await.unwrap_or(Look::Wait {
+                lease_left_ms: POLL_MS,
+            })
+        };
+        self.waiters.wait(&wait, look).await
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        let call = Call::inspect(self.shared.names.of(key));
+        let value = self.shared.caller.one(call, false).await;
+        reply::record(value.map_err(|e| store_error(&e))?, key)
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        scan::list(&self.shared.caller, &self.shared.names, &filter).await
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        let call = Call::resolve(self.shared.names.of(&resolve.key), &resolve);
+        let outcome = self.shared.caller.all(&[call], true).await.pop();
+        let outcome = outcome.ok_or_else(|| StoreError::Transient("no answer".into()))?;
+        let value = outcome.value.map_err(|e| store_error(&e))?;
+        let resolved = reply::resolved(value, &resolve.key)?;
+        if let Resolved::Done(_) = resolved {
+            self.waiters.wake(&resolve.key);
+            if !outcome.confirmed {
+                return Err(StoreError::Transient(
+                    "Redis: changed, but not enough replicas confirmed it in time".into(),
+                ));
+            }
+        }
+        Ok(resolved)
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        let mut place = self.sweeping.lock().await;
+        let Shared { caller, names, .. } = &*self.shared;
+        scan::sweep(caller, names, &mut place, limit).await
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Transient("store is closed".into()));
+        }
+        Ok(self.shared.look_after().await?.usage)
+    }
+
+    async fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.caller.close();
+        self.waiters.close();
+        self.watching.abort();
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.waiters.close();
+        self.watching.abort();
+    }
+}
+
+/// Waiters of this process need no message.
+fn ends_an_execution(event: &Event, answer: &Answer) -> bool {
+    !matches!(event, Event::Acquire(_) | Event::Extend { .. })
+        && !matches!(answer, Answer::Fault(_))
+}

@@ -1,0 +1,263 @@
+//! What the script answers.
+
+use super::errors;
+use super::meta;
+use crate::machine::Event;
+use crate::replay::damaged;
+use crate::store::{RecordView, Resolved, StoreError};
+use bytes::Bytes;
+use idempotency_protocol::{
+    Answer, Fault, FaultCode, Grant, LookupKey, Operation, Outcome, Stored,
+};
+use redis::{RedisError, Value};
+
+/// An answer, or the way to it.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Answer(Answer),
+    /// Granted by this very call, not by an earlier one that it repeats.
+    Fresh(Grant),
+    /// Stored, but too large to be sent along: fetch the outcome with that digest.
+    Elsewhere(Elsewhere),
+    /// To a waiter: the execution goes on.
+    Waiting {
+        lease_left_ms: u64,
+    },
+}
+
+/// A stored outcome that is still in the store.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    pub digest: Bytes,
+    fence: u64,
+    attempt: u32,
+    age_ms: u64,
+    expires_at_ms: u64,
+}
+
+impl Elsewhere {
+    /// The answer, once the outcome is there.
+    pub fn answer(self, data: Bytes) -> Answer {
+        match Outcome::decode(data) {
+            Ok(outcome) => Answer::Stored(Stored {
+                outcome,
+                fence: self.fence,
+                attempt: self.attempt,
+                age_ms: self.age_ms,
+                expires_at_ms: self.expires_at_ms,
+            }),
+            Err(error) => damaged(format!("stored outcome cannot be read: {error}")),
+        }
+    }
+}
+
+/// What is needed of an operation to read its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    lease_ms: u64,
+}
+
+impl Asked {
+    pub fn of(operation: &Operation) -> Asked {
+        let lease_ms = match operation {
+            Operation::Acquire(a) => a.lease_ms,
+            Operation::Extend { lease_ms, .. } => *lease_ms,
+            _ => 0,
+        };
+        Asked { lease_ms }
+    }
+
+    pub fn nothing() -> Asked {
+        Asked { lease_ms: 0 }
+    }
+}
+
+/// The fault in the place of an answer.
+pub(super) fn fault(event: Option<&Event>, error: &RedisError) -> Answer {
+    if errors::is_out_of_memory(error) && matches!(event, Some(Event::Acquire(_))) {
+        return Answer::Fault(Fault {
+            code: FaultCode::Capacity,
+            detail: "Redis is out of memory: no new executions".into(),
+        });
+    }
+    Answer::Fault(errors::store_error(error).into())
+}
+
+/// The parts of an array.
+struct Parts(std::vec::IntoIter<Value>);
+
+impl Parts {
+    fn of(value: Value) -> Option<Parts> {
+        match value {
+            Value::Array(parts) => Some(Parts(parts.into_iter())),
+            _ => None,
+        }
+    }
+
+    fn word(&mut self) -> Option<String> {
+        match self.0.next()? {
+            Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+            Value::SimpleString(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        match self.0.next()? {
+            Value::Int(n) => u64::try_from(n).ok(),
+            _ => None,
+        }
+    }
+
+    fn signed(&mut self) -> Option<i64> {
+        match self.0.next()? {
+            Value::Int(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// `None` where the script says `false`.
+    fn bytes(&mut self) -> Option<Option<Bytes>> {
+        match self.0.next() {
+            Some(Value::BulkString(bytes)) => Some(Some(Bytes::from(bytes))),
+            Some(Value::Nil | Value::Boolean(false)) | None => Some(None),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The answer to an operation or to a waiter's look.
+pub(super) fn answer(value: Value, asked: Asked) -> Reply {
+    read(value, asked).unwrap_or_else(|| Reply::Answer(unreadable_answer()))
+}
+
+/// An answer that is none to the question.
+pub(super) fn unreadable_answer() -> Answer {
+    damaged("the script's answer cannot be read".into())
+}
+
+fn read(value: Value, asked: Asked) -> Option<Reply> {
+    let mut parts = Parts::of(value)?;
+    let answer = match parts.word()?.as_str() {
+        "granted" => {
+            let grant = Grant {
+                fence: parts.number()?,
+                attempt: u32::try_from(parts.number()?).ok()?,
+                lease_ms: asked.lease_ms,
+            };
+            match u64::try_from(parts.signed()?) {
+                Ok(lease_ms) => Answer::Granted(Grant { lease_ms, ..grant }),
+                // Negative: given just now, as long as asked.
+                Err(_) => return Some(Reply::Fresh(grant)),
+            }
+        }
+        "stored" => {
+            let fence = parts.number()?;
+            let attempt = u32::try_from(parts.number()?).ok()?;
+            let age_ms = parts.number()?;
+            let expires_at_ms = parts.number()?;
+            let found = Elsewhere {
+                digest: parts.bytes()??,
+                fence,
+                attempt,
+                age_ms,
+                expires_at_ms,
+            };
+            match parts.bytes()? {
+                Some(data) => found.answer(data),
+                None => return Some(Reply::Elsewhere(found)),
+            }
+        }
+        "waiting" => {
+            return Some(Reply::Waiting {
+                lease_left_ms: parts.number()?,
+            })
+        }
+        "in_flight" => Answer::InFlight {
+            fence: parts.number()?,
+            lease_left_ms: parts.number()?,
+        },
+        "unknown_outcome" => Answer::UnknownOutcome {
+            expires_at_ms: parts.number()?,
+        },
+        "completed" => Answer::Completed {
+            expires_at_ms: parts.number()?,
+        },
+        "mismatch" => Answer::Mismatch,
+        "not_comparable" => Answer::NotComparable,
+        "cancelled" => Answer::Cancelled,
+        "spent" => Answer::Spent,
+        "differs" => Answer::Differs,
+        "failed" => Answer::Failed,
+        "abandoned" => Answer::Abandoned,
+        "marked" => Answer::Marked,
+        "extended" => Answer::Extended {
+            lease_ms: asked.lease_ms,
+        },
+        "lost" => Answer::Lost,
+        "refused" => Answer::Refused,
+        "changed" => Answer::Changed,
+        "capacity" => Answer::Fault(Fault {
+            code: FaultCode::Capacity,
+            detail: "above the high-water mark: no new executions".into(),
+        }),
+        _ => return None,
+    };
+    Some(Reply::Answer(answer))
+}
+
+/// The data of an outcome that was fetched; `None` if the record has changed since.
+pub(super) fn outcome(value: Value) -> Result<Option<Bytes>, StoreError> {
+    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    match parts.word().as_deref() {
+        Some("outcome") => Ok(parts.bytes().ok_or_else(unreadable)?),
+        Some("changed") => Ok(None),
+        _ => Err(unreadable()),
+    }
+}
+
+/// What an operator looks at.
+pub(super) fn record(value: Value, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    match parts.word().as_deref() {
+        Some("none") => Ok(None),
+        Some("record") => view(&mut parts, key),
+        _ => Err(unreadable()),
+    }
+}
+
+/// Whether a sweep made an execution unknown.
+pub(super) fn has_lapsed(value: Value) -> Result<bool, StoreError> {
+    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    match parts.word().as_deref() {
+        Some("lapsed") => Ok(true),
+        Some("kept") => Ok(false),
+        _ => Err(unreadable()),
+    }
+}
+
+/// How an operator's decision ended.
+pub(super) fn resolved(value: Value, key: &LookupKey) -> Result<Resolved, StoreError> {
+    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let word = parts.word().ok_or_else(unreadable)?;
+    if word == "no_such_key" {
+        return Ok(Resolved::NoSuchKey);
+    }
+    let view = view(&mut parts, key)?;
+    match (word.as_str(), view) {
+        ("done", view) => Ok(Resolved::Done(view)),
+        ("version_changed", Some(view)) => Ok(Resolved::VersionChanged(view)),
+        ("executing", Some(view)) => Ok(Resolved::Executing(view)),
+        _ => Err(unreadable()),
+    }
+}
+
+fn view(parts: &mut Parts, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+    let now = parts.number().ok_or_else(unreadable)?;
+    let bytes = parts.bytes().flatten().ok_or_else(unreadable)?;
+    meta::view(&bytes, key, now).ok_or_else(unreadable)
+}
+
+fn unreadable() -> StoreError {
+    StoreError::Permanent("Redis: the script's answer cannot be read".into())
+}

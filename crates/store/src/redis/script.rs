@@ -1,0 +1,260 @@
+//! The script, and what is handed to it.
+
+use crate::clock::micros;
+use crate::machine::{AcquireEvent, Event, Room};
+use crate::record::StoredOutcome;
+use crate::store::{Resolution, Resolve};
+use bytes::Bytes;
+use idempotency_protocol::{Fingerprint, Wait};
+use redis::Cmd;
+
+/// Outcomes up to this size (64 KiB) are sent along with the answer, and written by the
+/// connection that all small operations share. Larger ones travel on connections of their own.
+pub(super) const INLINE_MAX: u64 = 64 << 10;
+
+/// A script's text and the name that the server has for it.
+pub(super) struct Text {
+    source: String,
+    sha: String,
+}
+
+impl Text {
+    fn new(source: String) -> Text {
+        let sha = redis::Script::new(&source).get_hash().to_owned();
+        Text { source, sha }
+    }
+
+    /// The call as it is normally sent.
+    pub fn by_name(&self, call: &Call) -> Cmd {
+        Text::command("EVALSHA", &self.sha, call)
+    }
+
+    /// The call for a server that does not know the script (any more); it does afterwards.
+    pub fn by_source(&self, call: &Call) -> Cmd {
+        Text::command("EVAL", &self.source, call)
+    }
+
+    fn command(name: &str, script: &str, call: &Call) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(1).arg(call.key.as_ref());
+        for argument in &call.arguments {
+            command.arg(argument.as_ref());
+        }
+        command
+    }
+}
+
+/// The script in its two forms.
+pub(super) struct Scripts {
+    /// Refused by a server that is out of memory, as soon as it writes.
+    pub normal: Text,
+    /// Allowed to write all the same: for what ends an execution, which must get through.
+    pub at_any_cost: Text,
+}
+
+impl Scripts {
+    pub fn new() -> Scripts {
+        Scripts::of(include_str!("script.lua"))
+    }
+
+    /// The same table on a clock that a test moves: the text of its time is another one.
+    #[cfg(feature = "contract")]
+    pub fn on_the_clock_at(key: &str) -> Scripts {
+        let clock = format!("local now = tonumber(redis.call('GET', '{key}'))");
+        let source =
+            include_str!("script.lua").replace("local now = time[1] * 1000000 + time[2]", &clock);
+        Scripts::of(&source)
+    }
+
+    fn of(source: &str) -> Scripts {
+        Scripts {
+            normal: Text::new(source.to_owned()),
+            at_any_cost: Text::new(format!("#!lua flags=allow-oom\n{source}")),
+        }
+    }
+}
+
+/// One call of the script.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// The record's name.
+    pub key: Bytes,
+    /// `ARGV`.
+    pub arguments: Vec<Bytes>,
+    /// Bytes of the outcome that it carries.
+    pub carries: u64,
+    /// What it does is done when it is done twice.
+    pub repeatable: bool,
+    /// Ends an execution, or keeps it: sent again at any cost when the server is out of memory.
+    pub must_get_through: bool,
+}
+
+fn word(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+fn number(n: u64) -> Bytes {
+    Bytes::from(n.to_string())
+}
+
+fn flag(set: bool) -> Bytes {
+    word(if set { "1" } else { "0" })
+}
+
+fn fingerprint(of: &Fingerprint) -> Bytes {
+    let mut out = Vec::with_capacity(40);
+    out.extend_from_slice(&of.scheme.0.to_be_bytes());
+    out.extend_from_slice(&of.digest);
+    Bytes::from(out)
+}
+
+fn owner(of: &idempotency_protocol::Owner) -> Bytes {
+    Bytes::copy_from_slice(&of.0)
+}
+
+impl Call {
+    fn new(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> Call {
+        let mut arguments = Vec::with_capacity(rest.len() + 7);
+        arguments.push(word(event));
+        arguments.extend(rest);
+        Call {
+            key,
+            arguments,
+            carries: 0,
+            repeatable: true,
+            must_get_through: false,
+        }
+    }
+
+    fn carrying(mut self, outcome: &StoredOutcome) -> Call {
+        self.carries = outcome.size;
+        self.arguments.extend([
+            number(outcome.status.into()),
+            flag(outcome.body_bytes.is_some()),
+            number(outcome.body_bytes.unwrap_or(0)),
+            Bytes::copy_from_slice(&outcome.digest),
+            number(outcome.size),
+            outcome.data.clone().unwrap_or_default(),
+        ]);
+        self
+    }
+
+    fn getting_through(mut self) -> Call {
+        self.must_get_through = true;
+        self
+    }
+
+    /// An operation; `room` is how much room the server is known to have.
+    pub fn apply(key: Bytes, event: &Event, room: Room) -> Call {
+        let facts_only = room == Room::FactsOnly;
+        match event {
+            Event::Acquire(acquire) => Call::acquire(key, acquire, room),
+            Event::Complete { owner: o, outcome } => {
+                let call = Call::new(key, "complete", vec![owner(o)]);
+                call.carrying(&kept(outcome, facts_only)).getting_through()
+            }
+            Event::Fail { owner: o } => Call::new(key, "fail", vec![owner(o)]).getting_through(),
+            Event::Abandon { owner: o } => {
+                Call::new(key, "abandon", vec![owner(o)]).getting_through()
+            }
+            Event::Extend { owner: o, lease_ms } => {
+                let lease = number(micros(*lease_ms));
+                Call::new(key, "extend", vec![owner(o), lease]).getting_through()
+            }
+            Event::Settle { fence, outcome } => {
+                let done = flag(outcome.is_some());
+                let call = Call::new(key, "settle", vec![number(*fence), done]).getting_through();
+                match outcome {
+                    Some(outcome) => call.carrying(&kept(outcome, facts_only)),
+                    None => call,
+                }
+            }
+        }
+    }
+
+    fn acquire(key: Bytes, a: &AcquireEvent, room: Room) -> Call {
+        let unknown_ttl_ms = a.retention.unknown_ttl_ms.max(a.retention.ttl_ms);
+        let rest = vec![
+            owner(&a.owner),
+            fingerprint(&a.fingerprint),
+            number(micros(a.lease_ms)),
+            number(micros(a.retention.ttl_ms)),
+            number(micros(unknown_ttl_ms)),
+            flag(a.retries_unknown()),
+            flag(room != Room::Plenty),
+            number(INLINE_MAX),
+        ];
+        Call::new(key, "acquire", rest)
+    }
+
+    /// The same fact in the least space, for a server without memory.
+    pub fn as_fact(event: &Event, key: Bytes) -> Call {
+        Call::apply(key, event, Room::FactsOnly)
+    }
+
+    /// An operator's decision.
+    pub fn resolve(key: Bytes, request: &Resolve) -> Call {
+        let to = match request.to {
+            Resolution::Completed(_) => "completed",
+            Resolution::Failed => "failed",
+            Resolution::Deleted => "deleted",
+        };
+        let rest = vec![number(request.version), flag(request.force), word(to)];
+        let call = Call::new(key, "resolve", rest);
+        let call = match &request.to {
+            Resolution::Completed(outcome) => call.carrying(&StoredOutcome::new(outcome)),
+            Resolution::Failed | Resolution::Deleted => call,
+        };
+        // The second time, the version has changed.
+        Call {
+            repeatable: false,
+            ..call
+        }
+    }
+
+    /// A waiter's look.
+    pub fn wait(key: Bytes, wait: &Wait) -> Call {
+        let rest = vec![
+            fingerprint(&wait.fingerprint),
+            number(wait.fence),
+            number(INLINE_MAX),
+        ];
+        Call::new(key, "wait", rest)
+    }
+
+    /// The outcome with that digest.
+    pub fn outcome(key: Bytes, digest: Bytes) -> Call {
+        Call::new(key, "outcome", vec![digest])
+    }
+
+    /// An operator's look.
+    pub fn inspect(key: Bytes) -> Call {
+        Call::new(key, "inspect", Vec::new())
+    }
+
+    /// A sweeper's look.
+    pub fn sweep(key: Bytes) -> Call {
+        Call::new(key, "sweep", Vec::new())
+    }
+}
+
+fn kept(outcome: &StoredOutcome, facts_only: bool) -> StoredOutcome {
+    if facts_only {
+        outcome.clone().into_tombstone()
+    } else {
+        outcome.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(feature = "contract")]
+    fn the_clock_of_a_test_is_in_the_text() {
+        let scripts = Scripts::on_the_clock_at("c");
+        assert!(scripts.normal.source.contains("redis.call('GET', 'c')"));
+        assert_ne!(scripts.normal.sha, Scripts::new().normal.sha);
+    }
+}

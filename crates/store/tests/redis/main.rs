@@ -1,0 +1,13 @@
+//! The Redis store on real servers, started here.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod contract;
+mod failover;
+mod faults;
+mod model;
+mod ready;
+mod support;
+mod tls;
+mod two_stores;

@@ -1,0 +1,199 @@
+//! The script against the machine: the same random operations at the same times, the same answers.
+
+use crate::common::{key, response};
+use crate::support::{options, server};
+use idempotency_protocol::{
+    Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention,
+    Scheme, Settle, Settlement,
+};
+use idempotency_stack::Redis;
+use idempotency_store::clock::{Clock, ManualClock};
+use idempotency_store::{ListFilter, Memory, RedisStore, Resolution, Resolve, Store};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Ahead of the server's clock, which removes what is over: 2096, in microseconds.
+const START: u64 = 4_000_000_000_000_000;
+const CLOCK: &str = "clock";
+
+/// One step: what, on which key, by whom, and two more choices.
+type Step = (u8, u8, u8, u8, u8);
+
+fn operation(step: Step, fence: u64) -> Operation {
+    let (what, k, owner, a, b) = step;
+    let (key, owner) = (key(&format!("k{}", k % 3)), Owner([owner % 5; 16]));
+    let lease_ms = if a % 3 == 0 { 1_000 } else { 20 };
+    let outcome = || response(&vec![b'x'; [0, 10, 70_000][usize::from(b) % 3]]);
+    match what % 12 {
+        0..=4 => Operation::Acquire(Acquire {
+            key,
+            owner,
+            fingerprint: Fingerprint {
+                scheme: Scheme(u64::from(b == 7)),
+                digest: [u8::from(b % 11 == 0); 32],
+            },
+            lease_ms,
+            retention: Retention {
+                ttl_ms: if b % 2 == 0 { 50 } else { 5_000 },
+                unknown_ttl_ms: if b % 5 == 0 { 1 } else { 9_000 },
+            },
+            on_unknown: if a % 2 == 0 {
+                OnUnknown::Retry
+            } else {
+                OnUnknown::Refuse
+            },
+        }),
+        5 | 6 => Operation::Complete(Complete {
+            key,
+            owner,
+            outcome: outcome(),
+        }),
+        7 | 8 => Operation::Fail { key, owner },
+        9 => Operation::Abandon { key, owner },
+        10 => Operation::Extend {
+            key,
+            owner,
+            lease_ms,
+        },
+        _ => Operation::Settle(Settle {
+            key,
+            fence: fence + u64::from(a % 4 == 0),
+            settlement: if b % 3 == 0 {
+                Settlement::Failed
+            } else {
+                Settlement::Completed(outcome())
+            },
+        }),
+    }
+}
+
+struct Pair {
+    redis: RedisStore,
+    memory: Memory,
+    clock: Arc<ManualClock>,
+    /// Moves the server's clock.
+    admin: redis::aio::MultiplexedConnection,
+}
+
+impl Pair {
+    async fn new(server: &Redis) -> Pair {
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+        let () = redis::cmd("FLUSHALL")
+            .query_async(&mut admin)
+            .await
+            .unwrap();
+        let clock = Arc::new(ManualClock::at(START));
+        let redis = RedisStore::open_on_clock(options(&server.url()), CLOCK);
+        let mut pair = Pair {
+            redis: redis.await.unwrap(),
+            memory: Memory::new(Arc::clone(&clock) as Arc<dyn Clock>),
+            clock,
+            admin,
+        };
+        pair.advance(0).await;
+        pair
+    }
+
+    async fn advance(&mut self, ms: u64) {
+        // Never not at all: what is forgotten and used again in the same microsecond has the same
+        // version in one store and not in the other.
+        self.clock.advance(Duration::from_millis(ms + 1));
+        let mut set = redis::cmd("SET");
+        set.arg(CLOCK).arg(self.clock.now().to_string());
+        let () = set.query_async(&mut self.admin).await.unwrap();
+    }
+
+    async fn seen(&self, key: &LookupKey) -> (u64, u64) {
+        let view = self.memory.inspect(key).await.unwrap();
+        view.map_or((1, 0), |view| (view.fence, view.version))
+    }
+
+    async fn play(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let (what, k, _, a, b) = step;
+        match what {
+            0..=119 => {
+                // Sometimes several at once.
+                let mut operations = Vec::new();
+                for more in 0..=(b % 3) {
+                    let step = (what.wrapping_add(more * 5), k, step.2 + more, a, b);
+                    let (fence, _) = self.seen(&key(&format!("k{}", k % 3))).await;
+                    operations.push(operation(step, fence));
+                }
+                let expected: Vec<Answer> = self.memory.apply(operations.clone()).await;
+                prop_assert_eq!(self.redis.apply(operations).await, expected);
+            }
+            120..=139 => {
+                let key = key(&format!("k{}", k % 3));
+                let (_, version) = self.seen(&key).await;
+                let to = match a % 3 {
+                    0 => Resolution::Completed(response(b"by hand")),
+                    1 => Resolution::Failed,
+                    _ => Resolution::Deleted,
+                };
+                let request = Resolve {
+                    key,
+                    version: version.saturating_sub(u64::from(b % 4 == 0)),
+                    to,
+                    force: b % 2 == 0,
+                };
+                let expected = self.memory.resolve(request.clone()).await;
+                prop_assert_eq!(self.redis.resolve(request).await, expected);
+            }
+            140..=159 => {
+                let expected = self.memory.sweep(1_000).await.unwrap();
+                let (mut lapsed, mut more) = (0, true);
+                while more {
+                    let swept = self.redis.sweep(1_000).await.unwrap();
+                    lapsed += swept.lapsed;
+                    more = swept.more;
+                }
+                prop_assert_eq!(lapsed, expected.lapsed);
+            }
+            160..=229 => self.advance(u64::from(b % 40)).await,
+            230..=244 => self.advance(1_000 + u64::from(b)).await,
+            245..=251 => self.advance(6_000).await,
+            _ => self.advance(4_000_000).await,
+        }
+        self.advance(0).await;
+        let filter = ListFilter {
+            limit: 10,
+            ..ListFilter::default()
+        };
+        let expected = self.memory.list(filter.clone()).await.unwrap();
+        let found = self.redis.list(filter).await.unwrap();
+        prop_assert_eq!(found.records, expected.records);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_script_does_what_the_machine_does() {
+    let server = server(&["--appendonly", "no"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = Config {
+        cases: 48,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let steps = prop::collection::vec(
+        (any::<u8>(), 0..3u8, 0..200u8, any::<u8>(), any::<u8>()),
+        1..80,
+    );
+    TestRunner::new(config)
+        .run(&steps, |steps| {
+            runtime.block_on(async {
+                let mut pair = Pair::new(&server).await;
+                for (at, step) in steps.into_iter().enumerate() {
+                    pair.play(step)
+                        .await
+                        .map_err(|e| TestCaseError::fail(format!("step {at}, {step:?}: {e}")))?;
+                }
+                Ok(())
+            })
+        })
+        .unwrap();
+}

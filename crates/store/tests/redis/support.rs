@@ -1,0 +1,62 @@
+//! Stores on servers of this test's own.
+
+use async_trait::async_trait;
+use idempotency_protocol::{Answer, FaultCode};
+use idempotency_stack::Redis;
+use idempotency_store::contract::Harness;
+use idempotency_store::{RedisOptions, RedisStore, Store};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Far longer than anything here takes.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn server(settings: &[&str]) -> Redis {
+    Redis::start(settings).unwrap()
+}
+
+pub fn options(url: &str) -> RedisOptions {
+    RedisOptions::parse(url).unwrap()
+}
+
+pub async fn open(url: &str) -> Arc<RedisStore> {
+    Arc::new(RedisStore::open(options(url)).await.unwrap())
+}
+
+/// A store whose clock is the server's.
+pub struct RealTime(pub Arc<RedisStore>);
+
+#[async_trait]
+impl Harness for RealTime {
+    async fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.0) as Arc<dyn Store>
+    }
+
+    async fn advance(&self, by: Duration) {
+        // The server's clock cannot be moved.
+        tokio::time::sleep(by).await;
+    }
+
+    async fn waiting(&self, count: usize) {
+        until(|| async { self.0.waiting() >= count }).await;
+    }
+}
+
+/// Asks until it holds; nobody would tell us.
+pub async fn until<F: std::future::Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "not in time");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The answer is a fault of that class.
+pub fn is_fault(answer: &Answer, code: FaultCode) -> bool {
+    matches!(answer, Answer::Fault(fault) if fault.code == code)
+}
+
+/// Waits until the store is ready.
+pub async fn until_ready(store: &RedisStore) {
+    until(|| async { store.ready().await.is_ok() }).await;
+}

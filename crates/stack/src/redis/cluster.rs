@@ -101,7 +101,15 @@ impl RedisCluster {
             &count,
             "--cluster-yes",
         ]);
-        source.cli(&command).map(drop)
+        source.cli(&command).map(drop)?;
+        // The news travels from node to node; until all have it, redis-cli refuses the next move.
+        let agreed = until(PATIENCE, || {
+            source.cli(&["--cluster", "check", &address]).is_ok()
+        });
+        if agreed {
+            return Ok(());
+        }
+        Err(Error::new("the nodes do not agree about the moved slots"))
     }
 
     /// As the service's `--store` names it.

@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
+postgres="$(scripts/get-postgres.sh)"
+export POSTGRES_BIN="$postgres"
 newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"
 ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast

@@ -1,5 +1,5 @@
 //! The real parts of the gateway as child processes: Envoy with the filter, the idempotency
-//! service on its embedded store, and the demo upstream.
+//! service on its embedded store, the demo upstream, and the servers of other stores.
 //!
 //! `make run` (the binary `gateway-demo`), the end-to-end tests, the benches and the checks all
 //! stand on this. Everything listens on 127.0.0.1, on ports of its own; every child is stopped and
@@ -26,6 +26,7 @@
 //! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
+//! | PostgreSQL | `POSTGRES_BIN`, the directory of its programs | the newest below `/usr/lib/postgresql`, then `PATH` |
 //! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
 //!
 //! # Panics
@@ -39,6 +40,7 @@ mod error;
 pub mod http;
 pub mod imports;
 pub mod ports;
+mod postgres;
 mod process;
 mod service;
 mod spawn;
@@ -49,6 +51,7 @@ mod wait;
 
 pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
 pub use error::Error;
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;
 pub use service::{Backend, Durability, Service, ServiceOptions, Tokens};
 pub use spawn::terminate_with_parent;

@@ -7,6 +7,8 @@ pub mod contract;
 pub mod embedded;
 pub mod machine;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod record;
 
 mod keys;
@@ -16,5 +18,7 @@ mod waiters;
 
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresOptions};
 pub use store::*;
 pub use waiters::WaiterCaps;

@@ -78,6 +78,14 @@ impl Waiters {
         }
     }
 
+    /// Wakes everybody. For backends that may have missed a change.
+    #[cfg(feature = "postgres")]
+    pub fn wake_all(&self) {
+        for group in self.lock().keys.values() {
+            group.changes.send_replace(());
+        }
+    }
+
     /// Ends every wait, and refuses new ones.
     pub fn close(&self) {
         let mut registry = self.lock();

@@ -6,8 +6,6 @@ SHELL := /bin/bash
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Release programs, but without the optimisation of everything at once, which takes minutes.
-RELEASE := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 PROGRAMS := --package idempotency-service --package idempotency-demo-upstream \
 	--package idempotency-stack --bins
 
@@ -22,7 +20,7 @@ prepare:
 
 .PHONY: run
 run: prepare ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
-	@$(RELEASE) cargo build --release $(PROGRAMS)
+	@cargo build --release $(PROGRAMS)
 	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
 	@envoy="$$(scripts/get-envoy.sh)"; \
 		ENVOY_BIN="$$envoy" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo

@@ -1,7 +1,6 @@
 //! Callouts to the service, as data.
 
 use crate::config::Service;
-use crate::headers::Headers;
 use bytes::Bytes;
 use idempotency_protocol::{
     Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
@@ -52,15 +51,16 @@ impl Call {
                 service.timeout_ms.saturating_add(wait.wait_ms),
             ),
         };
-        let mut headers: Vec<(Bytes, Bytes)> = vec![
+        let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(6);
+        headers.extend([
             (":method".into(), "POST".into()),
             (":path".into(), path.into()),
-            (":authority".into(), service.authority.clone().into()),
+            (":authority".into(), service.authority.clone()),
             ("content-type".into(), CONTENT_TYPE.into()),
             ("content-length".into(), body.len().to_string().into()),
-        ];
-        if let Some(token) = &service.token {
-            headers.push(("authorization".into(), format!("Bearer {token}").into()));
+        ]);
+        if let Some(bearer) = &service.bearer {
+            headers.push(("authorization".into(), bearer.clone()));
         }
         Callout {
             headers,
@@ -72,8 +72,8 @@ impl Call {
 
 /// Reads the answer of a callout that carried one call. A host's own 503 looks like an answer
 /// (measured), so only `200` with a decodable body counts.
-pub fn read_answer(headers: &Headers, body: Bytes) -> CallResult {
-    if headers.status() != Some(200) {
+pub fn read_answer(status: &[u8], body: Bytes) -> CallResult {
+    if status != b"200" {
         return Err(CallFailed);
     }
     let mut answers = Response::decode(body)

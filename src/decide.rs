@@ -4,7 +4,7 @@
 //! only for a request that a rule may concern.
 
 use crate::config::{Mode, Rule, Scope};
-use crate::fingerprint::Hasher;
+use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
 use crate::host::{Host, Map};
 use crate::problem::{Problem, ProblemSettings};
@@ -152,8 +152,12 @@ fn protect<H: Host>(
     }
 
     let authority = headers.get(":authority").cloned().unwrap_or_default();
+    let scheme = settings.schemes.get(matched.index);
     let hasher = Hasher::new(
         &policy.fingerprint,
+        scheme
+            .copied()
+            .unwrap_or_else(|| fingerprint::scheme(&policy.fingerprint)),
         &method,
         &matched.path,
         matched.query,

@@ -94,7 +94,12 @@ impl Execution {
                         self.request.rule.name
                     )));
                 }
-                (class, capture, reply::first_answer(status, &headers, body))
+                let plan = &self.request.settings.plan;
+                (
+                    class,
+                    capture,
+                    reply::first_answer(plan, status, &headers, body),
+                )
             }
             Executed::NotSent => (
                 OutcomeClass::Failed,

@@ -34,32 +34,36 @@ impl fmt::Display for FingerprintError {
     }
 }
 
-/// Parts of a hash, each with its tag and its length in front.
-struct Parts(Sha256);
+/// Parts of a hash, each with its tag and its length in front. They are collected first: hashing
+/// piece by piece costs more than hashing.
+struct Parts(Vec<u8>);
 
 impl Parts {
     fn new(domain: &str) -> Parts {
-        let mut parts = Parts(Sha256::new());
+        let mut parts = Parts(Vec::with_capacity(512));
         parts.add(b'D', domain.as_bytes());
         parts
     }
 
     fn add(&mut self, tag: u8, bytes: &[u8]) {
-        self.0.update([tag]);
-        self.0.update((bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
+        self.count(tag, bytes.len());
+        self.0.extend_from_slice(bytes);
     }
 
     fn count(&mut self, tag: u8, n: usize) {
-        self.0.update([tag]);
-        self.0.update((n as u64).to_be_bytes());
+        self.0.push(tag);
+        self.0.extend_from_slice(&(n as u64).to_be_bytes());
+    }
+
+    fn hash(self) -> Sha256 {
+        Sha256::new_with_prefix(self.0)
     }
 }
 
 /// Hashes one request while its body arrives.
 pub struct Hasher {
     scheme: Scheme,
-    parts: Parts,
+    hash: Sha256,
     body: Body,
 }
 
@@ -79,10 +83,11 @@ impl fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    /// Starts with everything but the body. `path` is the normal form and `query` the raw query,
+    /// Starts with everything but the body. `scheme` is the policy's [`scheme`]; `path` is the normal form and `query` the raw query,
     /// as [`rules::Matched`] has them; `headers` are all headers of the request.
     pub fn new(
         policy: &FingerprintPolicy,
+        scheme: Scheme,
         method: &[u8],
         path: &str,
         query: &[u8],
@@ -111,15 +116,15 @@ impl Hasher {
         if policy.host {
             parts.add(b'A', &rules::bare_host(host).to_ascii_lowercase());
         }
-        parts.0.update(b"B");
+        parts.0.push(b'B');
         let body = match policy.body {
             BodyMode::Raw => Body::Raw { length: 0 },
             BodyMode::Json => Body::Json(Vec::new()),
             BodyMode::None => Body::Ignored,
         };
         Hasher {
-            scheme: scheme(policy),
-            parts,
+            scheme,
+            hash: parts.hash(),
             body,
         }
     }
@@ -130,7 +135,7 @@ impl Hasher {
         match &mut self.body {
             Body::Raw { length } => {
                 *length += piece.len() as u64;
-                self.parts.0.update(piece);
+                self.hash.update(piece);
             }
             Body::Json(buffer) => buffer.extend_from_slice(piece),
             Body::Ignored => {}
@@ -141,7 +146,7 @@ impl Hasher {
     pub fn finish(self) -> Result<Fingerprint, FingerprintError> {
         let Hasher {
             scheme,
-            mut parts,
+            mut hash,
             body,
         } = self;
         let length = match body {
@@ -152,14 +157,14 @@ impl Hasher {
             Body::Json(buffer) => {
                 let canonical =
                     canonical_json::canonicalise(&buffer).map_err(FingerprintError::Json)?;
-                parts.0.update(&canonical);
+                hash.update(&canonical);
                 canonical.len() as u64
             }
         };
-        parts.0.update(length.to_be_bytes());
+        hash.update(length.to_be_bytes());
         Ok(Fingerprint {
             scheme,
-            digest: parts.0.finalize().into(),
+            digest: hash.finalize().into(),
         })
     }
 }
@@ -176,8 +181,13 @@ fn add_values(
             .iter()
             .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
     };
+    let count = values().count();
+    if count == 0 {
+        // Unambiguous all the same: the scheme says which headers count.
+        return;
+    }
     parts.add(b'H', name.as_bytes());
-    parts.count(b'N', values().count());
+    parts.count(b'N', count);
     for (_, value) in values() {
         parts.add(b'h', &form(value));
     }
@@ -250,7 +260,7 @@ pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
         parts.add(b'H', name.as_bytes());
     }
     parts.add(b'A', if policy.host { b"host" } else { b"" });
-    let digest: [u8; 32] = parts.0.finalize().into();
+    let digest: [u8; 32] = parts.hash().finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     Scheme(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
@@ -267,7 +277,7 @@ pub fn derive_key(tenant: &str, method: &[u8], path: &str, fingerprint: &Fingerp
     parts.add(b'P', path.as_bytes());
     parts.add(b'S', &fingerprint.scheme.0.to_be_bytes());
     parts.add(b'F', &fingerprint.digest);
-    hex::encode(parts.0.finalize())
+    hex::encode(parts.hash().finalize())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The right to execute, and its renewal.
 
 use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
+use std::collections::BTreeMap;
 
 /// The right of one execution to hold a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,26 +56,27 @@ struct Tracked {
 
 /// The leases of running executions; renewed from half of their time on.
 #[derive(Debug, Default)]
-pub struct Leases(Vec<Tracked>);
+pub struct Leases(BTreeMap<Owner, Tracked>);
 
 impl Leases {
     /// Starts renewing.
     pub fn track(&mut self, lease: Lease) {
-        self.0.push(Tracked {
+        let tracked = Tracked {
             lease,
             renewal_sent_ns: None,
-        });
+        };
+        self.0.insert(tracked.lease.owner, tracked);
     }
 
     /// Stops renewing: the execution has ended.
     pub fn untrack(&mut self, owner: Owner) {
-        self.0.retain(|t| t.lease.owner != owner);
+        self.0.remove(&owner);
     }
 
     /// The renewals that are due now. Each is reported once, until [`Leases::renewed`].
     pub fn due(&mut self, now_ns: u64) -> Vec<(Owner, Operation)> {
         let mut due = Vec::new();
-        for tracked in &mut self.0 {
+        for tracked in self.0.values_mut() {
             let half = tracked.lease.lease_ms.saturating_mul(500_000);
             let elapsed = now_ns.saturating_sub(tracked.lease.since_ns);
             if tracked.renewal_sent_ns.is_some() || elapsed < half {
@@ -96,7 +98,7 @@ impl Leases {
     /// The answer to a renewal; `None`: no answer, try again at the next tick. Returns false when
     /// the lease is lost.
     pub fn renewed(&mut self, owner: Owner, answer: Option<&Answer>) -> bool {
-        let Some(tracked) = self.0.iter_mut().find(|t| t.lease.owner == owner) else {
+        let Some(tracked) = self.0.get_mut(&owner) else {
             return true;
         };
         let sent = tracked.renewal_sent_ns.take();

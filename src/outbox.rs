@@ -3,6 +3,7 @@
 //! `unknown`, never into free.
 
 use idempotency_protocol::{Operation, Outcome};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long delivery is tried: the service may be down for longer than a lease, and a late
 /// complete still counts if nobody took the key.
@@ -17,18 +18,19 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Debug)]
 struct Entry {
-    id: u64,
     operation: Operation,
-    due_ns: u64,
+    /// `None` while it is in flight.
+    due_ns: Option<u64>,
     retry_ns: u64,
     give_up_ns: u64,
-    in_flight: bool,
 }
 
 /// A bounded queue of settlements.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: Vec<Entry>,
+    entries: BTreeMap<u64, Entry>,
+    /// When which entries are due: what was executed, and unlocks.
+    due: [BTreeSet<(u64, u64)>; 2],
     bytes: usize,
     unlocks: usize,
     next_id: u64,
@@ -73,29 +75,42 @@ impl Outbox {
         self.bytes = bytes;
         self.unlocks += usize::from(unlock);
         self.next_id += 1;
-        self.entries.push(Entry {
-            id: self.next_id,
+        let entry = Entry {
             operation,
-            due_ns: now_ns,
+            due_ns: None,
             retry_ns: FIRST_RETRY_NS,
             give_up_ns: now_ns.saturating_add(PATIENCE_NS),
-            in_flight: false,
-        });
+        };
+        self.entries.insert(self.next_id, entry);
+        self.schedule(self.next_id, now_ns);
         Ok(())
+    }
+
+    fn schedule(&mut self, id: u64, due_ns: u64) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.due_ns = Some(due_ns);
+        let [executed, unlocks] = &mut self.due;
+        let queue = if is_unlock(&entry.operation) {
+            unlocks
+        } else {
+            executed
+        };
+        queue.insert((due_ns, id));
     }
 
     /// What is to be sent now, at most `limit` operations: what was executed first, then unlocks.
     pub fn due(&mut self, now_ns: u64, limit: usize) -> Vec<(u64, Operation)> {
         let mut due = Vec::new();
-        for unlocks in [false, true] {
-            for entry in &mut self.entries {
-                if due.len() >= limit {
-                    return due;
-                }
-                let turn = is_unlock(&entry.operation) == unlocks;
-                if turn && !entry.in_flight && entry.due_ns <= now_ns {
-                    entry.in_flight = true;
-                    due.push((entry.id, entry.operation.clone()));
+        for queue in &mut self.due {
+            while due.len() < limit && queue.first().is_some_and(|(at, _)| *at <= now_ns) {
+                let Some((_, id)) = queue.pop_first() else {
+                    break;
+                };
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.due_ns = None;
+                    due.push((id, entry.operation.clone()));
                 }
             }
         }
@@ -104,35 +119,37 @@ impl Outbox {
 
     /// The settlement with this id.
     pub fn operation(&self, id: u64) -> Option<&Operation> {
-        self.entries
-            .iter()
-            .find(|e| e.id == id)
-            .map(|e| &e.operation)
+        self.entries.get(&id).map(|entry| &entry.operation)
     }
 
     /// The service answered: done, whatever it said.
     pub fn answered(&mut self, id: u64) {
-        if let Some(at) = self.entries.iter().position(|e| e.id == id) {
-            let entry = self.entries.swap_remove(at);
-            self.bytes = self.bytes.saturating_sub(weight(&entry.operation));
-            if is_unlock(&entry.operation) {
-                self.unlocks = self.unlocks.saturating_sub(1);
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
+        if let Some(due_ns) = entry.due_ns {
+            for queue in &mut self.due {
+                queue.remove(&(due_ns, id));
             }
+        }
+        self.bytes = self.bytes.saturating_sub(weight(&entry.operation));
+        if is_unlock(&entry.operation) {
+            self.unlocks = self.unlocks.saturating_sub(1);
         }
     }
 
     /// No answer. Returns false when its time is over and it was dropped.
     pub fn unanswered(&mut self, id: u64, now_ns: u64) -> bool {
-        let Some(entry) = self.entries.iter_mut().find(|e| e.id == id) else {
+        let Some(entry) = self.entries.get_mut(&id) else {
             return true;
         };
         if now_ns >= entry.give_up_ns {
             self.answered(id);
             return false;
         }
-        entry.in_flight = false;
-        entry.due_ns = now_ns.saturating_add(entry.retry_ns);
+        let due_ns = now_ns.saturating_add(entry.retry_ns);
         entry.retry_ns = entry.retry_ns.saturating_mul(2).min(LAST_RETRY_NS);
+        self.schedule(id, due_ns);
         true
     }
 
@@ -177,7 +194,7 @@ mod tests {
             assert!(outbox.due(now, 10).is_empty(), "in flight: not sent twice");
             assert!(outbox.unanswered(due[0].0, now));
             let sent = now;
-            while outbox.due(now, 0).is_empty() && outbox.entries[0].due_ns > now {
+            while outbox.entries.values().all(|e| e.due_ns > Some(now)) {
                 now += 50_000_000;
             }
             pauses.push((now - sent) / 1_000_000);

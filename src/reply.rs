@@ -2,6 +2,7 @@
 
 use crate::config::{Cors, Plan, Policy};
 use crate::headers::{is_hop_by_hop, Headers};
+use crate::upstream::HeaderChange;
 use bytes::Bytes;
 use idempotency_protocol::{Stored, StoredResponse};
 
@@ -33,17 +34,22 @@ impl LocalReply {
         }
     }
 
-    /// The headers that hosts drop from an answer without a body; to be set again when the
-    /// answer passes the response callbacks (measured on Envoy).
-    pub fn dropped_by_host(&self) -> Vec<(Bytes, Bytes)> {
-        if !self.body.is_empty() {
-            return Vec::new();
-        }
-        self.headers
+    /// What hosts do to an answer, to be undone when it passes the response callbacks: they drop
+    /// `content-type` from one without a body, and add one where a body has none (measured on
+    /// Envoy).
+    pub fn repairs(&self) -> Vec<HeaderChange> {
+        let types = self
+            .headers
             .iter()
-            .filter(|(n, _)| n.as_ref() == b"content-type")
-            .cloned()
-            .collect()
+            .filter(|(n, _)| n.as_ref() == b"content-type");
+        if self.body.is_empty() {
+            let set = |(n, v): &(Bytes, Bytes)| HeaderChange::Set(n.clone(), v.clone());
+            return types.map(set).collect();
+        }
+        match types.count() {
+            0 => vec![HeaderChange::Remove("content-type".into())],
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -112,9 +118,16 @@ pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
     )
 }
 
+/// Headers by which the filter tells clients about the record. An upstream that sends them would
+/// speak for the gateway, so they do not pass on the first answer.
+pub fn is_ours(plan: &Plan, name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(plan.replay_header.as_bytes())
+        || name.eq_ignore_ascii_case(EXPIRES_HEADER.as_bytes())
+}
+
 /// The first answer of a detached execution, for the client that still waits: everything that the
 /// upstream sent but what belongs to a connection or to us.
-pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
+pub fn first_answer(plan: &Plan, status: u16, headers: &Headers, body: Bytes) -> LocalReply {
     let headers = headers
         .0
         .iter()
@@ -125,6 +138,7 @@ pub fn first_answer(status: u16, headers: &Headers, body: Bytes) -> LocalReply {
                 && name.as_ref() != GATEWAY_REPLY_MARKER.as_bytes()
                 && name.as_ref() != GATEWAY_SENT_MARKER.as_bytes()
                 && name.as_ref() != b"content-length"
+                && !is_ours(plan, name)
         })
         .cloned()
         .collect();

@@ -7,7 +7,7 @@ use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Scheme, Wait,
 };
 use std::rc::Rc;
 
@@ -18,13 +18,21 @@ pub struct Settings {
     pub plan: Plan,
     /// Its rules, shareable one by one.
     pub rules: Vec<Rc<Rule>>,
+    /// Their fingerprint schemes, which cost a hash each.
+    pub schemes: Vec<Scheme>,
 }
 
 impl Settings {
     /// Shares out a plan.
     pub fn new(plan: Plan) -> Self {
         let rules = plan.rules.iter().cloned().map(Rc::new).collect();
-        Settings { plan, rules }
+        let scheme = |rule: &Rule| fingerprint::scheme(&rule.policy.fingerprint);
+        let schemes = plan.rules.iter().map(scheme).collect();
+        Settings {
+            plan,
+            rules,
+            schemes,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The validated form of a configuration: every value in it is usable as it stands.
 
+use bytes::Bytes;
 use std::fmt;
 
 pub use idempotency_protocol::OnUnknown;
@@ -25,11 +26,13 @@ pub struct Service {
     /// Envoy: the name of a cluster.
     pub target: String,
     /// The `:authority` of callouts.
-    pub authority: String,
+    pub authority: Bytes,
     /// Timeout of one callout (not of waits), in milliseconds.
     pub timeout_ms: u64,
     /// Bearer token of the gateway role.
     pub token: Option<String>,
+    /// The token as the value of `authorization`.
+    pub bearer: Option<Bytes>,
 }
 
 /// The token is a secret: `Debug` only shows whether there is one.

@@ -97,8 +97,9 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         .and_then(|f| faults.string(&f, checks::token));
     Some(Service {
         target: target?,
-        authority: authority?,
+        authority: authority?.into(),
         timeout_ms: timeout_ms?,
+        bearer: token.as_ref().map(|token| format!("Bearer {token}").into()),
         token,
     })
 }

@@ -62,7 +62,7 @@ impl<H: Host> Filter<H> {
         });
         match sent {
             Some(token) => {
-                let sent_ns = self.host.now_ns();
+                let sent_ns = self.now();
                 self.pending.insert(
                     token,
                     Pending {
@@ -78,7 +78,7 @@ impl<H: Host> Filter<H> {
 
     /// Notes a callout that carries a detached execution.
     pub(super) fn execution_sent(&mut self, root: u32, token: u32, execution: u32) {
-        let sent_ns = self.host.now_ns();
+        let sent_ns = self.now();
         let purpose = Purpose::Execution(execution);
         self.pending.insert(
             token,
@@ -99,7 +99,7 @@ impl<H: Host> Filter<H> {
         size: usize,
         trailers: usize,
     ) {
-        self.current = context;
+        self.begin(context);
         let Some(Pending {
             root,
             purpose,
@@ -107,11 +107,6 @@ impl<H: Host> Filter<H> {
         }) = self.pending.remove(&token)
         else {
             return;
-        };
-        let map = if headers == 0 {
-            None
-        } else {
-            self.host.headers(Map::CalloutHeaders).ok().map(Headers)
         };
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {
@@ -123,6 +118,8 @@ impl<H: Host> Filter<H> {
                 .filter(|b| b.len() == size)
         };
         if let Purpose::Execution(execution) = purpose {
+            let map = self.host.headers(Map::CalloutHeaders);
+            let map = map.ok().filter(|_| headers != 0).map(Headers);
             let executed = match (map, body) {
                 (Some(headers), Some(body)) => Executed::Answered {
                     headers,
@@ -133,13 +130,16 @@ impl<H: Host> Filter<H> {
             };
             self.executed(root, execution, executed);
         } else {
-            let micros = self.host.now_ns().saturating_sub(sent_ns) / 1000;
+            let micros = self.now().saturating_sub(sent_ns) / 1000;
             if let Some(root) = self.roots.get_mut(&root) {
                 let kind = MetricKind::Histogram;
                 root.metrics.record(&self.host, kind, CALLOUT_TIME, micros);
             }
-            let result = match (map, body) {
-                (Some(headers), Some(body)) => read_answer(&headers, body),
+            // One header is cheaper to read than all of them.
+            let status = self.host.header(Map::CalloutHeaders, ":status");
+            let status = status.ok().flatten().filter(|_| headers != 0);
+            let result = match (status, body) {
+                (Some(status), Some(body)) => read_answer(&status, body),
                 _ => Err(CallFailed),
             };
             self.answered(root, purpose, result);
@@ -196,7 +196,7 @@ impl<H: Host> Filter<H> {
     }
 
     fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {
-        let now_ns = self.host.now_ns();
+        let now_ns = self.now();
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -219,7 +219,7 @@ impl<H: Host> Filter<H> {
 
     /// Settles in the background.
     pub(super) fn background(&mut self, root: u32, operation: Operation) {
-        let now_ns = self.host.now_ns();
+        let now_ns = self.now();
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };

@@ -77,11 +77,13 @@ impl Host for FakeHost {
     }
 
     fn random(&self, buffer: &mut [u8]) -> HostResult<()> {
-        let n = self.random.get() + 1;
-        self.random.set(n);
         buffer.fill(0);
-        for (to, from) in buffer.iter_mut().zip(n.to_be_bytes()) {
-            *to = from;
+        for owner in buffer.chunks_mut(16) {
+            let n = self.random.get() + 1;
+            self.random.set(n);
+            for (to, from) in owner.iter_mut().zip(n.to_be_bytes()) {
+                *to = from;
+            }
         }
         Ok(())
     }

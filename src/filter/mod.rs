@@ -6,6 +6,7 @@ mod callouts;
 #[cfg(test)]
 mod fake;
 mod metrics;
+mod owners;
 mod perform;
 #[cfg(test)]
 mod random_test;
@@ -18,10 +19,12 @@ use crate::host::{Buffer, Host, Map};
 use crate::problem::{Problem, ProblemSettings};
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
+use crate::upstream::HeaderChange;
 use bytes::Bytes;
 use callouts::Pending;
-use idempotency_protocol::Owner;
+use owners::Owners;
 use root::Root;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Period of the root's tick: renewals and retries are at most this late.
@@ -66,8 +69,10 @@ struct Entry {
     response: Cursor,
     /// When a request with a body began to wait for it.
     body_expected_ns: Option<u64>,
-    /// Headers to be set again on our own answer.
-    repair: Vec<(Bytes, Bytes)>,
+    /// What the host does to our own answer, undone.
+    repair: Vec<HeaderChange>,
+    /// The host has forgotten it; only an answer is still awaited.
+    deleted: bool,
 }
 
 /// An event that the filter itself made while it was doing something else.
@@ -81,6 +86,9 @@ enum Internal {
 /// All contexts of one VM.
 pub struct Filter<H: Host> {
     host: H,
+    owners: Owners,
+    /// The time at which the host's callback began, once somebody has asked.
+    now_ns: Cell<Option<u64>>,
     roots: BTreeMap<u32, Root>,
     streams: BTreeMap<u32, Entry>,
     pending: BTreeMap<u32, Pending>,
@@ -98,6 +106,8 @@ impl<H: Host> Filter<H> {
     pub fn new(host: H) -> Self {
         Filter {
             host,
+            owners: Owners::default(),
+            now_ns: Cell::new(None),
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -128,6 +138,7 @@ impl<H: Host> Filter<H> {
                     response: Cursor::default(),
                     body_expected_ns: None,
                     repair: Vec::new(),
+                    deleted: false,
                 },
             );
         }
@@ -136,7 +147,7 @@ impl<H: Host> Filter<H> {
     /// The configuration has come. It is always accepted: a host that is told "no" runs without
     /// the filter, and that would mean unprotected.
     pub fn on_configure(&mut self, context: u32, size: usize) -> bool {
-        self.current = context;
+        self.begin(context);
         let text = self
             .host
             .buffer(Buffer::Configuration, 0, size)
@@ -152,7 +163,7 @@ impl<H: Host> Filter<H> {
 
     /// Request headers have come. `end`: there is no body.
     pub fn on_request_headers(&mut self, context: u32, end: bool) -> Flow {
-        self.current = context;
+        self.begin(context);
         let Some(entry) = self.streams.get(&context) else {
             return Flow::Continue;
         };
@@ -164,7 +175,11 @@ impl<H: Host> Filter<H> {
             return self.misconfigured(context, root_id);
         };
         match decide::decide(&settings, &self.host, end) {
-            Decision::Pass => Flow::Continue,
+            Decision::Pass => {
+                // Nothing of it matters any more: its other callbacks are to cost nothing.
+                self.streams.remove(&context);
+                Flow::Continue
+            }
             Decision::Observed(problem) => {
                 self.count(root_id, Counter::Observed(problem));
                 Flow::Continue
@@ -180,10 +195,11 @@ impl<H: Host> Filter<H> {
             Decision::Protect(request, hasher) => {
                 self.inside = Some((context, Phase::Request));
                 self.resumed = false;
-                let now_ns = self.host.now_ns();
+                let now_ns = self.now();
                 let mut effects = Vec::new();
                 let host = &self.host;
-                let mut new_owner = || new_owner(host);
+                let owners = &mut self.owners;
+                let mut new_owner = || owners.next(host);
                 let mut env = Env {
                     now_ns,
                     new_owner: &mut new_owner,
@@ -198,6 +214,21 @@ impl<H: Host> Filter<H> {
                 self.leave(flow)
             }
         }
+    }
+
+    /// A callback of the host has begun.
+    fn begin(&mut self, context: u32) {
+        self.current = context;
+        self.now_ns.set(None);
+    }
+
+    /// The time; the same one for all of a callback.
+    fn now(&self) -> u64 {
+        self.now_ns.get().unwrap_or_else(|| {
+            let now = self.host.now_ns();
+            self.now_ns.set(Some(now));
+            now
+        })
     }
 
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
@@ -215,7 +246,7 @@ impl<H: Host> Filter<H> {
 
     /// More of the request body has come.
     pub fn on_request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
-        self.current = context;
+        self.begin(context);
         let Some(entry) = self.streams.get_mut(&context) else {
             return Flow::Continue;
         };
@@ -238,7 +269,7 @@ impl<H: Host> Filter<H> {
 
     /// The request has trailers.
     pub fn on_request_trailers(&mut self, context: u32) -> Flow {
-        self.current = context;
+        self.begin(context);
         if !self.is_active(context) {
             return Flow::Continue;
         }
@@ -252,7 +283,7 @@ impl<H: Host> Filter<H> {
 
     /// Response headers have come. `end`: there is no body.
     pub fn on_response_headers(&mut self, context: u32, end: bool) -> Flow {
-        self.current = context;
+        self.begin(context);
         if !self.is_active(context) {
             self.repair(context);
             return Flow::Continue;
@@ -270,7 +301,7 @@ impl<H: Host> Filter<H> {
 
     /// More of the response body has come.
     pub fn on_response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
-        self.current = context;
+        self.begin(context);
         let Some(entry) = self.streams.get(&context) else {
             return Flow::Continue;
         };
@@ -289,13 +320,13 @@ impl<H: Host> Filter<H> {
 
     /// The response has trailers.
     pub fn on_response_trailers(&mut self, context: u32) -> Flow {
-        self.current = context;
+        self.begin(context);
         self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
     }
 
     /// The stream has ended.
     pub fn on_log(&mut self, context: u32) {
-        self.current = context;
+        self.begin(context);
         if self.is_active(context) {
             self.feed(context, None, Event::Gone);
         }
@@ -304,17 +335,31 @@ impl<H: Host> Filter<H> {
     /// The host asks whether a context may go. A root that is being replaced stays until its
     /// executions have ended and its settlements are delivered.
     pub fn on_done(&mut self, context: u32) -> bool {
-        let Some(root) = self.roots.get_mut(&context) else {
-            return true;
-        };
-        root.leaving = !root.is_idle();
-        !root.leaving
+        let idle = self.is_idle(context);
+        if let Some(root) = self.roots.get_mut(&context) {
+            root.leaving = !idle;
+        }
+        idle
     }
 
     /// The context is no more.
     pub fn on_delete(&mut self, context: u32) {
-        self.streams.remove(&context);
-        self.roots.remove(&context);
+        match self.streams.get_mut(&context) {
+            Some(entry) if entry.stream.lingers() => entry.deleted = true,
+            _ => drop(self.streams.remove(&context)),
+        }
+        if self.roots.remove(&context).is_some() {
+            self.streams
+                .retain(|_, e| !(e.deleted && e.root == context));
+        }
+    }
+
+    /// Whether a root has nothing left to do. What is no root has nothing to do.
+    fn is_idle(&self, context: u32) -> bool {
+        let lingers = |e: &Entry| e.deleted && e.root == context;
+        self.roots
+            .get(&context)
+            .is_none_or(|root| root.is_idle() && !self.streams.values().any(lingers))
     }
 
     /// Our own answer passes the response callbacks.
@@ -322,8 +367,11 @@ impl<H: Host> Filter<H> {
         let Some(entry) = self.streams.get_mut(&context) else {
             return;
         };
-        for (name, value) in std::mem::take(&mut entry.repair) {
-            let _ = self.host.set_header(Map::Response, &name, &value);
+        for change in std::mem::take(&mut entry.repair) {
+            let _ = match change {
+                HeaderChange::Set(n, v) => self.host.set_header(Map::Response, &n, &v),
+                HeaderChange::Remove(n) => self.host.remove_header(Map::Response, &n),
+            };
         }
     }
 
@@ -345,6 +393,7 @@ impl<H: Host> Filter<H> {
 
     /// Hands an event to a stream and does what it asks.
     fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
+        let now_ns = self.now();
         let Some(entry) = self.streams.get_mut(&context) else {
             return Flow::Continue;
         };
@@ -355,13 +404,17 @@ impl<H: Host> Filter<H> {
         }
         let mut effects = Vec::new();
         let host = &self.host;
-        let mut new_owner = || new_owner(host);
+        let owners = &mut self.owners;
+        let mut new_owner = || owners.next(host);
         let mut env = Env {
-            now_ns: host.now_ns(),
+            now_ns,
             new_owner: &mut new_owner,
             effects: &mut effects,
         };
         let flow = entry.stream.on(event, &mut env);
+        if entry.deleted && !entry.stream.lingers() {
+            self.streams.remove(&context);
+        }
         self.perform(root, context, effects);
         if phase.is_some() {
             return self.leave(flow);
@@ -378,10 +431,4 @@ impl<H: Host> Filter<H> {
             flow
         }
     }
-}
-
-fn new_owner<H: Host>(host: &H) -> Option<Owner> {
-    let mut bytes = [0; 16];
-    host.random(&mut bytes).ok()?;
-    Some(Owner(bytes))
 }

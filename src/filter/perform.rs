@@ -24,7 +24,7 @@ impl<H: Host> Filter<H> {
         if self.host.set_context(context).is_err() {
             return false;
         }
-        self.current = context;
+        self.begin(context);
         true
     }
 
@@ -103,6 +103,11 @@ impl<H: Host> Filter<H> {
                     let _ = self.host.set_header(Map::Response, &name, &value);
                 }
             }
+            Effect::RemoveResponseHeader(name) => {
+                if self.enter(context) {
+                    let _ = self.host.remove_header(Map::Response, &name);
+                }
+            }
             Effect::ResumeResponse => {
                 if self.inside == Some((context, Phase::Response)) {
                     self.resumed = true;
@@ -113,7 +118,7 @@ impl<H: Host> Filter<H> {
             Effect::Reply(reply) => {
                 if self.enter(context) {
                     if let Some(entry) = self.streams.get_mut(&context) {
-                        entry.repair = reply.dropped_by_host();
+                        entry.repair = reply.repairs();
                     }
                     self.reply(&reply);
                 }
@@ -191,8 +196,8 @@ impl<H: Host> Filter<H> {
 
     /// The root's tick: renewals, retries, and streams whose body never comes.
     pub fn on_tick(&mut self, context: u32) {
-        self.current = context;
-        let now_ns = self.host.now_ns();
+        self.begin(context);
+        let now_ns = self.now();
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
                 let due = root.leases.due(now_ns);
@@ -207,12 +212,16 @@ impl<H: Host> Filter<H> {
                 self.settle_internal();
             }
         }
+        let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
             root.tell_outbox(&self.host);
-            if root.leaving && root.is_idle() {
+            leaving = root.leaving;
+        }
+        if leaving && self.is_idle(context) {
+            if let Some(root) = self.roots.get_mut(&context) {
                 root.leaving = false;
-                self.host.done();
             }
+            self.host.done();
         }
         self.check_bodies_come(context, now_ns);
     }

@@ -39,6 +39,8 @@ pub enum Effect {
     ResumeRequest,
     /// Add a header to the held response.
     AddResponseHeader(Bytes, Bytes),
+    /// Remove all occurrences of a header from the response.
+    RemoveResponseHeader(Bytes),
     /// Let the response go on.
     ResumeResponse,
     /// Answer in place of the upstream.

@@ -68,6 +68,11 @@ impl Run {
         let class = classify(policy, source, status, headers);
         let capture = (class == OutcomeClass::Completed)
             .then(|| Capture::new(policy, status, headers, self.request.origin()));
+        for (name, _) in &headers.0 {
+            if reply::is_ours(&self.request.settings.plan, name) {
+                env.effect(Effect::RemoveResponseHeader(name.clone()));
+            }
+        }
         let left = headers.content_length();
         let held = match left {
             Some(length) if length <= HOLD_LIMIT => Held::Whole,

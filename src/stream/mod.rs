@@ -192,6 +192,12 @@ impl Stream {
         !matches!(self.state, State::Passing | State::Answered)
     }
 
+    /// Whether the answer to a call still matters when the stream has gone: what is only observed
+    /// is not held, so its response may be over before the service has answered.
+    pub fn lingers(&self) -> bool {
+        matches!(&self.state, State::Observing(o) if o.lingers())
+    }
+
     /// Whether the stream waits for a request body.
     pub fn is_hashing(&self) -> bool {
         matches!(self.state, State::Hashing(_))

@@ -33,6 +33,7 @@ pub(super) struct Observing {
     right: Right,
     response: Option<(OutcomeClass, Option<Capture>)>,
     ended: bool,
+    gone: bool,
 }
 
 impl Observing {
@@ -44,7 +45,13 @@ impl Observing {
             right: Right::None,
             response: None,
             ended: false,
+            gone: false,
         }
+    }
+
+    /// The stream has gone, and the answer that would have decided about it is still to be counted.
+    pub fn lingers(&self) -> bool {
+        self.gone && matches!(self.right, Right::Asked(_))
     }
 
     pub fn on(&mut self, event: Event, env: &mut Env) {
@@ -151,18 +158,18 @@ impl Observing {
         self.settle(env);
     }
 
-    /// Settles once both the grant and the end of the response are known.
+    /// Settles once both the grant and the end of the response, or of the stream, are known.
     fn settle(&mut self, env: &mut Env) {
-        if !self.ended || !matches!(self.right, Right::Held(_)) {
+        if !(self.ended || self.gone) || !matches!(self.right, Right::Held(_)) {
             return;
         }
         let Right::Held(lease) = std::mem::replace(&mut self.right, Right::None) else {
             return;
         };
-        let (class, capture) = self
-            .response
-            .take()
-            .unwrap_or((OutcomeClass::Unknown, None));
+        let (class, capture) = match self.response.take() {
+            Some(response) if self.ended => response,
+            _ => (OutcomeClass::Unknown, None),
+        };
         env.effect(Effect::Untrack(lease.owner));
         env.effect(Effect::Background(settlement::operation(
             &lease, class, capture,
@@ -170,18 +177,7 @@ impl Observing {
     }
 
     fn gone(&mut self, env: &mut Env) {
-        // No answer will reach this stream any more: an acquire that is out counts as granted.
-        if let Right::Asked(lease) | Right::Held(lease) =
-            std::mem::replace(&mut self.right, Right::None)
-        {
-            let (class, capture) = match self.response.take() {
-                Some(response) if self.ended => response,
-                _ => (OutcomeClass::Unknown, None),
-            };
-            env.effect(Effect::Untrack(lease.owner));
-            env.effect(Effect::Background(settlement::operation(
-                &lease, class, capture,
-            )));
-        }
+        self.gone = true;
+        self.settle(env);
     }
 }

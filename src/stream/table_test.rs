@@ -54,6 +54,7 @@ impl Bench {
         ]);
         let hasher = Hasher::new(
             &rule.policy.fingerprint,
+            crate::fingerprint::scheme(&rule.policy.fingerprint),
             b"POST",
             "/charges",
             b"",
@@ -187,6 +188,7 @@ fn describe(effect: &Effect) -> String {
         Effect::ChangeRequest(_) => "change".into(),
         Effect::ResumeRequest => "resume-request".into(),
         Effect::AddResponseHeader(_, _) => "add-header".into(),
+        Effect::RemoveResponseHeader(_) => "remove-header".into(),
         Effect::ResumeResponse => "resume-response".into(),
         Effect::Reply(reply) => format!("reply:{}", reply.status),
         Effect::Reset => "reset".into(),
@@ -804,6 +806,29 @@ fn observing_changes_nothing() {
         squeeze(&bench.outcome()),
         "continue [untrack background:abandon] Observing"
     );
+
+    // The stream may be over before the service has answered.
+    for (answer, whole, expected) in [
+        (grant(), true, "[track untrack background:complete]"),
+        (grant(), false, "[track untrack background:abandon]"),
+        (Err(CallFailed), true, "[untrack background:complete]"),
+        (stored_response(), true, "[]"),
+    ] {
+        let mut bench = Bench::in_state(OBSERVE, "Observing");
+        bench.body_end();
+        if whole {
+            bench.on(response("201", true));
+        }
+        bench.on(Event::Gone);
+        assert_eq!(squeeze(&bench.outcome()), "continue [] Observing");
+        assert!(bench.stream.lingers());
+        bench.on(Event::Answer(answer));
+        assert_eq!(
+            squeeze(&bench.outcome()),
+            format!("continue {expected} Observing")
+        );
+        assert!(!bench.stream.lingers());
+    }
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! The same key again: with another payload, while the first is running, or both.
 
-use std::sync::Barrier;
-
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, inline_rule, replayed, rule,
-    with_rules, Answer, Connection, Http, Request, Shared, Wire,
+    side_by_side, with_rules, Answer, Connection, Http, Request, Shared, Wire,
 };
 use idempotency_stack::Stack;
 use serde_json::json;
@@ -36,7 +34,8 @@ fn running(stack: &Stack, request: &Request, key: &str) -> Wire {
 #[test]
 fn another_payload_is_422_whether_the_first_is_running_or_done() {
     let stack = STACK.get();
-    for path in ["/charges", "/inline", "/wait", "/inline/wait"] {
+    let paths = ["/charges", "/inline", "/wait", "/inline/wait"];
+    side_by_side(paths, |path| {
         let key = fresh_key("mismatch");
         let target = format!("{path}?delay_ms=2000");
         let request = Request::post(&target).key(&key).body("{\"amount\":1}");
@@ -56,7 +55,7 @@ fn another_payload_is_422_whether_the_first_is_running_or_done() {
         assert_problem(&other.send(&stack), 422, "key-reused");
         assert_replay(&first, &request.send(&stack));
         assert_eq!(executions(&stack, &key), 1);
-    }
+    });
 }
 
 #[test]
@@ -238,26 +237,11 @@ fn bodies_do_not_count_where_the_rule_says_so() {
     assert!(!same(&stack, &part("one"), &text));
 }
 
-/// Sends the request from so many clients at once.
+/// Sends the request from so many clients at once, over both protocols.
 fn storm(stack: &Stack, request: &Request, clients: usize) -> Vec<Answer> {
-    let barrier = Barrier::new(clients);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients)
-            .map(|index| {
-                let http = Http::BOTH[index % 2];
-                let connection = Connection::new(http, stack.gateway());
-                let barrier = &barrier;
-                scope.spawn(move || {
-                    barrier.wait();
-                    connection.send(request)
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    })
+    let connect = |client| Connection::new(Http::BOTH[client % 2], stack.gateway());
+    let connections: Vec<_> = (0..clients).map(connect).collect();
+    side_by_side(connections, |connection| connection.send(request))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, inline_rule, log,
-    record_state, rule, with_rules, Answer, Broken, Request, Shared,
+    record_state, rule, side_by_side, with_rules, Answer, Broken, Request, Shared,
 };
 use idempotency_stack::{Route, Stack};
 use serde_json::{json, Value};
@@ -124,21 +124,21 @@ fn check(
 /// Runs a check under every execution and policy, on both routes.
 fn everywhere(
     query: &str,
-    left: impl Fn(Policy) -> Left,
-    first: impl Fn(&str, Result<Answer, Broken>),
+    left: impl Fn(Policy) -> Left + Sync,
+    first: impl Fn(&str, Result<Answer, Broken>) + Sync,
 ) {
     let stack = STACK.get();
+    let mut cases = Vec::new();
     for route in ROUTES {
         for execution in EXECUTIONS {
-            for policy in POLICIES {
-                let path = below(route, execution, policy);
-                first(
-                    execution,
-                    check(&stack, &path, query, policy, left(policy), true),
-                );
-            }
+            cases.extend(POLICIES.map(|policy| (route, execution, policy)));
         }
     }
+    side_by_side(cases, |(route, execution, policy)| {
+        let path = below(route, execution, policy);
+        let left = left(policy);
+        first(execution, check(&stack, &path, query, policy, left, true));
+    });
 }
 
 /// As [`everywhere`], for an answer with this status that comes from the upstream.

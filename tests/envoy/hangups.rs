@@ -1,8 +1,11 @@
 //! Clients that leave, and come back.
 
+use std::time::{Duration, Instant};
+
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, inline_rule, log,
-    record_state, replayed, rule, with_rules, Answer, Connection, Http, Request, Shared, Wire,
+    record_state, replayed, rule, side_by_side, with_rules, Answer, Connection, Http, Request,
+    Shared, Wire,
 };
 use idempotency_stack::Stack;
 use serde_json::json;
@@ -358,4 +361,50 @@ fn a_client_that_leaves_while_it_waits_changes_nothing() {
     assert_eq!(first.status, 201);
     assert_replay(&first, &request.send(&stack));
     assert_eq!(executions(&stack, &key), 1);
+}
+
+#[test]
+fn whenever_a_client_leaves_its_request_is_executed_at_most_once() {
+    let stack = STACK.get();
+    let mut cases = Vec::new();
+    for query in [
+        "delay_ms=30",
+        "bytes=60000&chunk_bytes=10000&chunk_delay_ms=8",
+    ] {
+        for leave in LEAVES {
+            cases.extend((0..40).map(|step| (query, leave, Duration::from_micros(1500 * step))));
+        }
+    }
+    for path in ["/charges", "/inline"] {
+        side_by_side(cases.clone(), |(query, leave, moment)| {
+            let key = fresh_key("moment");
+            let request = Request::post(&format!("{path}?{query}"))
+                .key(&key)
+                .body("{}");
+            let begin = Instant::now();
+            let wire = request.start(&stack);
+            eventually("the moment has come", || begin.elapsed() >= moment);
+            leave(wire);
+            let retry = || Some(request.send(&stack)).filter(|a| !in_flight(a));
+            let mut answer = None;
+            eventually("it is decided", || {
+                answer = retry();
+                answer.is_some()
+            });
+            let answer = answer.unwrap_or_default();
+            if answer.status == 409 {
+                assert_eq!(path, "/inline", "{query} {moment:?}: {answer:?}");
+                assert_problem(&answer, 409, "outcome-unknown");
+            } else {
+                assert_eq!(answer.status, 201, "{query} {moment:?}: {answer:?}");
+            }
+            let again = request.send(&stack);
+            assert_eq!((again.status, &again.body), (answer.status, &answer.body));
+            assert_eq!(executions(&stack, &key), 1, "{path}?{query} {moment:?}");
+        });
+    }
+}
+
+fn in_flight(answer: &Answer) -> bool {
+    answer.status == 409 && answer.text().contains("in-flight")
 }

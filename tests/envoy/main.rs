@@ -7,11 +7,16 @@ mod faults;
 mod hangups;
 mod headers;
 mod keys;
+mod methods;
+mod odd;
 mod problems;
+mod races;
 mod replay;
 mod tombstones;
 
 mod config;
+mod crowds;
+mod gateways;
 mod inline_stream;
 mod leases;
 mod metrics;

@@ -1,8 +1,8 @@
 //! Every problem document, as clients meet it.
 
 use idempotency_e2e::{
-    assert_problem, eventually, executions, fresh_key, inline_rule, rule, with_config, with_rules,
-    Answer, Connection, Http, Request,
+    assert_problem, eventually, executions, fresh_key, inline_rule, rule, side_by_side,
+    with_config, with_rules, Answer, Connection, Http, Request,
 };
 use idempotency_stack::{Stack, StackBuilder};
 use serde_json::{json, Value};
@@ -157,7 +157,8 @@ fn refusals_from_the_record() {
 #[test]
 fn in_flight_says_when_to_come_back() {
     let stack = builder().start();
-    for (path, seconds) in [("/charges", "1"), ("/inline", "1"), ("/named", "7")] {
+    let cases = [("/charges", "1"), ("/inline", "1"), ("/named", "7")];
+    side_by_side(cases, |(path, seconds)| {
         let key = fresh_key("flight");
         let request = Request::post(&format!("{path}?delay_ms=1500")).key(&key);
         let mut wire = request.start(&stack);
@@ -179,7 +180,7 @@ fn in_flight_says_when_to_come_back() {
         }
         assert_eq!(wire.answer().status, 201);
         assert_eq!(executions(&stack, &key), 1);
-    }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use idempotency_e2e::relay::{answers, raw, Gate};
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, record_state, Request,
 };
-use idempotency_protocol::{Answer, Outcome, Stored, StoredResponse};
+use idempotency_protocol::{Answer, Grant, Outcome, Stored, StoredResponse};
 use serde_json::json;
 
 use crate::support::{
@@ -96,7 +96,7 @@ fn open_and_only_the_grant_was_lost_the_unprotected_run_is_recorded() {
 
 /// What a broken service, or something else on its port, may say.
 fn nonsense() -> Vec<(&'static str, Option<Vec<u8>>)> {
-    let granted = Answer::Granted(idempotency_protocol::Grant {
+    let granted = Answer::Granted(Grant {
         fence: 1,
         attempt: 1,
         lease_ms: 60_000,
@@ -218,6 +218,65 @@ fn a_stored_response_that_cannot_be_sent_is_told_and_not_sent() {
     assert_eq!(stack.upstream.executions().total, 0);
     relay.pass();
     assert_alive(&stack);
+}
+
+#[test]
+fn a_grant_with_odd_numbers_harms_nothing() {
+    for execution in EXECUTIONS {
+        let (stack, relay) = relayed(with_rule(execution, json!({})));
+        for (fence, attempt, lease_ms, runs) in [
+            (u64::MAX, u32::MAX, u64::MAX, true),
+            (0, 0, u64::MAX / 1_000_000, true),
+            (1, 1, 0, false),
+            (1, 1, 1, false),
+        ] {
+            let grant = Answer::Granted(Grant {
+                fence,
+                attempt,
+                lease_ms,
+            });
+            relay.on_call(move |call| match call.is("acquire") {
+                true => Some(answers(vec![grant.clone()])),
+                false => call.forward(),
+            });
+            let key = fresh_key("odd");
+            let answer = charge("/charges?echo=1", &key).send(&stack);
+            if runs {
+                assert_eq!(answer.status, 201, "{answer:?}");
+                let told = answer.echoed("idempotency-fence");
+                assert_eq!(told, Some(fence.to_string()));
+            } else {
+                // A lease that is over before it was read is not forwarded.
+                assert_problem(&answer, 503, "store-unavailable");
+            }
+            assert_eq!(executions(&stack, &key), u64::from(runs), "{execution}");
+        }
+        relay.pass();
+        assert_alive(&stack);
+    }
+}
+
+#[test]
+fn a_wait_that_changes_all_the_time_ends() {
+    let (stack, relay) = relayed(with_rule("detached", json!({ "wait_ms": 700 })));
+    relay.on_call(|call| {
+        if call.received.target == idempotency_protocol::WAIT_PATH {
+            return Some(answers(vec![Answer::Changed]));
+        }
+        call.forward()
+    });
+    let key = fresh_key("changes");
+    let request = charge("/charges?delay_ms=4000", &key);
+    let first = in_background(&stack, &request);
+    crate::support::await_execution(&stack, &key);
+    assert_problem(&request.send(&stack), 409, "in-flight");
+    assert!(
+        !first.is_finished(),
+        "the wait was over before the execution"
+    );
+    let first = first.join().expect("a client").expect("the first answer");
+    assert_replay(&first, &request.send(&stack));
+    assert_eq!(executions(&stack, &key), 1);
 }
 
 #[test]

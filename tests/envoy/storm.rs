@@ -26,7 +26,9 @@ type Seen = BTreeMap<String, Vec<Answer>>;
 fn insist(gateway: SocketAddr, request: &Request) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
-        let Ok(answer) = Connection::http1(gateway).try_send(request) else {
+        let connected = Connection::try_new(Http::One, gateway);
+        let answer = connected.ok().and_then(|c| c.try_send(request).ok());
+        let Some(answer) = answer else {
             continue;
         };
         if answer.status != 503 && problem(&answer) != "in-flight" {
@@ -138,6 +140,49 @@ fn a_service_that_stands_still_now_and_then_costs_no_key_a_second_run() {
             }
         });
         assert_settled(&stack, &keys, 4, &seen);
+    }
+}
+
+#[test]
+fn an_envoy_that_is_killed_again_and_again_costs_no_key_a_second_run() {
+    for execution in EXECUTIONS {
+        let policy = json!({
+            "lease_ms": 3000,
+            "lease_margin_ms": 300,
+            "execution_timeout_ms": 2000,
+            "wait_ms": 500,
+        });
+        let mut stack = with_rule(execution, policy)
+            .envoy(|envoy| envoy.concurrency = 2)
+            .start();
+        let keys = keys("crash", 80);
+        let seen = storm(&mut stack, &keys, 4, |stack, done| {
+            for count in [20, 80, 140, 200] {
+                await_answers(done, count);
+                stack.envoy.kill();
+                stack.envoy.restart().expect("Envoy starts again");
+            }
+        });
+        let mut cut = 0;
+        for key in &keys {
+            assert!(executions(&stack, key) <= 1, "{key}");
+            let now = persist(&stack, &charge("/charges?delay_ms=40", key));
+            let answers = seen.get(key).map(Vec::as_slice).unwrap_or_default();
+            assert_eq!(answers.len(), 4, "{key}");
+            if now.status == 201 {
+                assert_eq!(executions(&stack, key), 1, "{key}");
+                let same = |answer: &Answer| answer.body == now.body;
+                assert!(answers.iter().all(same), "{key}: {answers:?}");
+            } else {
+                // Killed while it ran. Nobody may have seen a success.
+                assert_problem(&now, 409, "outcome-unknown");
+                let none = answers.iter().all(|answer| answer.status == 409);
+                assert!(none, "{key}: {answers:?}");
+                cut += 1;
+            }
+        }
+        // At most what 24 clients had in flight at each of four kills.
+        assert!(cut < 80, "{cut} keys ended unknown");
     }
 }
 

@@ -71,10 +71,20 @@ impl Connection {
     ///
     /// If nobody listens there.
     pub fn new(http: Http, address: SocketAddr) -> Self {
-        match runtime().block_on(connect(http, address)) {
-            Ok(sender) => Self { address, sender },
+        match Self::try_new(http, address) {
+            Ok(connection) => connection,
             Err(error) => panic!("cannot connect to {address}: {error}"),
         }
+    }
+
+    /// Connects, where nobody may listen.
+    ///
+    /// # Errors
+    ///
+    /// If nobody does.
+    pub fn try_new(http: Http, address: SocketAddr) -> Result<Self, Error> {
+        let sender = runtime().block_on(connect(http, address))?;
+        Ok(Self { address, sender })
     }
 
     /// Connects with HTTP/1.1.

@@ -25,7 +25,9 @@ mod parse;
 pub mod relay;
 mod request;
 mod rules;
+mod scripted;
 mod shared;
+mod together;
 mod wire;
 
 pub use answer::{Answer, Broken};
@@ -36,5 +38,7 @@ pub use check::{
 pub use connection::{Connection, Http};
 pub use request::Request;
 pub use rules::{inline_rule, rule, with_config, with_rules};
+pub use scripted::{Script, Scripted};
 pub use shared::{Shared, SharedStack};
+pub use together::side_by_side;
 pub use wire::Wire;

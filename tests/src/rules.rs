@@ -24,12 +24,14 @@ pub fn inline_rule(path: &str, fields: Value) -> Value {
 
 /// A stack with these rules; the first match wins.
 pub fn with_rules(rules: &[Value]) -> StackBuilder {
-    Stack::builder().rules(json!(rules))
+    with_config(rules, json!({}))
 }
 
-/// A stack with these rules and further fields at the top of the configuration.
+/// A stack with these rules and further fields at the top of the configuration. The service may
+/// take its time, unless the fields say otherwise: tests run on busy machines.
 pub fn with_config(rules: &[Value], fields: Value) -> StackBuilder {
     let mut config = filter_config(&Tokens::default(), json!(rules));
+    config["service"]["timeout_ms"] = json!(10_000);
     merge(&mut config, fields);
     Stack::builder().filter(config)
 }

@@ -58,9 +58,11 @@ impl Host for Memory {
 
     fn random(&self, buffer: &mut [u8]) -> HostResult<()> {
         self.called("random_get");
-        let seed = self.fresh().to_le_bytes();
-        for (to, from) in buffer.iter_mut().zip(seed.iter().cycle()) {
-            *to = *from;
+        for owner in buffer.chunks_mut(16) {
+            let seed = self.fresh().to_le_bytes();
+            for (to, from) in owner.iter_mut().zip(seed.iter().cycle()) {
+                *to = *from;
+            }
         }
         Ok(())
     }
@@ -76,13 +78,16 @@ impl Host for Memory {
 
     fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
         self.called("get_header_map_value");
-        let all = if map == Map::Request {
-            &self.request
-        } else {
-            &self.response
+        let find = |fields: &Fields| {
+            let found = fields.iter().find(|(own, _)| own == name.as_bytes());
+            found.map(|(_, value)| value.clone())
         };
-        let found = all.iter().find(|(own, _)| own == name.as_bytes());
-        Ok(found.map(|(_, value)| value.clone()))
+        Ok(match map {
+            Map::Request => find(&self.request),
+            Map::Response => find(&self.response),
+            Map::CalloutHeaders => find(&self.callout.borrow()),
+            Map::RequestTrailers => None,
+        })
     }
 
     fn headers(&self, map: Map) -> HostResult<Fields> {

@@ -8,6 +8,7 @@ mod drive;
 mod host;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 
 use drive::{Driver, Kind};
@@ -42,7 +43,8 @@ fn repeat(kind: &str, times: &str) -> Result<(), String> {
 }
 
 fn table() -> Result<(), String> {
-    println!("| request | instructions | hostcalls | which |\n|---|--:|--:|---|");
+    let mut table =
+        "| request | instructions | hostcalls | which |\n|---|--:|--:|---|\n".to_owned();
     for kind in Kind::ALL {
         let calls = hostcalls(kind)?;
         let instructions = match (instructions(kind, MANY), instructions(kind, FEW)) {
@@ -55,9 +57,14 @@ fn table() -> Result<(), String> {
             .map(|(name, times)| format!("{times} {name}"))
             .collect();
         let which = which.join(", ");
-        println!("| {} | {instructions} | {total} | {which} |", kind.name());
+        let name = kind.name();
+        table.push_str(&format!(
+            "| {name} | {instructions} | {total} | {which} |\n"
+        ));
     }
-    Ok(())
+    std::io::stdout()
+        .write_all(table.as_bytes())
+        .map_err(|error| error.to_string())
 }
 
 fn hostcalls(kind: Kind) -> Result<BTreeMap<&'static str, u64>, String> {

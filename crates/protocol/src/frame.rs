@@ -133,7 +133,9 @@ impl Outcome {
 }
 
 fn message(count: usize) -> Vec<u8> {
-    let mut out = vec![VERSION];
+    // One allocation for the usual operation; a body makes its own room.
+    let mut out = Vec::with_capacity(512);
+    out.push(VERSION);
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
     out
 }
@@ -438,6 +440,7 @@ fn fingerprint(r: &mut Reader) -> Decoded<Fingerprint> {
 fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     match outcome {
         Outcome::Response(response) => {
+            out.reserve(512 + response.body.len());
             out.push(0);
             out.extend_from_slice(&response.status.to_be_bytes());
             let count = u16::try_from(response.headers.len()).unwrap_or(u16::MAX);

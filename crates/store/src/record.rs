@@ -171,7 +171,13 @@ impl Slot {
                 ..
             }) => lease.until,
             Some(execution) => execution.expires_at().unwrap_or(Micros::MAX),
-            None => self.marks.iter().map(|m| m.until).max().unwrap_or(0),
+            // With nothing left, at once: the version is the time of the last change, or later.
+            None => self
+                .marks
+                .iter()
+                .map(|m| m.until)
+                .max()
+                .unwrap_or(self.version),
         }
     }
 

@@ -3,10 +3,11 @@
 mod common;
 
 use common::*;
-use idempotency_protocol::{Answer, FaultCode, Outcome, TombstoneReason, Wait};
+use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, TombstoneReason, Wait};
 use idempotency_store::clock::{Clock, ManualClock};
 use idempotency_store::{
-    Durability, Embedded, EmbeddedOptions, RecordState, Store, StoreError, WaiterCaps,
+    Durability, Embedded, EmbeddedOptions, RecordState, Resolution, Resolve, Resolved, Store,
+    StoreError, WaiterCaps,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -291,6 +292,43 @@ async fn the_size_of_the_data_is_counted_exactly() {
     assert_eq!((swept.expired, swept.more), (50, false));
     let usage = store.ready().await.unwrap();
     assert_eq!((usage.records, usage.bytes), (Some(0), Some(empty)));
+}
+
+/// A record whose marks are over is deleted by an operator: nothing is left, and nothing stays.
+#[tokio::test]
+async fn what_an_operator_deletes_is_swept_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(START));
+    let store = open_at(dir.path(), &clock);
+    let empty = store.ready().await.unwrap().bytes;
+    // Swept by the first sweep: what comes after is not found by starting from the beginning.
+    assert_eq!(one(&store, fail("other", 9)).await, Answer::Marked);
+    // Kept for longer than a mark is.
+    let Operation::Acquire(mut long) = acquire("k", 1) else {
+        panic!("not an acquire")
+    };
+    long.retention.ttl_ms = 100_000_000;
+    assert!(matches!(
+        one(&store, Operation::Acquire(long)).await,
+        Answer::Granted(_)
+    ));
+    for to in [Resolution::Completed(response(b"x")), Resolution::Deleted] {
+        let version = store.inspect(&key("k")).await.unwrap().unwrap().version;
+        let request = Resolve {
+            key: key("k"),
+            version,
+            to,
+            force: true,
+        };
+        assert!(matches!(
+            store.resolve(request).await.unwrap(),
+            Resolved::Done(_)
+        ));
+        assert_ne!(store.ready().await.unwrap().bytes, empty);
+        clock.advance(Duration::from_secs(2 * 3_600));
+        store.sweep(100).await.unwrap();
+    }
+    assert_eq!(store.ready().await.unwrap().bytes, empty);
 }
 
 #[tokio::test]

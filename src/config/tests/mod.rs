@@ -25,7 +25,8 @@ fn a_minimal_configuration_has_the_documented_defaults() {
             target: "idempotencyd".into(),
             authority: "idempotencyd".into(),
             timeout_ms: 1_000,
-            token: None
+            token: None,
+            bearer: None,
         }
     );
     assert_eq!(plan.detached_cluster, None);

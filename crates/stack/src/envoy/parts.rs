@@ -14,6 +14,11 @@ pub(super) const EXECUTION: &str = "execution";
 /// Name of the cluster that leads to it.
 pub(super) const EXECUTION_CLUSTER: &str = "idempotency_execution";
 
+/// What the inner hop of a detached execution lets through. The filter and the marks add a few
+/// headers; a request or answer at Envoy's ordinary limits (100, 60 KiB) must not fail for those.
+const EXECUTION_HEADERS: u32 = 1000;
+const EXECUTION_HEADERS_KB: u32 = 96;
+
 const GATEWAY_REPLY: &str = "x-idempotency-gateway-reply";
 const GATEWAY_SENT: &str = "x-idempotency-gateway-sent";
 
@@ -58,6 +63,13 @@ pub(super) fn cluster(name: &str, address: Option<Value>, http2: bool) -> Value 
     } else {
         json!({ "http_protocol_options": { "enable_trailers": true } })
     };
+    let mut options = json!({ "explicit_http_config": protocol });
+    if name == EXECUTION_CLUSTER {
+        options["common_http_protocol_options"] = json!({
+            "max_headers_count": EXECUTION_HEADERS,
+            "max_response_headers_kb": EXECUTION_HEADERS_KB,
+        });
+    }
     let endpoints: Vec<_> = address
         .map(|address| json!({ "lb_endpoints": [{ "endpoint": { "address": address } }] }))
         .into_iter()
@@ -75,7 +87,7 @@ pub(super) fn cluster(name: &str, address: Option<Value>, http2: bool) -> Value 
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                json!({ "explicit_http_config": protocol }),
+                options,
             ),
         },
     })
@@ -153,6 +165,8 @@ impl Hcm<'_> {
             hcm["local_reply_config"] = mark_of_gateway();
             // The filter's timeout rules.
             hcm["stream_idle_timeout"] = json!("0s");
+            hcm["max_request_headers_kb"] = json!(EXECUTION_HEADERS_KB);
+            hcm["common_http_protocol_options"] = json!({ "max_headers_count": EXECUTION_HEADERS });
         }
         if let Some(path) = self.access_log {
             let format = ACCESS_LOG.replace("%LISTENER%", self.name);

@@ -171,6 +171,8 @@ impl Applier {
             .iter()
             .map(|(k, _)| k.clone())
             .collect();
+        // Before the answer can leave: who has it finds himself counted.
+        self.gauges.set(&self.head, self.space.room(&self.head));
         let generation = self.commits.append(work.addition);
         for key in keys {
             if let Some(pending) = self.overlay.get_mut(&key) {
@@ -178,7 +180,6 @@ impl Applier {
             }
             self.written.push_back((generation, key));
         }
-        self.gauges.set(&self.head, self.space.room(&self.head));
     }
 
     fn context(&mut self) -> Context {

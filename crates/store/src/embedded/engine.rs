@@ -7,6 +7,7 @@ use crate::clock::Micros;
 use crate::record::Slot;
 use crate::store::StoreError;
 use bytes::{Buf, BufMut, Bytes};
+use fjall::config::{HashRatioPolicy, PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -120,9 +121,20 @@ impl Engine {
         let tree = || {
             KeyspaceCreateOptions::default().max_memtable_size(options.write_buffer_bytes.max(1))
         };
+        // Records are looked up one at a time and by random key, for the most part those that do
+        // not exist: filters stay in memory, and so does the index of blocks (together about 10 bytes
+        // per record), outside the cache.
+        let points = || {
+            tree()
+                .filter_block_pinning_policy(PinningPolicy::all(true))
+                .index_block_pinning_policy(PinningPolicy::all(true))
+                .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+                .index_block_partitioning_policy(PartitioningPolicy::all(false))
+                .data_block_hash_ratio_policy(HashRatioPolicy::all(8.0))
+        };
         let large = || tree().with_kv_separation(Some(KvSeparationOptions::default()));
         let engine = Engine {
-            records: db.keyspace("records", tree).map_err(failed)?,
+            records: db.keyspace("records", points).map_err(failed)?,
             bodies: db.keyspace("bodies", large).map_err(failed)?,
             due: db.keyspace("due", tree).map_err(failed)?,
             head: db.keyspace("head", tree).map_err(failed)?,

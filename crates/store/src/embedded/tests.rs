@@ -215,8 +215,13 @@ fn a_batch_that_waits_for_an_earlier_one_is_not_let_go_by_it() {
     release(first.held, &Ok(()));
     assert!(matches!(told(granted), Answer::Granted(_)));
     bench.handled();
+    // What the second batch changed is still read from memory, not from the disk of the first.
+    let mut again = bench.apply(acquire(3));
+    bench.handled();
     assert!(waits(&mut in_flight) && waits(&mut completed) && waits(&mut replayed));
+    assert!(waits(&mut again));
     bench.commit();
+    assert!(matches!(told(again), Answer::Stored(_)));
     assert!(matches!(told(in_flight), Answer::InFlight { .. }));
     assert!(matches!(told(completed), Answer::Completed { .. }));
     assert!(matches!(told(replayed), Answer::Stored(_)));

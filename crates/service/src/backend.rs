@@ -1,5 +1,8 @@
 //! Which store, and opening it.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+
 use crate::config::{DurabilityMode, Limits, Settings};
 use idempotency_store::clock::SystemClock;
 use idempotency_store::{Durability, Embedded, EmbeddedOptions, Memory, Store, WaiterCaps};
@@ -14,6 +17,9 @@ pub enum StoreChoice {
     Memory,
     /// A database file of this process alone.
     Embedded(EmbeddedChoice),
+    /// A database that any number of processes share.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<idempotency_store::PostgresOptions>),
 }
 
 /// How the embedded store is opened.
@@ -32,6 +38,13 @@ pub struct EmbeddedChoice {
     /// Memory for its cache.
     pub cache_bytes: Option<u64>,
 }
+
+/// The stores of this build, for messages.
+const STORES: &str = if cfg!(feature = "postgres") {
+    "embedded, postgres and memory"
+} else {
+    "embedded and memory"
+};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +105,35 @@ impl StoreChoice {
                 }
                 Ok(StoreChoice::Memory)
             }
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                let options = postgres::choose(written, settings)?;
+                Ok(StoreChoice::Postgres(Box::new(options)))
+            }
             _ => Err((
                 "store".into(),
-                format!("`{scheme}` is no store of this build; there are embedded and memory"),
+                format!("`{scheme}` is no store of this build; there are {STORES}"),
             )),
+        }
+    }
+
+    /// Whether there is a schema that [`StoreChoice::migrate`] can bring up to date.
+    pub fn has_schema(&self) -> bool {
+        match self {
+            StoreChoice::Memory | StoreChoice::Embedded(_) => false,
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(_) => true,
+        }
+    }
+
+    /// Brings the schema up to date, and says what it did.
+    pub async fn migrate(&self) -> Result<String, OpenError> {
+        match self {
+            StoreChoice::Memory | StoreChoice::Embedded(_) => {
+                Err(OpenError("it has no schema to migrate".to_owned()))
+            }
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => postgres::migrate(options).await,
         }
     }
 
@@ -122,6 +160,8 @@ impl StoreChoice {
                     Err(error) => Err(OpenError(error.to_string())),
                 }
             }
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => postgres::open(options, waiters).await,
         }
     }
 }

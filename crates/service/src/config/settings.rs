@@ -59,9 +59,14 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
-    /// Where records live: `embedded`, `embedded:/path`, `memory:` (tests only)
-    /// [default: embedded]
-    #[arg(long, env = "IDEMPOTENCYD_STORE", value_name = "STORE")]
+    /// Where records live: `embedded`, `embedded:/path`, `postgres://…` (a URL; PGPASSWORD and the
+    /// like count, too), `memory:` (tests only) [default: embedded]
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_STORE",
+        value_name = "STORE",
+        hide_env_values = true
+    )]
     pub store: Option<String>,
 
     /// Directory of the embedded store [default: idempotencyd-data]

@@ -10,7 +10,7 @@ use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::Config;
 
 /// How a PostgreSQL store is opened.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresOptions {
     pub(super) config: Config,
     pub(super) tls: TlsOptions,

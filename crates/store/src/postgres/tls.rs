@@ -54,7 +54,7 @@ impl SslMode {
 }
 
 /// Everything about TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TlsOptions {
     pub mode: SslMode,
     /// Authorities in PEM; `None` or `system`: those of the machine.

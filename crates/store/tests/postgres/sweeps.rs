@@ -40,9 +40,15 @@ async fn two_processes_share_the_work() {
     apply(names("live", 50).iter().map(|n| acquire(n, 1)).collect()).await;
     clock.advance(Duration::from_secs(6)).await;
 
-    let others = tokio::spawn(sweep_all(Arc::clone(&stores[1])));
-    let own = sweep_all(Arc::clone(&stores[0])).await;
-    let others = others.await.unwrap();
+    let begin = Arc::new(tokio::sync::Barrier::new(2));
+    let [own, others] = stores.clone().map(|store| {
+        let begin = Arc::clone(&begin);
+        tokio::spawn(async move {
+            begin.wait().await;
+            sweep_all(store).await
+        })
+    });
+    let (own, others) = (own.await.unwrap(), others.await.unwrap());
     // One of them may have found the other's rows locked and gone; what is left is little.
     let rest = sweep_all(Arc::clone(&stores[0])).await;
     println!("{own:?} {others:?} {rest:?}");

@@ -12,10 +12,21 @@
 //! | `Settling` | – | deliver or withhold → `Answered` | – | hold | hold | – (the root goes on) |
 //! | `Observing` | continue, hash | count | – | continue, copy | continue, copy | *settle* |
 //!
-//! Kong is the next step: it forbids calls in the response phase, so `Capturing` will settle in
-//! the background there, and `Hashing` will get its body whole.
+//! What the host's own rules make of a state:
+//!
+//! | state | Envoy | Kong (the next step, not built yet) |
+//! |---|---|---|
+//! | `Hashing` | the body comes in pieces | the body comes once and whole, or not at all if it is empty |
+//! | `Acquiring`, `Waiting` | called from the root; any answer is heard | called from the stream, always followed by a pause |
+//! | `Detached` | through an internal listener | not needed: nginx finishes what a client left |
+//! | `Capturing` | the end is held back | cannot hold: everything passes |
+//! | `Settling` | called from the response phase | no calls in the response phase: settled in the background at once |
 
 mod acquire;
+#[cfg(test)]
+mod behaviour_test;
+#[cfg(test)]
+mod bench;
 mod effect;
 mod inline;
 mod observe;

@@ -1,0 +1,301 @@
+//! Brings a stream into each state, and says in one line what an event led to.
+
+use super::{Effect, Env, Event, Flow, State, Stream};
+use crate::call::{Call, CallResult};
+use crate::classify::Source;
+use crate::config::{self, Plan};
+use crate::fingerprint::Hasher;
+use crate::headers::Headers;
+use crate::reply::LocalReply;
+use crate::request::{Request, Settings};
+use bytes::Bytes;
+use idempotency_protocol::*;
+use std::rc::Rc;
+
+pub(super) const START: u64 = 1_000_000_000_000;
+pub(super) const MS: u64 = 1_000_000;
+
+/// A stream under test, with a clock that the test moves.
+pub(super) struct Bench {
+    pub(super) stream: Stream,
+    pub(super) now_ns: u64,
+    pub(super) owners: u8,
+    pub(super) effects: Vec<Effect>,
+    pub(super) flow: Flow,
+}
+
+pub(super) fn plan(policy: &str) -> Plan {
+    let text = format!(
+        r#"{{"service": {{"target": "idempotency"}}, "detached": {{"cluster": "execution"}},
+            "rules": [{{"name": "charges", "scope": "global", "max_body_bytes": 8,
+                       "match": {{"path_prefix": "/charges"}}, {policy}}}]}}"#
+    );
+    config::parse(&text).unwrap()
+}
+
+pub(super) fn headers(pairs: &[(&'static str, &'static str)]) -> Headers {
+    pairs
+        .iter()
+        .map(|(n, v)| (Bytes::from(*n), Bytes::from(*v)))
+        .collect()
+}
+
+impl Bench {
+    /// A request whose headers have come and whose body has not.
+    pub(super) fn new(policy: &str) -> Bench {
+        let settings = Rc::new(Settings::new(plan(policy)));
+        let rule = Rc::clone(&settings.rules[0]);
+        let request_headers = headers(&[
+            (":method", "POST"),
+            (":path", "/charges"),
+            ("idempotency-key", "k1"),
+        ]);
+        let hasher = Hasher::new(
+            &rule.policy.fingerprint,
+            crate::fingerprint::scheme(&rule.policy.fingerprint),
+            b"POST",
+            "/charges",
+            b"",
+            b"",
+            &request_headers.0,
+        );
+        let request = Request {
+            settings,
+            rule,
+            tenant: String::new(),
+            client_key: Some("k1".into()),
+            method: "POST".into(),
+            path: "/charges".into(),
+            headers: request_headers,
+        };
+        let mut bench = Bench {
+            stream: Stream::passing(),
+            now_ns: START,
+            owners: 0,
+            effects: Vec::new(),
+            flow: Flow::Continue,
+        };
+        let (stream, flow) = bench.with_env(|env| Stream::protect(request, hasher, false, env));
+        bench.stream = stream;
+        bench.flow = flow;
+        bench
+    }
+
+    pub(super) fn with_env<T>(&mut self, f: impl FnOnce(&mut Env) -> T) -> T {
+        self.effects.clear();
+        let mut owners = self.owners;
+        let mut new_owner = || {
+            owners += 1;
+            Some(Owner([owners; 16]))
+        };
+        let mut env = Env {
+            now_ns: self.now_ns,
+            new_owner: &mut new_owner,
+            effects: &mut self.effects,
+        };
+        let result = f(&mut env);
+        self.owners = owners;
+        result
+    }
+
+    pub(super) fn on(&mut self, event: Event) -> &mut Self {
+        let mut stream = std::mem::replace(&mut self.stream, Stream::passing());
+        self.flow = self.with_env(|env| stream.on(event, env));
+        self.stream = stream;
+        self
+    }
+
+    pub(super) fn body_end(&mut self) -> &mut Self {
+        self.on(Event::RequestBody {
+            chunk: b"{}",
+            end: true,
+        })
+    }
+
+    pub(super) fn granted(&mut self) -> &mut Self {
+        self.on(Event::Answer(grant()))
+    }
+
+    pub(super) fn in_state(policy: &str, state: &str) -> Bench {
+        let mut bench = Bench::new(policy);
+        match state {
+            "Passing" => bench.stream = Stream::passing(),
+            "Answered" => bench.stream = Stream::answered(),
+            "Hashing" | "Observing" => {}
+            "Acquiring" => drop(bench.body_end()),
+            "Waiting" => drop(bench.body_end().on(Event::Answer(in_flight()))),
+            "Detached" | "Forwarded" => drop(bench.body_end().granted()),
+            "Capturing" => drop(bench.body_end().granted().on(response("201", false))),
+            "Capturing failed" => drop(bench.body_end().granted().on(response("401", false))),
+            "Settling" => drop(bench.body_end().granted().on(response("201", true))),
+            "Settling streamed" => drop(bench.body_end().granted().on(response("201", false)).on(
+                Event::ResponseBody {
+                    chunk: b"x",
+                    end: true,
+                },
+            )),
+            other => panic!("no such state: {other}"),
+        }
+        let reached = name(&bench.stream.state);
+        assert!(
+            state.starts_with(reached),
+            "wanted {state}, reached {reached}"
+        );
+        bench
+    }
+
+    /// What the event led to, in one line.
+    pub(super) fn outcome(&self) -> String {
+        let effects: Vec<String> = self.effects.iter().map(describe).collect();
+        let flow = match self.flow {
+            Flow::Continue => "continue",
+            Flow::Pause => "pause",
+        };
+        format!(
+            "{flow} [{}] {}",
+            effects.join(" "),
+            name(&self.stream.state)
+        )
+    }
+}
+
+pub(super) fn name(state: &State) -> &'static str {
+    match state {
+        State::Passing => "Passing",
+        State::Answered => "Answered",
+        State::Hashing(_) => "Hashing",
+        State::Acquiring(_) => "Acquiring",
+        State::Waiting(_) => "Waiting",
+        State::Detached => "Detached",
+        State::Forwarded(_) => "Forwarded",
+        State::Capturing(_) => "Capturing",
+        State::Settling(_) => "Settling",
+        State::Observing(_) => "Observing",
+    }
+}
+
+/// Counters and warnings are left out: they change nothing for the client.
+pub(super) fn describe(effect: &Effect) -> String {
+    match effect {
+        Effect::Call(Call::Operation(operation)) => format!("call:{}", operation.name()),
+        Effect::Call(Call::Wait(_)) => "call:wait".into(),
+        Effect::Background(operation) => format!("background:{}", operation.name()),
+        Effect::Execute(_) => "execute".into(),
+        Effect::Track(_) => "track".into(),
+        Effect::Untrack(_) => "untrack".into(),
+        Effect::ChangeRequest(_) => "change".into(),
+        Effect::ResumeRequest => "resume-request".into(),
+        Effect::AddResponseHeader(_, _) => "add-header".into(),
+        Effect::RemoveResponseHeader(_) => "remove-header".into(),
+        Effect::ResumeResponse => "resume-response".into(),
+        Effect::Reply(reply) => format!("reply:{}", reply.status),
+        Effect::Reset => "reset".into(),
+        Effect::Count(_) => String::new(),
+        Effect::Warn(_) => String::new(),
+    }
+}
+
+pub(super) fn grant() -> CallResult {
+    Ok(Answer::Granted(Grant {
+        fence: 7,
+        attempt: 1,
+        lease_ms: 60_000,
+    }))
+}
+
+pub(super) fn in_flight() -> CallResult {
+    Ok(Answer::InFlight {
+        fence: 7,
+        lease_left_ms: 1000,
+    })
+}
+
+pub(super) fn stored(outcome: Outcome) -> CallResult {
+    let expires_at_ms = 1_700_000_000_000;
+    Ok(Answer::Stored(Stored {
+        outcome,
+        fence: 7,
+        attempt: 1,
+        age_ms: 2500,
+        expires_at_ms,
+    }))
+}
+
+pub(super) fn stored_response() -> CallResult {
+    stored(Outcome::Response(StoredResponse {
+        status: 201,
+        headers: vec![("content-type".into(), "text/plain".into())],
+        body: "hello".into(),
+    }))
+}
+
+pub(super) fn stored_with(status: u16, value: &'static str) -> CallResult {
+    let headers = vec![("content-type".into(), value.into())];
+    stored(Outcome::Response(StoredResponse {
+        status,
+        headers,
+        body: Bytes::new(),
+    }))
+}
+
+pub(super) fn tombstone() -> CallResult {
+    stored(Outcome::Tombstone(Tombstone {
+        status: 200,
+        reason: TombstoneReason::TooLarge,
+    }))
+}
+
+pub(super) fn fault(code: FaultCode) -> CallResult {
+    Ok(Answer::Fault(Fault {
+        code,
+        detail: "test".into(),
+    }))
+}
+
+pub(super) fn completed() -> CallResult {
+    Ok(Answer::Completed { expires_at_ms: 1 })
+}
+
+pub(super) fn response(status: &'static str, end: bool) -> Event<'static> {
+    Event::ResponseHeaders {
+        headers: headers(&[(":status", status)]),
+        source: Source::Upstream,
+        end,
+    }
+}
+
+pub(super) fn reply() -> Event<'static> {
+    Event::Executed(LocalReply {
+        status: 201,
+        headers: Vec::new(),
+        body: Bytes::new(),
+    })
+}
+
+pub(super) fn squeeze(line: &str) -> String {
+    line.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace("[ ", "[")
+        .replace(" ]", "]")
+}
+
+pub(super) fn walk(policy: &str, cells: Vec<(&str, &str, Event, &str)>) {
+    for (state, event_name, event, expected) in cells {
+        let mut bench = Bench::in_state(policy, state);
+        bench.on(event);
+        let outcome = squeeze(&bench.outcome());
+        assert_eq!(
+            outcome,
+            squeeze(expected),
+            "{state} × {event_name} under {policy}"
+        );
+    }
+}
+
+pub(super) const INLINE: &str = r#""execution": "inline""#;
+pub(super) const DETACHED: &str = r#""execution": "detached""#;
+pub(super) const WAITING: &str = r#""execution": "inline", "wait_ms": 1000"#;
+pub(super) const WITHHOLD: &str = r#""execution": "inline", "on_complete_failure": "withhold""#;
+pub(super) const OPEN: &str = r#""execution": "inline", "on_service_failure": "pass""#;
+pub(super) const OBSERVE: &str = r#""execution": "inline", "mode": "observe""#;

@@ -19,9 +19,10 @@ prepare:
 	@scripts/prepare.sh
 
 .PHONY: run
-run: prepare ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it
+run: prepare ## Build all, start the service, a demo upstream and a real Envoy; Ctrl-C stops it. STORE=postgres: on PostgreSQL
 	@cargo build --release $(PROGRAMS)
 	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
+	@[ "$${STORE:-}" != postgres ] || scripts/get-postgres.sh >/dev/null
 	@envoy="$$(scripts/get-envoy.sh)"; \
 		ENVOY_BIN="$$envoy" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
 

@@ -4,6 +4,8 @@ use std::os::unix::fs::{chown, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -84,6 +86,33 @@ impl Postgres {
             user,
             _dir: dir,
         })
+    }
+
+    /// The server that the services of this process share; it ends with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is not installed or does not start.
+    pub fn shared() -> Result<Arc<Self>, Error> {
+        static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let server = Arc::new(Self::start(PostgresOptions {
+            settings: vec!["max_connections = 500".to_owned()],
+            ..PostgresOptions::default()
+        })?);
+        *shared = Arc::downgrade(&server);
+        Ok(server)
+    }
+
+    /// A new, empty database; its URL.
+    pub fn fresh_database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("gateway{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.create_database(&name);
+        self.url(&name)
     }
 
     /// The URL of a database over TCP.

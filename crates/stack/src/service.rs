@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::http::{Answer, Request};
+use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::{ports, tools};
 
@@ -28,6 +30,8 @@ pub enum Backend {
     /// The embedded store, in [`ServiceOptions::data_dir`].
     #[default]
     Embedded,
+    /// A database of its own, on a PostgreSQL server that the services of this process share.
+    Postgres,
     /// Another one, as `idempotencyd serve --store` names it, e.g. `memory:`.
     Named(String),
 }
@@ -58,7 +62,8 @@ impl Default for Tokens {
 pub struct ServiceOptions {
     /// `None` takes a free one.
     pub port: Option<u16>,
-    /// Where the records are.
+    /// Where the records are. With `STORE=postgres` in the environment, an embedded store without
+    /// a directory of its own becomes [`Backend::Postgres`].
     pub backend: Backend,
     /// Where the embedded store lives; `None`: a temporary directory, removed at the end.
     pub data_dir: Option<PathBuf>,
@@ -84,6 +89,7 @@ pub struct Service {
     socket: PathBuf,
     log: PathBuf,
     _dir: TempDir,
+    _postgres: Option<Arc<Postgres>>,
 }
 
 impl Service {
@@ -92,7 +98,18 @@ impl Service {
     /// # Errors
     ///
     /// If its program is not there or does not start.
-    pub fn start(options: ServiceOptions) -> Result<Self, Error> {
+    pub fn start(mut options: ServiceOptions) -> Result<Self, Error> {
+        let anywhere = options.data_dir.is_none() && options.backend == Backend::Embedded;
+        if anywhere && std::env::var_os("STORE").is_some_and(|s| s == "postgres") {
+            options.backend = Backend::Postgres;
+        }
+        let mut postgres = None;
+        if options.backend == Backend::Postgres {
+            let server = Postgres::shared()?;
+            options.backend = Backend::Named(server.fresh_database());
+            options.args.push("--migrate".to_owned());
+            postgres = Some(server);
+        }
         let dir = crate::stack::temp_dir()?;
         let port = options.port.unwrap_or_else(ports::free);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -114,6 +131,7 @@ impl Service {
             socket,
             log,
             _dir: dir,
+            _postgres: postgres,
         })
     }
 
@@ -218,6 +236,8 @@ fn launch(
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--durability", durability]),
+        // Named by now.
+        Backend::Postgres => &mut command,
         Backend::Named(store) => command.args(["--store", store]),
     };
     let Tokens {

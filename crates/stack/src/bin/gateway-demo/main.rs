@@ -39,6 +39,7 @@ impl Demo {
         let service = Service::start(ServiceOptions {
             port: Some(settings.service_port),
             data_dir: Some(settings.store.clone()),
+            backend: settings.backend.clone(),
             tokens: settings.filter.tokens.clone(),
             args: settings.filter.service_args.clone(),
             log_level: Some(settings.log_level.clone()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use idempotency_stack::{charges_rule, filter_config, ports, tools, Error, Tokens};
+use idempotency_stack::{charges_rule, filter_config, ports, tools, Backend, Error, Tokens};
 use serde_json::{json, Value};
 
 pub(crate) struct Settings {
@@ -12,6 +12,7 @@ pub(crate) struct Settings {
     pub(crate) service_port: u16,
     pub(crate) upstream_port: u16,
     pub(crate) store: PathBuf,
+    pub(crate) backend: Backend,
     pub(crate) logs: PathBuf,
     pub(crate) log_level: String,
     pub(crate) concurrency: u16,
@@ -37,6 +38,7 @@ impl Settings {
             upstream_port: number("UPSTREAM_PORT", 7_481)?,
             logs: data_dir.join("logs"),
             store: data_dir.join("store"),
+            backend: backend()?,
             log_level: log_level()?,
             concurrency: number("CONCURRENCY", 1)?,
             filter,
@@ -155,6 +157,16 @@ fn number(name: &str, default: u16) -> Result<u16, Error> {
     };
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| Error::new(format!("{name}={text} is not a number from 1 to 65535")))
+}
+
+fn backend() -> Result<Backend, Error> {
+    match var("STORE").as_deref() {
+        None | Some("embedded") => Ok(Backend::Embedded),
+        Some("postgres") => Ok(Backend::Postgres),
+        Some(other) => Err(Error::new(format!(
+            "STORE={other} is not one of embedded, postgres"
+        ))),
+    }
 }
 
 fn log_level() -> Result<String, Error> {

@@ -8,6 +8,7 @@
 
 use super::error::{Kind, Trouble};
 use super::ids::Id;
+use super::lanes::Prepared;
 use super::pool::Connection;
 use super::step::{self, Seen, Stepped};
 use super::write::{write, Change};
@@ -16,7 +17,7 @@ use crate::machine::{self, AcquireEvent, Context, Event, Reply, Room};
 use crate::record::{Slot, StoredOutcome};
 use crate::replay;
 use crate::store::StoreError;
-use idempotency_protocol::{Answer, Fault, Grant, LookupKey, Operation, Owner};
+use idempotency_protocol::{Answer, Fault, Grant, LookupKey, Owner};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -124,11 +125,10 @@ impl Retry {
 }
 
 impl Inner {
-    pub(super) async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+    pub(super) async fn apply(&self, operations: Prepared) -> Vec<Answer> {
         let count = operations.len();
         let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
-        for (place, operation) in operations.into_iter().enumerate() {
-            let (key, event) = Event::prepare(operation);
+        for (place, (key, event)) in operations.into_iter().enumerate() {
             let id = Id::of(&key);
             let group = groups.entry(id.id.clone()).or_insert_with(|| Group {
                 key,

@@ -8,6 +8,7 @@
 mod apply;
 mod error;
 mod ids;
+mod lanes;
 mod listen;
 mod migrate;
 mod options;
@@ -23,7 +24,7 @@ mod write;
 
 pub use options::PostgresOptions;
 
-use crate::machine::Room;
+use crate::machine::{Event, Room};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -32,6 +33,7 @@ use apply::Retry;
 use async_trait::async_trait;
 use error::Trouble;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use lanes::Lanes;
 use listen::Abort;
 use pool::Pool;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +54,7 @@ struct Inner {
     retry_budget: Duration,
     max_bytes: Option<u64>,
     above_high_water: AtomicBool,
+    lanes: Lanes,
     /// Waiters look in turns, so that they never take all connections.
     looks: Semaphore,
     /// False once the store is closed; operations hold it while they run.
@@ -86,6 +89,7 @@ impl Postgres {
             retry_budget: options.retry_budget,
             max_bytes: options.max_bytes,
             above_high_water: AtomicBool::new(false),
+            lanes: Lanes::new(options.lanes),
             looks: Semaphore::new((options.pool_size / 4).max(1)),
             open: RwLock::new(true),
         });
@@ -172,7 +176,10 @@ macro_rules! retrying {
 impl Store for Postgres {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
         match self.inner.enter().await {
-            Ok(_open) => self.inner.apply(operations).await,
+            Ok(_open) => {
+                let prepared = operations.into_iter().map(Event::prepare).collect();
+                lanes::travel(&self.inner, prepared).await
+            }
             Err(error) => vec![Answer::Fault(Fault::from(error)); operations.len()],
         }
     }

@@ -16,6 +16,8 @@ pub struct PostgresOptions {
     pub(super) tls: TlsOptions,
     /// Most connections of this process, without the one that listens for notifications.
     pub pool_size: usize,
+    /// Most batches of operations on their way at one time; calls beyond them travel together.
+    pub lanes: usize,
     /// Longest time that the server works on one statement.
     pub statement_timeout: Duration,
     /// Longest time that a statement waits for another one's row.
@@ -50,7 +52,7 @@ impl PostgresOptions {
     /// `PGOPTIONS`, `PGAPPNAME`, `PGCONNECT_TIMEOUT`), as `psql` does.
     ///
     /// Parameters: those of the driver, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, and for the
-    /// store itself `pool_size`, `statement_timeout_ms`, `lock_timeout_ms`, `checkout_timeout_ms`,
+    /// store itself `pool_size`, `lanes`, `statement_timeout_ms`, `lock_timeout_ms`, `checkout_timeout_ms`,
     /// `retry_budget_ms`, `poll_interval_ms`.
     ///
     /// # Errors
@@ -75,6 +77,7 @@ impl PostgresOptions {
             config: Config::new(),
             tls: TlsOptions::from_env(&env)?,
             pool_size: 16,
+            lanes: 6,
             statement_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(2),
             checkout_timeout: Duration::from_secs(2),
@@ -117,6 +120,12 @@ impl PostgresOptions {
             ms.map(Duration::from_millis)
                 .ok_or_else(|| format!("{name}: must be a number of milliseconds, 1 to 600000"))
         };
+        let number = || {
+            let number = value.parse::<usize>().ok();
+            number
+                .filter(|number| (1..=1_000).contains(number))
+                .ok_or_else(|| format!("{name}: must be a number from 1 to 1000"))
+        };
         match name {
             "sslmode" => self.tls.mode = SslMode::parse(value)?,
             "sslrootcert" => self.tls.root_cert = Some(value.into()),
@@ -127,12 +136,8 @@ impl PostgresOptions {
             "checkout_timeout_ms" => self.checkout_timeout = millis()?,
             "retry_budget_ms" => self.retry_budget = millis()?,
             "poll_interval_ms" => self.poll_interval = millis()?,
-            "pool_size" => {
-                let size = value.parse::<usize>().ok();
-                self.pool_size = size
-                    .filter(|size| (1..=1_000).contains(size))
-                    .ok_or_else(|| format!("{name}: must be a number from 1 to 1000"))?;
-            }
+            "pool_size" => self.pool_size = number()?,
+            "lanes" => self.lanes = number()?,
             _ => return Ok(false),
         }
         Ok(true)

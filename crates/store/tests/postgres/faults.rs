@@ -162,6 +162,7 @@ async fn a_crash_of_the_server_in_a_storm_repeats_nothing() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
+    stores[0].ready().await.unwrap();
     let grants = grants.lock().unwrap();
     println!("{} grants over a crash and a restart", grants.len());
     let mut last: Option<(&str, u64)> = None;
@@ -173,7 +174,6 @@ async fn a_crash_of_the_server_in_a_storm_repeats_nothing() {
         last = Some((name, fences[0]));
         assert!(*attempt <= 4, "{name} was granted after it was completed");
     }
-    stores[0].ready().await.unwrap();
 }
 
 /// A row that somebody else has locked holds up nothing but its own operation.
@@ -272,4 +272,32 @@ async fn without_a_server_there_are_faults_in_time() {
     let answer = one(store.as_ref(), acquire("k", 2)).await;
     assert!(matches!(answer, Answer::Fault(_)), "{answer:?}");
     assert!(store.ready().await.is_err());
+}
+
+/// Calls travel together; those that leave on the way take nobody along, and lose nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_leave_take_nobody_along() {
+    let database = Database::new().await;
+    let store = database.open_with(|o| o.lanes = 1).await;
+    let names: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
+    let calls: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let (store, operation) = (Arc::clone(&store), acquire(name, 1));
+            tokio::spawn(async move { one(store.as_ref(), operation).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    for (n, call) in calls.into_iter().enumerate() {
+        if n % 2 == 0 {
+            call.abort();
+        } else {
+            let answer = call.await.unwrap();
+            assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
+        }
+    }
+    // The same owner asks again: it has got what it asked for, or gets it now.
+    for name in &names {
+        granted(store.as_ref(), name, 1).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::server::{shared, Database};
-use idempotency_store::{Postgres, PostgresOptions, Store, StoreError};
+use idempotency_store::{Postgres, PostgresOptions, StoreError};
 
 async fn refused(url: &str) -> StoreError {
     let options = PostgresOptions::from_url_and(url, |_| None).unwrap();

@@ -61,8 +61,8 @@ impl Plan<'_> {
         let load = Load {
             target: target(self.row.way),
             keys: match self.row.way {
-                Way::Replay => Keys::Cycle(seed::prefix(self.session), seed::KEYS),
-                _ => Keys::Unique(format!("{}-{}-", self.session, self.number)),
+                Way::Replay => Keys::Cycle(self.key_prefix(), seed::KEYS),
+                _ => Keys::Unique(self.key_prefix()),
             },
             connections: self.connections,
             duration: self.duration,
@@ -82,7 +82,16 @@ impl Plan<'_> {
         Ok(fault.map_or(Ok(Sample { seen, cpu }), Err))
     }
 
-    /// Compares what the upstream did with what clients saw.
+    /// What the keys of this run begin with, and those of no other run but of other replays.
+    fn key_prefix(&self) -> String {
+        match self.row.way {
+            Way::Replay => seed::prefix(self.session),
+            _ => format!("{}-{}-", self.session, self.number),
+        }
+    }
+
+    /// Compares what the upstream did with what clients saw. Only this run's keys count: a
+    /// detached execution whose client was cut off at the end of its run may end in the next one.
     fn executions_fault(&self, rig: &Rig, answered: u64) -> Option<String> {
         let mut executed = rig.upstream.executions();
         // What was cut off when the load stopped may still be on its way.
@@ -96,7 +105,13 @@ impl Plan<'_> {
         if twice > 0 {
             return Some(format!("{twice} keys were executed more than once"));
         }
-        executions_fault(self.row.way, answered, self.connections, executed.total)
+        let prefix = self.key_prefix();
+        let own = executed
+            .by_key
+            .iter()
+            .filter(|(key, _)| key.starts_with(&prefix));
+        let own = own.map(|(_, count)| count).sum();
+        executions_fault(self.row.way, answered, self.connections, own)
     }
 }
 

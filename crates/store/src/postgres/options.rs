@@ -164,11 +164,11 @@ impl PostgresOptions {
                 config.port(port.parse().map_err(|_| "PGPORT: not a port".to_owned())?);
             }
         }
-        if config.get_user().is_none() {
+        if config.get_user().is_none_or(str::is_empty) {
             let user = env("PGUSER").or_else(|| env("USER"));
             config.user(user.ok_or("no user: name one in the URL or in PGUSER")?);
         }
-        if config.get_dbname().is_none() {
+        if config.get_dbname().is_none_or(str::is_empty) {
             let user = config.get_user().unwrap_or_default().to_owned();
             config.dbname(env("PGDATABASE").unwrap_or(user));
         }

@@ -275,9 +275,9 @@ fn bad_settings_are_named_before_anything_opens() {
             "none.toml",
         ),
         (
-            vec!["--store", "redis://h"],
+            vec!["--store", "mysql://h"],
             vec![],
-            "store: `redis` is no store of this build",
+            "store: `mysql` is no store of this build",
         ),
         (vec!["--listen", "nowhere"], vec![], "listen[0]: "),
         (vec!["--max-body-bytes", "much"], vec![], "--max-body-bytes"),

@@ -19,8 +19,11 @@ prepare:
 	@scripts/prepare.sh
 
 .PHONY: run
-run: prepare ## Build all, start the service, a demo upstream and a real Envoy; STORE=redis too; Ctrl-C stops it
-	@case "$(STORE)" in redis) scripts/need-redis.sh ;; esac
+run: prepare ## Build all, start the service, a demo upstream and a real Envoy; STORE=redis, STORE=postgres; Ctrl-C stops it
+	@case "$(STORE)" in \
+		redis) scripts/need-redis.sh ;; \
+		postgres) scripts/get-postgres.sh >/dev/null ;; \
+	esac
 	@cargo build --release $(PROGRAMS)
 	@WASM_CHECK=$(TARGET)/release/wasm-check scripts/build-wasm.sh
 	@envoy="$$(scripts/get-envoy.sh)"; \

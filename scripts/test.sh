@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 
 scripts/need-redis.sh
 command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
+postgres="$(scripts/get-postgres.sh)"
+export POSTGRES_BIN="$postgres"
 
 newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"

@@ -1,9 +1,12 @@
 //! Which store, and opening it.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+
 use crate::config::{DurabilityMode, Limits, Settings};
 use idempotency_store::clock::SystemClock;
-#[cfg(feature = "redis")]
-use idempotency_store::{redis::RedisOptions, RedisStore};
 use idempotency_store::{Durability, Embedded, EmbeddedOptions, Memory, Store, WaiterCaps};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +21,10 @@ pub enum StoreChoice {
     Embedded(EmbeddedChoice),
     /// Redis, which any number of services share.
     #[cfg(feature = "redis")]
-    Redis(Box<RedisOptions>),
+    Redis(Box<idempotency_store::RedisOptions>),
+    /// A PostgreSQL database, which any number of services share.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<idempotency_store::PostgresOptions>),
 }
 
 /// How the embedded store is opened.
@@ -38,10 +44,13 @@ pub struct EmbeddedChoice {
     pub cache_bytes: Option<u64>,
 }
 
-#[cfg(feature = "redis")]
-const STORES: &str = "embedded, memory, and redis:// with its variants";
-#[cfg(not(feature = "redis"))]
-const STORES: &str = "embedded and memory";
+/// The stores of this build, for messages.
+const STORES: &str = match (cfg!(feature = "redis"), cfg!(feature = "postgres")) {
+    (true, true) => "embedded, redis:// with its variants, postgres and memory",
+    (true, false) => "embedded, redis:// with its variants and memory",
+    (false, true) => "embedded, postgres and memory",
+    (false, false) => "embedded and memory",
+};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +112,36 @@ impl StoreChoice {
                 Ok(StoreChoice::Memory)
             }
             #[cfg(feature = "redis")]
-            _ if scheme.starts_with("redis") => {
-                only_embedded(settings, "Redis")?;
-                let options = RedisOptions::parse(written);
-                let options = options.map_err(|message| ("store".into(), message))?;
-                Ok(StoreChoice::Redis(Box::new(options)))
+            _ if scheme.starts_with("redis") => Ok(StoreChoice::Redis(Box::new(redis::choose(
+                written, settings,
+            )?))),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                let options = postgres::choose(written, settings)?;
+                Ok(StoreChoice::Postgres(Box::new(options)))
             }
             _ => Err((
                 "store".into(),
                 format!("`{scheme}` is no store of this build; there are {STORES}"),
             )),
+        }
+    }
+
+    /// Whether there is a schema that [`StoreChoice::migrate`] can bring up to date.
+    pub fn has_schema(&self) -> bool {
+        match self {
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Brings the schema up to date, and says what it did.
+    pub async fn migrate(&self) -> Result<String, OpenError> {
+        match self {
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => postgres::migrate(options).await,
+            _ => Err(OpenError("it has no schema to migrate".to_owned())),
         }
     }
 
@@ -140,46 +169,29 @@ impl StoreChoice {
                 }
             }
             #[cfg(feature = "redis")]
-            StoreChoice::Redis(options) => {
-                let mut options = options.as_ref().clone();
-                options.waiters = waiters;
-                open_redis(options).await
-            }
+            StoreChoice::Redis(options) => redis::open(options, waiters).await,
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => postgres::open(options, waiters).await,
         }
     }
 }
 
-#[cfg(feature = "redis")]
-async fn open_redis(options: RedisOptions) -> Result<Arc<dyn Store>, OpenError> {
-    if options.accept_loss {
-        tracing::warn!(
-            "ACCEPT_LOSS: Redis may evict or forget records, and what is forgotten is executed again"
-        );
-    }
-    let store = RedisStore::open(options).await;
-    let store = store.map_err(|error| OpenError(error.to_string()))?;
-    if let Err(error) = store.ready().await {
-        tracing::warn!(%error, "not ready yet");
-    }
-    Ok(Arc::new(store))
-}
-
-/// Refuses the settings that mean something to the embedded store alone.
-#[cfg(feature = "redis")]
-fn only_embedded(settings: &Settings, store: &str) -> Result<(), (String, String)> {
+/// Refuses the settings that mean nothing to a server with settings of its own.
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn only_embedded(settings: &Settings, server: &str) -> Result<(), (String, String)> {
     for (field, given) in [
         ("data_dir", settings.data_dir.is_some()),
         ("durability", settings.durability.is_some()),
         ("sync_interval", settings.sync_interval.is_some()),
-        ("store_max_bytes", settings.store_max_bytes.is_some()),
+        ("store_cache_bytes", settings.store_cache_bytes.is_some()),
         (
             "store_min_free_bytes",
             settings.store_min_free_bytes.is_some(),
         ),
-        ("store_cache_bytes", settings.store_cache_bytes.is_some()),
     ] {
         if given {
-            return Err((field.into(), format!("means nothing to {store}")));
+            let message = format!("means nothing to {server}, which has settings of its own");
+            return Err((field.into(), message));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! The real parts of the gateway as child processes: Envoy with the filter, the idempotency
-//! service on its embedded store, and the demo upstream.
+//! service on its embedded store, the demo upstream, and the servers of other stores.
 //!
 //! `make run` (the binary `gateway-demo`), the end-to-end tests, the benches and the checks all
 //! stand on this. Everything listens on 127.0.0.1, on ports of its own; every child is stopped and
@@ -27,6 +27,7 @@
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
 //! | Redis | `REDIS_SERVER_BIN` | `redis-server` in `PATH`; `redis-cli` beside it |
+//! | PostgreSQL | `POSTGRES_BIN`, the directory of its programs | the newest below `/usr/lib/postgresql`, then `PATH` |
 //! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
 //!
 //! # Panics
@@ -40,6 +41,7 @@ mod error;
 pub mod http;
 pub mod imports;
 pub mod ports;
+mod postgres;
 mod process;
 mod redis;
 mod service;
@@ -51,6 +53,7 @@ mod wait;
 
 pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
 pub use error::Error;
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;
 pub use redis::{Redis, RedisCluster, RedisSentinel};
 pub use service::{Backend, Durability, Service, ServiceOptions, Tokens};

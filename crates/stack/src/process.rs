@@ -132,7 +132,8 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&mut self, signal: Signal) {
+    /// Sends a signal, if it still runs.
+    pub(crate) fn signal(&mut self, signal: Signal) {
         // Not reaped yet, so the id is still this child's.
         if self.exit_status().is_none() {
             if let Some(pid) = self.pid() {

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::http::{Answer, Request};
+use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::redis::Redis;
 use crate::{ports, tools};
@@ -29,14 +31,16 @@ pub enum Backend {
     /// The embedded store, in [`ServiceOptions::data_dir`].
     #[default]
     Embedded,
-    /// Another one, as `idempotencyd serve --store` names it, e.g. `memory:`.
-    Named(String),
     /// A Redis server that is started for it, and ends with it.
     Redis,
+    /// A database of its own, on a PostgreSQL server that the services of this process share.
+    Postgres,
+    /// Another one, as `idempotencyd serve --store` names it, e.g. `memory:`.
+    Named(String),
 }
 
 impl Backend {
-    /// As the environment's `STORE` says: `redis`, or nothing for the embedded one.
+    /// As the environment's `STORE` says: `embedded` (or nothing), `redis`, `postgres`.
     ///
     /// # Errors
     ///
@@ -45,8 +49,9 @@ impl Backend {
         match std::env::var("STORE").unwrap_or_default().as_str() {
             "" | "embedded" => Ok(Self::Embedded),
             "redis" => Ok(Self::Redis),
+            "postgres" => Ok(Self::Postgres),
             other => Err(Error::new(format!(
-                "STORE={other}: there are embedded and redis"
+                "STORE={other} is not one of embedded, redis, postgres"
             ))),
         }
     }
@@ -104,8 +109,9 @@ pub struct Service {
     data_dir: PathBuf,
     socket: PathBuf,
     log: PathBuf,
-    // Dropped after the process that uses it.
+    // Dropped after the process that uses them.
     redis: Option<Redis>,
+    _postgres: Option<Arc<Postgres>>,
     _dir: TempDir,
 }
 
@@ -119,12 +125,21 @@ impl Service {
         if options.backend == Backend::Embedded && options.data_dir.is_none() {
             options.backend = Backend::from_env()?;
         }
-        let redis = match options.backend {
-            Backend::Redis => Some(Redis::start(&[])?),
-            Backend::Embedded | Backend::Named(_) => None,
-        };
-        if let Some(redis) = &redis {
-            options.backend = Backend::Named(redis.url());
+        let mut redis = None;
+        let mut postgres = None;
+        match options.backend {
+            Backend::Embedded | Backend::Named(_) => {}
+            Backend::Redis => {
+                let server = Redis::start(&[])?;
+                options.backend = Backend::Named(server.url());
+                redis = Some(server);
+            }
+            Backend::Postgres => {
+                let server = Postgres::shared()?;
+                options.backend = Backend::Named(server.fresh_database());
+                options.args.push("--migrate".to_owned());
+                postgres = Some(server);
+            }
         }
         let dir = crate::stack::temp_dir()?;
         let port = options.port.unwrap_or_else(ports::free);
@@ -147,6 +162,7 @@ impl Service {
             socket,
             log,
             redis,
+            _postgres: postgres,
             _dir: dir,
         })
     }
@@ -258,8 +274,8 @@ fn launch(
             .arg(data_dir)
             .args(["--durability", durability]),
         Backend::Named(store) => command.args(["--store", store]),
-        // Named since, by where it listens.
-        Backend::Redis => &mut command,
+        // Named by now.
+        Backend::Redis | Backend::Postgres => &mut command,
     };
     let Tokens {
         gateway,

@@ -37,6 +37,40 @@ pub fn envoy() -> Result<PathBuf, Error> {
         })
 }
 
+/// The oldest PostgreSQL that the store works with.
+const OLDEST_POSTGRES: u32 = 15;
+
+/// The directory of PostgreSQL's programs.
+///
+/// # Errors
+///
+/// If there is none; the message says how to get it.
+pub fn postgres_bin() -> Result<PathBuf, Error> {
+    if let Some(dir) = std::env::var_os("POSTGRES_BIN").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir));
+    }
+    // Debian keeps each major version in a directory of its own, and its servers off the PATH.
+    let versions = std::fs::read_dir("/usr/lib/postgresql");
+    let newest = versions
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .filter(|(version, bin)| *version >= OLDEST_POSTGRES && bin.join("initdb").is_file())
+        .max();
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&on_path).find(|dir| dir.join("initdb").is_file());
+    newest.map(|(_, bin)| bin).or(on_path).ok_or_else(|| {
+        Error::new(
+            "no PostgreSQL server found: run `scripts/get-postgres.sh`, or set POSTGRES_BIN to \
+             the directory of its programs",
+        )
+    })
+}
+
 /// The program of the idempotency service.
 ///
 /// # Errors

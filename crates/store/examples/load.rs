@@ -1,7 +1,8 @@
-//! Measures the whole embedded store: acquire + complete, then replays, from many tasks.
+//! Measures a whole store: acquire + complete, then replays, from many tasks.
 //!
 //! ```text
 //! cargo run --release -p idempotency-store --example load -- DIR durable|relaxed CLIENTS BODY [SECONDS] [RECORDS]
+//! cargo run --release -p idempotency-store --features postgres --example load -- URL postgres CLIENTS BODY …
 //! ```
 //!
 //! `RECORDS` completed records are written beforehand, in large calls; the replays read them, too.
@@ -64,7 +65,7 @@ fn complete(n: u64, body: &Bytes) -> Operation {
     })
 }
 
-async fn one(store: &Embedded, operation: Operation) -> Fallible<Answer> {
+async fn one(store: &dyn Store, operation: Operation) -> Fallible<Answer> {
     store
         .apply(vec![operation])
         .await
@@ -87,6 +88,28 @@ fn report(name: &str, mut took: Vec<Duration>, elapsed: Duration) {
     );
 }
 
+async fn open(place: &str, mode: &str) -> Fallible<Arc<dyn Store>> {
+    let durability = match mode {
+        "durable" => Durability::Durable,
+        "relaxed" => Durability::Relaxed {
+            interval: Duration::from_millis(50),
+        },
+        #[cfg(feature = "postgres")]
+        "postgres" => {
+            use idempotency_store::{Postgres, PostgresOptions};
+            let options = PostgresOptions::from_url(place)?;
+            Postgres::migrate(&options).await?;
+            return Ok(Arc::new(Postgres::open(options).await?));
+        }
+        other => return Err(format!("unknown mode {other}").into()),
+    };
+    let options = EmbeddedOptions {
+        durability,
+        ..EmbeddedOptions::new(place)
+    };
+    Ok(Arc::new(Embedded::open(options)?))
+}
+
 #[tokio::main]
 async fn main() -> Fallible<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -96,18 +119,7 @@ async fn main() -> Fallible<()> {
     let clients: u64 = clients.parse()?;
     let body = Bytes::from(vec![b'x'; body.parse()?]);
     let seconds = Duration::from_secs_f64(rest.first().map_or(Ok(3.0), |s| s.parse())?);
-    let durability = match mode.as_str() {
-        "durable" => Durability::Durable,
-        "relaxed" => Durability::Relaxed {
-            interval: Duration::from_millis(50),
-        },
-        other => return Err(format!("unknown mode {other}").into()),
-    };
-    let options = EmbeddedOptions {
-        durability,
-        ..EmbeddedOptions::new(dir)
-    };
-    let store = Arc::new(Embedded::open(options)?);
+    let store = open(dir, mode).await?;
     println!("# {mode}, {clients} clients, bodies of {} B", body.len());
 
     let records: u64 = rest.get(1).map_or(Ok(0), |s| s.parse())?;
@@ -135,13 +147,13 @@ async fn main() -> Fallible<()> {
                 while started.elapsed() < seconds {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let at = Instant::now();
-                    let answer = one(&store, acquire(n, n)).await?;
+                    let answer = one(store.as_ref(), acquire(n, n)).await?;
                     acquires.push(at.elapsed());
                     if !matches!(answer, Answer::Granted(_)) {
                         return Err(format!("{answer:?}").into());
                     }
                     let at = Instant::now();
-                    let answer = one(&store, complete(n, &body)).await?;
+                    let answer = one(store.as_ref(), complete(n, &body)).await?;
                     completes.push(at.elapsed());
                     if !matches!(answer, Answer::Completed { .. }) {
                         return Err(format!("{answer:?}").into());
@@ -173,7 +185,7 @@ async fn main() -> Fallible<()> {
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(client | 1);
                     let at = Instant::now();
-                    let answer = one(&store, acquire((n >> 20) % known, u64::MAX)).await?;
+                    let answer = one(store.as_ref(), acquire((n >> 20) % known, u64::MAX)).await?;
                     took.push(at.elapsed());
                     if !matches!(answer, Answer::Stored(_)) {
                         return Err(format!("{answer:?}").into());

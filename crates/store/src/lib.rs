@@ -7,6 +7,8 @@ pub mod contract;
 pub mod embedded;
 pub mod machine;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -18,6 +20,8 @@ mod waiters;
 
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresOptions};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 pub use store::*;

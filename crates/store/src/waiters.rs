@@ -78,8 +78,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes everybody: nobody knows what was missed.
-    #[cfg(feature = "redis")]
+    /// Wakes everybody. For backends that may have missed a change.
+    #[cfg(any(feature = "redis", feature = "postgres"))]
     pub fn wake_all(&self) {
         for group in self.lock().keys.values() {
             group.changes.send_replace(());

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod key_args;
 mod keys;
+mod migrate;
 mod serve;
 mod table;
 
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(Box<serve::Serve>),
+    /// Bring the schema of a database up to date
+    Migrate(migrate::Migrate),
     /// Look at records and change them, over HTTP
     Keys(Box<key_args::Keys>),
     /// Check a configuration of the filter
@@ -34,6 +37,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Keys(keys) => keys.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Openapi => print(&crate::api::openapi()),

@@ -19,6 +19,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "IDEMPOTENCYD_CONFIG", value_name = "PATH")]
     config: Option<PathBuf>,
 
+    /// Bring the schema of the database up to date first
+    #[arg(long, env = "IDEMPOTENCYD_MIGRATE")]
+    migrate: bool,
+
     #[command(flatten)]
     settings: Settings,
 }
@@ -40,6 +44,9 @@ impl Serve {
                 return refuse(&errors.iter().map(ToString::to_string).collect::<Vec<_>>())
             }
         };
+        if self.migrate && !config.store.has_schema() {
+            return refuse(&["migrate: this store has no schema".to_owned()]);
+        }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all();
         if let Some(threads) = threads {
@@ -49,7 +56,7 @@ impl Serve {
             Ok(runtime) => runtime,
             Err(error) => return fail(&error),
         };
-        let result = runtime.block_on(serve(config));
+        let result = runtime.block_on(serve(config, self.migrate));
         // What is still running had its time.
         runtime.shutdown_background();
         match result {
@@ -59,11 +66,15 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config) -> Result<(), ServerError> {
+async fn serve(config: Config, migrate: bool) -> Result<(), ServerError> {
     let signals = Signals::new().map_err(|source| ServerError::File {
         what: "the signal handlers",
         source,
     })?;
+    if migrate {
+        let done = config.store.migrate().await?;
+        tracing::info!(done, "migrated");
+    }
     let store = config.store.open(&config.limits).await?;
     let server = Server::bind(config, store).await?;
     let reloader = server.reloader();
@@ -108,14 +119,14 @@ impl Signals {
     }
 }
 
-fn refuse(errors: &[String]) -> ExitCode {
+pub(super) fn refuse(errors: &[String]) -> ExitCode {
     for error in errors {
         eprintln!("idempotencyd: {error}");
     }
     ExitCode::from(BAD_SETTINGS)
 }
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+pub(super) fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("idempotencyd: {error}");
     ExitCode::FAILURE
 }

@@ -59,8 +59,8 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
-    /// Where records live: `embedded`, `embedded:/path`, `redis://…`, `memory:` (tests only)
-    /// [default: embedded]
+    /// Where records live: `embedded`, `embedded:/path`, `redis://…`, `postgres://…` (a URL;
+    /// PGPASSWORD and the like count, too), `memory:` (tests only) [default: embedded]
     #[arg(
         long,
         env = "IDEMPOTENCYD_STORE",

@@ -7,6 +7,8 @@ mod cli;
 mod http_limits;
 mod openapi;
 mod operations;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process;
 mod records;
 mod redis;

@@ -50,6 +50,14 @@ fn name(resolved: &Resolved) -> &'static str {
     }
 }
 
+/// The record without what goes on by itself.
+fn still(view: &Option<RecordView>) -> Option<RecordView> {
+    view.clone().map(|view| RecordView {
+        lease_left_ms: None,
+        ..view
+    })
+}
+
 async fn cell_holds(lab: &Lab<'_>, request: &str, state: &str, to: &str, cell: &str) -> Verdict {
     let (key, owner) = (lab.key("k"), lab.owner());
     let fence = table::enter(lab, &key, owner, state).await?;
@@ -67,15 +75,8 @@ async fn cell_holds(lab: &Lab<'_>, request: &str, state: &str, to: &str, cell: &
     ensure!(name(&resolved) == cell, "{resolved:?}, not {cell}");
     let after = lab.view(&key).await?;
     if cell != "done" {
-        // The lease runs on meanwhile.
-        let standing = |view: &Option<RecordView>| {
-            view.clone().map(|view| RecordView {
-                lease_left_ms: None,
-                ..view
-            })
-        };
         ensure!(
-            standing(&before) == standing(&after) || state == "lapsed",
+            still(&before) == still(&after) || state == "lapsed",
             "{before:?} → {after:?}"
         );
         return Ok(());

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::settings::Settings;
+use idempotency_stack::Backend;
 
 pub(crate) fn text(settings: &Settings) -> String {
     let Settings {
@@ -26,7 +27,7 @@ pub(crate) fn text(settings: &Settings) -> String {
         "
 gateway   http://127.0.0.1:{gateway_port}   Envoy with the filter; POST /charges is protected
 admin     http://127.0.0.1:{admin_port}   Envoy's admin interface
-service   http://127.0.0.1:{service_port}   the idempotency service, data in {data}
+service   http://127.0.0.1:{service_port}   the idempotency service, its records in {data}
 upstream  http://127.0.0.1:{upstream_port}   GET /executions counts what was really executed
 logs      {logs}
 
@@ -39,7 +40,12 @@ curl -s 'http://127.0.0.1:{service_port}/v1/record?key={key}' -H 'Authorization:
 
 ready
 ",
-        data = settings.store.display(),
+        data = match &settings.backend {
+            Backend::Embedded => settings.store.display().to_string(),
+            Backend::Redis => "a Redis server that ends with it".to_owned(),
+            Backend::Postgres => "a PostgreSQL server that ends with it".to_owned(),
+            Backend::Named(store) => store.clone(),
+        },
         logs = settings.logs.display(),
         first = post(100),
         replay = post(100),

@@ -1,0 +1,135 @@
+//! What a failure means.
+
+use super::row::Damaged;
+use crate::store::StoreError;
+use deadpool_postgres::{PoolError, TimeoutType};
+use std::error::Error as _;
+use tokio_postgres::error::SqlState;
+
+/// A failure, and what may be done about it.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub error: StoreError,
+    pub kind: Kind,
+}
+
+/// What may be done about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Try again: a connection was lost, the server restarts, two writers met. Every operation
+    /// can be repeated, since its owner recognises what it has already done.
+    Retry,
+    /// Trying again takes as long again: a statement ran into its timeout.
+    TooSlow,
+    /// It is about the operation, or about nothing that goes away by itself.
+    Final,
+}
+
+impl Trouble {
+    pub fn transient(what: impl Into<String>) -> Trouble {
+        Trouble {
+            error: StoreError::Transient(what.into()),
+            kind: Kind::Retry,
+        }
+    }
+
+    pub fn permanent(what: impl Into<String>) -> Trouble {
+        Trouble {
+            error: StoreError::Permanent(what.into()),
+            kind: Kind::Final,
+        }
+    }
+
+    pub fn too_slow(what: impl Into<String>) -> Trouble {
+        Trouble {
+            error: StoreError::Transient(what.into()),
+            kind: Kind::TooSlow,
+        }
+    }
+}
+
+impl From<Damaged> for Trouble {
+    fn from(Damaged(what): Damaged) -> Trouble {
+        Trouble::permanent(format!("a record cannot be read: {what}"))
+    }
+}
+
+impl From<PoolError> for Trouble {
+    fn from(error: PoolError) -> Trouble {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(TimeoutType::Wait) => {
+                Trouble::too_slow("PostgreSQL: all connections of the pool are in use")
+            }
+            PoolError::Timeout(_) => Trouble::transient("PostgreSQL: connecting took too long"),
+            PoolError::Closed => Trouble {
+                error: StoreError::Transient("store is closed".into()),
+                kind: Kind::Final,
+            },
+            other => Trouble::transient(format!("PostgreSQL: {other}")),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Trouble {
+        match error.as_db_error() {
+            Some(db) => {
+                // Neither detail nor hint: they may quote a row, and so a key.
+                let text = format!("PostgreSQL: {} ({})", db.message(), db.code().code());
+                match kind(db.code()) {
+                    Kind::Retry => Trouble::transient(text),
+                    Kind::TooSlow => Trouble::too_slow(text),
+                    Kind::Final => Trouble::permanent(text),
+                }
+            }
+            None => {
+                let why = error.source().map_or(String::new(), |e| format!(": {e}"));
+                let text = format!("PostgreSQL: {error}{why}");
+                // The driver's configuration errors have no kind of their own.
+                if error.to_string().contains("configuration") {
+                    return Trouble::permanent(text);
+                }
+                Trouble::transient(text)
+            }
+        }
+    }
+}
+
+/// What the server's code means.
+fn kind(code: &SqlState) -> Kind {
+    let text = code.code();
+    if *code == SqlState::QUERY_CANCELED || *code == SqlState::LOCK_NOT_AVAILABLE {
+        return Kind::TooSlow;
+    }
+    // 0A000: a prepared statement met a changed table. 25006: the server has become a standby.
+    // 42501 and the rest of class 42, class 28, class 3D: somebody must act.
+    let retry = [
+        "08", "40", "53", "57", "58", "55P03", "0A000", "25006", "25P0",
+    ];
+    if retry.iter().any(|prefix| text.starts_with(prefix)) {
+        Kind::Retry
+    } else {
+        Kind::Final
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        for retry in [
+            "40001", "40P01", "57P01", "57P03", "53300", "08006", "25006", "0A000",
+        ] {
+            assert_eq!(kind(&SqlState::from_code(retry)), Kind::Retry, "{retry}");
+        }
+        for slow in ["57014", "55P03"] {
+            assert_eq!(kind(&SqlState::from_code(slow)), Kind::TooSlow, "{slow}");
+        }
+        for last in ["28P01", "3D000", "42P01", "42501", "23514", "XX001"] {
+            assert_eq!(kind(&SqlState::from_code(last)), Kind::Final, "{last}");
+        }
+    }
+}

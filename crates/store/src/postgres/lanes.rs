@@ -1,0 +1,155 @@
+//! Calls that come while others are on their way travel together.
+//!
+//! A statement costs the server about the same for one key as for ten, and a commit costs the same
+//! for a hundred. So there are only a few lanes; a call that finds one free leaves at once, and
+//! calls that find none leave with the next one that gets free, in one batch. Each call is answered
+//! on its own, and operations on one key keep the order in which they came.
+
+use super::Inner;
+use crate::machine::Event;
+use crate::store::StoreError;
+use idempotency_protocol::{Answer, LookupKey};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Most operations that travel together.
+const MAX_TOGETHER: usize = 128;
+
+/// A call with more bytes of outcomes than this travels alone, beside the lanes: it must not hold
+/// up small ones.
+const MAX_BYTES: u64 = 65_536;
+
+/// Operations with their keys, in order.
+pub(super) type Prepared = Vec<(LookupKey, Event)>;
+
+/// Calls that wait for a lane.
+pub(super) struct Lanes {
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    busy: usize,
+    calls: VecDeque<Call>,
+}
+
+struct Call {
+    prepared: Prepared,
+    reply: oneshot::Sender<Vec<Answer>>,
+}
+
+impl Lanes {
+    pub fn new(most: usize) -> Lanes {
+        Lanes {
+            most: most.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// No code that can panic runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What travels next. Nothing: the lane is given up, in the same moment, so that a call which
+    /// comes now finds it free.
+    fn next(&self) -> Vec<Call> {
+        let mut state = self.lock();
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while let Some(call) = state.calls.pop_front() {
+            size += call.prepared.len();
+            if size > MAX_TOGETHER && !batch.is_empty() {
+                state.calls.push_front(call);
+                break;
+            }
+            batch.push(call);
+        }
+        if batch.is_empty() {
+            state.busy = state.busy.saturating_sub(1);
+        }
+        batch
+    }
+}
+
+/// A lane that is taken.
+struct Lane {
+    inner: Arc<Inner>,
+    given_up: bool,
+}
+
+impl Lane {
+    fn open(inner: &Arc<Inner>) {
+        let lane = Lane {
+            inner: Arc::clone(inner),
+            given_up: false,
+        };
+        tokio::spawn(lane.run());
+    }
+
+    async fn run(mut self) {
+        loop {
+            let calls = self.inner.lanes.next();
+            if calls.is_empty() {
+                self.given_up = true;
+                return;
+            }
+            let mut all = Vec::new();
+            let mut replies = Vec::with_capacity(calls.len());
+            for call in calls {
+                replies.push((call.prepared.len(), call.reply));
+                all.extend(call.prepared);
+            }
+            let mut answers = self.inner.apply(all).await.into_iter();
+            for (count, reply) in replies {
+                // Who asked may have left.
+                let _ = reply.send(answers.by_ref().take(count).collect());
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    /// Cut off in the middle: the lane is free again.
+    fn drop(&mut self) {
+        if !self.given_up {
+            let mut state = self.inner.lanes.lock();
+            state.busy = state.busy.saturating_sub(1);
+        }
+    }
+}
+
+/// Applies them in a lane, or beside the lanes if they are large.
+pub(super) async fn travel(inner: &Arc<Inner>, prepared: Prepared) -> Vec<Answer> {
+    if bytes(&prepared) > MAX_BYTES {
+        return inner.apply(prepared).await;
+    }
+    let count = prepared.len();
+    let (reply, answer) = oneshot::channel();
+    {
+        let mut state = inner.lanes.lock();
+        state.calls.push_back(Call { prepared, reply });
+        if state.busy < inner.lanes.most {
+            state.busy += 1;
+            Lane::open(inner);
+        }
+    }
+    answer.await.unwrap_or_else(|_| {
+        let gone = StoreError::Transient("store is closed".into());
+        vec![Answer::Fault(gone.into()); count]
+    })
+}
+
+fn bytes(prepared: &Prepared) -> u64 {
+    let size = |event: &Event| match event {
+        Event::Complete { outcome, .. }
+        | Event::Settle {
+            outcome: Some(outcome),
+            ..
+        } => outcome.size,
+        _ => 0,
+    };
+    prepared.iter().map(|(_, event)| size(event)).sum()
+}

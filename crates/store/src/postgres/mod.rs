@@ -1,0 +1,228 @@
+//! Records in a PostgreSQL database, which any number of processes share.
+//!
+//! The database keeps the rows and the time; the [state machine](crate::machine) decides. No
+//! transaction is ever open between two messages of ours: a change is written where the version is
+//! still the one that the decision was made on, so that a process which stands still, or whose
+//! connection hangs, holds no lock. See `docs/adr/0006-postgres-statements.md`.
+
+mod apply;
+mod error;
+mod ids;
+mod lanes;
+mod listen;
+mod migrate;
+mod options;
+mod passfile;
+mod pool;
+mod records;
+mod row;
+mod step;
+mod sweep;
+mod tls;
+mod usage;
+mod write;
+
+pub use options::PostgresOptions;
+
+use crate::machine::{Event, Room};
+use crate::store::{
+    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use crate::waiters::Waiters;
+use apply::Retry;
+use async_trait::async_trait;
+use error::Trouble;
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use lanes::Lanes;
+use listen::Abort;
+use pool::Pool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{RwLock, RwLockReadGuard, Semaphore};
+
+/// The PostgreSQL store. See the [module](self).
+pub struct Postgres {
+    inner: Arc<Inner>,
+    /// The listener, and the safety poll of waiters.
+    tasks: Mutex<Vec<Abort>>,
+}
+
+struct Inner {
+    pool: Pool,
+    waiters: Arc<Waiters>,
+    retry_budget: Duration,
+    max_bytes: Option<u64>,
+    above_high_water: AtomicBool,
+    lanes: Lanes,
+    /// Waiters look in turns, so that they never take all connections.
+    looks: Semaphore,
+    /// False once the store is closed; operations hold it while they run.
+    open: RwLock<bool>,
+}
+
+/// What a migration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// Version of the schema before; 0 if there was none.
+    pub from: i32,
+    /// Version of the schema now.
+    pub to: i32,
+}
+
+impl Postgres {
+    /// Connects, and checks server and schema.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] if the server refuses, is too old, or its schema is missing or of
+    /// another version; [`StoreError::Transient`] if it cannot be reached.
+    pub async fn open(options: PostgresOptions) -> Result<Postgres, StoreError> {
+        let tls = options.tls.connector().map_err(StoreError::Permanent)?;
+        let pool = Pool::new(&options, tls.clone()).map_err(|t| t.error)?;
+        let connection = pool.get().await.map_err(|t| t.error)?;
+        migrate::check(&connection).await.map_err(|t| t.error)?;
+        drop(connection);
+        let inner = Arc::new(Inner {
+            pool,
+            waiters: Waiters::new(options.waiters),
+            retry_budget: options.retry_budget,
+            max_bytes: options.max_bytes,
+            above_high_water: AtomicBool::new(false),
+            lanes: Lanes::new(options.lanes),
+            looks: Semaphore::new((options.pool_size / 4).max(1)),
+            open: RwLock::new(true),
+        });
+        inner.measure().await.map_err(|t| t.error)?;
+        let poll = tokio::spawn(poll(Arc::clone(&inner), options.poll_interval));
+        let listener = tokio::spawn(listen::run(options, tls, Arc::clone(&inner.waiters)));
+        Ok(Postgres {
+            inner,
+            tasks: Mutex::new(vec![Abort(poll), Abort(listener)]),
+        })
+    }
+
+    /// Brings the database's schema to the version that this program works with. Does nothing if
+    /// it is there already; several processes may call it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Postgres::open`]; also if the schema is newer than this program, or if the user may
+    /// not create tables.
+    pub async fn migrate(options: &PostgresOptions) -> Result<Migrated, StoreError> {
+        let tls = options.tls.connector().map_err(StoreError::Permanent)?;
+        let one = PostgresOptions {
+            pool_size: 1,
+            ..options.clone()
+        };
+        let pool = Pool::new(&one, tls).map_err(|t| t.error)?;
+        let (from, to) = migrate::migrate(&pool).await.map_err(|t| t.error)?;
+        Ok(Migrated { from, to })
+    }
+
+    /// Number of waits now.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiters.len()
+    }
+}
+
+/// The safety net under the notifications, and the gauge of the high-water mark.
+async fn poll(inner: Arc<Inner>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        inner.waiters.wake_all();
+        if inner.max_bytes.is_some() {
+            // Without an answer, the last one stands.
+            let _ = inner.measure().await;
+        }
+    }
+}
+
+impl Inner {
+    /// Holds off [`Store::close`] while an operation runs.
+    async fn enter(&self) -> Result<RwLockReadGuard<'_, bool>, StoreError> {
+        let open = self.open.read().await;
+        if *open {
+            Ok(open)
+        } else {
+            Err(StoreError::Transient("store is closed".into()))
+        }
+    }
+
+    fn room(&self) -> Room {
+        if self.above_high_water.load(Ordering::Relaxed) {
+            Room::NoGrants
+        } else {
+            Room::Plenty
+        }
+    }
+}
+
+/// Tries until it works, as long as trying again makes sense. A macro, since a closure that
+/// borrows and returns a `Send` future cannot be written down.
+macro_rules! retrying {
+    ($inner:expr, $work:expr) => {{
+        let mut retry = Retry::within($inner.retry_budget);
+        loop {
+            match $work.await {
+                Err(trouble) if retry.again(&trouble).await => {}
+                result => break result.map_err(|trouble: Trouble| trouble.error),
+            }
+        }
+    }};
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        match self.inner.enter().await {
+            Ok(_open) => {
+                let prepared = operations.into_iter().map(Event::prepare).collect();
+                lanes::travel(&self.inner, prepared).await
+            }
+            Err(error) => vec![Answer::Fault(Fault::from(error)); operations.len()],
+        }
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        self.inner.wait(wait).await
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.inspect(key))
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.list(&filter))
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.resolve(&resolve))
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, async {
+            sweep::sweep(&self.inner.pool.get().await?, limit).await
+        })
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        let _open = self.inner.enter().await?;
+        self.inner.measure().await.map_err(|trouble| trouble.error)
+    }
+
+    async fn close(&self) {
+        self.inner.waiters.close();
+        // Whoever is inside finishes first.
+        *self.inner.open.write().await = false;
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.inner.pool.close();
+    }
+}

@@ -1,0 +1,157 @@
+//! One record at a time: waiting, looking, listing, resolving.
+
+use super::apply::{context, Retry};
+use super::error::Trouble;
+use super::ids::{range, Id};
+use super::row::{columns, micros, slot};
+use super::step::{self, Seen};
+use super::write::{write, Change};
+use super::Inner;
+use crate::keys::{self, PageBuilder};
+use crate::machine::{self, Reply, Room, WaitStep};
+use crate::replay;
+use crate::store::{ListFilter, Page, RecordView, Resolve, Resolved};
+use crate::waiters::Look;
+use idempotency_protocol::{Answer, Fault, LookupKey, Wait};
+use std::time::SystemTime;
+
+/// Asks for a notification when this execution ends. Longer than the wait, so that those who come
+/// later need not write again.
+const MARK_WAIT: &str = "
+    UPDATE idempotency_records
+    SET waited_until = idempotency_now() + ($3::bigint + 30000) * interval '1 ms'
+    WHERE id = $1 AND fence = $2 AND state = 'executing'
+        AND (waited_until IS NULL
+            OR waited_until < idempotency_now() + $3::bigint * interval '1 ms')";
+
+const LIST: &str = concat!(
+    "SELECT coalesce(r.long_key, r.id), idempotency_now(), ",
+    columns!("NULL::bytea"),
+    " FROM idempotency_records r
+     WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3"
+);
+
+impl Inner {
+    pub(super) async fn wait(&self, wait: Wait) -> Answer {
+        let id = Id::of(&wait.key);
+        let look = || async {
+            // A wait does not outlive its store.
+            let Ok(_open) = self.enter().await else {
+                return Look::Over(Answer::TimedOut);
+            };
+            let mut retry = Retry::within(self.retry_budget);
+            loop {
+                match self.look(&id, &wait).await {
+                    Ok(look) => return look,
+                    Err(trouble) if retry.again(&trouble).await => {}
+                    Err(trouble) => return Look::Over(Answer::Fault(Fault::from(trouble.error))),
+                }
+            }
+        };
+        self.waiters.wait(&wait, look).await
+    }
+
+    /// Says that somebody waits, *then* looks: who ends the execution after the look sees that.
+    async fn look(&self, id: &Id, wait: &Wait) -> Result<Look, Trouble> {
+        // Never closed.
+        let _turn = self.looks.acquire().await;
+        let connection = self.pool.get().await?;
+        let fence = super::row::signed(wait.fence);
+        let wait_ms = super::row::ttl(wait.wait_ms);
+        let mark = async {
+            if wait_ms == 0 {
+                return Ok(Vec::new());
+            }
+            connection
+                .query(MARK_WAIT, &[&id.id, &fence, &wait_ms])
+                .await
+        };
+        let asked = [(id, true)];
+        // Sent together, carried out one after the other.
+        let (_, seen) = tokio::try_join!(mark, step::read(&connection, &asked))?;
+        drop(connection);
+        let seen = one(seen)?;
+        let context = context(seen.now, Room::Plenty);
+        Ok(match machine::wait(seen.slot.as_ref(), &context, wait) {
+            WaitStep::Over(Reply::Answer(answer)) => Look::Over(answer),
+            WaitStep::Over(Reply::Replay(found)) => Look::Over(replay::answer(found)),
+            WaitStep::Wait { lease_left_ms } => Look::Wait { lease_left_ms },
+        })
+    }
+
+    pub(super) async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, Trouble> {
+        let id = Id::of(key);
+        let connection = self.pool.get().await?;
+        let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
+        let context = context(seen.now, Room::Plenty);
+        Ok(machine::view(seen.slot.as_ref(), &context, key))
+    }
+
+    pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, Trouble> {
+        let id = Id::of(&request.key);
+        let connection = self.pool.get().await?;
+        // Ends: whoever was faster has changed the version.
+        loop {
+            let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
+            let context = context(seen.now, Room::Plenty);
+            let start = seen.start();
+            let (change, resolved) = machine::resolve(Some(&start), &context, request);
+            let Some(slot) = change else {
+                return Ok(resolved);
+            };
+            let change = Change {
+                id: &id,
+                replaces: seen.version(),
+                slot: &slot,
+            };
+            if write(&connection, &[change]).await?.contains(&id.id) {
+                self.waiters.wake(&request.key);
+                return Ok(resolved);
+            }
+        }
+    }
+
+    pub(super) async fn list(&self, filter: &ListFilter) -> Result<Page, Trouble> {
+        let prefix = keys::prefix(filter);
+        let (mut start, end) = range(&prefix);
+        // Above every key: the first byte belongs to a length that no tenant has.
+        let end = end.unwrap_or_else(|| vec![u8::MAX]);
+        if let Some(after) = filter.after.as_ref().filter(|after| **after >= prefix) {
+            start = following(after);
+        }
+        let connection = self.pool.get().await?;
+        let mut page = PageBuilder::new(filter);
+        let chunk = filter.limit.clamp(1, keys::MAX_PAGE) + 1;
+        let limit = i64::try_from(chunk).unwrap_or(i64::MAX);
+        loop {
+            let rows = connection.query(LIST, &[&start, &end, &limit]).await?;
+            for row in &rows {
+                if page.is_full() {
+                    return Ok(page.finish());
+                }
+                let key: &[u8] = row.get(0);
+                let context = context(micros(row.get::<_, SystemTime>(1)), Room::Plenty);
+                if let Some(slot) = slot(row, 2)? {
+                    page.offer(key, &slot, &context);
+                }
+            }
+            match rows.last() {
+                Some(last) if rows.len() == chunk => start = following(last.get(0)),
+                _ => return Ok(page.finish()),
+            }
+        }
+    }
+}
+
+/// The first id after that of this key.
+fn following(key: &[u8]) -> Vec<u8> {
+    let mut id = Id::of_bytes(key.to_vec()).id;
+    id.push(0);
+    id
+}
+
+fn one(seen: Vec<Seen>) -> Result<Seen, Trouble> {
+    seen.into_iter()
+        .next()
+        .ok_or_else(|| Trouble::transient("no answer"))
+}

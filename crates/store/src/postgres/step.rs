@@ -1,0 +1,230 @@
+//! The first statement of a batch: it reads what is under the keys, and on the way it does the
+//! two things that most operations come to, where no decision is needed.
+//!
+//! - An acquire whose key has no row at all is granted: an insert that a second one runs into.
+//! - A complete whose owner holds the key is stored: one update, compared on the owner.
+//!
+//! Whatever else an operation meets is decided by the state machine, from the row that comes back.
+//! Each statement is a transaction of its own and touches its rows in the order of their ids.
+
+use super::error::Trouble;
+use super::ids::Id;
+use super::pool::Connection;
+use super::row::{self, columns, micros, signed, slot, ttl, unsigned};
+use crate::clock::Micros;
+use crate::machine::AcquireEvent;
+use crate::record::{Slot, StoredOutcome};
+use idempotency_protocol::Owner;
+use std::time::SystemTime;
+use tokio_postgres::Row;
+
+/// What is under one key.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Store time.
+    pub now: Micros,
+    /// Versions and fences begin above this where there is no row.
+    pub floor: u64,
+    /// The row.
+    pub slot: Option<Slot>,
+}
+
+impl Seen {
+    /// Reads time, floor and slot, which are beside each other.
+    fn read(row: &Row, first: usize) -> Result<Seen, Trouble> {
+        Ok(Seen {
+            now: micros(row.get::<_, SystemTime>(first)),
+            floor: unsigned(row.get(first + 1)),
+            slot: slot(row, first + 2)?,
+        })
+    }
+
+    /// The slot for the machine: where there is none, one that is empty and begins at the floor.
+    pub fn start(&self) -> Slot {
+        self.slot.clone().unwrap_or_else(|| Slot {
+            version: self.floor,
+            fence: self.floor,
+            ..Slot::default()
+        })
+    }
+
+    /// The version that a change compares itself with; 0: there is no row.
+    pub fn version(&self) -> u64 {
+        self.slot.as_ref().map_or(0, |slot| slot.version)
+    }
+}
+
+/// How the statement left one key.
+#[derive(Debug)]
+pub(super) enum Stepped<T> {
+    /// Done.
+    Done(T),
+    /// To be decided.
+    Seen(Box<Seen>),
+}
+
+const GRANT: &str = concat!(
+    "WITH t AS MATERIALIZED (
+         SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
+         FROM idempotency_now() AS now),
+     granted AS (
+         INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state, owner,
+             scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
+             lease_until, marks, due)
+         SELECT g.id, g.long_key, 0, greatest(f.floor + 1, t.micros),
+             greatest(f.floor + 1, t.micros), 'executing', g.owner, g.scheme, g.digest, 1,
+             g.ttl_ms, g.unknown_ttl_ms, t.now, t.now, t.now + g.lease_ms * interval '1 ms', '',
+             t.now + g.lease_ms * interval '1 ms'
+         FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[],
+                 $6::bigint[], $7::bigint[], $8::bigint[])
+                 AS g(id, long_key, owner, scheme, digest, lease_ms, ttl_ms, unknown_ttl_ms)
+             CROSS JOIN t CROSS JOIN idempotency_floor f
+         ORDER BY g.id
+         ON CONFLICT (id) DO NOTHING
+         RETURNING id, fence)
+     SELECT i.n, granted.fence, idempotency_now(), f.floor, ",
+    columns!("r.outcome"),
+    " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
+         CROSS JOIN idempotency_floor f
+         LEFT JOIN granted ON granted.id = i.id
+         LEFT JOIN idempotency_records r ON r.id = i.id"
+);
+
+/// An acquire that may find its key unused. `ids` are in order and each one is there once.
+pub(super) async fn grant(
+    connection: &Connection,
+    asked: &[(&Id, &AcquireEvent)],
+) -> Result<Vec<Stepped<u64>>, Trouble> {
+    let each = |field: fn(&AcquireEvent) -> i64| -> Vec<i64> {
+        asked.iter().map(|(_, event)| field(event)).collect()
+    };
+    let ids: Vec<&[u8]> = asked.iter().map(|(id, _)| id.id.as_slice()).collect();
+    let long_keys: Vec<Option<&[u8]>> =
+        asked.iter().map(|(id, _)| id.long_key.as_deref()).collect();
+    let owners: Vec<&[u8]> = asked.iter().map(|(_, e)| e.owner.0.as_slice()).collect();
+    let digests: Vec<&[u8]> = asked
+        .iter()
+        .map(|(_, e)| e.fingerprint.digest.as_slice())
+        .collect();
+    let rows = connection
+        .query(
+            GRANT,
+            &[
+                &ids,
+                &long_keys,
+                &owners,
+                &each(|e| i64::from_be_bytes(e.fingerprint.scheme.0.to_be_bytes())),
+                &digests,
+                &each(|e| ttl(e.lease_ms)),
+                &each(|e| ttl(e.retention.ttl_ms)),
+                &each(|e| ttl(e.retention.unknown_ttl_ms.max(e.retention.ttl_ms))),
+            ],
+        )
+        .await?;
+    in_order(asked.len(), &rows, |row| {
+        Ok(match row.get::<_, Option<i64>>(1) {
+            Some(fence) => Stepped::Done(unsigned(fence)),
+            None => Stepped::Seen(Box::new(Seen::read(row, 2)?)),
+        })
+    })
+}
+
+const COMPLETE: &str = concat!(
+    "WITH t AS MATERIALIZED (
+         SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
+         FROM idempotency_now() AS now),
+     done AS (
+         UPDATE idempotency_records r
+         SET replaces = r.version, version = greatest(r.version + 1, t.micros),
+             state = 'completed', changed_at = t.now, lease_until = NULL,
+             due = t.now + r.ttl_ms * interval '1 ms', status = c.status,
+             body_bytes = c.body_bytes, outcome_digest = c.digest, outcome_size = c.size,
+             outcome = c.outcome
+         FROM (SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::integer[], $4::bigint[],
+                     $5::bytea[], $6::bigint[], $7::bytea[])
+                     AS c(id, owner, status, body_bytes, digest, size, outcome)
+                 ORDER BY id) c
+             CROSS JOIN t
+         WHERE r.id = c.id AND r.owner = c.owner
+             AND (r.state = 'executing' OR r.state = 'unknown' AND r.due > t.now)
+         RETURNING r.id, r.due, r.waited_until > t.now AS waited)
+     SELECT i.n, done.due,
+         CASE WHEN done.waited THEN pg_notify('idempotency_changed', encode(done.id, 'hex')) END,
+         idempotency_now(), f.floor, ",
+    columns!("NULL::bytea"),
+    " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
+         CROSS JOIN idempotency_floor f
+         LEFT JOIN done ON done.id = i.id
+         LEFT JOIN idempotency_records r ON r.id = i.id"
+);
+
+/// A complete that most likely holds its key. Done: when the record is forgotten.
+pub(super) async fn complete(
+    connection: &Connection,
+    asked: &[(&Id, &Owner, &StoredOutcome)],
+) -> Result<Vec<Stepped<Micros>>, Trouble> {
+    let ids: Vec<&[u8]> = asked.iter().map(|(id, ..)| id.id.as_slice()).collect();
+    let owners: Vec<&[u8]> = asked.iter().map(|(_, o, _)| o.0.as_slice()).collect();
+    let outcomes = || asked.iter().map(|(.., outcome)| outcome);
+    let statuses: Vec<i32> = outcomes().map(|o| i32::from(o.status)).collect();
+    let body_bytes: Vec<Option<i64>> = outcomes().map(|o| o.body_bytes.map(signed)).collect();
+    let digests: Vec<&[u8]> = outcomes().map(|o| o.digest.as_slice()).collect();
+    let sizes: Vec<i64> = outcomes().map(|o| signed(o.size)).collect();
+    let data: Vec<Option<&[u8]>> = outcomes().map(|o| o.data.as_deref()).collect();
+    let rows = connection
+        .query(
+            COMPLETE,
+            &[
+                &ids,
+                &owners,
+                &statuses,
+                &body_bytes,
+                &digests,
+                &sizes,
+                &data,
+            ],
+        )
+        .await?;
+    in_order(asked.len(), &rows, |row| {
+        Ok(match row.get::<_, Option<SystemTime>>(1) {
+            Some(due) => Stepped::Done(micros(due)),
+            None => Stepped::Seen(Box::new(Seen::read(row, 3)?)),
+        })
+    })
+}
+
+const READ: &str = concat!(
+    "SELECT i.n, idempotency_now(), f.floor, ",
+    columns!("CASE WHEN i.whole THEN r.outcome END"),
+    " FROM unnest($1::bytea[], $2::boolean[]) WITH ORDINALITY AS i(id, whole, n)
+         CROSS JOIN idempotency_floor f
+         LEFT JOIN idempotency_records r ON r.id = i.id"
+);
+
+/// What is under these ids; with the outcome itself where that is wanted.
+pub(super) async fn read(
+    connection: &Connection,
+    asked: &[(&Id, bool)],
+) -> Result<Vec<Seen>, Trouble> {
+    let ids: Vec<&[u8]> = asked.iter().map(|(id, _)| id.id.as_slice()).collect();
+    let whole: Vec<bool> = asked.iter().map(|(_, whole)| *whole).collect();
+    let rows = connection.query(READ, &[&ids, &whole]).await?;
+    in_order(asked.len(), &rows, |row| Seen::read(row, 1))
+}
+
+/// One of each, by the number in the first column.
+fn in_order<T>(
+    count: usize,
+    rows: &[Row],
+    mut read: impl FnMut(&Row) -> Result<T, Trouble>,
+) -> Result<Vec<T>, Trouble> {
+    let mut found = rows
+        .iter()
+        .map(|row| Ok((row.get::<_, i64>(0), read(row)?)))
+        .collect::<Result<Vec<_>, Trouble>>()?;
+    found.sort_by_key(|(n, _)| *n);
+    if found.len() != count {
+        return Err(row::Damaged("not one row per key").into());
+    }
+    Ok(found.into_iter().map(|(_, value)| value).collect())
+}

@@ -1,0 +1,16 @@
+//! The PostgreSQL store on real servers, which these tests start.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/model.rs"]
+mod model;
+
+mod clock;
+mod contract;
+mod faults;
+mod migrations;
+mod opening;
+mod processes;
+mod server;
+mod sweeps;
+mod tls;

@@ -106,6 +106,12 @@ impl Capture {
         self.tombstone.get_or_insert(TombstoneReason::Trailers);
     }
 
+    /// Part of the body could not be read.
+    pub fn unreadable(&mut self) {
+        self.tombstone.get_or_insert(TombstoneReason::NotStorable);
+        self.body = Vec::new();
+    }
+
     /// The finished copy.
     pub fn outcome(self) -> Outcome {
         match self.tombstone {

@@ -259,6 +259,10 @@ impl<H: Host> Filter<H> {
         }
         let start = entry.request.start();
         let chunk = self.new_bytes(Buffer::Request, start, size);
+        if chunk.is_none() {
+            self.feed(context, None, Event::Unreadable);
+        }
+        let chunk = chunk.unwrap_or_default();
         let event = Event::RequestBody { chunk: &chunk, end };
         let flow = self.feed(context, Some(Phase::Request), event);
         if let Some(entry) = self.streams.get_mut(&context) {
@@ -310,6 +314,10 @@ impl<H: Host> Filter<H> {
         }
         let start = entry.response.start();
         let chunk = self.new_bytes(Buffer::Response, start, size);
+        if chunk.is_none() {
+            self.feed(context, None, Event::Unreadable);
+        }
+        let chunk = chunk.unwrap_or_default();
         let event = Event::ResponseBody { chunk: &chunk, end };
         let flow = self.feed(context, Some(Phase::Response), event);
         if let Some(entry) = self.streams.get_mut(&context) {
@@ -381,14 +389,13 @@ impl<H: Host> Filter<H> {
             .is_some_and(|e| e.stream.is_active())
     }
 
-    fn new_bytes(&self, buffer: Buffer, start: usize, size: usize) -> Bytes {
+    fn new_bytes(&self, buffer: Buffer, start: usize, size: usize) -> Option<Bytes> {
         let length = size.saturating_sub(start);
         if length == 0 {
-            return Bytes::new();
+            return Some(Bytes::new());
         }
-        // Bytes that cannot be read would change the fingerprint or the record; the machine sees
-        // fewer bytes than were told, and its caller decides. Envoy never fails here (measured).
-        self.host.buffer(buffer, start, length).unwrap_or_default()
+        let bytes = self.host.buffer(buffer, start, length).ok();
+        bytes.filter(|bytes| bytes.len() == length)
     }
 
     /// Hands an event to a stream and does what it asks.

@@ -122,6 +122,13 @@ impl Capturing {
         )
     }
 
+    /// What cannot be read cannot be replayed: done, with a tombstone.
+    pub(super) fn unreadable(&mut self) {
+        if let Some(capture) = &mut self.capture {
+            capture.unreadable();
+        }
+    }
+
     pub(super) fn trailers(mut self: Box<Self>, env: &mut Env) -> Step {
         if let Some(capture) = &mut self.capture {
             capture.trailers();

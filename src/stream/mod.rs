@@ -3,7 +3,7 @@
 //! | state ↓ · event → | request body, trailers | answer | executed | response headers | response body, trailers | gone |
 //! |---|---|---|---|---|---|---|
 //! | `Passing`, `Answered` | continue | – | – | continue | continue | – |
-//! | `Hashing` | hash; at the end *acquire* → `Acquiring`; over the cap 413 | – | – | the host answered → `Answered` | – | – |
+//! | `Hashing` | hash; at the end *acquire* → `Acquiring`; over the cap 413; unreadable 503 | – | – | the host answered → `Answered` | – | – |
 //! | `Acquiring` | hold | granted → `Forwarded`, `Detached`; stored → replay; in flight → `Waiting` or 409; … | – | the host answered: *fail* → `Answered` | – | *fail* |
 //! | `Waiting` | hold | stored → replay; changed → `Acquiring`; timed out → 409 | – | the host answered → `Answered` | – | – |
 //! | `Detached` | hold | – | answer → `Answered` | the host answered → `Answered` | – | – (the root goes on) |
@@ -85,6 +85,9 @@ pub enum Event<'a> {
     },
     /// The response has trailers.
     ResponseTrailers,
+    /// A piece of the body of the request (before the decision) or of the response is there, and
+    /// the host does not let it be read. Unreadable is not empty.
+    Unreadable,
     /// The host's plugin settings cannot deliver request bodies.
     BodiesNeverCome,
     /// The stream has ended, for whatever reason.
@@ -232,6 +235,16 @@ impl Stream {
                 Some("The filter's plugin configuration lacks allow_on_headers_stop_iteration."),
                 env,
             ),
+
+            (State::Hashing(h), Event::Unreadable) => h.refuse(
+                Problem::Misconfigured,
+                Some("The gateway does not let the filter read the request's body."),
+                env,
+            ),
+            (State::Capturing(mut c), Event::Unreadable) => {
+                c.unreadable();
+                (State::Capturing(c), Flow::Continue)
+            }
 
             (State::Acquiring(t), Event::Answer(result)) => t.acquired(result, env),
             (State::Acquiring(t), Event::Gone | Event::ResponseHeaders { .. }) => {

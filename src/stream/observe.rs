@@ -71,6 +71,10 @@ impl Observing {
                     self.ask(env);
                 }
             }
+            Event::Unreadable => match &mut self.response {
+                Some((_, Some(capture))) => capture.unreadable(),
+                _ => self.hasher = None,
+            },
             Event::RequestTrailers(_) => self.ask(env),
             Event::Answer(result) => self.answered(result, env),
             Event::ResponseHeaders {

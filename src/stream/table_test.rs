@@ -79,6 +79,12 @@ fn before_the_decision() {
                 response("408", false),
                 "continue [] Answered",
             ),
+            (
+                "Hashing",
+                "unreadable is not empty",
+                Event::Unreadable,
+                "pause [reply:503] Answered",
+            ),
             ("Hashing", "gone", Event::Gone, "continue [] Answered"),
         ],
     );
@@ -396,6 +402,12 @@ fn execution_inline() {
                 "body after the end",
                 chunk(b"", true),
                 "pause [] Settling",
+            ),
+            (
+                "Capturing",
+                "unreadable: goes on, as a tombstone",
+                Event::Unreadable,
+                "continue [] Capturing",
             ),
             (
                 "Settling",

@@ -15,6 +15,14 @@ newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"
 ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast
 
+if valkey="$(scripts/get-valkey.sh)"; then
+    say "== the Redis store again, on $("$valkey" --version | cut -d ' ' -f 1-3)"
+    REDIS_SERVER_BIN="$valkey" cargo test --no-fail-fast --package idempotency-store --test redis
+else
+    [ -z "${CI:-}" ] || die "CI must test Valkey too"
+    skip "the Redis store on Valkey, since there is none"
+fi
+
 if [ -n "${ENVOY_BIN:-}" ]; then
     [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"
     skip "the oldest supported Envoy, since ENVOY_BIN is set"

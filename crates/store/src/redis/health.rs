@@ -135,10 +135,18 @@ impl Node {
         self.word(name).parse().unwrap_or(0)
     }
 
+    /// `standalone`, `cluster` or `sentinel`; Valkey has another name for it.
+    fn mode(&self) -> &str {
+        match self.word("redis_mode") {
+            "" => self.word("server_mode"),
+            mode => mode,
+        }
+    }
+
     /// It is the kind of server that the URL says.
     fn identity(&self, options: &RedisOptions) -> Result<(), StoreError> {
         let wrong = |text: String| Err(StoreError::Permanent(format!("Redis: {text}")));
-        match (self.word("redis_mode"), &options.topology) {
+        match (self.mode(), &options.topology) {
             ("sentinel", _) => {
                 return wrong("this is a Sentinel: say redis+sentinel://host,…/NAME".into())
             }
@@ -330,6 +338,7 @@ mod tests {
             (master, &cluster, "redis://"),
             ("redis_mode:cluster", &single, "redis+cluster://"),
             ("redis_mode:sentinel", &single, "redis+sentinel://"),
+            ("server_mode:cluster", &single, "redis+cluster://"),
             (
                 "redis_version:6.2.1\nredis_mode:standalone",
                 &single,

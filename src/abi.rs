@@ -35,6 +35,13 @@ extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
@@ -42,6 +49,13 @@ extern "C" {
         length: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *const u8,
+        size: usize,
     ) -> u32;
     fn proxy_get_property(
         path: *const u8,
@@ -216,6 +230,19 @@ impl Host for Abi {
         })
     }
 
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()> {
+        // SAFETY: passes two slices to be read.
+        status(unsafe {
+            proxy_add_header_map_value(
+                map as u32,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
+        })
+    }
+
     fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()> {
         // SAFETY: passes a slice to be read.
         status(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
@@ -226,6 +253,19 @@ impl Host for Abi {
         // SAFETY: the host writes to two locals.
         status(unsafe { proxy_get_buffer_bytes(buffer as u32, start, size, &mut data, &mut got) })?;
         Ok(take(data, got))
+    }
+
+    fn set_buffer(
+        &self,
+        buffer: Buffer,
+        start: usize,
+        size: usize,
+        bytes: &[u8],
+    ) -> HostResult<()> {
+        // SAFETY: passes a slice to be read.
+        status(unsafe {
+            proxy_set_buffer_bytes(buffer as u32, start, size, bytes.as_ptr(), bytes.len())
+        })
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
@@ -369,6 +409,12 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
 #[no_mangle]
 extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
     with((), |f| f.on_context_create(context, parent));
+}
+
+/// Kong's host loads no filter without it.
+#[no_mangle]
+extern "C" fn proxy_on_vm_start(_context: u32, _size: usize) -> u32 {
+    1
 }
 
 #[no_mangle]

@@ -78,10 +78,15 @@ pub trait Host {
     fn headers(&self, map: Map) -> HostResult<Vec<(Bytes, Bytes)>>;
     /// Sets a header to one value.
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()>;
+    /// Adds a header beside those of its name.
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()>;
     /// Removes a header.
     fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()>;
     /// Part of a buffer.
     fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes>;
+    /// Replaces `size` bytes of a buffer, from `start` on.
+    fn set_buffer(&self, buffer: Buffer, start: usize, size: usize, bytes: &[u8])
+        -> HostResult<()>;
     /// A property; `None` where the host does not know it.
     fn property(&self, path: &[&str]) -> Option<Bytes>;
     /// Lets a paused request go on.

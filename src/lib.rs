@@ -43,4 +43,6 @@ pub mod settlement;
 pub mod stats;
 pub mod stream;
 pub mod tenant;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod upstream;

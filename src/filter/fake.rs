@@ -132,6 +132,10 @@ impl Host for FakeHost {
         })
     }
 
+    fn add_header(&self, _map: Map, _name: &[u8], _value: &[u8]) -> HostResult<()> {
+        panic!("Envoy sends repeated headers as they are");
+    }
+
     fn remove_header(&self, _map: Map, name: &[u8]) -> HostResult<()> {
         self.stream(|s| s.headers.retain(|(n, _)| n != name))
     }
@@ -150,6 +154,10 @@ impl Host for FakeHost {
             Buffer::Callout => Ok(part(&self.answer.borrow().1)),
             Buffer::Configuration => Ok(part(&self.configuration.borrow())),
         }
+    }
+
+    fn set_buffer(&self, _: Buffer, _: usize, _: usize, _: &[u8]) -> HostResult<()> {
+        panic!("Envoy sends bodies as they are");
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {

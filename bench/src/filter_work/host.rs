@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use idempotency::host::{Buffer, Host, HostResult, Level, Map, MetricKind};
+use idempotency::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
 
 /// A list of header fields.
 pub type Fields = Vec<(Bytes, Bytes)>;
@@ -71,8 +71,12 @@ impl Host for Memory {
         self.called("log");
     }
 
-    fn set_context(&self, _: u32) -> HostResult<()> {
+    fn set_context(&self, context: u32) -> HostResult<()> {
         self.called("set_effective_context");
+        // As Envoy does: no context has this number.
+        if context == u32::MAX {
+            return Err(HostError(2));
+        }
         Ok(())
     }
 
@@ -105,6 +109,11 @@ impl Host for Memory {
         Ok(())
     }
 
+    fn add_header(&self, _: Map, _: &[u8], _: &[u8]) -> HostResult<()> {
+        self.called("add_header_map_value");
+        Ok(())
+    }
+
     fn remove_header(&self, _: Map, _: &[u8]) -> HostResult<()> {
         self.called("remove_header_map_value");
         Ok(())
@@ -119,6 +128,11 @@ impl Host for Memory {
         };
         let end = start.saturating_add(size).min(all.len());
         Ok(all.slice(start.min(end)..end))
+    }
+
+    fn set_buffer(&self, _: Buffer, _: usize, _: usize, _: &[u8]) -> HostResult<()> {
+        self.called("set_buffer_bytes");
+        Ok(())
     }
 
     fn property(&self, _: &[&str]) -> Option<Bytes> {

@@ -1,0 +1,671 @@
+//! The rules of Kong's host (ngx_wasm_module), as a judge: every callback and every hostcall is
+//! told to it, and it says which rule was broken. It does no I/O and answers nothing, so that a
+//! fake host and a real server can both stand behind it.
+//!
+//! Each rule is a fact that was measured in a real nginx, or read in its source; breaking one
+//! traps, crashes the worker, hangs the request or sends it twice.
+
+use crate::host::{Buffer, Map, MetricKind};
+use crate::stream::Flow;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A callback of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `on_configure` of this root.
+    Configure(u32),
+    /// `on_tick` of a root.
+    Tick,
+    /// `on_request_headers`.
+    RequestHeaders,
+    /// `on_request_body`, with the size that it tells; comes once, whole, and never for an empty
+    /// body.
+    RequestBody(usize),
+    /// `on_response_headers`.
+    ResponseHeaders,
+    /// `on_response_body`, with the size of this piece.
+    ResponseBody(usize),
+    /// `on_log`, and `on_done` just before it.
+    Log,
+    /// `on_http_call_response`, with the size of its body.
+    Answer(usize),
+}
+
+/// A hostcall, as far as the rules look at it.
+#[derive(Clone, Copy, Debug)]
+pub enum Hostcall<'a> {
+    /// `proxy_http_call`.
+    Callout {
+        /// Where to.
+        target: &'a str,
+        /// With pseudo headers.
+        headers: &'a [(Bytes, Bytes)],
+        /// In milliseconds.
+        timeout_ms: u64,
+    },
+    /// `proxy_get_buffer_bytes`.
+    ReadBuffer(Buffer, usize, usize),
+    /// `proxy_set_buffer_bytes`: which, from where, how many bytes are replaced.
+    WriteBuffer(Buffer, usize, usize),
+    /// A header, or all of them, are read.
+    ReadHeaders(Map),
+    /// A header is set, added or removed.
+    WriteHeaders(Map),
+    /// `proxy_get_property`.
+    Property(&'a [&'a str]),
+    /// `proxy_set_tick_period_milliseconds`.
+    SetTick(u32),
+    /// `proxy_send_local_response`.
+    LocalReply(u16),
+    /// `proxy_continue_stream`.
+    Resume,
+    /// `proxy_close_stream`.
+    Reset,
+    /// `proxy_increment_metric` on a metric of this kind.
+    Increment(MetricKind),
+    /// `proxy_record_metric` on a metric of this kind.
+    Record(MetricKind),
+}
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Callouts only in request callbacks, the tick and answers of callouts; elsewhere a trap.
+    CalloutInWrongStep,
+    /// A callout needs `:method` and `:path`, else a trap; we also want `:authority`.
+    CalloutWithoutPseudoHeader,
+    /// `ip:port`, `host[:port]`, `unix:/path`; everything else traps.
+    CalloutTarget,
+    /// A callout without a timeout hangs.
+    CalloutWithoutTimeout,
+    /// A stream that was answered by us, or whose response began, or that has gone.
+    CalloutForAnsweredStream,
+    /// A dispatch followed by `Continue` crashes the worker or sends the request twice.
+    ContinueAfterDispatch,
+    /// `Pause` of a request with neither a callout nor a local reply hangs it.
+    PauseWithoutDispatch,
+    /// `Pause` of response headers or bodies holds nothing, and fails in the log.
+    PauseOfResponse,
+    /// `get_buffer` ignores the offset, and a size below the total can overrun the heap.
+    PartialBufferRead,
+    /// Each buffer has its callbacks; elsewhere a trap.
+    BufferInWrongStep,
+    /// Only the response body may be written, from 0 and over its whole size.
+    BufferWrite,
+    /// Each header map has its callbacks; elsewhere a trap or a crash.
+    HeadersInWrongStep,
+    /// Headers of an answer that never came.
+    HeadersOfNoAnswer,
+    /// A property outside of a request.
+    PropertyOutsideRequest,
+    /// A property that this host does not have, and writes an error about each time, or traps on.
+    UnknownProperty,
+    /// A second tick period traps; so does one that is not set for a root.
+    TickTwice,
+    /// A second local reply, or one after the response began, traps; outside a stream, a crash.
+    LocalReplyTooLate,
+    /// Nothing to be resumed: outside a stream, or in a response.
+    ResumeOutsideRequest,
+    /// This host cannot cut a stream off: nothing would happen.
+    ResetIsNoOp,
+    /// Counters are incremented, gauges and histograms recorded; the other way round traps.
+    MetricKind,
+}
+
+/// Which rule was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: Rule,
+    /// What was done.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.detail)
+    }
+}
+
+/// What the host does after a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on: to the next callback, to the upstream, to the client.
+    GoesOn,
+    /// Waits for the answers of the stream's callouts.
+    Waits,
+    /// The local reply is sent.
+    Replies,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    callouts: BTreeSet<u32>,
+    replied: bool,
+    responding: bool,
+    gone: bool,
+}
+
+/// The callback that is running.
+#[derive(Debug)]
+struct Running {
+    step: Step,
+    stream: Option<u32>,
+    dispatched: bool,
+    /// Whether the answer has headers (it came at all).
+    answered: bool,
+}
+
+/// The judge of one VM.
+#[derive(Debug, Default)]
+pub struct KongRules {
+    running: Option<Running>,
+    streams: BTreeMap<u32, Stream>,
+    /// The stream that waits for a callout; `None`: the root.
+    callouts: BTreeMap<u32, Option<u32>>,
+    /// Roots whose tick period is set.
+    ticking: BTreeSet<u32>,
+}
+
+type Judged<T> = Result<T, Violation>;
+
+fn broken<T>(rule: Rule, detail: impl Into<String>) -> Judged<T> {
+    Err(Violation {
+        rule,
+        detail: detail.into(),
+    })
+}
+
+impl KongRules {
+    /// The next callback begins, of a stream or (without one) of a root.
+    pub fn begin(&mut self, step: Step, stream: Option<u32>) {
+        if let Some(id) = stream {
+            let stream = self.streams.entry(id).or_default();
+            match step {
+                Step::ResponseHeaders | Step::ResponseBody(_) => stream.responding = true,
+                Step::Log => stream.gone = true,
+                _ => {}
+            }
+        }
+        self.running = Some(Running {
+            step,
+            stream,
+            dispatched: false,
+            answered: false,
+        });
+    }
+
+    /// The answer of a callout begins; `headers`: how many it has, 0 for a failure. Returns the
+    /// stream on which hostcalls act, `None` for a root.
+    pub fn begin_answer(&mut self, token: u32, headers: usize, size: usize) -> Option<u32> {
+        let stream = self.callouts.remove(&token).flatten();
+        if let Some(stream) = stream.and_then(|id| self.streams.get_mut(&id)) {
+            stream.callouts.remove(&token);
+        }
+        self.running = Some(Running {
+            step: Step::Answer(size),
+            stream,
+            dispatched: false,
+            answered: headers > 0,
+        });
+        stream
+    }
+
+    /// The callout that was just allowed got this token.
+    pub fn dispatched(&mut self, token: u32) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        running.dispatched = true;
+        self.callouts.insert(token, running.stream);
+        if let Some(stream) = running.stream.and_then(|id| self.streams.get_mut(&id)) {
+            stream.callouts.insert(token);
+        }
+    }
+
+    /// Whether the host may still call back with this token: a local reply cancels the callouts of
+    /// its stream.
+    pub fn is_pending(&self, token: u32) -> bool {
+        self.callouts.contains_key(&token)
+    }
+
+    /// The host has forgotten the stream. Callouts of it that are still out are answered to nobody.
+    pub fn forget(&mut self, stream: u32) {
+        self.streams.remove(&stream);
+    }
+
+    /// A hostcall is about to be made.
+    pub fn call(&mut self, call: Hostcall) -> Judged<()> {
+        let Some(Running {
+            step,
+            stream,
+            answered,
+            ..
+        }) = self.running
+        else {
+            return Ok(());
+        };
+        match call {
+            Hostcall::Callout {
+                target,
+                headers,
+                timeout_ms,
+            } => self.callout(step, stream, target, headers, timeout_ms),
+            Hostcall::ReadBuffer(buffer, start, size) => read_buffer(step, buffer, start, size),
+            Hostcall::WriteBuffer(buffer, start, size) => match (step, buffer) {
+                (Step::ResponseBody(total), Buffer::Response) if start == 0 && size >= total => {
+                    Ok(())
+                }
+                _ => broken(
+                    Rule::BufferWrite,
+                    format!("{buffer:?} from {start} over {size} in {step:?}"),
+                ),
+            },
+            Hostcall::ReadHeaders(map) => {
+                let fine = match map {
+                    Map::CalloutHeaders => {
+                        if matches!(step, Step::Answer(_)) && !answered {
+                            return broken(Rule::HeadersOfNoAnswer, "the callout failed");
+                        }
+                        matches!(step, Step::Answer(_))
+                    }
+                    Map::Request | Map::Response => stream.is_some(),
+                    Map::RequestTrailers => false,
+                };
+                if fine {
+                    return Ok(());
+                }
+                broken(
+                    Rule::HeadersInWrongStep,
+                    format!("read {map:?} in {step:?}"),
+                )
+            }
+            Hostcall::WriteHeaders(map) => self.write_headers(step, stream, map),
+            Hostcall::Property(path) => property(stream, path),
+            Hostcall::SetTick(period) => {
+                let fresh = match step {
+                    Step::Configure(root) if period > 0 => self.ticking.insert(root),
+                    _ => false,
+                };
+                if fresh {
+                    return Ok(());
+                }
+                broken(Rule::TickTwice, format!("{period} ms in {step:?}"))
+            }
+            Hostcall::LocalReply(status) => self.local_reply(step, stream, status),
+            Hostcall::Resume => {
+                let request = matches!(
+                    step,
+                    Step::RequestHeaders | Step::RequestBody(_) | Step::Answer(_)
+                );
+                if request && stream.is_some() {
+                    return Ok(());
+                }
+                broken(Rule::ResumeOutsideRequest, format!("in {step:?}"))
+            }
+            Hostcall::Reset => broken(Rule::ResetIsNoOp, format!("in {step:?}")),
+            Hostcall::Increment(kind) if kind != MetricKind::Counter => {
+                broken(Rule::MetricKind, format!("incremented a {kind:?}"))
+            }
+            Hostcall::Record(MetricKind::Counter) => broken(Rule::MetricKind, "recorded a counter"),
+            Hostcall::Increment(_) | Hostcall::Record(_) => Ok(()),
+        }
+    }
+
+    /// The callback has returned. `flow` counts for request and response callbacks only.
+    pub fn end(&mut self, flow: Flow) -> Judged<Verdict> {
+        let Some(Running {
+            step,
+            stream,
+            dispatched,
+            ..
+        }) = self.running.take()
+        else {
+            return Ok(Verdict::GoesOn);
+        };
+        let Some(state) = stream.and_then(|id| self.streams.get_mut(&id)) else {
+            return Ok(Verdict::GoesOn);
+        };
+        match step {
+            Step::RequestHeaders | Step::RequestBody(_) => {
+                if state.replied {
+                    return Ok(Verdict::Replies);
+                }
+                match (state.callouts.is_empty(), flow) {
+                    (true, Flow::Continue) => Ok(Verdict::GoesOn),
+                    (false, Flow::Pause) => Ok(Verdict::Waits),
+                    (true, Flow::Pause) => {
+                        broken(Rule::PauseWithoutDispatch, format!("in {step:?}"))
+                    }
+                    (false, Flow::Continue) => broken(
+                        Rule::ContinueAfterDispatch,
+                        format!("in {step:?}, dispatched now: {dispatched}"),
+                    ),
+                }
+            }
+            Step::ResponseHeaders | Step::ResponseBody(_) if flow == Flow::Pause => {
+                broken(Rule::PauseOfResponse, format!("in {step:?}"))
+            }
+            // The chain resumes by itself after the last answer.
+            Step::Answer(_) if state.replied && !state.responding => Ok(Verdict::Replies),
+            Step::Answer(_) if !state.callouts.is_empty() => Ok(Verdict::Waits),
+            _ => Ok(Verdict::GoesOn),
+        }
+    }
+
+    fn callout(
+        &self,
+        step: Step,
+        stream: Option<u32>,
+        target: &str,
+        headers: &[(Bytes, Bytes)],
+        timeout_ms: u64,
+    ) -> Judged<()> {
+        if !matches!(
+            step,
+            Step::RequestHeaders | Step::RequestBody(_) | Step::Tick | Step::Answer(_)
+        ) {
+            return broken(Rule::CalloutInWrongStep, format!("{step:?}"));
+        }
+        for name in [":method", ":path", ":authority"] {
+            if !headers.iter().any(|(n, v)| n == name && !v.is_empty()) {
+                return broken(Rule::CalloutWithoutPseudoHeader, name);
+            }
+        }
+        if !is_target(target) {
+            return broken(Rule::CalloutTarget, target);
+        }
+        if timeout_ms == 0 {
+            return broken(Rule::CalloutWithoutTimeout, target);
+        }
+        let state = stream.and_then(|id| self.streams.get(&id));
+        if state.is_some_and(|s| s.replied || s.responding || s.gone) {
+            return broken(Rule::CalloutForAnsweredStream, format!("in {step:?}"));
+        }
+        Ok(())
+    }
+
+    fn write_headers(&self, step: Step, stream: Option<u32>, map: Map) -> Judged<()> {
+        let responding = stream
+            .and_then(|id| self.streams.get(&id))
+            .is_none_or(|s| s.responding || s.gone);
+        let fine = match (map, step) {
+            (
+                Map::Request | Map::Response,
+                Step::RequestHeaders | Step::RequestBody(_) | Step::Answer(_),
+            ) => !responding,
+            (Map::Response, Step::ResponseHeaders) => true,
+            _ => false,
+        };
+        if fine {
+            return Ok(());
+        }
+        broken(
+            Rule::HeadersInWrongStep,
+            format!("wrote {map:?} in {step:?}"),
+        )
+    }
+
+    fn local_reply(&mut self, step: Step, stream: Option<u32>, status: u16) -> Judged<()> {
+        let in_request = matches!(
+            step,
+            Step::RequestHeaders | Step::RequestBody(_) | Step::Answer(_)
+        );
+        let state = stream.and_then(|id| self.streams.get_mut(&id));
+        let Some(state) = state.filter(|s| in_request && !s.replied && !s.responding && !s.gone)
+        else {
+            return broken(Rule::LocalReplyTooLate, format!("{status} in {step:?}"));
+        };
+        state.replied = true;
+        // "local response produced, cancelling pending dispatch calls"
+        for token in std::mem::take(&mut state.callouts) {
+            self.callouts.remove(&token);
+        }
+        Ok(())
+    }
+}
+
+fn read_buffer(step: Step, buffer: Buffer, start: usize, size: usize) -> Judged<()> {
+    let total = match (buffer, step) {
+        (Buffer::Request, Step::RequestBody(total))
+        | (Buffer::Response, Step::ResponseBody(total))
+        | (Buffer::Callout, Step::Answer(total)) => Some(total),
+        (Buffer::Configuration, Step::Configure(_)) => None,
+        _ => return broken(Rule::BufferInWrongStep, format!("{buffer:?} in {step:?}")),
+    };
+    if start != 0 || total.is_some_and(|total| total != size) {
+        return broken(
+            Rule::PartialBufferRead,
+            format!("{buffer:?} from {start}, {size} bytes, in {step:?}"),
+        );
+    }
+    Ok(())
+}
+
+/// What the filter may ask for. The rest is unknown to this host, which writes an error line each
+/// time, or is answered by Lua code that may trap.
+fn property(stream: Option<u32>, path: &[&str]) -> Judged<()> {
+    let name = path.join(".");
+    if stream.is_none() {
+        return broken(Rule::PropertyOutsideRequest, name);
+    }
+    if name.starts_with("ngx.") || name.starts_with("kong.") {
+        return Ok(());
+    }
+    broken(Rule::UnknownProperty, name)
+}
+
+/// `unix:/path`, or `host[:port]` with `[v6]` in brackets.
+pub fn is_target(target: &str) -> bool {
+    if let Some(path) = target.strip_prefix("unix:") {
+        return path.starts_with('/') && !path.contains(':');
+    }
+    let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let (host, rest) = match target.strip_prefix('[') {
+        Some(v6) => match v6.split_once(']') {
+            Some((host, rest)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, rest),
+            _ => return false,
+        },
+        None => match target.find(':') {
+            Some(at) => target.split_at(at),
+            None => (target, ""),
+        },
+    };
+    let named = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'));
+    named && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pseudo() -> Vec<(Bytes, Bytes)> {
+        [(":method", "POST"), (":path", "/v1"), (":authority", "a")]
+            .map(|(n, v)| (n.into(), v.into()))
+            .to_vec()
+    }
+
+    fn dispatch(rules: &mut KongRules) -> Judged<()> {
+        let headers = pseudo();
+        rules.call(Hostcall::Callout {
+            target: "unix:/run/s.sock",
+            headers: &headers,
+            timeout_ms: 5,
+        })
+    }
+
+    fn rule<T: fmt::Debug>(judged: Judged<T>) -> Rule {
+        judged.unwrap_err().rule
+    }
+
+    #[test]
+    fn callouts_have_their_callbacks() {
+        for (step, stream, allowed) in [
+            (Step::Configure(1), None, false),
+            (Step::Tick, None, true),
+            (Step::RequestHeaders, Some(7), true),
+            (Step::RequestBody(3), Some(7), true),
+            (Step::ResponseHeaders, Some(7), false),
+            (Step::ResponseBody(3), Some(7), false),
+            (Step::Log, Some(7), false),
+        ] {
+            let mut rules = KongRules::default();
+            rules.begin(step, stream);
+            assert_eq!(dispatch(&mut rules).is_ok(), allowed, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_dispatch_only_pause_and_the_last_answer_resumes() {
+        let mut rules = KongRules::default();
+        rules.begin(Step::RequestHeaders, Some(7));
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(1);
+        assert_eq!(rules.end(Flow::Pause), Ok(Verdict::Waits));
+        assert_eq!(rules.begin_answer(1, 2, 0), Some(7));
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(2);
+        assert_eq!(rules.end(Flow::Continue), Ok(Verdict::Waits));
+        assert_eq!(rules.begin_answer(2, 2, 0), Some(7));
+        assert_eq!(rules.end(Flow::Continue), Ok(Verdict::GoesOn));
+
+        rules.begin(Step::RequestHeaders, Some(8));
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(3);
+        assert_eq!(rule(rules.end(Flow::Continue)), Rule::ContinueAfterDispatch);
+
+        rules.begin(Step::RequestHeaders, Some(9));
+        assert_eq!(rule(rules.end(Flow::Pause)), Rule::PauseWithoutDispatch);
+        rules.begin(Step::ResponseBody(1), Some(9));
+        assert_eq!(rule(rules.end(Flow::Pause)), Rule::PauseOfResponse);
+    }
+
+    #[test]
+    fn one_local_reply_before_the_response_begins() {
+        let mut rules = KongRules::default();
+        rules.begin(Step::RequestHeaders, Some(7));
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(1);
+        rules.call(Hostcall::LocalReply(409)).unwrap();
+        assert!(!rules.is_pending(1), "cancelled");
+        let second = rules.call(Hostcall::LocalReply(409));
+        assert_eq!(rule(second), Rule::LocalReplyTooLate);
+        assert_eq!(rules.end(Flow::Pause), Ok(Verdict::Replies));
+        for (step, stream) in [
+            (Step::Tick, None),
+            (Step::ResponseHeaders, Some(8)),
+            (Step::Log, Some(8)),
+        ] {
+            rules.begin(step, stream);
+            let reply = rules.call(Hostcall::LocalReply(409));
+            assert_eq!(rule(reply), Rule::LocalReplyTooLate, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_read_whole_and_in_their_callbacks() {
+        use Hostcall::{ReadBuffer, WriteBuffer};
+        for (step, call, broken) in [
+            (
+                Step::RequestBody(9),
+                ReadBuffer(Buffer::Request, 0, 9),
+                None,
+            ),
+            (
+                Step::RequestBody(9),
+                ReadBuffer(Buffer::Request, 1, 8),
+                Some(Rule::PartialBufferRead),
+            ),
+            (
+                Step::RequestBody(9),
+                ReadBuffer(Buffer::Request, 0, 8),
+                Some(Rule::PartialBufferRead),
+            ),
+            (
+                Step::Answer(9),
+                ReadBuffer(Buffer::Request, 0, 9),
+                Some(Rule::BufferInWrongStep),
+            ),
+            (
+                Step::ResponseHeaders,
+                ReadBuffer(Buffer::Response, 0, 9),
+                Some(Rule::BufferInWrongStep),
+            ),
+            (
+                Step::ResponseBody(9),
+                WriteBuffer(Buffer::Response, 0, 12),
+                None,
+            ),
+            (
+                Step::ResponseBody(9),
+                WriteBuffer(Buffer::Response, 0, 8),
+                Some(Rule::BufferWrite),
+            ),
+        ] {
+            let mut rules = KongRules::default();
+            rules.begin(step, Some(7));
+            assert_eq!(rules.call(call).err().map(|v| v.rule), broken, "{call:?}");
+        }
+    }
+
+    #[test]
+    fn the_rest() {
+        let mut rules = KongRules::default();
+        rules.begin(Step::Configure(1), None);
+        rules.call(Hostcall::SetTick(10)).unwrap();
+        assert_eq!(rule(rules.call(Hostcall::SetTick(10))), Rule::TickTwice);
+        let read = Hostcall::Property(&["ngx", "request_uri"]);
+        assert_eq!(rule(rules.call(read)), Rule::PropertyOutsideRequest);
+        rules.begin(Step::RequestHeaders, Some(7));
+        rules.call(read).unwrap();
+        let details = Hostcall::Property(&["response", "code_details"]);
+        assert_eq!(rule(rules.call(details)), Rule::UnknownProperty);
+        rules.call(Hostcall::WriteHeaders(Map::Request)).unwrap();
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(1);
+        rules.begin_answer(1, 0, 0);
+        let status = rules.call(Hostcall::ReadHeaders(Map::CalloutHeaders));
+        assert_eq!(rule(status), Rule::HeadersOfNoAnswer);
+        rules.begin(Step::ResponseHeaders, Some(7));
+        rules.call(Hostcall::WriteHeaders(Map::Response)).unwrap();
+        let late = rules.call(Hostcall::WriteHeaders(Map::Request));
+        assert_eq!(rule(late), Rule::HeadersInWrongStep);
+        rules.begin(Step::Tick, None);
+        assert_eq!(
+            rule(rules.call(Hostcall::Increment(MetricKind::Gauge))),
+            Rule::MetricKind
+        );
+        assert_eq!(rule(rules.call(Hostcall::Reset)), Rule::ResetIsNoOp);
+        assert_eq!(
+            rule(rules.call(Hostcall::Resume)),
+            Rule::ResumeOutsideRequest
+        );
+    }
+
+    #[test]
+    fn targets() {
+        for (target, fine) in [
+            ("unix:/run/idempotency/s.sock", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("localhost", true),
+            ("service.internal:443", true),
+            ("http://127.0.0.1:8080", false),
+            ("unix:relative", false),
+            ("unix:", false),
+            ("127.0.0.1:0", false),
+            ("127.0.0.1:99999", false),
+            ("127.0.0.1:", false),
+            ("::1", false),
+            ("host/path", false),
+            ("", false),
+        ] {
+            assert_eq!(is_target(target), fine, "{target}");
+        }
+    }
+}

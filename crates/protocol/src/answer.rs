@@ -113,6 +113,9 @@ pub enum Answer {
     Changed,
     /// Wait: still in flight.
     TimedOut,
+    /// The replay is too long for an answer that others share: ask again in a call of its own. An
+    /// acquire with the same owner is the same acquire.
+    AskAlone,
     /// The operation could not be answered.
     Fault(Fault),
 }
@@ -139,6 +142,7 @@ impl Answer {
             Answer::Refused => "refused",
             Answer::Changed => "changed",
             Answer::TimedOut => "timed_out",
+            Answer::AskAlone => "ask_alone",
             Answer::Fault(_) => "fault",
         }
     }

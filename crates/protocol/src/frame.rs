@@ -11,6 +11,15 @@
 //! Integers are big-endian. Strings are `u16 length` + UTF-8, header values and bodies
 //! `u32 length` + bytes. The length before each payload lets a receiver answer an operation that
 //! it cannot read with a fault of its own, and go on with the next one.
+//!
+//! # Sharing
+//!
+//! A message with several operations is shared by requests that know nothing of each other, so
+//! none may make the others wait for its bytes. A sender puts at most [`MAX_OPERATIONS`] into one
+//! message, and no outcome that is longer than [`MAX_SHARED_OUTCOME`] beside others. The answer to
+//! several operations holds at most [`MAX_SHARED_ANSWER`] bytes of replays ([`Response::share`]);
+//! what has no room there is answered with [`Answer::AskAlone`], and its sender asks again in a
+//! message of its own. The answer to one operation has no such limit.
 
 use crate::answer::{Answer, Fault, FaultCode, Grant, Stored};
 use crate::codec::{put_long, put_short, DecodeError, Decoded, Reader};
@@ -24,6 +33,15 @@ use bytes::Bytes;
 /// Version of the layout; the first byte of every message.
 pub const VERSION: u8 = 1;
 
+/// Most operations of one message that every receiver takes (it may be told to take fewer).
+pub const MAX_OPERATIONS: usize = 64;
+
+/// Longest outcome, in bytes of its encoded form (64 KiB), that travels beside other operations.
+pub const MAX_SHARED_OUTCOME: usize = 64 << 10;
+
+/// Most bytes of replays (1 MiB) in an answer to several operations.
+pub const MAX_SHARED_ANSWER: usize = 1 << 20;
+
 /// One or more operations, each answered on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -34,8 +52,13 @@ pub struct Request {
 impl Request {
     /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = message(self.operations.len());
-        for operation in &self.operations {
+        Request::encode_all(self.operations.iter())
+    }
+
+    /// Encodes the message that holds these operations.
+    pub fn encode_all<'a>(operations: impl ExactSizeIterator<Item = &'a Operation>) -> Vec<u8> {
+        let mut out = message(operations.len());
+        for operation in operations {
             encode_operation(operation, &mut out);
         }
         out
@@ -65,6 +88,25 @@ pub struct Response {
 }
 
 impl Response {
+    /// Makes the answer fit to be shared: replays are kept, in order, as long as they fit into
+    /// [`MAX_SHARED_ANSWER`]; the others are told to ask alone. An answer to one operation stays
+    /// as it is.
+    pub fn share(&mut self) {
+        if self.answers.len() < 2 {
+            return;
+        }
+        let mut left = MAX_SHARED_ANSWER;
+        for answer in &mut self.answers {
+            let Answer::Stored(stored) = answer else {
+                continue;
+            };
+            match left.checked_sub(stored.outcome.encoded_len()) {
+                Some(rest) => left = rest,
+                None => *answer = Answer::AskAlone,
+            }
+        }
+    }
+
     /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = message(self.answers.len());
@@ -121,6 +163,18 @@ impl Outcome {
         let mut out = Vec::new();
         put_outcome(&mut out, self);
         out
+    }
+
+    /// How long [`Outcome::encode`] makes it, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Outcome::Response(response) => {
+                let headers = response.headers.iter();
+                let headers: usize = headers.map(|(n, v)| n.len() + v.len() + 6).sum();
+                response.body.len() + headers + 9
+            }
+            Outcome::Tombstone(_) => 4,
+        }
     }
 
     /// Reads what [`Outcome::encode`] wrote.
@@ -290,6 +344,7 @@ mod answer_kind {
     pub const REFUSED: u8 = 16;
     pub const CHANGED: u8 = 17;
     pub const TIMED_OUT: u8 = 18;
+    pub const ASK_ALONE: u8 = 19;
     pub const FAULT: u8 = 255;
 }
 
@@ -337,6 +392,7 @@ fn encode_answer(answer: &Answer, out: &mut Vec<u8>) {
         Answer::Refused => framed(k::REFUSED, out, nothing),
         Answer::Changed => framed(k::CHANGED, out, nothing),
         Answer::TimedOut => framed(k::TIMED_OUT, out, nothing),
+        Answer::AskAlone => framed(k::ASK_ALONE, out, nothing),
         Answer::Fault(fault) => framed(k::FAULT, out, |o| {
             o.push(fault.code as u8);
             put_short(o, fault.detail.as_bytes());
@@ -385,6 +441,7 @@ fn decode_answer(kind: u8, payload: Bytes) -> Decoded<Answer> {
         k::REFUSED => Answer::Refused,
         k::CHANGED => Answer::Changed,
         k::TIMED_OUT => Answer::TimedOut,
+        k::ASK_ALONE => Answer::AskAlone,
         k::FAULT => Answer::Fault(Fault {
             code: match r.u8("fault code")? {
                 0 => FaultCode::Unavailable,

@@ -18,7 +18,9 @@ mod codec;
 
 pub use answer::{Answer, Fault, FaultCode, Grant, Stored};
 pub use codec::DecodeError;
-pub use frame::{Request, Response, VERSION};
+pub use frame::{
+    Request, Response, MAX_OPERATIONS, MAX_SHARED_ANSWER, MAX_SHARED_OUTCOME, VERSION,
+};
 pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
 pub use operation::{Acquire, Complete, OnUnknown, Operation, Retention, Settle, Settlement, Wait};
 pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};

@@ -167,6 +167,7 @@ fn answers() -> Vec<Answer> {
         Answer::Refused,
         Answer::Changed,
         Answer::TimedOut,
+        Answer::AskAlone,
         fault(FaultCode::Unavailable),
         fault(FaultCode::Capacity),
         fault(FaultCode::Invalid),
@@ -202,6 +203,12 @@ fn the_bytes_are_pinned() {
         writeln!(text, "{name}: {}", hex::encode(bytes)).unwrap();
     }
     writeln!(text, "wait: {}", hex::encode(wait().encode())).unwrap();
+    let shared: Vec<_> = operations().into_iter().map(|(_, o)| o).take(3).collect();
+    let shared = Request::encode_all(shared.iter());
+    writeln!(text, "shared request: {}", hex::encode(shared)).unwrap();
+    let answers = answers().into_iter().take(3).collect();
+    let shared = Response { answers }.encode();
+    writeln!(text, "shared response: {}", hex::encode(shared)).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(GOLDEN, &text).unwrap();
     }
@@ -234,6 +241,84 @@ fn what_is_encoded_is_decoded() {
         Outcome::decode(response().encode().into()).unwrap(),
         response()
     );
+}
+
+#[test]
+fn the_length_of_an_outcome_is_known_beforehand() {
+    for outcome in [response(), tombstone(TombstoneReason::TooLarge)] {
+        assert_eq!(outcome.encoded_len(), outcome.encode().len());
+    }
+}
+
+/// A replay that takes so many bytes.
+fn replay(bytes: usize) -> Answer {
+    let outcome = |body| {
+        Outcome::Response(StoredResponse {
+            status: 200,
+            headers: Vec::new(),
+            body,
+        })
+    };
+    let body = vec![b'x'; bytes - outcome(Bytes::new()).encoded_len()];
+    Answer::Stored(Stored {
+        outcome: outcome(body.into()),
+        fence: 1,
+        attempt: 1,
+        age_ms: 0,
+        expires_at_ms: 1,
+    })
+}
+
+#[test]
+fn a_shared_answer_has_a_budget_and_a_lone_one_has_none() {
+    let share = |answers: Vec<Answer>| {
+        let mut response = Response { answers };
+        response.share();
+        response.answers
+    };
+    let huge = replay(MAX_SHARED_ANSWER + 1);
+    assert_eq!(share(vec![huge.clone()]), vec![huge.clone()]);
+    assert_eq!(share(vec![]), []);
+    // What fits is kept to the last byte, whatever else is asked.
+    let half = replay(MAX_SHARED_ANSWER / 2);
+    let asked = vec![
+        half.clone(),
+        huge,
+        Answer::Lost,
+        half.clone(),
+        replay(9),
+        Answer::Mismatch,
+    ];
+    let told = [
+        half.clone(),
+        Answer::AskAlone,
+        Answer::Lost,
+        half,
+        Answer::AskAlone,
+        Answer::Mismatch,
+    ];
+    assert_eq!(share(asked), told);
+}
+
+#[test]
+fn decoded_bodies_share_the_memory_of_the_message() {
+    let message = Bytes::from(
+        Response {
+            answers: vec![replay(1000), replay(1000)],
+        }
+        .encode(),
+    );
+    let decoded = Response::decode(message.clone()).unwrap();
+    for answer in decoded.answers {
+        let Answer::Stored(Stored {
+            outcome: Outcome::Response(response),
+            ..
+        }) = answer
+        else {
+            panic!("a replay is expected");
+        };
+        assert!(message.as_ptr_range().contains(&response.body.as_ptr()));
+    }
 }
 
 #[test]

@@ -222,9 +222,12 @@ fn log(log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
     }
 }
 
-/// A binary answer.
+/// A binary answer. A replay that has no room in an answer to several operations is left out: its
+/// asker comes back alone.
 pub(crate) fn message(answers: Vec<Answer>) -> Response {
-    let bytes = protocol::Response { answers }.encode();
+    let mut response = protocol::Response { answers };
+    response.share();
+    let bytes = response.encode();
     let mut response = Response::new(Body::from(bytes));
     let kind = HeaderValue::from_static(protocol::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

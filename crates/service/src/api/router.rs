@@ -88,7 +88,9 @@ pub fn openapi() -> String {
         description = "Version, count, operations: acquire, complete, fail, abandon, extend. \
             Settle needs the upstream role, which may use this endpoint for nothing else."),
     responses(
-        (status = 200, description = "One answer per operation, in order", body = Vec<u8>,
+        (status = 200, description = "One answer per operation, in order. In an answer to \
+            several operations, replays that together exceed 1 MiB are `ask_alone`: ask for them \
+            again in calls of their own.", body = Vec<u8>,
             content_type = "application/vnd.idempotency-gateway.v1"),
         (status = 400, description = "Not a protocol message", body = ProblemDocument,
             content_type = "application/problem+json"),

@@ -145,7 +145,11 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
             bytes(settings.max_buffered_bytes),
             512 << 20,
         ),
-        max_batch: check.positive("max_batch", settings.max_batch, 64),
+        max_batch: check.positive(
+            "max_batch",
+            settings.max_batch,
+            idempotency_protocol::MAX_OPERATIONS,
+        ),
         max_concurrent_calls: check.positive(
             "max_concurrent_calls",
             settings.max_concurrent_calls,

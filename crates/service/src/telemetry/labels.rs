@@ -13,7 +13,7 @@ pub(super) const OPERATIONS: [&str; 7] = [
     "undecodable",
 ];
 /// What can be answered.
-pub(super) const ANSWERS: [&str; 19] = [
+pub(super) const ANSWERS: [&str; 20] = [
     "granted",
     "stored",
     "in_flight",
@@ -32,6 +32,7 @@ pub(super) const ANSWERS: [&str; 19] = [
     "refused",
     "changed",
     "timed_out",
+    "ask_alone",
     "fault",
 ];
 
@@ -79,7 +80,8 @@ pub(super) fn answer_index(answer: &Answer) -> usize {
         Answer::Refused => 15,
         Answer::Changed => 16,
         Answer::TimedOut => 17,
-        Answer::Fault(_) => 18,
+        Answer::AskAlone => 18,
+        Answer::Fault(_) => 19,
     }
 }
 
@@ -104,6 +106,7 @@ mod tests {
             Answer::Extended { lease_ms: 0 },
             Answer::Lost,
             Answer::TimedOut,
+            Answer::AskAlone,
             Answer::Fault(fault),
         ] {
             assert_eq!(ANSWERS[answer_index(&answer)], answer.name());

@@ -70,6 +70,35 @@ async fn large_bodies_are_exact() {
     );
 }
 
+#[tokio::test]
+async fn replays_that_swell_a_shared_answer_are_asked_for_alone() {
+    let server = TestServer::start().await;
+    let gateway = server.client().token(GATEWAY);
+    let body = "x".repeat(400 << 10);
+    for name in ["a", "b", "c"] {
+        let me = owner();
+        granted(gateway.one(acquire(name, me)).await);
+        gateway.one(complete(name, me, &body)).await;
+    }
+    let me = owner();
+    let third = acquire("c", me);
+    let asked = vec![
+        acquire("a", owner()),
+        acquire("b", owner()),
+        third.clone(),
+        acquire("new", me),
+    ];
+    let request = Request { operations: asked }.encode();
+    let reply = gateway.post(OPERATIONS_PATH, request).await;
+    assert!(reply.body.len() < (1 << 20) + 1024, "{}", reply.body.len());
+    let answers = reply.answers();
+    assert_eq!(replayed(&answers[0]), body.as_bytes());
+    assert_eq!(replayed(&answers[1]), body.as_bytes());
+    assert_eq!(answers[2], Answer::AskAlone);
+    granted(answers[3].clone());
+    assert_eq!(replayed(&gateway.one(third).await), body.as_bytes());
+}
+
 /// Encodes operations, some of them replaced by bytes that are no operation.
 fn frame(operations: &[Result<Operation, &[u8]>]) -> Vec<u8> {
     let mut out = vec![protocol::VERSION];

@@ -9,6 +9,7 @@
 //!
 //! Each case works under a tenant of its own, so a backend may be shared and need not be empty.
 
+mod batches;
 mod data;
 mod harness;
 mod operators;
@@ -108,6 +109,7 @@ pub async fn run(harness: &dyn Harness) -> Result<usize, String> {
         owners::cases(),
         time::cases(),
         races::cases(),
+        batches::cases(),
         waits::cases(),
         operators::cases(),
         data::cases(),

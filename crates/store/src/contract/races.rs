@@ -1,4 +1,4 @@
-//! Many at once, and many in one call.
+//! Many at once.
 
 use super::*;
 use tokio::task::JoinSet;
@@ -8,10 +8,6 @@ cases!("races":
     of_many_retries_after_a_lapse_exactly_one_is_granted,
     of_many_contradicting_completes_exactly_one_wins,
     of_a_resolve_and_a_late_complete_exactly_one_wins,
-    a_batch_is_answered_in_order,
-    operations_on_one_key_in_a_batch_happen_in_order,
-    an_acquire_twice_in_a_batch_is_granted_once,
-    an_empty_batch_has_no_answers,
 );
 
 async fn all(lab: &Lab<'_>, operations: Vec<Operation>) -> Result<Vec<Answer>, String> {
@@ -97,78 +93,5 @@ async fn of_a_resolve_and_a_late_complete_exactly_one_wins(lab: &Lab<'_>) -> Ver
             other => return Err(format!("not one winner: {other:?}")),
         }
     }
-    Ok(())
-}
-
-async fn a_batch_is_answered_in_order(lab: &Lab<'_>) -> Verdict {
-    let done = lab.key("done");
-    lab.completed(&done, lab.owner()).await?;
-    let owner = lab.owner();
-    let mut asked = Vec::new();
-    let mut expected = Vec::new();
-    for n in 0..100 {
-        let key = lab.key(&format!("k{n}"));
-        asked.push(match n % 4 {
-            0 => acquire(&key, owner),
-            1 => complete(&key, owner, b"x"),
-            2 => fail(&key, owner),
-            _ => acquire(&done, owner),
-        });
-        expected.push(["granted", "lost", "marked", "stored"][n % 4]);
-    }
-    let answers = lab.store.apply(asked).await;
-    let names: Vec<_> = answers.iter().map(Answer::name).collect();
-    ensure!(names == expected, "{names:?}");
-    Ok(())
-}
-
-async fn operations_on_one_key_in_a_batch_happen_in_order(lab: &Lab<'_>) -> Verdict {
-    let key = lab.key("k");
-    let (first, second, third) = (lab.owner(), lab.owner(), lab.owner());
-    let answers = lab
-        .store
-        .apply(vec![
-            acquire(&key, first),
-            acquire(&key, second),
-            fail(&key, first),
-            acquire(&key, third),
-            extend(&key, third),
-            complete(&key, third, b"third"),
-            acquire(&key, second),
-        ])
-        .await;
-    let names: Vec<_> = answers.iter().map(Answer::name).collect();
-    let expected = [
-        "granted",
-        "in_flight",
-        "failed",
-        "granted",
-        "extended",
-        "completed",
-        "stored",
-    ];
-    ensure!(names == expected, "{names:?}");
-    Ok(())
-}
-
-async fn an_acquire_twice_in_a_batch_is_granted_once(lab: &Lab<'_>) -> Verdict {
-    let (key, owner) = (lab.key("k"), lab.owner());
-    let answers = lab
-        .store
-        .apply(vec![acquire(&key, owner), acquire(&key, owner)])
-        .await;
-    let [Answer::Granted(a), Answer::Granted(b)] = answers.as_slice() else {
-        return Err(format!("{answers:?}"));
-    };
-    ensure!(
-        a.fence == b.fence && a.attempt == b.attempt,
-        "two grants: {answers:?}"
-    );
-    Ok(())
-}
-
-async fn an_empty_batch_has_no_answers(lab: &Lab<'_>) -> Verdict {
-    let answers = lab.store.apply(Vec::new()).await;
-    ensure!(answers.is_empty(), "{answers:?}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The parser against a corpus, and the published schema against the parser.
 
 mod corpus;
+mod draft04;
 mod schema;
 
 use super::*;

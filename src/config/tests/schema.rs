@@ -5,7 +5,7 @@ use super::*;
 use serde_json::{json, Map, Value};
 use std::collections::BTreeSet;
 
-const SCHEMA: &str = include_str!("../../../docs/config.schema.json");
+pub(super) const SCHEMA: &str = include_str!("../../../docs/config.schema.json");
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
@@ -15,8 +15,12 @@ fn schema() -> Value {
 fn schema_and_parser_agree() {
     let schema = schema();
     assert!(jsonschema::meta::is_valid(&schema));
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let valid = |text: &str| validator.is_valid(&serde_json::from_str(text).unwrap());
+    agrees_with_parser(&jsonschema::draft202012::new(&schema).unwrap());
+}
+
+/// The schema accepts what is right, and refuses what a schema can tell to be wrong.
+pub(super) fn agrees_with_parser(schema: &jsonschema::Validator) {
+    let valid = |text: &str| schema.is_valid(&serde_json::from_str(text).unwrap());
     for text in VALID
         .iter()
         .map(|text| text.text())

@@ -79,9 +79,14 @@ impl Faults {
 
     /// The elements of an array.
     pub fn array<'a>(&mut self, field: &Field<'a>) -> Option<Vec<Field<'a>>> {
-        let Value::Array(elements) = field.value else {
-            self.add(&field.path, "must be an array");
-            return None;
+        let elements = match field.value {
+            Value::Array(elements) => elements.as_slice(),
+            // Kong passes configurations through Lua, where an empty list is an empty object.
+            Value::Object(members) if members.is_empty() => &[],
+            _ => {
+                self.add(&field.path, "must be an array");
+                return None;
+            }
         };
         let element = |(i, value)| Field {
             value,

@@ -5,7 +5,7 @@ mod draft04;
 mod schema;
 
 use super::*;
-use corpus::{config, INVALID, VALID};
+use corpus::{config, Text, INVALID, VALID};
 use proptest::prelude::*;
 
 fn shown(result: Result<Plan, Vec<ConfigError>>) -> Vec<String> {
@@ -277,6 +277,24 @@ fn all_faults_are_told_at_once() {
         "rules[1].outcomes.500",
     ];
     assert_eq!(got, want);
+}
+
+/// Lua, through which Kong passes configurations, has one empty table for both.
+#[test]
+fn an_empty_object_is_an_empty_list() {
+    let rules = |lists: &str| {
+        let policy = format!(r#"{{"fingerprint":{{"headers":{lists}}},"replay_headers":{lists}}}"#);
+        let top = format!(r#""defaults":{policy},"#);
+        parse(&config(&top, r#"{"match":{},"scope":"global"}"#)).unwrap()
+    };
+    assert_eq!(rules("{}"), rules("[]"));
+    let got = shown(parse(&config("", "").replace("[]", "{}")));
+    assert_eq!(
+        got,
+        ["rules: must not be empty: nothing would be protected"]
+    );
+    let got = shown(parse(&Text::Match(r#"{"hosts":{"a":1}}"#).text()));
+    assert_eq!(got, ["rules[0].match.hosts: must be an array"]);
 }
 
 #[test]

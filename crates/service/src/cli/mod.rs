@@ -5,6 +5,7 @@ mod client;
 mod key_args;
 mod keys;
 mod migrate;
+mod ready;
 mod serve;
 mod table;
 
@@ -25,6 +26,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Bring the schema of a database up to date
     Migrate(migrate::Migrate),
+    /// Ask a running service whether it is ready
+    Ready(ready::Ready),
     /// Look at records and change them, over HTTP
     Keys(Box<key_args::Keys>),
     /// Check a configuration of the filter
@@ -38,6 +41,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Migrate(migrate) => migrate.run(),
+        Command::Ready(ready) => ready.run(),
         Command::Keys(keys) => keys.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Openapi => print(&crate::api::openapi()),

@@ -127,6 +127,10 @@ pub(super) fn refuse(errors: &[String]) -> ExitCode {
 }
 
 pub(super) fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("idempotencyd: {error}");
+    fail_with(&error.to_string())
+}
+
+pub(super) fn fail_with(message: &str) -> ExitCode {
+    eprintln!("idempotencyd: {message}");
     ExitCode::FAILURE
 }

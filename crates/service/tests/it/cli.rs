@@ -4,6 +4,7 @@ use crate::support::child::binary;
 use crate::support::*;
 use idempotency_protocol::{Answer, Operation, Outcome};
 use std::process::Output;
+use std::sync::atomic::Ordering;
 
 async fn keys(url: &str, args: &[&str]) -> Output {
     let mut command = binary();
@@ -251,4 +252,28 @@ fn check_config() {
         }"#,
     );
     assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_asks_over_both_sockets() {
+    let gate = Gate::new();
+    let server = TestServer::on(settings(), gate.clone()).await;
+    let unix = format!("unix:{}", server.socket.display());
+    let ask = |url: String| async move {
+        let mut command = binary();
+        command.arg("ready").env("IDEMPOTENCYD_URL", url);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
+    };
+    let output = ask(format!("http://{}", server.address)).await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(out(&ask(unix.clone()).await), "ready\n");
+    gate.broken.store(true, Ordering::SeqCst);
+    let output = ask(unix).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("the disk has left"), "{output:?}");
+    let output = ask("unix:/none".into()).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("cannot connect"), "{output:?}");
 }

@@ -363,3 +363,14 @@ fn a_taken_port_and_a_taken_directory_are_one_clear_line() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("the store cannot be opened"), "{said}");
 }
+
+/// Containers of different users share a socket; a umask must not narrow what was asked for.
+#[test]
+fn the_sockets_permissions_are_those_of_the_setting() {
+    use std::os::unix::fs::PermissionsExt;
+    for (args, want) in [(&[][..], 0o660), (&["--socket-mode", "666"], 0o666)] {
+        let child = Child::embedded(Dir::new(), args);
+        let mode = std::fs::metadata(child.dir.socket()).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, want);
+    }
+}

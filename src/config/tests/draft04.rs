@@ -3,7 +3,6 @@
 //! passes one that it accepts on to the filter, whose parser has the last word.
 
 use super::schema::{agrees_with_parser, SCHEMA};
-use super::*;
 use serde_json::{json, Map, Value};
 
 const META: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kong/idempotency.meta.json");

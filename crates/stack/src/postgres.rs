@@ -1,5 +1,7 @@
 //! A PostgreSQL server as a child.
 
+mod standby;
+
 use std::os::unix::fs::{chown, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,9 @@ pub struct PostgresOptions {
     pub hba: Vec<String>,
     /// Certificate and key in PEM: the server offers TLS.
     pub tls: Option<(String, String)>,
+    /// The authority of clients' certificates in PEM, for lines of `hba` that ask for one. With
+    /// `tls` only.
+    pub client_ca: Option<String>,
     /// A commit waits for the disk. Off, the server is faster, and a power cut loses it all.
     pub fsync: bool,
     /// Where its output goes; `None`: a temporary file.
@@ -55,6 +60,14 @@ impl Postgres {
     ///
     /// If PostgreSQL is not installed or does not start.
     pub fn start(options: PostgresOptions) -> Result<Self, Error> {
+        Self::start_on(options, init)
+    }
+
+    /// Starts it on what `make` puts into the data directory, if that is empty.
+    fn start_on(
+        options: PostgresOptions,
+        make: impl FnOnce(&Path, &Path, Option<(u32, u32)>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let bin = tools::postgres_bin()?;
         let user = other_user()?;
         let dir = crate::stack::temp_dir()?;
@@ -70,9 +83,12 @@ impl Postgres {
         let port = options.port.unwrap_or_else(ports::free);
         let sockets = dir.path().to_owned();
         if !data.join("PG_VERSION").is_file() {
-            std::fs::create_dir_all(&data).map_err(|e| at(&data, &e))?;
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::create_dir_all(&data)
+                .and_then(|()| std::fs::set_permissions(&data, private))
+                .map_err(|e| at(&data, &e))?;
             give(&data, user)?;
-            init(&bin, &data, user)?;
+            make(&bin, &data, user)?;
         }
         configure(&options, &data, user)?;
         let process = launch(&bin, &data, &sockets, &log, port, user)?;
@@ -214,6 +230,13 @@ impl Postgres {
     }
 }
 
+impl Drop for Postgres {
+    /// Children that stand still would not notice that their server is gone.
+    fn drop(&mut self) {
+        self.process.resume_all();
+    }
+}
+
 fn at(path: &Path, error: &std::io::Error) -> Error {
     Error::new(format!("{}: {error}", path.display()))
 }
@@ -260,17 +283,23 @@ fn init(bin: &Path, data: &Path, user: Option<(u32, u32)>) -> Result<(), Error> 
         .arg(data)
         .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
         .args(["--locale", "C", "--no-sync"])
-        .current_dir(data)
-        .stdin(Stdio::null());
+        .current_dir(data);
+    finish(command, user)
+}
+
+/// Runs a program of the installation to its end.
+fn finish(mut command: Command, user: Option<(u32, u32)>) -> Result<(), Error> {
+    let name = command.get_program().to_string_lossy().into_owned();
     run_as(&mut command, user);
     let output = command
+        .stdin(Stdio::null())
         .output()
-        .map_err(|e| Error::new(format!("cannot run initdb: {e}")))?;
+        .map_err(|e| Error::new(format!("cannot run {name}: {e}")))?;
     if output.status.success() {
         return Ok(());
     }
     Err(Error::new(format!(
-        "initdb failed: {}{}",
+        "{name} failed: {}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )))
@@ -295,6 +324,10 @@ fn configure(
         settings.push("ssl = on".to_owned());
         write(&data.join("server.crt"), certificate, user)?;
         write(&data.join("server.key"), key, user)?;
+        if let Some(authority) = &options.client_ca {
+            settings.push("ssl_ca_file = 'client-ca.crt'".to_owned());
+            write(&data.join("client-ca.crt"), authority, user)?;
+        }
     }
     settings.extend(options.settings.iter().cloned());
     write(

@@ -127,6 +127,54 @@ impl Process {
         });
     }
 
+    /// Stops it and the processes that it has forked, as [`Self::pause`]; returns the latter.
+    pub fn pause_all(&mut self) -> Vec<Pid> {
+        // It first, so that it forks no more.
+        self.pause();
+        let children = self.children();
+        for child in &children {
+            let _ = kill_process(*child, Signal::STOP);
+            let tasks = format!("/proc/{child}/task");
+            until(Duration::from_secs(5), || {
+                all_stopped(&tasks) || !Path::new(&tasks).exists()
+            });
+        }
+        children
+    }
+
+    /// Lets it go on after [`Self::pause_all`], with what it has forked.
+    pub fn resume_all(&mut self) {
+        for child in self.children() {
+            let _ = kill_process(child, Signal::CONT);
+        }
+        self.resume();
+    }
+
+    /// `kill -9` for it and what it has forked, all at one time as far as anybody can tell: as if
+    /// its machine had lost its power.
+    pub fn kill_all(&mut self) {
+        let children = self.pause_all();
+        self.kill();
+        for child in children {
+            let _ = kill_process(child, Signal::KILL);
+        }
+    }
+
+    /// The processes that it has forked, and that live.
+    fn children(&self) -> Vec<Pid> {
+        let parent = self.id().to_string();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| {
+            let stat = read_lossy(&entry.path().join("stat"));
+            // The name is in parentheses and may hold anything; then the state, then the parent.
+            let (_, rest) = stat.rsplit_once(") ")?;
+            let of = rest.split(' ').nth(1)?;
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            (of == parent).then(|| Pid::from_raw(id)).flatten()
+        });
+        ids.collect()
+    }
+
     /// Lets it go on (SIGCONT).
     pub fn resume(&mut self) {
         self.signal(Signal::CONT);
@@ -175,7 +223,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether every thread below this directory of `/proc` is stopped.
+/// Whether every thread below this directory of `/proc` is stopped, or at its end.
 fn all_stopped(tasks: &str) -> bool {
     let Ok(tasks) = std::fs::read_dir(tasks) else {
         return false;
@@ -184,7 +232,7 @@ fn all_stopped(tasks: &str) -> bool {
         let stat = read_lossy(&task.path().join("stat"));
         // The state follows the name, which is in parentheses and may hold anything.
         stat.rsplit_once(") ")
-            .is_some_and(|(_, state)| state.starts_with('T'))
+            .is_some_and(|(_, state)| state.starts_with(['T', 'Z']))
     })
 }
 

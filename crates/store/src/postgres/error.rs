@@ -2,7 +2,7 @@
 
 use super::row::Damaged;
 use crate::store::StoreError;
-use deadpool_postgres::{PoolError, TimeoutType};
+use deadpool::managed::{PoolError, TimeoutType};
 use std::error::Error as _;
 use tokio_postgres::error::SqlState;
 
@@ -54,10 +54,10 @@ impl From<Damaged> for Trouble {
     }
 }
 
-impl From<PoolError> for Trouble {
-    fn from(error: PoolError) -> Trouble {
+impl From<PoolError<Trouble>> for Trouble {
+    fn from(error: PoolError<Trouble>) -> Trouble {
         match error {
-            PoolError::Backend(error) => error.into(),
+            PoolError::Backend(trouble) => trouble,
             PoolError::Timeout(TimeoutType::Wait) => {
                 Trouble::too_slow("PostgreSQL: all connections of the pool are in use")
             }
@@ -66,7 +66,7 @@ impl From<PoolError> for Trouble {
                 error: StoreError::Transient("store is closed".into()),
                 kind: Kind::Final,
             },
-            other => Trouble::transient(format!("PostgreSQL: {other}")),
+            other => Trouble::transient(format!("PostgreSQL: the pool: {other:?}")),
         }
     }
 }

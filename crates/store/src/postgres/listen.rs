@@ -1,21 +1,24 @@
 //! One connection that hears of changes made by other processes, and wakes who waits here.
 
+use super::connect::Connector;
+use super::error::Trouble;
 use super::ids::short_key;
-use super::options::PostgresOptions;
 use crate::waiters::Waiters;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio_postgres::AsyncMessage;
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio::time::timeout;
 
-/// Listens until the task is aborted; connects again when the connection is lost.
-pub(super) async fn run(options: PostgresOptions, tls: MakeRustlsConnect, waiters: Arc<Waiters>) {
+/// How long a server may take to say that it is still there.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// Listens until the task is aborted; connects again when the connection is lost, or when its
+/// server is not the primary any more. Nothing tells of the latter, so it looks every `look`.
+pub(super) async fn run(connector: Arc<Connector>, look: Duration, waiters: Arc<Waiters>) {
     let shortest = Duration::from_millis(50);
     let mut pause = shortest;
     loop {
-        if session(&options, tls.clone(), &waiters).await.is_ok() {
+        if session(&connector, look, &waiters).await.is_ok() {
             pause = shortest;
         }
         tokio::time::sleep(pause).await;
@@ -24,35 +27,34 @@ pub(super) async fn run(options: PostgresOptions, tls: MakeRustlsConnect, waiter
 }
 
 /// One connection, until it is lost. An error: it never listened.
-async fn session(
-    options: &PostgresOptions,
-    tls: MakeRustlsConnect,
-    waiters: &Waiters,
-) -> Result<(), tokio_postgres::Error> {
-    let (client, mut connection) = options.config.connect(tls).await?;
+async fn session(connector: &Connector, look: Duration, waiters: &Waiters) -> Result<(), Trouble> {
     let (sender, mut heard) = unbounded_channel();
-    let driver = tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(notification) = message {
-                if sender.send(notification).is_err() {
-                    break;
+    let session = connector.connect(Some(sender)).await?;
+    let listen = session.client.batch_execute("LISTEN idempotency_changed");
+    match timeout(ALIVE, listen).await {
+        Ok(listening) => listening?,
+        Err(_) => return Err(Trouble::too_slow("PostgreSQL: no answer in time")),
+    }
+    // What happened while nobody listened was not heard.
+    waiters.wake_all();
+    loop {
+        match timeout(look, heard.recv()).await {
+            Ok(Some(notification)) => {
+                let id = hex::decode(notification.payload()).unwrap_or_default();
+                match short_key(&id) {
+                    Some(key) => waiters.wake(&key),
+                    None => waiters.wake_all(),
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                let alive = timeout(ALIVE, session.client.simple_query("")).await;
+                if !matches!(alive, Ok(Ok(_))) || connector.is_over(&session) {
+                    return Ok(());
                 }
             }
         }
-    });
-    // Dropped with this future, so that an aborted listener leaves no connection behind.
-    let _driver = Abort(driver);
-    client.batch_execute("LISTEN idempotency_changed").await?;
-    // What happened while nobody listened was not heard.
-    waiters.wake_all();
-    while let Some(notification) = heard.recv().await {
-        let id = hex::decode(notification.payload()).unwrap_or_default();
-        match short_key(&id) {
-            Some(key) => waiters.wake(&key),
-            None => waiters.wake_all(),
-        }
     }
-    Ok(())
 }
 
 /// Ends a task when dropped.

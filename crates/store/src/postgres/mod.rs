@@ -6,7 +6,9 @@
 //! connection hangs, holds no lock. See `docs/adr/0006-postgres-statements.md`.
 
 mod apply;
+mod connect;
 mod error;
+mod hosts;
 mod ids;
 mod lanes;
 mod listen;
@@ -31,6 +33,7 @@ use crate::store::{
 use crate::waiters::Waiters;
 use apply::Retry;
 use async_trait::async_trait;
+use connect::Connector;
 use error::Trouble;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
 use lanes::Lanes;
@@ -79,7 +82,8 @@ impl Postgres {
     /// another version; [`StoreError::Transient`] if it cannot be reached.
     pub async fn open(options: PostgresOptions) -> Result<Postgres, StoreError> {
         let tls = options.tls.connector().map_err(StoreError::Permanent)?;
-        let pool = Pool::new(&options, tls.clone()).map_err(|t| t.error)?;
+        let connector = Arc::new(Connector::new(&options, tls));
+        let pool = Pool::new(&options, Arc::clone(&connector)).map_err(|t| t.error)?;
         let connection = pool.get().await.map_err(|t| t.error)?;
         migrate::check(&connection).await.map_err(|t| t.error)?;
         drop(connection);
@@ -95,7 +99,8 @@ impl Postgres {
         });
         inner.measure().await.map_err(|t| t.error)?;
         let poll = tokio::spawn(poll(Arc::clone(&inner), options.poll_interval));
-        let listener = tokio::spawn(listen::run(options, tls, Arc::clone(&inner.waiters)));
+        let waiters = Arc::clone(&inner.waiters);
+        let listener = tokio::spawn(listen::run(connector, options.poll_interval, waiters));
         Ok(Postgres {
             inner,
             tasks: Mutex::new(vec![Abort(poll), Abort(listener)]),
@@ -115,7 +120,8 @@ impl Postgres {
             pool_size: 1,
             ..options.clone()
         };
-        let pool = Pool::new(&one, tls).map_err(|t| t.error)?;
+        let connector = Arc::new(Connector::new(&one, tls));
+        let pool = Pool::new(&one, connector).map_err(|t| t.error)?;
         let (from, to) = migrate::migrate(&pool).await.map_err(|t| t.error)?;
         Ok(Migrated { from, to })
     }

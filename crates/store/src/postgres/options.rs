@@ -1,7 +1,7 @@
 //! Where the database is and how it is used: a URL, and the environment that `psql` reads too.
 
-use super::passfile;
 use super::tls::{SslMode, TlsOptions};
+use super::{hosts, passfile};
 use crate::waiters::WaiterCaps;
 use percent_encoding::percent_decode_str;
 use std::fmt;
@@ -9,10 +9,14 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::Config;
 
+/// Where nothing else is said.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How a PostgreSQL store is opened.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresOptions {
-    pub(super) config: Config,
+    /// One for each host, in their order.
+    pub(super) hosts: Vec<Config>,
     pub(super) tls: TlsOptions,
     /// Most connections of this process, without the one that listens for notifications.
     pub pool_size: usize,
@@ -38,8 +42,11 @@ pub struct PostgresOptions {
 impl fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOptions")
-            .field("hosts", &self.config.get_hosts())
-            .field("dbname", &self.config.get_dbname())
+            .field(
+                "hosts",
+                &self.hosts.iter().map(Config::get_hosts).collect::<Vec<_>>(),
+            )
+            .field("dbname", &self.hosts.first().map(Config::get_dbname))
             .field("pool_size", &self.pool_size)
             .finish_non_exhaustive()
     }
@@ -50,6 +57,9 @@ impl PostgresOptions {
     /// does not say is taken from the environment (`PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`,
     /// `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`,
     /// `PGOPTIONS`, `PGAPPNAME`, `PGCONNECT_TIMEOUT`), as `psql` does.
+    ///
+    /// Several hosts are separated by commas, each with a port of its own or all with one; the
+    /// store uses the one that takes writes, and follows a failover.
     ///
     /// Parameters: those of the driver, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, and for the
     /// store itself `pool_size`, `lanes`, `statement_timeout_ms`, `lock_timeout_ms`, `checkout_timeout_ms`,
@@ -74,7 +84,7 @@ impl PostgresOptions {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut options = PostgresOptions {
-            config: Config::new(),
+            hosts: Vec::new(),
             tls: TlsOptions::from_env(&env)?,
             pool_size: 16,
             lanes: 6,
@@ -86,13 +96,16 @@ impl PostgresOptions {
             max_bytes: None,
             waiters: WaiterCaps::default(),
         };
-        let mut left = Vec::new();
+        let (mut left, mut hosts) = (Vec::new(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode_str(value)
                 .decode_utf8()
                 .map_err(|_| format!("{name}: not UTF-8"))?;
-            if !options.own_parameter(name, &value)? {
+            if name == "host" {
+                // The driver takes a list for one name here.
+                hosts.extend(value.split(',').map(str::to_owned));
+            } else if !options.own_parameter(name, &value)? {
                 left.push(pair);
             }
         }
@@ -101,13 +114,22 @@ impl PostgresOptions {
         } else {
             format!("{base}?{}", left.join("&"))
         };
-        options.config = url.parse().map_err(|error: tokio_postgres::Error| {
+        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let why =
                 std::error::Error::source(&error).map_or(error.to_string(), |e| e.to_string());
             format!("not a URL of PostgreSQL: {why}")
         })?;
-        options.fill(&env)?;
+        for host in hosts {
+            config.host(host);
+        }
+        options.fill(config, &env)?;
         Ok(options)
+    }
+
+    /// Longest time until a host has a session for us.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let told = self.hosts.first().and_then(Config::get_connect_timeout);
+        told.copied().unwrap_or(CONNECT_TIMEOUT)
     }
 
     /// Takes a parameter that the driver does not know. False: it is none of these.
@@ -136,6 +158,11 @@ impl PostgresOptions {
             "checkout_timeout_ms" => self.checkout_timeout = millis()?,
             "retry_budget_ms" => self.retry_budget = millis()?,
             "poll_interval_ms" => self.poll_interval = millis()?,
+            // A standby cannot do the work, and there is nothing to balance.
+            "target_session_attrs" if ["read-write", "primary"].contains(&value) => {}
+            "target_session_attrs" => return Err(format!("{name}: can only be read-write")),
+            "load_balance_hosts" if value == "disable" => {}
+            "load_balance_hosts" => return Err(format!("{name}: can only be disable")),
             "pool_size" => self.pool_size = number()?,
             "lanes" => self.lanes = number()?,
             _ => return Ok(false),
@@ -144,8 +171,11 @@ impl PostgresOptions {
     }
 
     /// What the URL does not say.
-    fn fill(&mut self, env: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
-        let config = &mut self.config;
+    fn fill(
+        &mut self,
+        mut config: Config,
+        env: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(), String> {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             match env("PGHOST") {
                 Some(hosts) => hosts.split(',').for_each(|host| {
@@ -181,17 +211,19 @@ impl PostgresOptions {
             config.application_name(env("PGAPPNAME").unwrap_or_else(|| "idempotencyd".to_owned()));
         }
         if config.get_connect_timeout().is_none() {
-            let seconds = match env("PGCONNECT_TIMEOUT") {
-                None => 5,
-                Some(text) => text
-                    .parse()
-                    .map_err(|_| "PGCONNECT_TIMEOUT: not a number of seconds".to_owned())?,
+            let timeout = match env("PGCONNECT_TIMEOUT") {
+                None => CONNECT_TIMEOUT,
+                Some(text) => match text.parse() {
+                    // For psql, for ever; no call of ours waits that long.
+                    Ok(0) => CONNECT_TIMEOUT,
+                    Ok(seconds) => Duration::from_secs(seconds),
+                    Err(_) => return Err("PGCONNECT_TIMEOUT: not a number of seconds".to_owned()),
+                },
             };
-            config.connect_timeout(Duration::from_secs(seconds));
+            config.connect_timeout(timeout);
         }
         if config.get_password().is_none() {
-            let password = env("PGPASSWORD").or_else(|| passfile::find(config, env));
-            if let Some(password) = password {
+            if let Some(password) = env("PGPASSWORD") {
                 config.password(password);
             }
         }
@@ -211,6 +243,14 @@ impl PostgresOptions {
             self.tls.mode = SslMode::Disable;
         }
         config.ssl_mode(self.tls.mode.of_driver());
+        self.hosts = hosts::split(&config)?;
+        for host in &mut self.hosts {
+            if host.get_password().is_none() {
+                if let Some(password) = passfile::find(host, env) {
+                    host.password(password);
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -240,19 +280,19 @@ mod tests {
             ("PGSSLMODE", "verify-full"),
         ];
         let from_env = read("postgres://", &env).unwrap();
-        assert_eq!(from_env.config.get_hosts(), [Host::Tcp("h".into())]);
-        assert_eq!(from_env.config.get_ports(), [1]);
-        assert_eq!(from_env.config.get_password(), Some(&b"p"[..]));
-        assert_eq!(from_env.config.get_dbname(), Some("d"));
+        assert_eq!(from_env.hosts[0].get_hosts(), [Host::Tcp("h".into())]);
+        assert_eq!(from_env.hosts[0].get_ports(), [1]);
+        assert_eq!(from_env.hosts[0].get_password(), Some(&b"p"[..]));
+        assert_eq!(from_env.hosts[0].get_dbname(), Some("d"));
         assert_eq!(from_env.tls.mode, SslMode::VerifyFull);
         let url = "postgresql://a:b%40@x:2/y?sslmode=require&pool_size=3&application_name=me";
         let from_url = read(url, &env).unwrap();
-        assert_eq!(from_url.config.get_hosts(), [Host::Tcp("x".into())]);
-        assert_eq!(from_url.config.get_ports(), [2]);
-        assert_eq!(from_url.config.get_user(), Some("a"));
-        assert_eq!(from_url.config.get_password(), Some(&b"b@"[..]));
-        assert_eq!(from_url.config.get_dbname(), Some("y"));
-        assert_eq!(from_url.config.get_application_name(), Some("me"));
+        assert_eq!(from_url.hosts[0].get_hosts(), [Host::Tcp("x".into())]);
+        assert_eq!(from_url.hosts[0].get_ports(), [2]);
+        assert_eq!(from_url.hosts[0].get_user(), Some("a"));
+        assert_eq!(from_url.hosts[0].get_password(), Some(&b"b@"[..]));
+        assert_eq!(from_url.hosts[0].get_dbname(), Some("y"));
+        assert_eq!(from_url.hosts[0].get_application_name(), Some("me"));
         assert_eq!(
             (from_url.tls.mode, from_url.pool_size),
             (SslMode::Require, 3)
@@ -260,10 +300,32 @@ mod tests {
     }
 
     #[test]
+    fn several_hosts_have_a_port_each_or_share_one() {
+        let hosts = |url: &str| -> Vec<(Host, u16)> {
+            let options = read(url, &[("PGPORT", "7")]).unwrap();
+            let one = |c: &Config| (c.get_hosts()[0].clone(), c.get_ports()[0]);
+            options.hosts.iter().map(one).collect()
+        };
+        let tcp = |name: &str| Host::Tcp(name.into());
+        let both = [(tcp("a"), 1), (tcp("b"), 2)];
+        let attrs = "target_session_attrs=read-write";
+        assert_eq!(hosts(&format!("postgres://u@a:1,b:2/d?{attrs}")), both);
+        assert_eq!(
+            hosts(&format!("postgres://u@/d?host=a,b&port=1,2&{attrs}")),
+            both
+        );
+        assert_eq!(
+            hosts("postgres://u@/d?host=a,b&target_session_attrs=primary"),
+            [(tcp("a"), 7), (tcp("b"), 7)]
+        );
+        assert!(read("postgres://u@/d?host=a,b,c&port=1,2", &[]).is_err());
+    }
+
+    #[test]
     fn a_unix_socket_needs_no_tls() {
         let url = "postgres://u@%2Frun%2Fpg/db?sslmode=require";
         let options = read(url, &[]).unwrap();
-        assert_eq!(options.config.get_hosts(), [Host::Unix("/run/pg".into())]);
+        assert_eq!(options.hosts[0].get_hosts(), [Host::Unix("/run/pg".into())]);
         assert_eq!(options.tls.mode, SslMode::Disable);
     }
 
@@ -277,6 +339,10 @@ mod tests {
                 "lock_timeout_ms",
             ),
             ("postgres://u:secret@h/d?flavour=x", "flavour"),
+            (
+                "postgres://u:secret@h/d?target_session_attrs=any",
+                "target_session_attrs",
+            ),
             ("postgres://u:secret@h:port/d", "port"),
             ("postgres://:secret@h/d", "user"),
         ] {

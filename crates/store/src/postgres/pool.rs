@@ -1,53 +1,60 @@
-//! Connections: how many, how they are set up, and when one is thrown away.
+//! Connections: how many, and when one is thrown away.
 
+use super::connect::{Connector, Session};
 use super::error::{Kind, Trouble};
 use super::options::PostgresOptions;
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, PoolConfig, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool::managed::{self, Metrics, PoolConfig, RecycleError, RecycleResult, Timeouts};
+use deadpool::Runtime;
+use deadpool_postgres::ClientWrapper;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::Row;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Parameters of a statement.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// The connections of this process, but for the one that listens.
 pub(super) struct Pool {
-    inner: deadpool_postgres::Pool,
+    inner: managed::Pool<Sessions>,
     statement_timeout: Duration,
 }
 
+/// Makes sessions, and says which may be used again.
+pub(super) struct Sessions(Arc<Connector>);
+
+impl managed::Manager for Sessions {
+    type Type = Session;
+    type Error = Trouble;
+
+    async fn create(&self) -> Result<Session, Trouble> {
+        self.0.connect(None).await
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Trouble> {
+        if self.0.is_over(session) {
+            return Err(RecycleError::message("closed, or of an old primary"));
+        }
+        Ok(())
+    }
+}
+
 impl Pool {
-    pub fn new(options: &PostgresOptions, tls: MakeRustlsConnect) -> Result<Pool, Trouble> {
-        let manager_config = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let manager = Manager::from_config(options.config.clone(), tls, manager_config);
-        let connect = options.config.get_connect_timeout();
+    pub fn new(options: &PostgresOptions, connector: Arc<Connector>) -> Result<Pool, Trouble> {
         let config = PoolConfig {
             timeouts: Timeouts {
                 wait: Some(options.checkout_timeout),
-                create: Some(connect.copied().unwrap_or(Duration::from_secs(5))),
+                // Each host has a time of its own.
+                create: None,
                 recycle: None,
             },
             ..PoolConfig::new(options.pool_size)
         };
-        let set_up = set_up(options);
-        let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
-            let set_up = set_up.clone();
-            Box::pin(async move {
-                let done = client.batch_execute(&set_up).await;
-                done.map_err(HookError::Backend)
-            })
-        });
-        let inner = deadpool_postgres::Pool::builder(manager)
+        let inner = managed::Pool::builder(Sessions(connector))
             .config(config)
             .runtime(Runtime::Tokio1)
-            .post_create(hook)
             .build()
             .map_err(|e| Trouble::permanent(e.to_string()))?;
         Ok(Pool {
@@ -59,6 +66,7 @@ impl Pool {
     pub async fn get(&self) -> Result<Connection, Trouble> {
         Ok(Connection {
             object: Some(self.inner.get().await?),
+            pool: self.inner.clone(),
             spoiled: AtomicBool::new(false),
             // The server gives up first, unless it is not there any more.
             timeout: self.statement_timeout + Duration::from_secs(1),
@@ -70,29 +78,10 @@ impl Pool {
     }
 }
 
-/// What every session starts with.
-fn set_up(options: &PostgresOptions) -> String {
-    let statement = options.statement_timeout.as_millis();
-    let lock = options.lock_timeout.as_millis();
-    // Every statement finds its rows by key or by the index of what is due. The planner must not
-    // think otherwise while the table is small: it keeps its plan while the table grows.
-    format!(
-        "SET statement_timeout = {statement};
-         SET lock_timeout = {lock};
-         SET idle_in_transaction_session_timeout = {statement};
-         SET default_transaction_isolation = 'read committed';
-         SET plan_cache_mode = force_generic_plan;
-         SET enable_seqscan = off;
-         SET enable_bitmapscan = off;
-         SET enable_hashjoin = off;
-         SET enable_mergejoin = off;
-         SET jit = off"
-    )
-}
-
 /// A connection on loan.
 pub(super) struct Connection {
-    object: Option<Object>,
+    object: Option<managed::Object<Sessions>>,
+    pool: managed::Pool<Sessions>,
     spoiled: AtomicBool,
     timeout: Duration,
 }
@@ -104,9 +93,11 @@ impl Connection {
         statement: &str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Trouble> {
-        let Some(client) = self.object.as_ref() else {
+        let Some(session) = self.object.as_ref() else {
             return Err(Trouble::transient("PostgreSQL: no connection"));
         };
+        let client = &session.client;
+        let begun = Instant::now();
         let work = async {
             let prepared = client.prepare_cached(statement).await?;
             client.query(&prepared, parameters).await
@@ -115,6 +106,8 @@ impl Connection {
             Ok(result) => result.map_err(Trouble::from),
             Err(_) => {
                 self.spoiled.store(true, Ordering::Relaxed);
+                // The server stands still. Nobody else needs to find that out, one by one.
+                self.pool.retain(|_, metrics| metrics.created > begun);
                 Err(Trouble::too_slow("PostgreSQL: no answer in time"))
             }
         };
@@ -128,9 +121,9 @@ impl Connection {
     }
 
     /// The driver's client, for transactions.
-    pub fn client(&mut self) -> Result<&mut deadpool_postgres::ClientWrapper, Trouble> {
+    pub fn client(&mut self) -> Result<&mut ClientWrapper, Trouble> {
         match self.object.as_mut() {
-            Some(object) => Ok(&mut *object),
+            Some(object) => Ok(&mut object.client),
             None => Err(Trouble::transient("PostgreSQL: no connection")),
         }
     }
@@ -141,7 +134,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.spoiled.load(Ordering::Relaxed) {
             if let Some(object) = self.object.take() {
-                drop(Object::take(object));
+                drop(managed::Object::take(object));
             }
         }
     }

@@ -7,6 +7,7 @@ mod model;
 
 mod clock;
 mod contract;
+mod failover;
 mod faults;
 mod migrations;
 mod opening;

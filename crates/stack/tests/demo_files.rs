@@ -43,15 +43,16 @@ fn the_example_runs() {
     let upstream = Upstream::start(UpstreamOptions::default()).unwrap();
     let service = Service::start(ServiceOptions::default()).unwrap();
     let (gateway, admin) = (ports::free(), ports::free());
-    let port = |port: u16| format!("port_value: {port} ");
-    let mut text = EXAMPLE.replace("0.0.0.0", "127.0.0.1");
+    let address = |host: &str, port: u16| format!("address: {host}, port_value: {port} ");
+    let here = |port: u16| address("127.0.0.1", port);
+    let mut text = EXAMPLE.to_owned();
     for (from, to) in [
-        (port(10_000), port(gateway)),
-        (port(9_901), port(admin)),
-        (port(7_481), port(upstream.address().port())),
-        (port(7_480), port(service.address().port())),
+        (address("0.0.0.0", 10_000), here(gateway)),
+        (here(9_901), here(admin)),
+        (address("demo-upstream", 7_481), here(upstream.address().port())),
+        (address("idempotencyd", 7_480), here(service.address().port())),
         (
-            "/etc/envoy/idempotency.wasm".to_owned(),
+            "/opt/idempotency/filters/idempotency.wasm".to_owned(),
             tools::wasm().unwrap().display().to_string(),
         ),
     ] {

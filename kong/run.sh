@@ -53,7 +53,8 @@ locally() {
     local service="${IDEMPOTENCYD_BIN:-$target/release/idempotencyd}"
     local upstream="${DEMO_UPSTREAM_BIN:-$target/release/demo-upstream}"
     local wasm="${IDEMPOTENCY_WASM:-$target/idempotency.wasm}"
-    [ -n "${IDEMPOTENCYD_BIN:-}" ] || cargo build --release --bin idempotencyd --bin demo-upstream
+    [ -n "${IDEMPOTENCYD_BIN:-}" ] || cargo build --release --bins \
+        --package idempotency-service --package idempotency-demo-upstream
     [ -n "${IDEMPOTENCY_WASM:-}" ] || scripts/build-wasm.sh
 
     work="$(mktemp -d)"

@@ -49,8 +49,14 @@ fn the_example_runs() {
     for (from, to) in [
         (address("0.0.0.0", 10_000), here(gateway)),
         (here(9_901), here(admin)),
-        (address("demo-upstream", 7_481), here(upstream.address().port())),
-        (address("idempotencyd", 7_480), here(service.address().port())),
+        (
+            address("demo-upstream", 7_481),
+            here(upstream.address().port()),
+        ),
+        (
+            address("idempotencyd", 7_480),
+            here(service.address().port()),
+        ),
         (
             "/opt/idempotency/filters/idempotency.wasm".to_owned(),
             tools::wasm().unwrap().display().to_string(),

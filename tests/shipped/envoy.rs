@@ -1,0 +1,71 @@
+//! `envoy/envoy.yaml` in the stack. That it loads and works in a real Envoy is tested in
+//! `crates/stack`, with other addresses.
+
+use serde_json::Value;
+
+use crate::compose;
+use crate::repository::{elements, strings, yaml};
+
+/// All socket addresses of the document, as `host:port`.
+fn addresses(value: &Value, found: &mut Vec<String>) {
+    if let Some(address) = value.get("socket_address") {
+        let host = address["address"].as_str().unwrap();
+        found.push(format!("{host}:{}", address["port_value"]));
+    }
+    for inner in value
+        .as_object()
+        .into_iter()
+        .flat_map(|object| object.values())
+    {
+        addresses(inner, found);
+    }
+    elements(value).for_each(|inner| addresses(inner, found));
+}
+
+#[test]
+fn the_example_is_what_the_stack_runs() {
+    let stack = yaml(&compose::path("envoy"));
+    let services = &stack["services"];
+    let mounts = strings(&services["envoy"]["volumes"]);
+    // Where the image looks if it is told nothing.
+    assert!(
+        mounts.contains(&"./envoy.yaml:/etc/envoy/envoy.yaml:ro"),
+        "{mounts:?}"
+    );
+    assert!(services["envoy"]["command"].is_null());
+
+    let mut found = Vec::new();
+    addresses(&yaml("envoy/envoy.yaml"), &mut found);
+    found.sort();
+    let wanted = [
+        "0.0.0.0:10000",
+        "127.0.0.1:9901",
+        "demo-upstream:7481",
+        "idempotencyd:7480",
+    ];
+    assert_eq!(found, wanted);
+    let published = compose::interpolated(strings(&services["envoy"]["ports"])[0]);
+    assert_eq!(published, "127.0.0.1:10000:10000");
+    assert_eq!(
+        strings(&services["demo-upstream"]["command"]),
+        ["--listen", "0.0.0.0:7481"]
+    );
+    let variables = compose::environment("envoy", &services["idempotencyd"]);
+    let setting = |name: &str| variables[name].clone().unwrap();
+    assert!(setting("IDEMPOTENCYD_LISTEN")
+        .split(',')
+        .any(|listen| listen == "0.0.0.0:7480"));
+
+    let text = crate::repository::read("envoy/envoy.yaml");
+    let token = setting("IDEMPOTENCYD_GATEWAY_TOKENS");
+    assert!(text.contains(&format!("\"token\": \"{token}\"")));
+    let filters = mounts
+        .iter()
+        .find_map(|mount| mount.strip_prefix("filters:"))
+        .unwrap();
+    let wasm = format!(
+        "filename: {}/idempotency.wasm ",
+        filters.trim_end_matches(":ro")
+    );
+    assert!(text.contains(&wasm), "{wasm}");
+}

@@ -1,0 +1,17 @@
+//! What is handed out to be run elsewhere (compose files, the Dockerfile, Kong's and Envoy's
+//! configurations, shell scripts), checked without an engine: against the rest of the repository,
+//! against the real programs, and where it can be by running the parts as processes.
+#![forbid(unsafe_code)]
+
+mod compose;
+mod dockerfile;
+mod docs;
+mod envoy;
+mod kong;
+mod kong_settings;
+mod parts;
+mod report;
+mod repository;
+mod running;
+mod scripts;
+mod spoilt;

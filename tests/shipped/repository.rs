@@ -1,0 +1,66 @@
+//! The repository's files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap().to_owned()
+}
+
+/// A file, named from the root.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A YAML document; duplicate members are refused.
+pub fn yaml(path: &str) -> Value {
+    parse_yaml(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+pub fn parse_yaml(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+/// `name version` per line, as in `kong/VERSIONS`.
+pub fn versions(path: &str) -> BTreeMap<String, String> {
+    let pairs = |line: &str| {
+        let (name, version) = line.split_once(' ').unwrap();
+        (name.to_owned(), version.to_owned())
+    };
+    read(path).lines().map(pairs).collect()
+}
+
+/// `NAME=value` per line, as in `kong/kong.env`.
+pub fn variables(path: &str) -> BTreeMap<String, String> {
+    let text = read(path);
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let pairs = |line: &str| {
+        let (name, value) = line.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    lines.map(pairs).collect()
+}
+
+/// The members of an object, none if it is no object.
+pub fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(n, v)| (n.as_str(), v))
+}
+
+/// The elements of an array, none if it is no array.
+pub fn elements(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The strings of an array.
+pub fn strings(value: &Value) -> Vec<&str> {
+    elements(value).filter_map(Value::as_str).collect()
+}

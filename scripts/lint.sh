@@ -12,6 +12,12 @@ cargo clippy --package idempotency-filter --lib --no-deps --quiet -- --deny warn
     --deny clippy::unwrap_used --deny clippy::expect_used --deny clippy::panic \
     --deny clippy::indexing_slicing
 
+if command -v shellcheck >/dev/null; then
+    shellcheck --external-sources --source-path . .ci/run scripts/*.sh kong/*.sh envoy/*.sh
+else
+    skip "shell scripts: shellcheck is not installed (a test has bash read them)"
+fi
+
 if ! cargo deny --version >/dev/null 2>&1; then
     skip "advisories and bans: cargo-deny is not installed (a test checks the licences)"
     exit

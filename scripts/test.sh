@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 scripts/need-redis.sh
+command -v curl >/dev/null || need_packages "curl for the walks through the compose stacks" curl
 command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"

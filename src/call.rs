@@ -51,7 +51,7 @@ impl Call {
                 service.timeout_ms.saturating_add(wait.wait_ms),
             ),
         };
-        let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(6);
+        let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(7);
         headers.extend([
             (":method".into(), "POST".into()),
             (":path".into(), path.into()),
@@ -59,6 +59,9 @@ impl Call {
             ("content-type".into(), CONTENT_TYPE.into()),
             ("content-length".into(), body.len().to_string().into()),
         ]);
+        if service.tls {
+            headers.push((":scheme".into(), "https".into()));
+        }
         if let Some(bearer) = &service.bearer {
             headers.push(("authorization".into(), bearer.clone()));
         }

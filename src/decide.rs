@@ -7,14 +7,19 @@ use crate::config::{Mode, Rule, Scope};
 use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
 use crate::host::{Host, Map};
+use crate::kong;
 use crate::problem::{Problem, ProblemSettings};
+use crate::profile::Profile;
 use crate::reply::LocalReply;
 use crate::request::{Request, Settings};
-use crate::rules::{self, RuleMatch};
+use crate::rules::{self, Place, RuleMatch};
 use crate::stream::without_key;
 use crate::{key, tenant};
 use bytes::Bytes;
 use std::rc::Rc;
+
+/// Status of a refused request whose body has no length (RFC 9110 §15.5.12).
+pub const LENGTH_REQUIRED: u16 = 411;
 
 /// What to do with a request.
 pub enum Decision {
@@ -25,71 +30,146 @@ pub enum Decision {
     /// Refused from its headers alone.
     Refuse(Problem, LocalReply),
     /// Protected.
-    Protect(Box<Request>, Box<Hasher>),
+    Protect {
+        /// What stays the same for its life.
+        request: Box<Request>,
+        /// Its fingerprint so far.
+        hasher: Box<Hasher>,
+        /// There is no body.
+        end: bool,
+    },
 }
 
 /// A reason to refuse, with what the client is told.
-struct Refusal(Problem, String);
+struct Refusal {
+    problem: Problem,
+    status: u16,
+    detail: String,
+}
+
+impl Refusal {
+    fn new(problem: Problem, detail: impl Into<String>) -> Refusal {
+        Refusal {
+            problem,
+            status: problem.status(),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// What decides besides the headers.
+struct Target {
+    /// As the client sent it.
+    path: Bytes,
+    /// Empty where no rule asks for it.
+    host: Bytes,
+    route: Bytes,
+    service: Bytes,
+}
+
+impl Target {
+    fn read<H: Host>(settings: &Settings, host: &H) -> Option<Target> {
+        let asked = |of: fn(&Rule) -> bool| settings.rules.iter().any(|rule| of(rule));
+        let (path, authority) = match settings.profile {
+            Profile::Envoy => (host.header(Map::Request, ":path").ok()?, ":authority"),
+            // Without it, nobody knows what the upstream gets.
+            Profile::Kong => (Some(host.property(&kong::RAW_PATH)?), kong::HOST_HEADER),
+        };
+        let authority = match asked(|rule| !rule.matches.hosts.is_empty()) {
+            true => host.header(Map::Request, authority).ok()?,
+            false => None,
+        };
+        let place = |asked: bool, path: &[&str]| match asked {
+            true => host.property(path).unwrap_or_default(),
+            false => Bytes::new(),
+        };
+        Some(Target {
+            // `CONNECT` has no path.
+            path: path.unwrap_or_default(),
+            host: authority.unwrap_or_default(),
+            route: place(asked(|rule| !rule.matches.routes.is_empty()), &kong::ROUTE),
+            service: place(
+                asked(|rule| !rule.matches.services.is_empty()),
+                &kong::SERVICE,
+            ),
+        })
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            host: &self.host,
+            route: &self.route,
+            service: &self.service,
+        }
+    }
+}
 
 /// Decides from the headers of the current stream. `end`: there is no body.
 pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision {
     let plan = &settings.plan;
-    let by_host = plan.rules.iter().any(|rule| !rule.matches.hosts.is_empty());
-    let authority = if by_host {
-        host.header(Map::Request, ":authority")
-    } else {
-        Ok(None)
-    };
-    let (Ok(path), Ok(authority)) = (host.header(Map::Request, ":path"), authority) else {
+    let Some(target) = Target::read(settings, host) else {
         return unreadable();
     };
-    // `CONNECT` has no path.
-    let (path, authority) = (path.unwrap_or_default(), authority.unwrap_or_default());
-    if !rules::reaches(plan, &authority, &path) {
+    if !rules::reaches(plan, target.place(), &target.path) {
         return Decision::Pass;
     }
-    let Ok(headers) = host.headers(Map::Request).map(Headers) else {
+    let Ok(fields) = host.headers(Map::Request) else {
         return unreadable();
     };
-    let method = headers.get(":method").cloned().unwrap_or_default();
-    let (index, refusal) = match rules::decide(plan, &method, &authority, &path, &headers.0) {
-        RuleMatch::None => return Decision::Pass,
-        RuleMatch::Rule(matched) => {
-            let Some(rule) = settings.rules.get(matched.index) else {
-                return Decision::Pass;
-            };
-            match protect(settings, rule, headers, &matched, method, host, end) {
-                Ok(Some((request, hasher))) => {
-                    return Decision::Protect(Box::new(request), Box::new(hasher))
-                }
-                Ok(None) => return Decision::Pass,
-                Err(refusal) => (matched.index, refusal),
-            }
-        }
-        RuleMatch::Ambiguous(index) => {
-            let detail = "The path can be read in more than one way.";
-            (
-                index,
-                Refusal(Problem::UnsupportedRequest, detail.to_owned()),
-            )
-        }
-        RuleMatch::Overridden(index) => {
-            let detail = "A method override is not accepted for this path.";
-            (
-                index,
-                Refusal(Problem::UnsupportedRequest, detail.to_owned()),
-            )
-        }
+    // Some may be missing, and one of them may turn the request into a protected one.
+    if fields.len() >= settings.profile.max_fields() {
+        return match plan.rules.iter().any(|r| r.policy.mode == Mode::Enforce) {
+            true => unreadable(),
+            false => Decision::Observed(Problem::UnsupportedRequest),
+        };
+    }
+    let headers = match settings.profile {
+        Profile::Envoy => Headers(fields),
+        Profile::Kong => Headers::lowered(fields),
     };
+    let method = headers.get(":method").cloned().unwrap_or_default();
+    let (index, refusal) =
+        match rules::decide(plan, &method, target.place(), &target.path, &headers.0) {
+            RuleMatch::None => return Decision::Pass,
+            RuleMatch::Rule(matched) => {
+                let Some(rule) = settings.rules.get(matched.index) else {
+                    return Decision::Pass;
+                };
+                match protect(settings, rule, headers, &matched, method, host, end) {
+                    Ok(Some((request, hasher, end))) => {
+                        return Decision::Protect {
+                            request: Box::new(request),
+                            hasher: Box::new(hasher),
+                            end,
+                        }
+                    }
+                    Ok(None) => return Decision::Pass,
+                    Err(refusal) => (matched.index, refusal),
+                }
+            }
+            RuleMatch::Ambiguous(index) => {
+                let detail = "The path can be read in more than one way.";
+                (index, Refusal::new(Problem::UnsupportedRequest, detail))
+            }
+            RuleMatch::Overridden(index) => {
+                let detail = "A method override is not accepted for this path.";
+                (index, Refusal::new(Problem::UnsupportedRequest, detail))
+            }
+        };
     let Some(rule) = settings.rules.get(index) else {
         return Decision::Pass;
     };
-    let Refusal(problem, detail) = refusal;
+    let Refusal {
+        problem,
+        status,
+        detail,
+    } = refusal;
     if rule.policy.mode == Mode::Observe {
         return Decision::Observed(problem);
     }
     let problem_settings = ProblemSettings::new(plan, rule.policy.retry_after_s);
-    Decision::Refuse(problem, problem.reply(&problem_settings, Some(&detail)))
+    let reply = problem.reply_as(status, &problem_settings, Some(&detail));
+    Decision::Refuse(problem, reply)
 }
 
 /// A request that a rule may concern and that the host does not let us read is not passed.
@@ -106,7 +186,7 @@ fn protect<H: Host>(
     method: Bytes,
     host: &H,
     end: bool,
-) -> Result<Option<(Request, Hasher)>, Refusal> {
+) -> Result<Option<(Request, Hasher, bool)>, Refusal> {
     let policy = &rule.policy;
     supported(&headers)?;
 
@@ -117,12 +197,12 @@ fn protect<H: Host>(
             Ok(false) => return Ok(None),
             Err(problem) => {
                 let detail = format!("This operation requires the header {}.", policy.key.header);
-                return Err(Refusal(problem, detail));
+                return Err(Refusal::new(problem, detail));
             }
         }
     } else {
         let key = key::parse(&values, policy.key.syntax).map_err(|error| {
-            Refusal(
+            Refusal::new(
                 Problem::InvalidKey,
                 format!("Header {}: {error}.", policy.key.header),
             )
@@ -137,8 +217,16 @@ fn protect<H: Host>(
         _ => None,
     };
     let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
-        .map_err(|error| Refusal(Problem::TenantMissing, sentence(&error.to_string())))?;
+        .map_err(|error| Refusal::new(Problem::TenantMissing, sentence(&error.to_string())))?;
 
+    let end = match settings.profile {
+        Profile::Envoy => end,
+        Profile::Kong => match kong::Body::of(&headers) {
+            kong::Body::None => true,
+            kong::Body::Announced => false,
+            kong::Body::Unannounced => return Err(length_required()),
+        },
+    };
     if !end
         && headers
             .content_length()
@@ -148,10 +236,14 @@ fn protect<H: Host>(
             "This operation accepts request bodies of at most {} bytes.",
             policy.max_body_bytes
         );
-        return Err(Refusal(Problem::BodyTooLarge, detail));
+        return Err(Refusal::new(Problem::BodyTooLarge, detail));
     }
 
-    let authority = headers.get(":authority").cloned().unwrap_or_default();
+    let authority = match settings.profile {
+        Profile::Envoy => headers.get(":authority"),
+        Profile::Kong => headers.get(kong::HOST_HEADER),
+    };
+    let authority = authority.cloned().unwrap_or_default();
     let scheme = settings.schemes.get(matched.index);
     let hasher = Hasher::new(
         &policy.fingerprint,
@@ -173,14 +265,25 @@ fn protect<H: Host>(
         path: matched.path.clone().into_owned(),
         headers,
     };
-    Ok(Some((request, hasher)))
+    Ok(Some((request, hasher, end)))
+}
+
+/// In Kong, an empty chunked body is never announced: it would pass without a decision.
+fn length_required() -> Refusal {
+    Refusal {
+        problem: Problem::UnsupportedRequest,
+        status: LENGTH_REQUIRED,
+        detail: "This gateway needs to know the length of the body beforehand: send \
+                 Content-Length, not a chunked body."
+            .to_owned(),
+    }
 }
 
 /// Upgrades and gRPC cannot be replayed. No header exempts a matched request from protection, so
 /// they are refused, not passed.
 fn supported(headers: &Headers) -> Result<(), Refusal> {
     let refusal = |what: &str| {
-        Err(Refusal(
+        Err(Refusal::new(
             Problem::UnsupportedRequest,
             format!("{what} cannot be protected against repeated execution."),
         ))

@@ -7,6 +7,17 @@ use bytes::Bytes;
 pub struct Headers(pub Vec<(Bytes, Bytes)>);
 
 impl Headers {
+    /// As [`Headers`] are to be, from a host that keeps the case in which names were sent.
+    pub fn lowered(fields: Vec<(Bytes, Bytes)>) -> Headers {
+        let lower = |(name, value): (Bytes, Bytes)| {
+            if name.iter().any(u8::is_ascii_uppercase) {
+                return (name.to_ascii_lowercase().into(), value);
+            }
+            (name, value)
+        };
+        Headers(fields.into_iter().map(lower).collect())
+    }
+
     /// The value of a header that occurs once or more: the first one.
     pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a Bytes> {
         self.all(name).next()

@@ -4,6 +4,7 @@ use crate::config::{Plan, Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
 use crate::problem::{Problem, ProblemSettings};
+use crate::profile::Profile;
 use crate::reply::LocalReply;
 use bytes::Bytes;
 use idempotency_protocol::{
@@ -14,6 +15,8 @@ use std::rc::Rc;
 /// A validated configuration, ready to be shared by all streams.
 #[derive(Debug)]
 pub struct Settings {
+    /// The host.
+    pub profile: Profile,
     /// The whole configuration.
     pub plan: Plan,
     /// Its rules, shareable one by one.
@@ -24,11 +27,12 @@ pub struct Settings {
 
 impl Settings {
     /// Shares out a plan.
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, profile: Profile) -> Self {
         let rules = plan.rules.iter().cloned().map(Rc::new).collect();
         let scheme = |rule: &Rule| fingerprint::scheme(&rule.policy.fingerprint);
         let schemes = plan.rules.iter().map(scheme).collect();
         Settings {
+            profile,
             plan,
             rules,
             schemes,
@@ -56,6 +60,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// The host.
+    pub fn profile(&self) -> Profile {
+        self.settings.profile
+    }
+
     /// The rule's policy.
     pub fn policy(&self) -> &Policy {
         &self.rule.policy

@@ -1,6 +1,6 @@
 //! Which rule protects a request.
 //!
-//! Decided from method, host and path only. Nothing that a client adds can lead a request out of
+//! Decided from method, host, path and, in Kong, route and service. Nothing that a client adds can lead a request out of
 //! a rule: methods compare without case, a trailing slash does not matter to an exact path, and a
 //! path that some upstream might read as a protected one is never passed.
 
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::config::{PathMatch, Plan, Rule};
+use crate::config::{Match, PathMatch, Plan, Rule};
 use crate::path::{self, Clarity, Readings};
 
 /// What the rules say about a request.
@@ -39,6 +39,39 @@ pub struct Matched<'p, 'r> {
     pub query: &'r [u8],
 }
 
+/// Where a request is going, apart from its path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// The client's authority, with or without port.
+    pub host: &'a [u8],
+    /// Kong: the id of the route; empty: unknown.
+    pub route: &'a [u8],
+    /// Kong: the id of the service; empty: unknown.
+    pub service: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    /// A place of which only the host is known.
+    pub fn of_host(host: &'a [u8]) -> Place<'a> {
+        Place {
+            host,
+            ..Place::default()
+        }
+    }
+
+    fn matches(&self, rule: &Match) -> bool {
+        let is_one_of = |id: &[u8], ids: &[String]| {
+            ids.is_empty()
+                || ids
+                    .iter()
+                    .any(|known| known.as_bytes().eq_ignore_ascii_case(id))
+        };
+        (rule.hosts.is_empty() || host_matches(&rule.hosts, bare_host(self.host)))
+            && is_one_of(self.route, &rule.routes)
+            && is_one_of(self.service, &rule.services)
+    }
+}
+
 /// Headers by which some frameworks replace the method of a request.
 const OVERRIDES: [&[u8]; 3] = [
     b"x-http-method-override",
@@ -50,16 +83,16 @@ const OVERRIDES: [&[u8]; 3] = [
 pub fn decide<'p, 'r>(
     plan: &'p Plan,
     method: &[u8],
-    host: &[u8],
+    place: Place,
     raw_path: &'r [u8],
     headers: &[(Bytes, Bytes)],
 ) -> RuleMatch<'p, 'r> {
-    match find(plan, method, host, raw_path) {
+    match find(plan, method, place, raw_path) {
         RuleMatch::None => {}
         found => return found,
     }
     for method in method_override(headers) {
-        match find(plan, method, host, raw_path) {
+        match find(plan, method, place, raw_path) {
             RuleMatch::None => {}
             RuleMatch::Rule(Matched { index, .. })
             | RuleMatch::Ambiguous(index)
@@ -81,38 +114,37 @@ pub fn method_override(headers: &[(Bytes, Bytes)]) -> impl Iterator<Item = &[u8]
 
 /// Whether some method is, or may be, protected at this host and path. If not, no header needs to
 /// be looked at.
-pub fn reaches(plan: &Plan, host: &[u8], raw_path: &[u8]) -> bool {
-    search(plan, None, host, raw_path) != RuleMatch::None
+pub fn reaches(plan: &Plan, place: Place, raw_path: &[u8]) -> bool {
+    search(plan, None, place, raw_path) != RuleMatch::None
 }
 
-/// The first rule that matches. `host` is the client's authority, with or without port.
+/// The first rule that matches.
 ///
 /// A request with a safe method costs one comparison, one whose method and host no rule names
 /// costs no allocation and no look at the path.
 pub fn find<'p, 'r>(
     plan: &'p Plan,
     method: &[u8],
-    host: &[u8],
+    place: Place,
     raw_path: &'r [u8],
 ) -> RuleMatch<'p, 'r> {
     if is_safe(method) {
         return RuleMatch::None;
     }
-    search(plan, Some(method), host, raw_path)
+    search(plan, Some(method), place, raw_path)
 }
 
 /// [`find`]; without a method, every method matches.
 fn search<'p, 'r>(
     plan: &'p Plan,
     method: Option<&[u8]>,
-    host: &[u8],
+    place: Place,
     raw_path: &'r [u8],
 ) -> RuleMatch<'p, 'r> {
-    let host = bare_host(host);
     let candidates = || {
         plan.rules.iter().enumerate().filter(|(_, rule)| {
             method.is_none_or(|method| method_matches(&rule.matches.methods, method))
-                && host_matches(&rule.matches.hosts, host)
+                && place.matches(&rule.matches)
         })
     };
     if candidates().next().is_none() {
@@ -191,10 +223,9 @@ pub(crate) fn bare_host(authority: &[u8]) -> &[u8] {
 }
 
 fn host_matches(patterns: &[String], host: &[u8]) -> bool {
-    patterns.is_empty()
-        || patterns
-            .iter()
-            .any(|p| host_pattern_matches(p.as_bytes(), host))
+    patterns
+        .iter()
+        .any(|p| host_pattern_matches(p.as_bytes(), host))
 }
 
 /// `*.example.com` matches any depth below `example.com`, not `example.com` itself.

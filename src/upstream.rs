@@ -2,6 +2,7 @@
 
 use crate::config::Policy;
 use crate::headers::{is_hop_by_hop, Headers};
+use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_protocol::{LookupKey, Origin};
 
@@ -58,6 +59,7 @@ fn must_not_pass(name: &[u8]) -> bool {
 
 /// The changes that turn the client's request into the one that is executed.
 pub fn changes(
+    profile: Profile,
     policy: &Policy,
     headers: &Headers,
     key: &LookupKey,
@@ -78,7 +80,9 @@ pub fn changes(
     };
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
-    set("x-envoy-max-retries", "0".to_owned());
+    if profile == Profile::Envoy {
+        set("x-envoy-max-retries", "0".to_owned());
+    }
     if policy.identity_encoding {
         set("accept-encoding", "identity".to_owned());
     }

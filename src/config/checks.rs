@@ -120,6 +120,37 @@ pub(super) fn target(text: &str) -> Checked {
     must(!text.contains("://"), "must not be a URL")
 }
 
+/// Where Kong's host can call: `unix:/path`, or a name or address with or without a port. Anything
+/// else would trap in the middle of a request.
+pub(crate) fn is_kong_target(target: &str) -> bool {
+    if let Some(path) = target.strip_prefix("unix:") {
+        return path.starts_with('/') && !path.contains(':') && path.len() <= 107;
+    }
+    let (host, rest) = match target.strip_prefix('[') {
+        Some(v6) => match v6.split_once(']') {
+            Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", rest),
+            _ => return false,
+        },
+        None => match target.split_once(':') {
+            Some((host, _)) => (host, target.strip_prefix(host).unwrap_or_default()),
+            None => (target, ""),
+        },
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    !host.is_empty()
+        && host.bytes().all(plain)
+        && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
+}
+
+pub(super) fn kong_id(text: &str) -> Checked {
+    let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    must(
+        text.len() == 36 && text.bytes().all(plain),
+        "must be the id of a Kong entity (a UUID, not its name)",
+    )
+}
+
 pub(super) fn cluster(text: &str) -> Checked {
     must(visible(text, 255), "must be the name of a cluster")
 }

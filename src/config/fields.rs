@@ -1,6 +1,7 @@
 //! The names of all fields. Everything else is refused.
 
 pub(super) const TOP: &[&str] = &[
+    "host",
     "service",
     "detached",
     "problem_base",
@@ -8,10 +9,17 @@ pub(super) const TOP: &[&str] = &[
     "defaults",
     "rules",
 ];
-pub(super) const SERVICE: &[&str] = &["target", "authority", "timeout_ms", "token"];
+pub(super) const SERVICE: &[&str] = &["target", "tls", "authority", "timeout_ms", "token"];
 pub(super) const DETACHED: &[&str] = &["cluster"];
 pub(super) const RULE: &[&str] = &["name", "match"];
-pub(super) const MATCH: &[&str] = &["methods", "path", "path_prefix", "hosts"];
+pub(super) const MATCH: &[&str] = &[
+    "methods",
+    "path",
+    "path_prefix",
+    "hosts",
+    "kong_routes",
+    "kong_services",
+];
 /// In `defaults` and in rules.
 pub(super) const POLICY: &[&str] = &[
     "mode",

@@ -8,6 +8,7 @@ mod checks;
 mod draft;
 mod error;
 mod fields;
+mod hosts;
 mod plan;
 mod reader;
 #[cfg(test)]
@@ -15,7 +16,10 @@ mod tests;
 mod validate;
 
 pub use error::ConfigError;
+pub use hosts::fit;
 pub use plan::*;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use {checks::is_kong_target, hosts::is_kong_property};
 
 /// Reads and validates a configuration.
 pub fn parse(text: &str) -> Result<Plan, Vec<ConfigError>> {
@@ -25,7 +29,13 @@ pub fn parse(text: &str) -> Result<Plan, Vec<ConfigError>> {
 /// Like [`parse`], for bytes that may not even be text.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Plan, Vec<ConfigError>> {
     match crate::json::parse(bytes) {
-        Ok(value) => validate::plan(&value),
+        Ok(value) => {
+            let plan = validate::plan(&value)?;
+            match plan.host {
+                Some(profile) => fit(plan, profile),
+                None => Ok(plan),
+            }
+        }
         Err(error) => {
             let message = format!("the configuration is not valid JSON: {error}");
             Err(vec![ConfigError {

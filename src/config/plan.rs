@@ -3,11 +3,15 @@
 use bytes::Bytes;
 use std::fmt;
 
+use crate::profile::Profile;
+
 pub use idempotency_protocol::OnUnknown;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// The host that this configuration is for; `None`: whichever it runs in.
+    pub host: Option<Profile>,
     /// Where the idempotency service is.
     pub service: Service,
     /// Cluster that leads into the internal listener, for detached execution; `None`: inline only.
@@ -23,8 +27,10 @@ pub struct Plan {
 /// Where the idempotency service is.
 #[derive(Clone, PartialEq)]
 pub struct Service {
-    /// Envoy: the name of a cluster.
+    /// Envoy: the name of a cluster. Kong: `unix:/path` or `host[:port]`.
     pub target: String,
+    /// Kong: the service is called over TLS. (On Envoy, the cluster says so.)
+    pub tls: bool,
     /// The `:authority` of callouts.
     pub authority: Bytes,
     /// Timeout of one callout (not of waits), in milliseconds.
@@ -40,6 +46,7 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("target", &self.target)
+            .field("tls", &self.tls)
             .field("authority", &self.authority)
             .field("timeout_ms", &self.timeout_ms)
             .field("token", &self.token.as_ref().map(|_| "…"))
@@ -67,6 +74,17 @@ pub struct Match {
     pub path: PathMatch,
     /// Lower-case host names without port; `*.example.com` matches any depth below it.
     pub hosts: Vec<String>,
+    /// Kong: ids of routes.
+    pub routes: Vec<String>,
+    /// Kong: ids of services.
+    pub services: Vec<String>,
+}
+
+impl Match {
+    /// Whether only Kong can tell if a request matches.
+    pub fn asks_kong(&self) -> bool {
+        !self.routes.is_empty() || !self.services.is_empty()
+    }
 }
 
 /// How a path is matched, after normalisation.

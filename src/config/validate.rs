@@ -5,6 +5,7 @@ use super::reader::{Faults, Field, Object};
 use super::*;
 use super::{checks, fields};
 use crate::json::Value;
+use crate::profile::Profile;
 use crate::rules;
 
 const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -26,6 +27,15 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         },
         &[fields::TOP],
     )?;
+    let hosts = [
+        ("auto", None),
+        ("envoy", Some(Profile::Envoy)),
+        ("kong", Some(Profile::Kong)),
+    ];
+    let host = top
+        .get("host")
+        .and_then(|f| faults.choice(&f, &hosts))
+        .flatten();
     let service = required(&top, "service", faults).and_then(|f| service(&f, faults));
     let detached_cluster = top.get("detached").and_then(|field| {
         let object = faults.object(&field, &[fields::DETACHED])?;
@@ -53,6 +63,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         service_timeout_ms: service.as_ref().map_or(0, |s| s.timeout_ms),
         // A broken `detached` section is reported as such, not once more by each rule.
         detached: top.get("detached").is_some(),
+        kong: host == Some(Profile::Kong),
         scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
@@ -64,6 +75,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
     compare(&read, faults);
     let rules = read.into_iter().map(|(_, rule)| rule).collect();
     Some(Plan {
+        host,
         service: service?,
         detached_cluster,
         problem_base,
@@ -92,11 +104,16 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         Some(field) => faults.integer(&field, 1, MAX_TIMEOUT_MS),
         None => Some(1_000),
     };
+    let tls = match object.get("tls") {
+        Some(field) => faults.boolean(&field),
+        None => Some(false),
+    };
     let token = object
         .get("token")
         .and_then(|f| faults.string(&f, checks::token));
     Some(Service {
         target: target?,
+        tls: tls?,
         authority: authority?.into(),
         timeout_ms: timeout_ms?,
         bearer: token.as_ref().map(|token| format!("Bearer {token}").into()),
@@ -108,6 +125,9 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
 struct Context {
     service_timeout_ms: u64,
     detached: bool,
+    /// For Kong only: there, nginx keeps an execution whose client has left, and no cluster has to
+    /// be named for it.
+    kong: bool,
     /// The defaults have a scope, right or wrong.
     scoped: bool,
 }
@@ -171,10 +191,23 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
             .and_then(|list| faults.strings(&list, checks::host))
             .map(|hosts| hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
     };
+    let mut ids = |name: &str| match object.get(name) {
+        None => Some(Vec::new()),
+        Some(field) => faults
+            .filled(
+                &field,
+                "must not be empty; leave it out where it does not matter",
+            )
+            .and_then(|list| faults.strings(&list, checks::kong_id))
+            .map(|ids| ids.iter().map(|id| id.to_ascii_lowercase()).collect()),
+    };
+    let (routes, services) = (ids("kong_routes"), ids("kong_services"));
     Some(Match {
         methods: methods?,
         path: path?,
         hosts: hosts?,
+        routes: routes?,
+        services: services?,
     })
 }
 
@@ -216,7 +249,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
             format!("must be at least ttl_ms ({})", draft.ttl_ms),
         );
     }
-    if draft.execution == Some(Execution::Detached) && !context.detached {
+    if draft.execution == Some(Execution::Detached) && !context.detached && !context.kong {
         refuse(
             "execution",
             "\"detached\" needs the top-level field `detached`".to_owned(),
@@ -338,6 +371,10 @@ fn covers(outer: &Match, inner: &Match) -> bool {
         })
     };
     let hosts = outer.hosts.is_empty() || !inner.hosts.is_empty() && inner.hosts.iter().all(host);
+    let ids = |outer: &[String], inner: &[String]| {
+        outer.is_empty() || !inner.is_empty() && inner.iter().all(|id| outer.contains(id))
+    };
+    let places = ids(&outer.routes, &inner.routes) && ids(&outer.services, &inner.services);
     let trim = |path: &str| path.strip_suffix('/').unwrap_or(path).to_owned();
     let paths = match (&outer.path, &inner.path) {
         (PathMatch::Prefix(outer), PathMatch::Prefix(inner) | PathMatch::Exact(inner)) => {
@@ -346,7 +383,7 @@ fn covers(outer: &Match, inner: &Match) -> bool {
         (PathMatch::Exact(outer), PathMatch::Exact(inner)) => trim(outer) == trim(inner),
         (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
     };
-    methods && hosts && paths
+    methods && hosts && places && paths
 }
 
 /// Two plain sources in one namespace. Global and credential scopes cannot collide with others.

@@ -7,6 +7,7 @@ use crate::call::{read_answer, Call, CallFailed, CallResult};
 use crate::execution::Executed;
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Map, MetricKind};
+use crate::profile::Profile;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
@@ -14,6 +15,8 @@ use idempotency_protocol::{Operation, Owner};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
+/// How many calls of observed streams may wait for a tick.
+const MAX_DEFERRED: usize = 1024;
 
 /// Whom the answer of a callout is for.
 #[derive(Debug)]
@@ -135,9 +138,13 @@ impl<H: Host> Filter<H> {
                 let kind = MetricKind::Histogram;
                 root.metrics.record(&self.host, kind, CALLOUT_TIME, micros);
             }
-            // One header is cheaper to read than all of them.
-            let status = self.host.header(Map::CalloutHeaders, ":status");
-            let status = status.ok().flatten().filter(|_| headers != 0);
+            // One header is cheaper to read than all of them. Of an answer that never came, hosts
+            // must not be asked for any.
+            let status = match headers {
+                0 => None,
+                _ => self.host.header(Map::CalloutHeaders, ":status").ok(),
+            };
+            let status = status.flatten();
             let result = match (status, body) {
                 (Some(status), Some(body)) => read_answer(&status, body),
                 _ => Err(CallFailed),
@@ -227,7 +234,44 @@ impl<H: Host> Filter<H> {
             self.count(root, Counter::OutboxDropped);
             return;
         }
-        self.flush_outbox(root, now_ns);
+        // In Kong, what runs now may be a callback that must not call.
+        if self.profile == Profile::Envoy {
+            self.flush_outbox(root, now_ns);
+        }
+    }
+
+    /// Puts a call of a stream that is only observed off until the next tick.
+    pub(super) fn defer(&mut self, root: u32, context: u32, call: Call) {
+        if let Some(r) = self.roots.get_mut(&root) {
+            if r.deferred.len() < MAX_DEFERRED {
+                r.deferred.push_back((context, call));
+                return;
+            }
+        }
+        self.internal
+            .push_back(Internal::Answer(context, Err(CallFailed)));
+    }
+
+    /// Sends the calls that were put off.
+    pub(super) fn flush_deferred(&mut self, root: u32) {
+        for _ in 0..OUTBOX_BURST {
+            let next = self
+                .roots
+                .get_mut(&root)
+                .and_then(|r| r.deferred.pop_front());
+            let Some((context, call)) = next else {
+                return;
+            };
+            let settlement = None;
+            self.call(
+                root,
+                &call,
+                Purpose::Stream {
+                    context,
+                    settlement,
+                },
+            );
+        }
     }
 
     /// Sends what is due.

@@ -6,6 +6,7 @@ mod callouts;
 #[cfg(test)]
 mod fake;
 mod metrics;
+mod own_reply;
 mod owners;
 mod perform;
 #[cfg(test)]
@@ -15,20 +16,19 @@ mod root;
 use crate::classify::Source;
 use crate::decide::{self, Decision};
 use crate::headers::Headers;
-use crate::host::{Buffer, Host, Map};
+use crate::host::{Buffer, Host, Level, Map};
+use crate::kong::{self, Attempts};
 use crate::problem::{Problem, ProblemSettings};
+use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
-use crate::upstream::HeaderChange;
 use bytes::Bytes;
 use callouts::Pending;
+use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-
-/// Period of the root's tick: renewals and retries are at most this late.
-const TICK_MS: u32 = 50;
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,10 @@ struct Entry {
     response: Cursor,
     /// When a request with a body began to wait for it.
     body_expected_ns: Option<u64>,
-    /// What the host does to our own answer, undone.
-    repair: Vec<HeaderChange>,
+    /// The headers say that there is a body.
+    body_announced: bool,
+    /// Our own answer, to be mended when it passes the response callbacks.
+    reply: Option<OwnReply>,
     /// The host has forgotten it; only an answer is still awaited.
     deleted: bool,
 }
@@ -86,6 +88,8 @@ enum Internal {
 /// All contexts of one VM.
 pub struct Filter<H: Host> {
     host: H,
+    /// Known from the first configuration on; before that there are no streams.
+    profile: Profile,
     owners: Owners,
     /// The time at which the host's callback began, once somebody has asked.
     now_ns: Cell<Option<u64>>,
@@ -106,6 +110,7 @@ impl<H: Host> Filter<H> {
     pub fn new(host: H) -> Self {
         Filter {
             host,
+            profile: Profile::Envoy,
             owners: Owners::default(),
             now_ns: Cell::new(None),
             roots: BTreeMap::new(),
@@ -137,7 +142,8 @@ impl<H: Host> Filter<H> {
                     request: Cursor::default(),
                     response: Cursor::default(),
                     body_expected_ns: None,
-                    repair: Vec::new(),
+                    body_announced: false,
+                    reply: None,
                     deleted: false,
                 },
             );
@@ -152,12 +158,16 @@ impl<H: Host> Filter<H> {
             .host
             .buffer(Buffer::Configuration, 0, size)
             .unwrap_or_default();
+        self.profile = Profile::detect(&self.host);
         let Some(root) = self.roots.get_mut(&context) else {
             return true;
         };
-        root.configure(&self.host, &text);
-        // The host runs without a tick where it cannot be set; nothing else to do about it.
-        let _ = self.host.set_tick(TICK_MS);
+        root.configure(&self.host, self.profile, &text);
+        // A host that configures a root anew does not want its tick set anew (in Kong it traps).
+        // It runs without a tick where none can be set; nothing else to do about it.
+        if !std::mem::replace(&mut root.ticking, true) {
+            let _ = self.host.set_tick(self.profile.tick_ms());
+        }
         true
     }
 
@@ -189,10 +199,14 @@ impl<H: Host> Filter<H> {
                     entry.stream = Stream::answered();
                 }
                 self.count(root_id, Counter::Problem(problem));
-                self.reply(&reply);
+                self.reply(context, reply);
                 Flow::Pause
             }
-            Decision::Protect(request, hasher) => {
+            Decision::Protect {
+                request,
+                hasher,
+                end,
+            } => {
                 self.inside = Some((context, Phase::Request));
                 self.resumed = false;
                 let now_ns = self.now();
@@ -209,6 +223,7 @@ impl<H: Host> Filter<H> {
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.stream = stream;
                     entry.body_expected_ns = (!end).then_some(now_ns);
+                    entry.body_announced = !end;
                 }
                 self.perform(root_id, context, effects);
                 self.leave(flow)
@@ -240,7 +255,8 @@ impl<H: Host> Filter<H> {
             entry.stream = Stream::answered();
         }
         self.count(root, Counter::Problem(Problem::Misconfigured));
-        self.reply(&Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None));
+        let reply = Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None);
+        self.reply(context, reply);
         Flow::Pause
     }
 
@@ -256,6 +272,12 @@ impl<H: Host> Filter<H> {
         if entry.stream.is_hashing() {
             self.bodies_come = true;
             entry.body_expected_ns = None;
+        }
+        if self.profile == Profile::Kong && !std::mem::take(&mut entry.body_announced) {
+            return match size {
+                0 => Flow::Continue,
+                _ => self.feed(context, Some(Phase::Request), Event::UnannouncedBody),
+            };
         }
         let start = entry.request.start();
         let chunk = self.new_bytes(Buffer::Request, start, size);
@@ -289,18 +311,47 @@ impl<H: Host> Filter<H> {
     pub fn on_response_headers(&mut self, context: u32, end: bool) -> Flow {
         self.begin(context);
         if !self.is_active(context) {
-            self.repair(context);
+            self.mend_headers(context);
             return Flow::Continue;
         }
-        let headers = Headers(self.host.headers(Map::Response).unwrap_or_default());
-        let details = self.host.property(&["response", "code_details"]);
-        let source = Source::from_details(details.as_deref());
-        let event = Event::ResponseHeaders {
+        let fields = self.host.headers(Map::Response).unwrap_or_default();
+        let event = match self.profile {
+            Profile::Envoy => {
+                let details = self.host.property(&["response", "code_details"]);
+                Event::ResponseHeaders {
+                    headers: Headers(fields),
+                    source: Source::from_details(details.as_deref()),
+                    end,
+                }
+            }
+            Profile::Kong => self.response_in_kong(fields),
+        };
+        self.feed(context, Some(Phase::Response), event)
+    }
+
+    fn response_in_kong(&self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
+        let some_missing = fields.len() >= self.profile.max_fields();
+        let headers = Headers::lowered(fields);
+        let attempts = Attempts::read(&self.host);
+        if attempts.count() > 1 {
+            self.host.log(
+                Level::Warn,
+                "idempotency: nginx sent a protected request upstream more than once; set \
+                 proxy_next_upstream off",
+            );
+        }
+        let status = headers.get(":status").cloned().unwrap_or_default();
+        let source = match some_missing {
+            // What is not seen cannot be replayed, nor can the rest be trusted.
+            true => Source::Doubtful,
+            false => attempts.source(&status),
+        };
+        let end = kong::is_bodiless(&headers);
+        Event::ResponseHeaders {
             headers,
             source,
             end,
-        };
-        self.feed(context, Some(Phase::Response), event)
+        }
     }
 
     /// More of the response body has come.
@@ -310,6 +361,7 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         };
         if !entry.stream.is_active() {
+            self.mend_body(context, size);
             return Flow::Continue;
         }
         let start = entry.response.start();
@@ -350,12 +402,21 @@ impl<H: Host> Filter<H> {
         idle
     }
 
-    /// The context is no more.
+    /// The context is no more. Kong's host leaves out `on_log` where an error page took the request
+    /// over, and no hostcall may touch the stream any more.
     pub fn on_delete(&mut self, context: u32) {
+        self.begin(context);
+        if self.is_active(context) {
+            self.feed(context, None, Event::Gone);
+        }
         match self.streams.get_mut(&context) {
             Some(entry) if entry.stream.lingers() => entry.deleted = true,
-            _ => drop(self.streams.remove(&context)),
+            Some(_) => drop(self.streams.remove(&context)),
+            None => self.delete_root(context),
         }
+    }
+
+    fn delete_root(&mut self, context: u32) {
         if self.roots.remove(&context).is_some() {
             self.streams
                 .retain(|_, e| !(e.deleted && e.root == context));
@@ -370,16 +431,19 @@ impl<H: Host> Filter<H> {
             .is_none_or(|root| root.is_idle() && !self.streams.values().any(lingers))
     }
 
-    /// Our own answer passes the response callbacks.
-    fn repair(&mut self, context: u32) {
-        let Some(entry) = self.streams.get_mut(&context) else {
-            return;
-        };
-        for change in std::mem::take(&mut entry.repair) {
-            let _ = match change {
-                HeaderChange::Set(n, v) => self.host.set_header(Map::Response, &n, &v),
-                HeaderChange::Remove(n) => self.host.remove_header(Map::Response, &n),
-            };
+    /// The headers of our own answer pass the response callbacks.
+    fn mend_headers(&mut self, context: u32) {
+        let entry = self.streams.get_mut(&context);
+        if let Some(reply) = entry.and_then(|e| e.reply.as_mut()) {
+            reply.mend_headers(&self.host);
+        }
+    }
+
+    /// The body of our own answer passes the response callbacks.
+    fn mend_body(&mut self, context: u32, size: usize) {
+        let entry = self.streams.get_mut(&context);
+        if let Some(reply) = entry.and_then(|e| e.reply.as_mut()) {
+            reply.mend_body(&self.host, size);
         }
     }
 

@@ -1,10 +1,12 @@
 //! Effects become hostcalls here, and nowhere else.
 
 use super::callouts::Purpose;
+use super::own_reply::OwnReply;
 use super::{Filter, Internal, Phase};
 use crate::call::Call;
 use crate::execution::Execution;
 use crate::host::{Buffer, Host, Level, Map};
+use crate::profile::Profile;
 use crate::reply::LocalReply;
 use crate::stats::Counter;
 use crate::stream::{Effect, Event, Execute};
@@ -34,17 +36,30 @@ impl<H: Host> Filter<H> {
         }
     }
 
+    /// Whether a call in the name of this stream would hold it, though it is only observed.
+    fn is_held_by_calls(&self, context: u32) -> bool {
+        self.profile == Profile::Kong
+            && self
+                .streams
+                .get(&context)
+                .is_some_and(|e| e.stream.is_observing())
+    }
+
     /// Answers the current stream.
-    pub(super) fn reply(&self, reply: &LocalReply) {
-        let details = "idempotency";
-        if self
+    pub(super) fn reply(&mut self, context: u32, reply: LocalReply) {
+        let details = self.profile.reply_details();
+        let sent = self
             .host
-            .local_reply(reply.status, details, &reply.headers, &reply.body)
-            .is_err()
-        {
+            .local_reply(reply.status, details, &reply.headers, &reply.body);
+        if sent.is_err() {
             self.host
                 .log(Level::Error, "idempotency: the host refused a local reply");
-            let _ = self.host.reset_stream();
+            if self.profile == Profile::Envoy {
+                let _ = self.host.reset_stream();
+            }
+        }
+        if let Some(entry) = self.streams.get_mut(&context) {
+            entry.reply = Some(OwnReply::new(self.profile, reply));
         }
     }
 
@@ -58,6 +73,9 @@ impl<H: Host> Filter<H> {
 
     fn one(&mut self, root: u32, context: u32, effect: Effect) {
         match effect {
+            Effect::Call(call) if self.is_held_by_calls(context) => {
+                self.defer(root, context, call);
+            }
             Effect::Call(call) => {
                 let settlement = match &call {
                     Call::Operation(Operation::Acquire(_)) | Call::Wait(_) => None,
@@ -94,7 +112,8 @@ impl<H: Host> Filter<H> {
             Effect::ResumeRequest => {
                 if self.inside == Some((context, Phase::Request)) {
                     self.resumed = true;
-                } else if self.enter(context) {
+                } else if self.profile == Profile::Envoy && self.enter(context) {
+                    // (Kong's host goes on by itself after the last answer.)
                     let _ = self.host.resume_request();
                 }
             }
@@ -117,10 +136,7 @@ impl<H: Host> Filter<H> {
             }
             Effect::Reply(reply) => {
                 if self.enter(context) {
-                    if let Some(entry) = self.streams.get_mut(&context) {
-                        entry.repair = reply.repairs();
-                    }
-                    self.reply(&reply);
+                    self.reply(context, reply);
                 }
             }
             Effect::Reset => {
@@ -166,7 +182,13 @@ impl<H: Host> Filter<H> {
             attempt: grant.attempt,
         };
         let policy = request.policy();
-        let changes = upstream::changes(policy, &request.headers, &lease.key, &forwarding);
+        let changes = upstream::changes(
+            request.profile(),
+            policy,
+            &request.headers,
+            &lease.key,
+            &forwarding,
+        );
         let headers = upstream::detached_headers(&request.headers, &changes);
         let timeout_ms = policy.execution_timeout_ms;
         let cluster = request.settings.plan.detached_cluster.clone();
@@ -209,12 +231,13 @@ impl<H: Host> Filter<H> {
                     );
                 }
                 self.flush_outbox(context, now_ns);
+                self.flush_deferred(context);
                 self.settle_internal();
             }
         }
         let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
-            root.tell_outbox(&self.host);
+            root.tell_outbox(&self.host, self.profile);
             leaving = root.leaving;
         }
         if leaving && self.is_idle(context) {
@@ -229,7 +252,7 @@ impl<H: Host> Filter<H> {
     /// Envoy delivers no body callback after a paused header callback unless the plugin says
     /// `allow_on_headers_stop_iteration`; the request would hang without a word.
     fn check_bodies_come(&mut self, root: u32, now_ns: u64) {
-        if self.bodies_come {
+        if self.bodies_come || self.profile == Profile::Kong {
             return;
         }
         let stuck: Vec<u32> = self

@@ -22,7 +22,7 @@ fn seen(plan: &Plan, method: &str, host: &str, path: &str) -> String {
     short(find(
         plan,
         method.as_bytes(),
-        host.as_bytes(),
+        Place::of_host(host.as_bytes()),
         path.as_bytes(),
     ))
 }
@@ -159,7 +159,9 @@ fn a_catch_all_refuses_only_what_is_ambiguous() {
 #[test]
 fn a_match_brings_path_and_query() {
     let plan = plan(r#"{"match":{"path":"/charges"}}"#);
-    let RuleMatch::Rule(matched) = find(&plan, b"POST", b"h", b"/x/..//charges?b=1&a=2") else {
+    let RuleMatch::Rule(matched) =
+        find(&plan, b"POST", Place::default(), b"/x/..//charges?b=1&a=2")
+    else {
         panic!("no match");
     };
     assert_eq!(
@@ -179,7 +181,7 @@ fn reach() {
         ("other", "/charges", false),
     ] {
         assert_eq!(
-            reaches(&plan, host.as_bytes(), path.as_bytes()),
+            reaches(&plan, Place::of_host(host.as_bytes()), path.as_bytes()),
             want,
             "{host}{path}"
         );
@@ -212,7 +214,13 @@ fn method_overrides() {
             Bytes::from_static(name.as_bytes()),
             Bytes::from_static(value.as_bytes()),
         )];
-        let got = decide(&plan, method.as_bytes(), b"h", path.as_bytes(), &headers);
+        let got = decide(
+            &plan,
+            method.as_bytes(),
+            Place::default(),
+            path.as_bytes(),
+            &headers,
+        );
         assert_eq!(short(got), want, "{method} {name}: {value} {path}");
     }
 }

@@ -1,11 +1,12 @@
 //! From the fingerprint to the decision: acquire, wait, and what their answers mean.
 
 use super::inline::Run;
-use super::{call, refuse, Effect, Env, Execute, Flow, State, Step};
+use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
 use crate::call::{Call, CallFailed, CallResult};
 use crate::config::{Execution, OnServiceFailure};
 use crate::lease::Lease;
 use crate::problem::Problem;
+use crate::profile::Profile;
 use crate::reply;
 use crate::request::Request;
 use crate::stats::Counter;
@@ -67,6 +68,11 @@ impl Ticket {
         }
     }
 
+    pub(super) fn unannounced(&self, env: &mut Env) -> Step {
+        env.effect(Effect::Background(self.fail()));
+        refuse_unannounced(&self.request, env)
+    }
+
     pub(super) fn acquired(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
         match result {
             Ok(Answer::Granted(grant)) => self.granted(grant, env),
@@ -106,7 +112,8 @@ impl Ticket {
         env.count(Counter::Executed);
         env.effect(Effect::Track(lease.clone()));
         match self.request.policy().execution {
-            Execution::Detached => {
+            // In Kong, nginx owns the execution where `proxy_ignore_client_abort` is on.
+            Execution::Detached if self.request.profile() == Profile::Envoy => {
                 env.effect(Effect::Execute(Box::new(Execute {
                     request: self.request,
                     lease,
@@ -115,7 +122,7 @@ impl Ticket {
                 })));
                 (State::Detached, Flow::Pause)
             }
-            Execution::Inline => {
+            Execution::Inline | Execution::Detached => {
                 let forwarding = Forwarding::Granted {
                     fence: grant.fence,
                     attempt: grant.attempt,
@@ -127,7 +134,13 @@ impl Ticket {
 
     fn forward(self, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
         let policy = self.request.policy();
-        let changes = upstream::changes(policy, &self.request.headers, &self.key, forwarding);
+        let changes = upstream::changes(
+            self.request.profile(),
+            policy,
+            &self.request.headers,
+            &self.key,
+            forwarding,
+        );
         env.effect(Effect::ChangeRequest(changes));
         env.effect(Effect::ResumeRequest);
         (

@@ -5,6 +5,7 @@ use super::{Effect, Env, Event, Flow, Stream};
 use crate::call::{Call, CallFailed};
 use crate::classify::Source;
 use crate::problem::Problem;
+use crate::profile::Profile;
 use idempotency_protocol::*;
 
 #[test]
@@ -184,7 +185,7 @@ fn a_replay_carries_the_stored_bytes_the_marker_and_the_expiry() {
 
 #[test]
 fn without_randomness_nothing_is_asked() {
-    let mut bench = Bench::new(INLINE);
+    let mut bench = Bench::new(Profile::Envoy, INLINE);
     let mut stream = std::mem::replace(&mut bench.stream, Stream::passing());
     let mut effects = Vec::new();
     let mut none = || None;

@@ -6,6 +6,7 @@ use crate::classify::Source;
 use crate::config::{self, Plan};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
+use crate::profile::Profile;
 use crate::reply::LocalReply;
 use crate::request::{Request, Settings};
 use bytes::Bytes;
@@ -42,8 +43,8 @@ pub(super) fn headers(pairs: &[(&'static str, &'static str)]) -> Headers {
 
 impl Bench {
     /// A request whose headers have come and whose body has not.
-    pub(super) fn new(policy: &str) -> Bench {
-        let settings = Rc::new(Settings::new(plan(policy)));
+    pub(super) fn new(profile: Profile, policy: &str) -> Bench {
+        let settings = Rc::new(Settings::new(plan(policy), profile));
         let rule = Rc::clone(&settings.rules[0]);
         let request_headers = headers(&[
             (":method", "POST"),
@@ -117,7 +118,11 @@ impl Bench {
     }
 
     pub(super) fn in_state(policy: &str, state: &str) -> Bench {
-        let mut bench = Bench::new(policy);
+        Bench::in_state_on(Profile::Envoy, policy, state)
+    }
+
+    pub(super) fn in_state_on(profile: Profile, policy: &str, state: &str) -> Bench {
+        let mut bench = Bench::new(profile, policy);
         match state {
             "Passing" => bench.stream = Stream::passing(),
             "Answered" => bench.stream = Stream::answered(),
@@ -281,8 +286,12 @@ pub(super) fn squeeze(line: &str) -> String {
 }
 
 pub(super) fn walk(policy: &str, cells: Vec<(&str, &str, Event, &str)>) {
+    walk_on(Profile::Envoy, policy, cells);
+}
+
+pub(super) fn walk_on(profile: Profile, policy: &str, cells: Vec<(&str, &str, Event, &str)>) {
     for (state, event_name, event, expected) in cells {
-        let mut bench = Bench::in_state(policy, state);
+        let mut bench = Bench::in_state_on(profile, policy, state);
         bench.on(event);
         let outcome = squeeze(&bench.outcome());
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Inline execution: the request went on through the filter chain, and its response streams by.
 
-use super::{call, Effect, Env, Flow, State, Step};
+use super::{call, refuse_unannounced, Effect, Env, Flow, State, Step};
 use crate::call::CallResult;
 use crate::capture::Capture;
 use crate::classify::{classify, Source};
@@ -8,6 +8,7 @@ use crate::config::OutcomeClass;
 use crate::headers::Headers;
 use crate::lease::Lease;
 use crate::problem::Problem;
+use crate::profile::Profile;
 use crate::reply;
 use crate::request::Request;
 use crate::settlement::{self, Settled};
@@ -89,12 +90,19 @@ impl Run {
         if end {
             return capturing.settle(env);
         }
-        let flow = if held == Held::Whole {
+        let flow = if held == Held::Whole && capturing.can_hold() {
             Flow::Pause
         } else {
             Flow::Continue
         };
         (State::Capturing(capturing), flow)
+    }
+
+    /// It was never sent, and must not be: its fingerprint was made without the body.
+    pub(super) fn unannounced(&self, env: &mut Env) -> Step {
+        env.effect(Effect::Untrack(self.lease.owner));
+        env.effect(Effect::Background(self.lease.fail()));
+        refuse_unannounced(&self.request, env)
     }
 
     /// The stream ended before there was an answer: it may have been executed.
@@ -115,11 +123,23 @@ impl Capturing {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(chunk.len() as u64);
         }
+        if !self.can_hold() {
+            // The host does not always say that a body is whole.
+            if self.left == Some(0) {
+                return self.settle(env);
+            }
+            return (State::Capturing(self), Flow::Continue);
+        }
         let hold = self.held == Held::Whole || self.left == Some(0);
         (
             State::Capturing(self),
             if hold { Flow::Pause } else { Flow::Continue },
         )
+    }
+
+    /// Whether the host lets a response wait, and calls be made meanwhile.
+    fn can_hold(&self) -> bool {
+        self.run.request.profile() == Profile::Envoy
     }
 
     /// What cannot be read cannot be replayed: done, with a tombstone.
@@ -137,6 +157,7 @@ impl Capturing {
     }
 
     fn settle(self: Box<Self>, env: &mut Env) -> Step {
+        let can_hold = self.can_hold();
         let Capturing {
             run,
             class,
@@ -146,6 +167,10 @@ impl Capturing {
         } = *self;
         let operation = settlement::operation(&run.lease, class, capture);
         env.effect(Effect::Untrack(run.lease.owner));
+        if !can_hold {
+            env.effect(Effect::Background(operation));
+            return (State::Answered, Flow::Continue);
+        }
         env.effect(call(operation.clone()));
         (
             State::Settling(Box::new(Settling {

@@ -12,15 +12,17 @@
 //! | `Settling` | – | deliver or withhold → `Answered` | – | hold | hold | – (the root goes on) |
 //! | `Observing` | continue, hash | count | – | continue, copy | continue, copy | *settle* |
 //!
-//! What the host's own rules make of a state:
+//! What the host's own rules make of a state (see [`crate::profile`]):
 //!
-//! | state | Envoy | Kong (the next step, not built yet) |
+//! | state | Envoy | Kong |
 //! |---|---|---|
-//! | `Hashing` | the body comes in pieces | the body comes once and whole, or not at all if it is empty |
+//! | `Hashing` | held; the body comes in pieces | not held (there is no call yet); the body comes once and whole; what has none goes on to *acquire* at the headers; unreadable 413 |
 //! | `Acquiring`, `Waiting` | called from the root; any answer is heard | called from the stream, always followed by a pause |
-//! | `Detached` | through an internal listener | not needed: nginx finishes what a client left |
-//! | `Capturing` | the end is held back | cannot hold: everything passes |
-//! | `Settling` | called from the response phase | no calls in the response phase: settled in the background at once |
+//! | `Detached` | through an internal listener | never: `Forwarded`, and nginx finishes what a client left |
+//! | `Forwarded` | – | a body that no header announced: *fail*, 411 → `Answered` |
+//! | `Capturing` | the end is held back | everything passes; at the end *complete*, *fail* or *abandon* in the background → `Answered` |
+//! | `Settling` | called from the response phase | never: no calls in the response phase |
+//! | `Observing` | called from the root | called from the root's tick |
 
 mod acquire;
 #[cfg(test)]
@@ -39,9 +41,11 @@ pub use effect::{Effect, Execute, Flow};
 use crate::call::{Call, CallResult};
 use crate::classify::Source;
 use crate::config::{Mode, WhenMissing};
+use crate::decide::LENGTH_REQUIRED;
 use crate::fingerprint::{FingerprintError, Hasher};
 use crate::headers::Headers;
 use crate::problem::Problem;
+use crate::profile::Profile;
 use crate::reply::LocalReply;
 use crate::request::Request;
 use crate::stats::Counter;
@@ -88,6 +92,9 @@ pub enum Event<'a> {
     /// A piece of the body of the request (before the decision) or of the response is there, and
     /// the host does not let it be read. Unreadable is not empty.
     Unreadable,
+    /// Kong: a body has come that no header announced, after the decision was made without it.
+    /// Nothing has been sent upstream yet.
+    UnannouncedBody,
     /// The host's plugin settings cannot deliver request bodies.
     BodiesNeverCome,
     /// The stream has ended, for whatever reason.
@@ -183,11 +190,9 @@ impl Stream {
                 })),
             }
         };
-        let observing = matches!(stream.state, State::Observing(_));
-        let mut flow = if observing {
-            Flow::Continue
-        } else {
-            Flow::Pause
+        let mut flow = match &stream.state {
+            State::Hashing(h) if h.request.profile() == Profile::Envoy => Flow::Pause,
+            _ => Flow::Continue,
         };
         if end {
             flow = stream.on(
@@ -210,6 +215,11 @@ impl Stream {
     /// is not held, so its response may be over before the service has answered.
     pub fn lingers(&self) -> bool {
         matches!(&self.state, State::Observing(o) if o.lingers())
+    }
+
+    /// Whether nothing is changed, only watched.
+    pub fn is_observing(&self) -> bool {
+        matches!(self.state, State::Observing(_))
     }
 
     /// Whether the stream waits for a request body.
@@ -236,17 +246,14 @@ impl Stream {
                 env,
             ),
 
-            (State::Hashing(h), Event::Unreadable) => h.refuse(
-                Problem::Misconfigured,
-                Some("The gateway does not let the filter read the request's body."),
-                env,
-            ),
+            (State::Hashing(h), Event::Unreadable) => h.unreadable(env),
             (State::Capturing(mut c), Event::Unreadable) => {
                 c.unreadable();
                 (State::Capturing(c), Flow::Continue)
             }
 
             (State::Acquiring(t), Event::Answer(result)) => t.acquired(result, env),
+            (State::Acquiring(t), Event::UnannouncedBody) => t.unannounced(env),
             (State::Acquiring(t), Event::Gone | Event::ResponseHeaders { .. }) => {
                 // The grant may be on its way to nobody. Nothing was sent upstream.
                 env.effect(Effect::Background(t.fail()));
@@ -268,6 +275,7 @@ impl Stream {
                     end,
                 },
             ) => run.response(&headers, &source, end, env),
+            (State::Forwarded(run), Event::UnannouncedBody) => run.unannounced(env),
             (State::Forwarded(run), Event::Gone) => {
                 run.cut_off(env);
                 (State::Answered, Flow::Continue)
@@ -345,6 +353,33 @@ impl Hashing {
     fn refuse(&self, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
         refuse(&self.request, problem, detail, env)
     }
+
+    fn unreadable(&self, env: &mut Env) -> Step {
+        if self.request.profile() == Profile::Envoy {
+            let detail = "The gateway does not let the filter read the request's body.";
+            return self.refuse(Problem::Misconfigured, Some(detail), env);
+        }
+        env.effect(Effect::Warn(format!(
+            "rule {}: a request body was written to disk and cannot be compared; raise nginx's \
+             client_body_buffer_size above the largest body that the rule is to accept",
+            self.request.rule.name
+        )));
+        let detail = "The request body is larger than what this gateway keeps in memory \
+                      (client_body_buffer_size).";
+        self.refuse(Problem::BodyTooLarge, Some(detail), env)
+    }
+}
+
+/// Kong, HTTP/2 and 3: a body without a length. What was asked of the service was without it.
+fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
+    let problem = Problem::UnsupportedRequest;
+    env.count(Counter::Problem(problem));
+    let detail = "This gateway needs to know the length of the body beforehand: send \
+                  Content-Length.";
+    let settings = request.problem_settings();
+    let reply = problem.reply_as(LENGTH_REQUIRED, &settings, Some(detail));
+    env.effect(Effect::Reply(reply));
+    (State::Answered, Flow::Pause)
 }
 
 fn refuse_body(request: &Request, error: &FingerprintError, env: &mut Env) -> Step {

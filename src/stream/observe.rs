@@ -9,6 +9,7 @@ use crate::config::OutcomeClass;
 use crate::fingerprint::Hasher;
 use crate::lease::Lease;
 use crate::problem::Problem;
+use crate::profile::Profile;
 use crate::request::Request;
 use crate::settlement;
 use crate::stats::Counter;
@@ -32,8 +33,12 @@ pub(super) struct Observing {
     seen: usize,
     right: Right,
     response: Option<(OutcomeClass, Option<Capture>)>,
+    /// What is left of the response's `content-length`.
+    left: Option<u64>,
     ended: bool,
     gone: bool,
+    /// The fingerprint that was asked with is not the request's.
+    mistaken: bool,
 }
 
 impl Observing {
@@ -44,8 +49,10 @@ impl Observing {
             seen: 0,
             right: Right::None,
             response: None,
+            left: None,
             ended: false,
             gone: false,
+            mistaken: false,
         }
     }
 
@@ -75,6 +82,11 @@ impl Observing {
                 Some((_, Some(capture))) => capture.unreadable(),
                 _ => self.hasher = None,
             },
+            // It was asked for without the body; what comes of it must not be kept.
+            Event::UnannouncedBody => {
+                env.count(Counter::Observed(Problem::UnsupportedRequest));
+                self.mistaken = true;
+            }
             Event::RequestTrailers(_) => self.ask(env),
             Event::Answer(result) => self.answered(result, env),
             Event::ResponseHeaders {
@@ -88,6 +100,7 @@ impl Observing {
                 let capture = (class == OutcomeClass::Completed)
                     .then(|| Capture::new(policy, status, &headers, self.request.origin()));
                 self.response = Some((class, capture));
+                self.left = headers.content_length();
                 self.ended = end;
                 self.settle(env);
             }
@@ -95,7 +108,12 @@ impl Observing {
                 if let Some((_, Some(capture))) = &mut self.response {
                     capture.push(chunk);
                 }
-                self.ended |= end;
+                // The host does not always say that a body is whole.
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(chunk.len() as u64);
+                }
+                let whole = self.request.profile() == Profile::Kong && self.left == Some(0);
+                self.ended |= end || whole;
                 self.settle(env);
             }
             Event::ResponseTrailers => {
@@ -171,6 +189,7 @@ impl Observing {
             return;
         };
         let (class, capture) = match self.response.take() {
+            _ if self.mistaken => (OutcomeClass::Failed, None),
             Some(response) if self.ended => response,
             _ => (OutcomeClass::Unknown, None),
         };

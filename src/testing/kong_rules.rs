@@ -5,6 +5,7 @@
 //! Each rule is a fact that was measured in a real nginx, or read in its source; breaking one
 //! traps, crashes the worker, hangs the request or sends it twice.
 
+use crate::config;
 use crate::host::{Buffer, Map, MetricKind};
 use crate::stream::Flow;
 use bytes::Bytes;
@@ -27,8 +28,10 @@ pub enum Step {
     ResponseHeaders,
     /// `on_response_body`, with the size of this piece.
     ResponseBody(usize),
-    /// `on_log`, and `on_done` just before it.
+    /// `on_log`, and `on_done` just before it. Left out where an error page took over.
     Log,
+    /// `on_delete`: only the clock, the log and metrics; all else crashes the worker.
+    Delete,
     /// `on_http_call_response`, with the size of its body.
     Answer(usize),
 }
@@ -185,7 +188,7 @@ impl KongRules {
             let stream = self.streams.entry(id).or_default();
             match step {
                 Step::ResponseHeaders | Step::ResponseBody(_) => stream.responding = true,
-                Step::Log => stream.gone = true,
+                Step::Log | Step::Delete => stream.gone = true,
                 _ => {}
             }
         }
@@ -271,7 +274,7 @@ impl KongRules {
                         }
                         matches!(step, Step::Answer(_))
                     }
-                    Map::Request | Map::Response => stream.is_some(),
+                    Map::Request | Map::Response => stream.is_some() && step != Step::Delete,
                     Map::RequestTrailers => false,
                 };
                 if fine {
@@ -283,7 +286,7 @@ impl KongRules {
                 )
             }
             Hostcall::WriteHeaders(map) => self.write_headers(step, stream, map),
-            Hostcall::Property(path) => property(stream, path),
+            Hostcall::Property(path) => property(stream.filter(|_| step != Step::Delete), path),
             Hostcall::SetTick(period) => {
                 let fresh = match step {
                     Step::Configure(root) if period > 0 => self.ticking.insert(root),
@@ -374,7 +377,7 @@ impl KongRules {
                 return broken(Rule::CalloutWithoutPseudoHeader, name);
             }
         }
-        if !is_target(target) {
+        if !config::is_kong_target(target) {
             return broken(Rule::CalloutTarget, target);
         }
         if timeout_ms == 0 {
@@ -451,33 +454,10 @@ fn property(stream: Option<u32>, path: &[&str]) -> Judged<()> {
     if stream.is_none() {
         return broken(Rule::PropertyOutsideRequest, name);
     }
-    if name.starts_with("ngx.") || name.starts_with("kong.") {
+    if config::is_kong_property(&name) {
         return Ok(());
     }
     broken(Rule::UnknownProperty, name)
-}
-
-/// `unix:/path`, or `host[:port]` with `[v6]` in brackets.
-pub fn is_target(target: &str) -> bool {
-    if let Some(path) = target.strip_prefix("unix:") {
-        return path.starts_with('/') && !path.contains(':');
-    }
-    let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
-    let (host, rest) = match target.strip_prefix('[') {
-        Some(v6) => match v6.split_once(']') {
-            Some((host, rest)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, rest),
-            _ => return false,
-        },
-        None => match target.find(':') {
-            Some(at) => target.split_at(at),
-            None => (target, ""),
-        },
-    };
-    let named = !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'));
-    named && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
 }
 
 #[cfg(test)]
@@ -513,6 +493,7 @@ mod tests {
             (Step::ResponseHeaders, Some(7), false),
             (Step::ResponseBody(3), Some(7), false),
             (Step::Log, Some(7), false),
+            (Step::Delete, Some(7), false),
         ] {
             let mut rules = KongRules::default();
             rules.begin(step, stream);
@@ -665,7 +646,7 @@ mod tests {
             ("host/path", false),
             ("", false),
         ] {
-            assert_eq!(is_target(target), fine, "{target}");
+            assert_eq!(config::is_kong_target(target), fine, "{target}");
         }
     }
 }

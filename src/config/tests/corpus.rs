@@ -47,7 +47,14 @@ pub(super) const VALID: &[Text] = &[
     Top(r#""replay_header":"X-Idempotency-Replayed""#),
     Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),
     Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
+    Top(r#""host":"kong""#),
+    Top(r#""host":"auto""#),
+    Whole(r#"{"service":{"target":"s:8443","tls":true},"rules":[{"match":{},"scope":"global"}]}"#),
     Match(r#"{"methods":"*"}"#),
+    Match(
+        r#"{"kong_routes":["0c2b4a0e-9a5e-4d8c-8a51-3f2d2a9d5f10"],
+            "kong_services":["4f2d2a9d-9a5e-4d8c-8a51-0c2b4a0e5f10"]}"#,
+    ),
     Match(r#"{"methods":["PUT","DELETE","PURGE"],"hosts":["API.example.com","*.x.y","[::1]"]}"#),
     Match(r#"{"path":"/v1/charges"}"#),
     Match(r#"{"path":"/v1/a%20b%C3%BC/"}"#),
@@ -298,6 +305,26 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         Match(r#"{"path":"/{id}"}"#),
         "rules[0].match.path: must be in normal form",
         SCHEMA,
+    ),
+    (
+        Top(r#""host":"nginx""#),
+        "host: must be one of \"auto\", \"envoy\", \"kong\"",
+        true,
+    ),
+    (
+        Whole(r#"{"service":{"target":"s","tls":"yes"},"rules":[{"match":{},"scope":"global"}]}"#),
+        "service.tls: must be",
+        true,
+    ),
+    (
+        Match(r#"{"kong_routes":[]}"#),
+        "rules[0].match.kong_routes: must not be empty",
+        true,
+    ),
+    (
+        Match(r#"{"kong_services":["charges"]}"#),
+        "rules[0].match.kong_services[0]: must be the id",
+        true,
     ),
     (
         Match(r#"{"hosts":[]}"#),

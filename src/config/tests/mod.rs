@@ -2,6 +2,7 @@
 
 mod corpus;
 mod draft04;
+mod hosts;
 mod schema;
 
 use super::*;
@@ -24,12 +25,14 @@ fn a_minimal_configuration_has_the_documented_defaults() {
         plan.service,
         Service {
             target: "idempotencyd".into(),
+            tls: false,
             authority: "idempotencyd".into(),
             timeout_ms: 1_000,
             token: None,
             bearer: None,
         }
     );
+    assert_eq!(plan.host, None);
     assert_eq!(plan.detached_cluster, None);
     assert_eq!(plan.problem_base, "urn:idempotency-gateway:problem:");
     assert_eq!(plan.replay_header, "Idempotency-Replayed");
@@ -40,7 +43,9 @@ fn a_minimal_configuration_has_the_documented_defaults() {
         Match {
             methods: vec!["POST".into(), "PATCH".into()],
             path: PathMatch::Prefix("/".into()),
-            hosts: vec![]
+            hosts: vec![],
+            routes: vec![],
+            services: vec![],
         }
     );
     let policy = &rule.policy;

@@ -1,0 +1,89 @@
+//! What a configuration may say in which host. Faults that cannot be known before the host is: an
+//! explicit `host` brings them forward to [`super::parse`].
+
+use super::{checks, ConfigError, OnCompleteFailure, Plan, Scope};
+use crate::profile::Profile;
+
+/// Fits a plan to the host that it runs in, or says why it cannot work there.
+pub fn fit(plan: Plan, profile: Profile) -> Result<Plan, Vec<ConfigError>> {
+    let mut faults = Vec::new();
+    let mut fault = |path: String, message: String| faults.push(ConfigError { path, message });
+    if let Some(wanted) = plan.host.filter(|host| *host != profile) {
+        fault(
+            "host".to_owned(),
+            format!(
+                "is \"{}\", but this host behaves like \"{}\"",
+                wanted.name(),
+                profile.name()
+            ),
+        );
+    }
+    match profile {
+        Profile::Envoy => envoy(&plan, &mut fault),
+        Profile::Kong => kong(&plan, &mut fault),
+    }
+    if faults.is_empty() {
+        Ok(plan)
+    } else {
+        Err(faults)
+    }
+}
+
+fn envoy(plan: &Plan, fault: &mut impl FnMut(String, String)) {
+    if plan.service.tls {
+        let message = "is for Kong; in Envoy, the service's cluster has the TLS settings";
+        fault("service.tls".to_owned(), message.to_owned());
+    }
+    for (index, rule) in plan.rules.iter().enumerate() {
+        if rule.matches.asks_kong() {
+            let message = "kong_routes and kong_services match in Kong only";
+            fault(format!("rules[{index}].match"), message.to_owned());
+        }
+        if matches!(&rule.policy.scope, Scope::Property(path) if is_kongs(path)) {
+            let message = "Envoy has no such property";
+            fault(format!("rules[{index}].scope.property"), message.to_owned());
+        }
+    }
+}
+
+fn kong(plan: &Plan, fault: &mut impl FnMut(String, String)) {
+    if !checks::is_kong_target(&plan.service.target) {
+        let message = "must be unix:/path, host, host:port or ip:port in Kong";
+        fault("service.target".to_owned(), message.to_owned());
+    }
+    for (index, rule) in plan.rules.iter().enumerate() {
+        if rule.policy.on_complete_failure == OnCompleteFailure::Withhold {
+            let message = "\"withhold\" cannot work in Kong, which does not let a filter hold \
+                           responses back";
+            fault(
+                format!("rules[{index}].on_complete_failure"),
+                message.to_owned(),
+            );
+        }
+        if matches!(&rule.policy.scope, Scope::Property(path) if !is_kongs(path)) {
+            let message = "must be kong.route_id, kong.route_name, kong.service_id, \
+                           kong.service_name, kong.ctx.shared.… or a variable of nginx (ngx.…); \
+                           other properties fail in Kong, and some stop the filter";
+            fault(format!("rules[{index}].scope.property"), message.to_owned());
+        }
+    }
+}
+
+fn is_kongs(path: &[String]) -> bool {
+    is_kong_property(&path.join("."))
+}
+
+/// Properties that Kong's host answers without fail. The others are unknown to it, or belong to Lua
+/// code that may raise an error, which traps (`kong.response.source` always does in 3.9).
+pub(crate) fn is_kong_property(name: &str) -> bool {
+    const PLAIN: [&str; 4] = [
+        "kong.route_id",
+        "kong.route_name",
+        "kong.service_id",
+        "kong.service_name",
+    ];
+    PLAIN.contains(&name)
+        || ["kong.ctx.shared.", "ngx."]
+            .iter()
+            .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
+}

@@ -1,0 +1,116 @@
+//! What a configuration may say in which host.
+
+use super::*;
+use crate::profile::Profile;
+
+fn faults(text: &str, profile: Profile) -> Vec<String> {
+    let plan = parse(text).unwrap();
+    shown(fit(plan, profile))
+}
+
+#[test]
+fn each_host_refuses_what_cannot_work_there() {
+    let rule = |policy: &str| {
+        format!(
+            r#"{{"service":{{"target":"unix:/run/s.sock"}},
+                 "rules":[{{"match":{{}},"scope":"global"{policy}}}]}}"#
+        )
+    };
+    let scope = |property: &str| {
+        format!(
+            r#"{{"service":{{"target":"s"}},
+                 "rules":[{{"match":{{}},"scope":{{"property":{property}}}}}]}}"#
+        )
+    };
+    let route = "0c2b4a0e-9a5e-4d8c-8a51-3f2d2a9d5f10";
+    let at_route = format!(
+        r#"{{"service":{{"target":"s"}},
+             "rules":[{{"match":{{"kong_routes":["{route}"]}},"scope":"global"}}]}}"#
+    );
+    let target = |target: &str| rule("").replace("unix:/run/s.sock", target);
+    let tls = r#"{"service":{"target":"s:443","tls":true},
+                  "rules":[{"match":{},"scope":"global"}]}"#;
+    let withhold = rule(r#","on_complete_failure":"withhold""#);
+    let named = rule("").replacen('{', r#"{"host":"HOST","#, 1);
+    // (configuration, the fault in Envoy, the fault in Kong)
+    let rows: &[(String, &str, &str)] = &[
+        (rule(""), "", ""),
+        (named.replace("HOST", "auto"), "", ""),
+        (
+            target("outbound|8080||s"),
+            "",
+            "service.target: must be unix:/path",
+        ),
+        (target("[::1]:8080"), "", ""),
+        (withhold, "", "rules[0].on_complete_failure: \"withhold\""),
+        (tls.to_owned(), "service.tls: is for Kong", ""),
+        (at_route, "rules[0].match: kong_routes", ""),
+        (
+            scope(r#"["kong","service_id"]"#),
+            "rules[0].scope.property: Envoy has",
+            "",
+        ),
+        (
+            scope(r#"["kong.ctx.shared.tenant"]"#),
+            "rules[0].scope.property: Envoy has",
+            "",
+        ),
+        (
+            scope(r#"["kong","response","source"]"#),
+            "",
+            "rules[0].scope.property: must be kong.route_id",
+        ),
+        (
+            scope(r#"["metadata","filter_metadata","jwt"]"#),
+            "",
+            "rules[0].scope.property: must be kong.route_id",
+        ),
+    ];
+    for (text, envoy, kong) in rows {
+        for (profile, expected) in [(Profile::Envoy, envoy), (Profile::Kong, kong)] {
+            let faults = faults(text, profile);
+            match *expected {
+                "" => assert_eq!(faults, [""; 0], "{profile:?}: {text}"),
+                _ => assert!(
+                    faults.len() == 1 && faults[0].starts_with(*expected),
+                    "{profile:?}: {faults:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_named_must_be_the_one() {
+    let text = |host: &str| {
+        format!(
+            r#"{{"host":"{host}","service":{{"target":"s"}},
+                 "rules":[{{"match":{{}},"scope":"global"}}]}}"#
+        )
+    };
+    for (name, profile, other) in [
+        ("kong", Profile::Kong, Profile::Envoy),
+        ("envoy", Profile::Envoy, Profile::Kong),
+    ] {
+        assert_eq!(faults(&text(name), profile), [""; 0]);
+        let faults = faults(&text(name), other);
+        assert!(
+            faults[0].starts_with(&format!("host: is \"{name}\"")),
+            "{faults:?}"
+        );
+    }
+    // What is known beforehand is told beforehand.
+    let early = r#"{"host":"kong","service":{"target":"a|b"},
+                    "rules":[{"match":{},"scope":"global"}]}"#;
+    assert!(shown(parse(early))[0].starts_with("service.target"));
+}
+
+#[test]
+fn detached_needs_no_cluster_where_it_is_for_kong_alone() {
+    let text = r#"{"host":"kong","service":{"target":"s"},
+                   "rules":[{"match":{},"scope":"global","execution":"detached"}]}"#;
+    let plan = parse(text).unwrap();
+    assert_eq!(plan.rules[0].policy.execution, Execution::Detached);
+    let anywhere = text.replace(r#""host":"kong","#, "");
+    assert!(shown(parse(&anywhere))[0].starts_with("rules[0].execution"));
+}

@@ -5,10 +5,20 @@
 mod callouts;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_kong;
+#[cfg(test)]
+mod kong_test;
 mod metrics;
+#[cfg(test)]
+mod nginx;
 mod own_reply;
 mod owners;
 mod perform;
+#[cfg(test)]
+mod random_kong_test;
+#[cfg(test)]
+mod random_service;
 #[cfg(test)]
 mod random_test;
 mod root;

@@ -3,30 +3,14 @@
 //! lease is settled in one way, and every client gets at most one answer.
 
 use super::fake::{Call, FakeHost, FakeStream, Phase, ROOT};
+use super::random_service::{run_all, Answered, Dice, Ledger};
 use super::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
-use idempotency_protocol::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-const SEQUENCES: u64 = 20_000;
+const SEQUENCES: u64 = 100_000;
 const MS: u64 = 1_000_000;
-
-/// A small deterministic generator (xorshift64*), so that a failing seed can be run again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[usize::try_from(self.roll(from.len() as u64)).unwrap()]
-    }
-}
 
 struct World {
     dice: Dice,
@@ -35,12 +19,7 @@ struct World {
     live: Vec<u32>,
     /// Streams whose request has ended.
     whole: BTreeSet<u32>,
-    /// Owners that were granted, and how they were settled.
-    granted: BTreeSet<Owner>,
-    settled: BTreeMap<Owner, &'static str>,
-    /// Owners whose acquire got no usable answer.
-    unanswered: BTreeSet<Owner>,
-    acquire_of: BTreeMap<Owner, LookupKey>,
+    ledger: Ledger,
     executions: u64,
 }
 
@@ -69,15 +48,12 @@ impl World {
         filter.on_context_create(ROOT, 0);
         assert!(filter.on_configure(ROOT, CONFIG.len()));
         World {
-            dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            dice: Dice::new(seed),
             filter,
             next_stream: 10,
             live: Vec::new(),
             whole: BTreeSet::new(),
-            granted: BTreeSet::new(),
-            settled: BTreeMap::new(),
-            unanswered: BTreeSet::new(),
-            acquire_of: BTreeMap::new(),
+            ledger: Ledger::default(),
             executions: 0,
         }
     }
@@ -310,43 +286,13 @@ impl World {
             self.executions += 1;
             return self.answer_execution(&call);
         }
-        let operation = Request::decode(call.body.clone())
-            .ok()
-            .and_then(|mut operations| operations.pop())
-            .and_then(Result::ok);
-        let answer = self.service_answer(operation.as_ref(), well);
-        let usable = answer.is_some();
-        if let Some(Operation::Acquire(acquire)) = &operation {
-            self.acquire_of.insert(acquire.owner, acquire.key.clone());
-            match &answer {
-                Some(Answer::Granted(_)) => drop(self.granted.insert(acquire.owner)),
-                None => drop(self.unanswered.insert(acquire.owner)),
-                _ => {}
-            }
-        }
-        self.note_settlement(operation.as_ref());
-        let body = match answer {
-            Some(answer) => Bytes::from(
-                Response {
-                    answers: vec![answer],
-                }
-                .encode(),
-            ),
-            None => (*self
-                .dice
-                .pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"]))
-            .into(),
-        };
-        let status = if usable {
-            "200"
-        } else {
-            *self.dice.pick(&["200", "503", "x"])
-        };
-        let headers = if usable || self.dice.roll(2) == 0 {
-            1
-        } else {
-            0
-        };
+        let Answered {
+            headers,
+            status,
+            body,
+        } = self
+            .ledger
+            .answer(&mut self.dice, call.body.clone(), well, true);
         self.deliver(
             &call,
             headers,
@@ -373,64 +319,6 @@ impl World {
         }
         let count = usize::from(self.dice.roll(5) != 0);
         self.deliver(call, count, headers, "charged".into());
-    }
-
-    fn note_settlement(&mut self, operation: Option<&Operation>) {
-        let Some(operation) = operation else { return };
-        let owner = match operation {
-            Operation::Complete(c) => c.owner,
-            Operation::Fail { owner, .. } | Operation::Abandon { owner, .. } => *owner,
-            _ => return,
-        };
-        let name = operation.name();
-        let before = self.settled.insert(owner, name);
-        assert!(
-            before.is_none_or(|b| b == name),
-            "settled as {before:?}, then as {name}"
-        );
-    }
-
-    fn service_answer(&mut self, operation: Option<&Operation>, well: bool) -> Option<Answer> {
-        if !well && self.dice.roll(4) == 0 {
-            return None;
-        }
-        let wild = !well && self.dice.roll(8) == 0;
-        let fence = 7;
-        Some(match operation {
-            _ if wild => self
-                .dice
-                .pick(&[Answer::Lost, Answer::Failed, Answer::Changed])
-                .clone(),
-            Some(Operation::Acquire(_)) => match self.dice.roll(8) {
-                0 => Answer::Mismatch,
-                1 => Answer::InFlight {
-                    fence,
-                    lease_left_ms: 5,
-                },
-                2 => stored(*self.dice.pick(&[200, 204, 99, 600])),
-                3 => Answer::UnknownOutcome { expires_at_ms: 1 },
-                4 => Answer::Fault(Fault {
-                    code: FaultCode::Capacity,
-                    detail: "full".into(),
-                }),
-                _ => Answer::Granted(Grant {
-                    fence,
-                    attempt: 1,
-                    lease_ms: 60_000,
-                }),
-            },
-            Some(Operation::Complete(_)) => Answer::Completed { expires_at_ms: 5 },
-            Some(Operation::Fail { .. }) => Answer::Failed,
-            Some(Operation::Abandon { .. }) => Answer::Abandoned,
-            Some(Operation::Extend { lease_ms, .. }) => Answer::Extended {
-                lease_ms: *lease_ms,
-            },
-            Some(Operation::Settle(_)) => unreachable!("the filter never settles"),
-            None => self
-                .dice
-                .pick(&[stored(201), Answer::Changed, Answer::TimedOut, Answer::Lost])
-                .clone(),
-        })
     }
 
     fn step(&mut self) {
@@ -478,54 +366,21 @@ impl World {
         }
         panic!("something stays open for ever");
     }
-
-    fn check(&self) {
-        for owner in self.granted.iter().chain(&self.unanswered) {
-            assert!(
-                self.settled.contains_key(owner),
-                "a lease was never settled"
-            );
-        }
-    }
-}
-
-fn stored(status: u16) -> Answer {
-    let headers = vec![("content-type".into(), Bytes::from_static(b"a\xffb"))];
-    let outcome = Outcome::Response(StoredResponse {
-        status,
-        headers,
-        body: "stored".into(),
-    });
-    Answer::Stored(Stored {
-        outcome,
-        fence: 1,
-        attempt: 1,
-        age_ms: 1,
-        expires_at_ms: 2,
-    })
 }
 
 #[test]
 fn nothing_traps_runs_twice_or_stays_open() {
-    let (mut granted, mut executions) = (0, 0);
-    for seed in 1..=SEQUENCES {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            for _ in 0..40 {
-                world.step();
-            }
-            world.wind_down();
-            world.check();
-            (world.granted.len(), world.executions)
-        });
-        let Ok((g, e)) = outcome else {
-            panic!("seed {seed} fails, see above")
-        };
-        granted += g;
-        executions += e;
-    }
+    let [granted, executions] = run_all(SEQUENCES, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..40 {
+            world.step();
+        }
+        world.wind_down();
+        world.ledger.check();
+        [world.ledger.granted.len() as u64, world.executions]
+    });
     // The sequences must reach what they are about.
-    assert!(granted as u64 > SEQUENCES / 4, "{granted} grants");
+    assert!(granted > SEQUENCES / 4, "{granted} grants");
     assert!(
         executions > SEQUENCES / 20,
         "{executions} detached executions"

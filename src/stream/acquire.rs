@@ -68,6 +68,11 @@ impl Ticket {
         }
     }
 
+    /// A wait holds nothing.
+    pub(super) fn unannounced_waiting(&self, env: &mut Env) -> Step {
+        refuse_unannounced(&self.request, env)
+    }
+
     pub(super) fn unannounced(&self, env: &mut Env) -> Step {
         env.effect(Effect::Background(self.fail()));
         refuse_unannounced(&self.request, env)

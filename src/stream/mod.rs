@@ -261,6 +261,7 @@ impl Stream {
             }
 
             (State::Waiting(t), Event::Answer(result)) => t.waited(result, env),
+            (State::Waiting(t), Event::UnannouncedBody) => t.unannounced_waiting(env),
 
             (State::Detached, Event::Executed(reply)) => {
                 env.effect(Effect::Reply(reply));

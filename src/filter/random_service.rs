@@ -1,0 +1,195 @@
+//! A service for random tests: it answers anything, and remembers who was granted what and how it
+//! was settled.
+
+use bytes::Bytes;
+use idempotency_protocol::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A small deterministic generator (xorshift64*), so that a failing seed can be run again.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.roll(from.len() as u64)).unwrap()]
+    }
+}
+
+/// Runs a sequence for each seed, on all cores, and adds up what they reached.
+pub(super) fn run_all<const N: usize>(
+    sequences: u64,
+    sequence: impl Fn(u64) -> [u64; N] + Sync + std::panic::RefUnwindSafe,
+) -> [u64; N] {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let part = |first: u64| {
+        let mut reached = [0; N];
+        for seed in (first..=sequences).step_by(usize::try_from(cores).unwrap()) {
+            let outcome = std::panic::catch_unwind(|| sequence(seed));
+            let Ok(counts) = outcome else {
+                panic!("seed {seed} fails, see above")
+            };
+            for (sum, count) in reached.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        reached
+    };
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (1..=cores).map(|n| scope.spawn(move || part(n))).collect();
+        let mut sum = [0; N];
+        for reached in parts.into_iter().map(|part| part.join().expect("a part")) {
+            for (sum, count) in sum.iter_mut().zip(reached) {
+                *sum += count;
+            }
+        }
+        sum
+    })
+}
+
+/// Who was granted what, and how it was settled.
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub granted: BTreeSet<Owner>,
+    settled: BTreeMap<Owner, &'static str>,
+    /// Owners whose acquire got no usable answer.
+    unanswered: BTreeSet<Owner>,
+}
+
+/// What comes back for a call: how many headers, `:status`, body.
+pub(super) struct Answered {
+    pub headers: usize,
+    pub status: &'static str,
+    pub body: Bytes,
+}
+
+impl Ledger {
+    /// Answers a call; `well`: as a healthy service would. `heard`: the answer reaches the filter.
+    pub fn answer(&mut self, dice: &mut Dice, call: Bytes, well: bool, heard: bool) -> Answered {
+        let operation = Request::decode(call)
+            .ok()
+            .and_then(|mut operations| operations.pop())
+            .and_then(Result::ok);
+        let answer = service_answer(dice, operation.as_ref(), well);
+        if let Some(Operation::Acquire(acquire)) = &operation {
+            match &answer {
+                Some(Answer::Granted(_)) => drop(self.granted.insert(acquire.owner)),
+                None => drop(self.unanswered.insert(acquire.owner)),
+                _ if !heard => drop(self.unanswered.insert(acquire.owner)),
+                _ => {}
+            }
+        }
+        self.note_settlement(operation.as_ref());
+        let Some(answer) = answer else {
+            return Answered {
+                headers: usize::from(dice.roll(2) == 0),
+                status: *dice.pick(&["200", "503", "x"]),
+                body: (*dice.pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"])).into(),
+            };
+        };
+        let answers = vec![answer];
+        Answered {
+            headers: 1,
+            status: "200",
+            body: Response { answers }.encode().into(),
+        }
+    }
+
+    fn note_settlement(&mut self, operation: Option<&Operation>) {
+        let Some(operation) = operation else { return };
+        let owner = match operation {
+            Operation::Complete(c) => c.owner,
+            Operation::Fail { owner, .. } | Operation::Abandon { owner, .. } => *owner,
+            _ => return,
+        };
+        let name = operation.name();
+        let before = self.settled.insert(owner, name);
+        assert!(
+            before.is_none_or(|b| b == name),
+            "settled as {before:?}, then as {name}"
+        );
+    }
+
+    /// Nothing was left open.
+    pub fn check(&self) {
+        for owner in self.granted.iter().chain(&self.unanswered) {
+            assert!(
+                self.settled.contains_key(owner),
+                "a lease was never settled"
+            );
+        }
+    }
+}
+
+fn service_answer(dice: &mut Dice, operation: Option<&Operation>, well: bool) -> Option<Answer> {
+    if !well && dice.roll(4) == 0 {
+        return None;
+    }
+    let wild = !well && dice.roll(8) == 0;
+    let fence = 7;
+    Some(match operation {
+        _ if wild => dice
+            .pick(&[Answer::Lost, Answer::Failed, Answer::Changed])
+            .clone(),
+        Some(Operation::Acquire(_)) => match dice.roll(8) {
+            0 => Answer::Mismatch,
+            1 => Answer::InFlight {
+                fence,
+                lease_left_ms: 5,
+            },
+            2 => stored(*dice.pick(&[200, 204, 99, 600])),
+            3 => Answer::UnknownOutcome { expires_at_ms: 1 },
+            4 => Answer::Fault(Fault {
+                code: FaultCode::Capacity,
+                detail: "full".into(),
+            }),
+            _ => Answer::Granted(Grant {
+                fence,
+                attempt: 1,
+                lease_ms: 60_000,
+            }),
+        },
+        Some(Operation::Complete(_)) => Answer::Completed { expires_at_ms: 5 },
+        Some(Operation::Fail { .. }) => Answer::Failed,
+        Some(Operation::Abandon { .. }) => Answer::Abandoned,
+        Some(Operation::Extend { lease_ms, .. }) => Answer::Extended {
+            lease_ms: *lease_ms,
+        },
+        Some(Operation::Settle(_)) => unreachable!("the filter never settles"),
+        None => dice
+            .pick(&[stored(201), Answer::Changed, Answer::TimedOut, Answer::Lost])
+            .clone(),
+    })
+}
+
+fn stored(status: u16) -> Answer {
+    let headers = [
+        ("content-type", b"a\xffb" as &[u8]),
+        ("link", b"<a>"),
+        ("link", b"<b>"),
+    ];
+    let headers = headers
+        .map(|(n, v)| (n.into(), Bytes::from_static(v)))
+        .to_vec();
+    let outcome = Outcome::Response(StoredResponse {
+        status,
+        headers,
+        body: "stored".into(),
+    });
+    Answer::Stored(Stored {
+        outcome,
+        fence: 1,
+        attempt: 1,
+        age_ms: 1,
+        expires_at_ms: 2,
+    })
+}

@@ -72,7 +72,7 @@ impl World {
             "",
             "/detached?b=2&a=1",
         ]);
-        let body: &[u8] = *dice.pick(&[
+        let body = *dice.pick(&[
             b"" as &[u8],
             b"x",
             b"{\"a\":1}",

@@ -92,7 +92,7 @@ impl Ledger {
         let Some(answer) = answer else {
             return Answered {
                 headers: usize::from(dice.roll(2) == 0),
-                status: *dice.pick(&["200", "503", "x"]),
+                status: dice.pick::<&'static str>(&["200", "503", "x"]),
                 body: (*dice.pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"])).into(),
             };
         };

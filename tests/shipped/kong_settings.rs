@@ -24,6 +24,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "`proxy_listen`: without TLS in the demo",
     ),
     ("KONG_ADMIN_LISTEN", "`admin_listen`: off"),
+    ("KONG_ADMIN_GUI_LISTEN", "`admin_gui_listen`: off"),
     (
         "KONG_PREFIX",
         "`prefix`: run.sh keeps Kong's files together",

@@ -179,7 +179,7 @@ fn dockerfiles() {
             "USER demo\nENTRYPOINT [\"demo",
             "made the user",
         ),
-        ("WORKDIR", "WORKDIRR", "WORKDIRR is not known"),
+        ("WORKDIR /src", "WORKDIRR /src", "WORKDIRR is not known"),
     ] {
         told(&dockerfile::faults(&spoil(&text, from, to)), wanted, to);
     }

@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 scripts/need-redis.sh
 command -v curl >/dev/null || need_packages "curl for the walks through the compose stacks" curl
 command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
+    need_packages "libfaketime, for services whose clocks differ" libfaketime
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"
 

@@ -28,6 +28,7 @@
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
 //! | Redis | `REDIS_SERVER_BIN` | `redis-server` in `PATH`; `redis-cli` beside it |
 //! | PostgreSQL | `POSTGRES_BIN`, the directory of its programs | the newest below `/usr/lib/postgresql`, then `PATH` |
+//! | libfaketime | `FAKETIME_LIB` | below `/usr/lib` |
 //! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
 //!
 //! # Panics

@@ -107,6 +107,27 @@ pub fn redis_server() -> Result<PathBuf, Error> {
         })
 }
 
+/// The library that shows a program another time (`LD_PRELOAD`, `FAKETIME=+1h`).
+///
+/// # Errors
+///
+/// If it is not installed; the message says how to get it.
+pub fn faketime() -> Result<PathBuf, Error> {
+    if let Some(path) = from_env("FAKETIME_LIB")? {
+        return Ok(path);
+    }
+    let architectures = std::fs::read_dir("/usr/lib");
+    architectures
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("no libfaketime found: install it (Debian: `apt-get install libfaketime`)")
+        })
+}
+
 /// The compiled filter.
 ///
 /// # Errors

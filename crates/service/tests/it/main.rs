@@ -4,6 +4,7 @@
 mod support;
 
 mod cli;
+mod clocks;
 mod http_limits;
 mod openapi;
 mod operations;
@@ -15,4 +16,6 @@ mod redis;
 mod roles;
 mod settle;
 mod transport;
+mod two_processes;
 mod waits;
+mod zombies;

@@ -2,10 +2,8 @@
 
 use crate::support::child::{binary, Child, Dir};
 use crate::support::*;
-use idempotency_protocol::Answer;
 use idempotency_stack::{Postgres, PostgresOptions};
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
 
 fn server() -> Postgres {
     let hba = vec!["host all guarded 127.0.0.1/32 scram-sha-256".to_owned()];
@@ -68,58 +66,6 @@ fn what_is_wrong_is_said_before_a_port_opens() {
     let child = start(&server.url("bare"), &[]);
     let (status, _) = child.stop();
     assert!(status.success());
-}
-
-/// 64 clients, whose duplicates go to both processes: one execution per key, one answer for all.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_services_share_one_database() {
-    let server = tokio::task::spawn_blocking(server).await.unwrap();
-    server.create_database("shared");
-    // Both migrate at the same time.
-    let children: Vec<Child> = std::thread::scope(|scope| {
-        let start = || start(&server.url("shared"), &["--migrate"]);
-        let both = [scope.spawn(start), scope.spawn(start)];
-        both.into_iter().map(|one| one.join().unwrap()).collect()
-    });
-    let gateways: Vec<Client> = children.iter().map(Child::gateway).collect();
-    let mut executed = 0;
-    for round in 0..10 {
-        let name = format!("k{round}");
-        let mut tasks = JoinSet::new();
-        for n in 0..64 {
-            let (client, name) = (gateways[n % 2].clone(), name.clone());
-            tasks.spawn(async move { duplicate(&client, &name).await });
-        }
-        let results = tasks.join_all().await;
-        executed += results.iter().filter(|(executed, _)| *executed).count();
-        let first = &results[0].1;
-        assert!(results.iter().all(|(_, body)| body == first), "{results:?}");
-    }
-    assert_eq!(executed, 10, "one execution per key");
-    drop(children);
-}
-
-/// What a gateway does with one request: whether it executed, and the answer that it gives.
-async fn duplicate(client: &Client, name: &str) -> (bool, Vec<u8>) {
-    let me = owner();
-    loop {
-        match client.one(acquire(name, me)).await {
-            Answer::Granted(_) => {
-                let body = format!("done by {me:?}");
-                let answer = client.one(complete(name, me, &body)).await;
-                assert!(matches!(answer, Answer::Completed { .. }), "{answer:?}");
-                return (true, body.into_bytes());
-            }
-            answer @ Answer::Stored(_) => return (false, replayed(&answer).to_vec()),
-            Answer::InFlight { fence, .. } => {
-                let answer = client.wait(&wait(name, fence, 10_000)).await;
-                if matches!(answer, Answer::Stored(_)) {
-                    return (false, replayed(&answer).to_vec());
-                }
-            }
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

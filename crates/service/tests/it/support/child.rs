@@ -1,10 +1,10 @@
 //! The real binary as a child process.
 
 use super::{Client, GATEWAY, OPERATOR, PATIENCE};
+use idempotency_stack::Process;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
 use tempfile::TempDir;
 
 pub fn binary() -> Command {
@@ -20,7 +20,7 @@ pub fn binary() -> Command {
 
 /// A running service. Killed on drop.
 pub struct Child {
-    process: std::process::Child,
+    process: Process,
     pub address: SocketAddr,
     pub dir: Dir,
 }
@@ -48,14 +48,15 @@ impl Dir {
 
 impl Child {
     pub fn start(dir: Dir, args: &[&str]) -> Child {
+        Child::start_in(dir, args, &[])
+    }
+
+    /// With further variables in its environment.
+    pub fn start_in(dir: Dir, args: &[&str], env: &[(&str, &str)]) -> Child {
         let ready = dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(dir.log())
-            .unwrap();
-        let mut process = binary()
+        let mut command = binary();
+        command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .arg("--listen")
             .arg(format!("unix:{}", dir.socket().display()))
@@ -63,26 +64,17 @@ impl Child {
             .arg(&ready)
             .args(["--log-format", "json"])
             .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let document = loop {
-            if let Ok(text) = std::fs::read_to_string(&ready) {
-                break text;
-            }
-            let ended = process.try_wait().unwrap();
-            assert!(
-                ended.is_none(),
-                "ended: {}",
-                std::fs::read_to_string(dir.log()).unwrap()
-            );
-            assert!(Instant::now() < deadline, "not ready in time");
-            std::thread::sleep(Duration::from_millis(5));
+            .envs(env.iter().copied());
+        let mut process = Process::start("idempotencyd", command, dir.log()).unwrap();
+        let mut text = String::new();
+        let written = || {
+            text = std::fs::read_to_string(&ready).unwrap_or_default();
+            !text.is_empty()
         };
-        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        if let Err(error) = process.await_ready(PATIENCE, written) {
+            panic!("{error}");
+        }
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["pid"], process.id());
         let address = document["listen"][0].as_str().unwrap().parse().unwrap();
         Child {
@@ -116,43 +108,31 @@ impl Child {
             .success());
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "did not end in time");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Stops it in its tracks (SIGSTOP), until [`Child::resume`].
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&mut self) {
+        self.process.resume();
     }
 
     pub fn stop(mut self) -> (ExitStatus, Dir) {
         self.signal("TERM");
-        let status = self.wait();
-        (status, self.take_dir())
+        let process = &mut self.process;
+        let ended = idempotency_stack::until(PATIENCE, || process.exit_status().is_some());
+        assert!(ended, "did not end in time");
+        (self.process.exit_status().unwrap(), self.dir)
     }
 
     /// `kill -9`.
     pub fn kill(mut self) -> Dir {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.take_dir()
-    }
-
-    fn take_dir(&mut self) -> Dir {
-        std::mem::replace(&mut self.dir, Dir::new())
+        self.process.kill();
+        self.dir
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.log()).unwrap()
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.log()
     }
 }

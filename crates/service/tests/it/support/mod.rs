@@ -4,11 +4,14 @@ pub mod child;
 pub mod client;
 pub mod frames;
 pub mod gate;
+pub mod shared;
 
 pub use child::Child;
 pub use client::Client;
 pub use frames::*;
 pub use gate::Gate;
+pub(crate) use shared::on_shared_stores;
+pub use shared::Shared;
 
 use idempotency_service::{Config, Server, Settings};
 use idempotency_store::{Memory, Store};

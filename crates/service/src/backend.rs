@@ -62,6 +62,9 @@ impl StoreChoice {
     pub(crate) fn from_settings(settings: &Settings) -> Result<StoreChoice, (String, String)> {
         let written = settings.store.as_deref().unwrap_or("embedded");
         let (scheme, rest) = written.split_once(':').unwrap_or((written, ""));
+        if !scheme.starts_with("redis") {
+            no_guard(settings, "only a Redis store has such a guard")?;
+        }
         match scheme {
             "embedded" => {
                 let path = match (rest, &settings.data_dir) {
@@ -176,6 +179,23 @@ impl StoreChoice {
     }
 }
 
+/// Refuses the settings of a guard.
+fn no_guard(settings: &Settings, why: &str) -> Result<(), (String, String)> {
+    for (field, given) in [
+        ("redlock_nodes", !settings.redlock_nodes.is_empty()),
+        ("redlock_timeout", settings.redlock_timeout.is_some()),
+        (
+            "redlock_drift_percent",
+            settings.redlock_drift_percent.is_some(),
+        ),
+    ] {
+        if given {
+            return Err((field.into(), why.into()));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses the settings that mean nothing to a server with settings of its own.
 #[cfg(any(feature = "redis", feature = "postgres"))]
 fn only_embedded(settings: &Settings, server: &str) -> Result<(), (String, String)> {
@@ -263,6 +283,53 @@ mod tests {
                 field,
                 "{store:?} {dir:?}"
             );
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn a_guard() {
+        let choose = |store: &str, nodes: &[&str], change: fn(&mut Settings)| {
+            let mut settings = Settings {
+                store: Some(store.into()),
+                redlock_nodes: nodes.iter().map(|node| (*node).into()).collect(),
+                ..Settings::default()
+            };
+            change(&mut settings);
+            StoreChoice::from_settings(&settings)
+        };
+        let nodes = ["redis://a", "redis://:secret@b", "redis://c"];
+        let chosen = choose("redis://m", &nodes, |s| {
+            s.redlock_timeout = Some(crate::config::Millis(70));
+        });
+        let Ok(StoreChoice::Redis(options)) = &chosen else {
+            panic!("{chosen:?}");
+        };
+        let guard = options.guard.as_ref().unwrap();
+        assert_eq!(guard.nodes.len(), 3);
+        assert_eq!((guard.timeout.as_millis(), guard.drift_percent), (70, 1));
+        assert!(!format!("{chosen:?}").contains("secret"));
+
+        let same = |_: &mut Settings| {};
+        let drift = |s: &mut Settings| s.redlock_drift_percent = Some(51);
+        let timeout = |s: &mut Settings| s.redlock_timeout = Some(crate::config::Millis(0));
+        for (store, nodes, change, field) in [
+            (
+                "embedded",
+                &nodes[..],
+                same as fn(&mut Settings),
+                "redlock_nodes",
+            ),
+            ("postgres://h/d", &nodes, same, "redlock_nodes"),
+            ("redis://m", &nodes[..2], same, "redlock_nodes"),
+            ("redis://b", &nodes, same, "redlock_nodes[1]"),
+            ("redis://m", &[], drift, "redlock_drift_percent"),
+            ("redis://m", &nodes, drift, "redlock_drift_percent"),
+            ("redis://m", &nodes, timeout, "redlock_timeout"),
+        ] {
+            let (named, message) = choose(store, nodes, change).unwrap_err();
+            assert_eq!(named, field, "{store} {nodes:?}: {message}");
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 }

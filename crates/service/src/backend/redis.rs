@@ -2,7 +2,7 @@
 
 use super::OpenError;
 use crate::config::Settings;
-use idempotency_store::{RedisOptions, RedisStore, Store, WaiterCaps};
+use idempotency_store::{RedisOptions, RedisStore, RedlockOptions, Store, WaiterCaps};
 use std::sync::Arc;
 
 /// Reads the choice; the error names the setting.
@@ -12,7 +12,43 @@ pub(super) fn choose(url: &str, settings: &Settings) -> Result<RedisOptions, (St
         let message = "means nothing to Redis, which has `maxmemory`";
         return Err(("store_max_bytes".into(), message.into()));
     }
-    RedisOptions::parse(url).map_err(|message| ("store".into(), message))
+    let mut options = RedisOptions::parse(url).map_err(|message| ("store".to_owned(), message))?;
+    options.guard = guard(settings, &options)?;
+    Ok(options)
+}
+
+fn guard(
+    settings: &Settings,
+    main: &RedisOptions,
+) -> Result<Option<RedlockOptions>, (String, String)> {
+    if settings.redlock_nodes.is_empty() {
+        super::no_guard(settings, "means nothing without redlock_nodes")?;
+        return Ok(None);
+    }
+    let mut guard = RedlockOptions::parse(&settings.redlock_nodes, main).map_err(|bad| {
+        let field = match bad.node {
+            Some(node) => format!("redlock_nodes[{node}]"),
+            None => "redlock_nodes".to_owned(),
+        };
+        (field, bad.message)
+    })?;
+    match settings.redlock_timeout {
+        Some(timeout) if !(1..=10_000).contains(&timeout.0) => {
+            let message = "must be between 1ms and 10s";
+            return Err(("redlock_timeout".into(), message.into()));
+        }
+        Some(timeout) => guard.timeout = timeout.duration(),
+        None => {}
+    }
+    match settings.redlock_drift_percent {
+        Some(51..) => {
+            let message = "must be between 0 and 50";
+            return Err(("redlock_drift_percent".into(), message.into()));
+        }
+        Some(percent) => guard.drift_percent = percent,
+        None => {}
+    }
+    Ok(Some(guard))
 }
 
 pub(super) async fn open(

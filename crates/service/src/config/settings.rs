@@ -95,6 +95,25 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_STORE_CACHE_BYTES", value_name = "SIZE")]
     pub store_cache_bytes: Option<Size>,
 
+    /// Guard a Redis store: every lock must also be held on a majority of these servers, which are
+    /// independent of it and of each other; URLs, three or more [default: no guard]
+    #[arg(
+        long = "redlock-node",
+        env = "IDEMPOTENCYD_REDLOCK_NODES",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub redlock_nodes: Vec<String>,
+
+    /// Longest wait for a majority of the guard's nodes [default: 200ms]
+    #[arg(long, env = "IDEMPOTENCYD_REDLOCK_TIMEOUT", value_name = "TIME")]
+    pub redlock_timeout: Option<Millis>,
+
+    /// How much faster than ours the clock of a guard's node may run, in percent [default: 1]
+    #[arg(long, env = "IDEMPOTENCYD_REDLOCK_DRIFT_PERCENT", value_name = "N")]
+    pub redlock_drift_percent: Option<u32>,
+
     /// Bearer token of gateways, [NAME:]TOKEN; several allowed (rotation)
     #[arg(
         long = "gateway-token",
@@ -281,6 +300,9 @@ impl Settings {
             store_cache_bytes: self.store_cache_bytes.or(lower.store_cache_bytes),
             store_max_bytes: self.store_max_bytes.or(lower.store_max_bytes),
             store_min_free_bytes: self.store_min_free_bytes.or(lower.store_min_free_bytes),
+            redlock_nodes: list(self.redlock_nodes, lower.redlock_nodes),
+            redlock_timeout: self.redlock_timeout.or(lower.redlock_timeout),
+            redlock_drift_percent: self.redlock_drift_percent.or(lower.redlock_drift_percent),
             gateway_tokens,
             gateway_token_files,
             upstream_tokens,

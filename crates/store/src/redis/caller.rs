@@ -84,6 +84,10 @@ impl Caller {
         self.closed.store(true, Ordering::Release);
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// The connection for everything that is no call of the script.
     pub fn side(&self) -> &Link {
         &self.side
@@ -93,6 +97,13 @@ impl Caller {
     pub fn heal(&self) {
         for link in self.small.iter().chain(&self.bulk) {
             link.heal();
+        }
+    }
+
+    /// All further calls take new connections.
+    pub fn reconnect(&self) {
+        for link in self.small.iter().chain(&self.bulk) {
+            link.renew();
         }
     }
 
@@ -156,7 +167,7 @@ impl Caller {
             value: Err(error),
             confirmed: false,
         };
-        let link = link.filter(|_| !self.closed.load(Ordering::Acquire));
+        let link = link.filter(|_| !self.is_closed());
         let Some(link) = link else {
             return calls.iter().map(|_| failed(closed())).collect();
         };

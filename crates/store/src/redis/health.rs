@@ -14,6 +14,8 @@ use std::collections::HashMap;
 pub(super) struct Health {
     pub usage: Usage,
     pub room: Room,
+    /// What tells each master from every other server.
+    pub run_ids: Vec<String>,
 }
 
 /// The oldest server that has what the script needs: effects replication by default, sharded
@@ -39,6 +41,7 @@ pub(super) async fn probe(
     let infos = ask(&connection, info).await.map_err(|e| store_error(&e))?;
     let configs = ask(&connection, config).await.unwrap_or_default();
     let (mut records, mut bytes, mut room) = (0, 0, Room::Plenty);
+    let mut run_ids = Vec::with_capacity(infos.len());
     for (address, value) in infos {
         let config = configs.iter().find(|(a, _)| *a == address);
         let node = Node {
@@ -52,6 +55,7 @@ pub(super) async fn probe(
         records += node.records(options.database);
         bytes += node.number("used_memory");
         room = worse(room, node.room(options.high_water_percent));
+        run_ids.push(node.word("run_id").to_owned());
     }
     if matches!(options.topology, Topology::Cluster(_)) {
         cluster_is_whole(&connection).await?;
@@ -63,6 +67,7 @@ pub(super) async fn probe(
             above_high_water: room != Room::Plenty,
         },
         room,
+        run_ids,
     })
 }
 

@@ -85,6 +85,11 @@ impl Link {
         }
     }
 
+    /// The connection, if there is one, is not given out any more.
+    pub fn renew(&self) {
+        self.set(None);
+    }
+
     /// Whether the connection of that number is still in use.
     pub fn is_current(&self, number: u64) -> bool {
         self.current().is_some_and(|(n, _)| n == number)

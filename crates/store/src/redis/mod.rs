@@ -7,16 +7,19 @@ mod bell;
 mod caller;
 mod connect;
 mod errors;
+mod guarded;
 mod health;
 mod link;
 mod meta;
 mod names;
 mod options;
+mod redlock;
 mod reply;
 mod scan;
 mod script;
 
 pub use options::{Address, RedisOptions, Tls, Topology, WaitReplicas};
+pub use redlock::{BadNodes, RedlockOptions};
 
 use crate::machine::{Event, Room};
 use crate::store::{
@@ -30,8 +33,9 @@ use caller::{Caller, Outcome};
 use connect::Connector;
 use errors::{is_out_of_memory, store_error};
 use health::Health;
-use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, Fault, FaultCode, Grant, LookupKey, Operation, Wait};
 use names::Names;
+use redlock::{Redlock, Whose};
 use reply::{Asked, Elsewhere, Reply};
 use script::{Call, Scripts};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -50,8 +54,9 @@ pub struct RedisStore {
     shared: Arc<Shared>,
     bell: Bell,
     waiters: Arc<Waiters>,
+    guard: Option<Arc<Redlock>>,
     sweeping: Mutex<scan::Place>,
-    watching: JoinHandle<()>,
+    watching: Vec<JoinHandle<()>>,
 }
 
 /// What the background task needs too.
@@ -60,6 +65,8 @@ struct Shared {
     caller: Caller,
     names: Names,
     room: AtomicU8,
+    /// The last look found no servers.
+    away: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -88,29 +95,45 @@ impl RedisStore {
     async fn start(options: RedisOptions, scripts: Scripts) -> Result<RedisStore, StoreError> {
         let names = Names::new(&options.prefix);
         let waiters = Waiters::new(options.waiters);
+        let guard = options.guard.as_ref();
+        let guard = guard.map(|guard| Redlock::new(guard, &options.prefix));
+        let guard = guard.transpose()?.map(Arc::new);
         let connector = Arc::new(Connector::new(options).map_err(StoreError::Permanent)?);
         let shared = Arc::new(Shared {
             caller: Caller::new(&connector, scripts),
             connector: Arc::clone(&connector),
             names: names.clone(),
             room: AtomicU8::new(0),
+            away: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
-        match shared.look_after().await {
-            Ok(_) => {}
+        let main = match shared.look_after().await {
+            Ok(health) => health.run_ids,
             Err(error) => {
                 // A better word for it, if there is one.
                 shared.connector.diagnose().await?;
                 if matches!(error, StoreError::Permanent(_)) {
                     return Err(error);
                 }
+                Vec::new()
             }
+        };
+        if let Some(guard) = &guard {
+            match guard.look_after(&main, true).await {
+                Err(error @ StoreError::Permanent(_)) => return Err(error),
+                Ok(()) | Err(StoreError::Transient(_)) => {}
+            }
+        }
+        let mut watching = vec![tokio::spawn(watch(Arc::clone(&shared)))];
+        if let Some(guard) = guard.clone() {
+            watching.push(tokio::spawn(async move { guard.listen().await }));
         }
         Ok(RedisStore {
             bell: Bell::start(connector, names, Arc::clone(&waiters)),
-            watching: tokio::spawn(watch(Arc::clone(&shared))),
+            watching,
             shared,
             waiters,
+            guard,
             sweeping: Mutex::default(),
         })
     }
@@ -120,8 +143,15 @@ impl RedisStore {
         self.waiters.len()
     }
 
-    /// Turns what came of an operation into its answer.
-    async fn conclude(&self, asked: Asked, event: &Event, call: &Call, outcome: Outcome) -> Answer {
+    /// Turns what came of an operation into its answer; whether it is a grant that this very
+    /// operation was given.
+    async fn conclude(
+        &self,
+        asked: Asked,
+        event: &Event,
+        call: &Call,
+        outcome: Outcome,
+    ) -> Concluded {
         let mut confirmed = outcome.confirmed;
         let value = match outcome.value {
             // What ends an execution must get through, at least as a fact.
@@ -134,11 +164,19 @@ impl RedisStore {
         };
         let value = match value {
             Ok(value) => value,
-            Err(error) => return reply::fault(Some(event), &error),
+            Err(error) => return Concluded::old(reply::fault(Some(event), &error)),
         };
-        match reply::answer(value, asked) {
-            Reply::Fresh(grant) if confirmed => Answer::Granted(grant),
-            Reply::Fresh(_) => self.take_back(event, call).await,
+        Concluded::old(match reply::answer(value, asked) {
+            Reply::Fresh(grant) if confirmed => {
+                return Concluded {
+                    answer: Answer::Granted(grant),
+                    fresh: true,
+                }
+            }
+            Reply::Fresh(grant) => {
+                self.take_back(event, &grant, call).await;
+                unconfirmed("the grant was taken back")
+            }
             Reply::Answer(
                 Answer::Granted(_)
                 | Answer::Completed { .. }
@@ -150,20 +188,17 @@ impl RedisStore {
             Reply::Answer(answer) => answer,
             Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
             Reply::Waiting { .. } => reply::unreadable_answer(),
-        }
+        })
     }
 
-    /// A grant that too few replicas have might be forgotten, and given again.
-    async fn take_back(&self, event: &Event, call: &Call) -> Answer {
-        if let Event::Acquire(acquire) = event {
-            let fail = Event::Fail {
-                owner: acquire.owner,
-            };
-            let fail = Call::apply(call.key.clone(), &fail, Room::Plenty);
+    /// A grant that too few replicas have might be forgotten, and given again; nobody executes
+    /// under it.
+    async fn take_back(&self, event: &Event, grant: &Grant, call: &Call) {
+        if let Some(event) = undoing(event, grant) {
+            let call = Call::apply(call.key.clone(), &event, Room::Plenty);
             // If this fails too, the lease runs out, and the key is unknown.
-            let _ = self.shared.caller.all(&[fail], false).await;
+            let _ = self.shared.caller.all(&[call], false).await;
         }
-        unconfirmed("the grant was taken back")
     }
 
     /// Fetches an outcome that was too large to be sent along.
@@ -198,6 +233,34 @@ impl RedisStore {
     }
 }
 
+/// An answer that may not be the last word yet.
+struct Concluded {
+    answer: Answer,
+    /// A grant that nobody knows of so far.
+    fresh: bool,
+}
+
+impl Concluded {
+    fn old(answer: Answer) -> Concluded {
+        let fresh = false;
+        Concluded { answer, fresh }
+    }
+}
+
+/// What takes a grant back that nobody executes under.
+fn undoing(event: &Event, grant: &Grant) -> Option<Event> {
+    let Event::Acquire(acquire) = event else {
+        return None;
+    };
+    let owner = acquire.owner;
+    // The execution before it may have been done: that must not be forgotten. Whoever retries
+    // unknown ones loses nothing by it.
+    if acquire.retries_unknown() && grant.attempt > 1 {
+        return Some(Event::Abandon { owner });
+    }
+    Some(Event::Fail { owner })
+}
+
 fn unconfirmed(what: &str) -> Answer {
     Answer::Fault(Fault {
         code: FaultCode::Unavailable,
@@ -221,6 +284,11 @@ impl Shared {
             Err(StoreError::Transient(_)) => self.probe().await?,
             other => other?,
         };
+        if self.away.swap(false, Ordering::AcqRel) {
+            // A connection that nobody used meanwhile may lead to the master of before, who does
+            // not know yet that it has been replaced.
+            self.caller.reconnect();
+        }
         self.caller.heal();
         let room = match health.room {
             Room::Plenty => 0,
@@ -236,6 +304,7 @@ impl Shared {
         let (number, connection) = side.get().await.map_err(|e| store_error(&e))?;
         let health = health::probe(connection, self.connector.options()).await;
         if health.is_err() {
+            self.away.store(true, Ordering::Release);
             side.broken(number);
         }
         health
@@ -252,7 +321,12 @@ async fn watch(shared: Arc<Shared>) {
 #[async_trait]
 impl Store for RedisStore {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        let room = self.shared.room();
+        // Without the guard's nodes nobody is granted, which the script need not try.
+        let deaf = self.guard.as_ref().is_some_and(|guard| guard.is_deaf());
+        let room = match self.shared.room() {
+            Room::Plenty if deaf => Room::NoGrants,
+            room => room,
+        };
         let mut asked = Vec::with_capacity(operations.len());
         let mut events = Vec::with_capacity(operations.len());
         let mut calls = Vec::with_capacity(operations.len());
@@ -267,7 +341,14 @@ impl Store for RedisStore {
         let concluded = concluded.map(|(((outcome, asked), (_, event)), call)| {
             self.conclude(asked, event, call, outcome)
         });
-        let answers = futures_util::future::join_all(concluded).await;
+        let concluded = futures_util::future::join_all(concluded).await;
+        let answers = match &self.guard {
+            Some(guard) => {
+                let deaf = deaf && room == Room::NoGrants;
+                self.guarded(guard, deaf, &events, &calls, concluded).await
+            }
+            None => concluded.into_iter().map(|c| c.answer).collect(),
+        };
         for ((key, event), answer) in events.iter().zip(&answers) {
             if ends_an_execution(event, answer) {
                 self.waiters.wake(key);
@@ -307,12 +388,16 @@ impl Store for RedisStore {
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        let held = self.lock_of(&resolve).await?;
         let call = Call::resolve(self.shared.names.of(&resolve.key), &resolve);
         let outcome = self.shared.caller.all(&[call], true).await.pop();
         let outcome = outcome.ok_or_else(|| StoreError::Transient("no answer".into()))?;
         let value = outcome.value.map_err(|e| store_error(&e))?;
         let resolved = reply::resolved(value, &resolve.key)?;
         if let Resolved::Done(_) = resolved {
+            if let (Some(guard), Some(fence)) = (&self.guard, held) {
+                guard.release(&resolve.key, Whose::Fence(fence)).await;
+            }
             self.waiters.wake(&resolve.key);
             if !outcome.confirmed {
                 return Err(StoreError::Transient(
@@ -333,21 +418,28 @@ impl Store for RedisStore {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(StoreError::Transient("store is closed".into()));
         }
-        Ok(self.shared.look_after().await?.usage)
+        let health = self.shared.look_after().await?;
+        if let Some(guard) = &self.guard {
+            guard.look_after(&health.run_ids, false).await?;
+        }
+        Ok(health.usage)
     }
 
     async fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.caller.close();
+        if let Some(guard) = &self.guard {
+            guard.close();
+        }
         self.waiters.close();
-        self.watching.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
         self.waiters.close();
-        self.watching.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
     }
 }
 

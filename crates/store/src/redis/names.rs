@@ -44,6 +44,11 @@ impl Names {
         Bytes::from(name)
     }
 
+    /// A name that no record has.
+    pub fn probe(&self) -> Bytes {
+        Bytes::from(format!("{}probe", self.prefix))
+    }
+
     /// The lookup key's bytes in a name; `None` if it is no name of ours.
     pub fn lookup<'a>(&self, name: &'a [u8]) -> Option<&'a [u8]> {
         let rest = name.strip_prefix(self.prefix.as_bytes())?;

@@ -1,5 +1,6 @@
 //! A Redis store as it is named: one URL.
 
+use super::redlock::RedlockOptions;
 use crate::waiters::WaiterCaps;
 use std::fmt;
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub struct RedisOptions {
     pub high_water_percent: u64,
     /// Most waits at one time.
     pub waiters: WaiterCaps,
+    /// Locks that must also be held on a majority of independent nodes. No part of the URL.
+    pub guard: Option<RedlockOptions>,
 }
 
 /// How the servers belong together.
@@ -93,6 +96,7 @@ impl fmt::Debug for RedisOptions {
             .field("timeout", &self.timeout)
             .field("wait", &self.wait)
             .field("accept_loss", &self.accept_loss)
+            .field("guard", &self.guard)
             .finish_non_exhaustive()
     }
 }
@@ -118,6 +122,7 @@ impl RedisOptions {
             accept_loss: false,
             high_water_percent: 90,
             waiters: WaiterCaps::default(),
+            guard: None,
         }
     }
 

@@ -57,6 +57,11 @@ impl Scripts {
         Scripts::of(include_str!("script.lua"))
     }
 
+    /// Of a node of the guard.
+    pub fn lock() -> Scripts {
+        Scripts::of(include_str!("redlock/lock.lua"))
+    }
+
     /// The same table on a clock that a test moves: the text of its time is another one.
     #[cfg(feature = "contract")]
     pub fn on_the_clock_at(key: &str) -> Scripts {
@@ -230,6 +235,11 @@ impl Call {
     /// An operator's look.
     pub fn inspect(key: Bytes) -> Call {
         Call::new(key, "inspect", Vec::new())
+    }
+
+    /// An event of a lock on a node of the guard; `rest` is what follows it in `ARGV`.
+    pub fn lock(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> Call {
+        Call::new(key, event, rest)
     }
 
     /// A sweeper's look.

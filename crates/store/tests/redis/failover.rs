@@ -1,145 +1,179 @@
 //! What a fail-over can lose, and what it cannot.
 
-use crate::common::{acquire, complete, granted, one};
-use crate::support::{is_fault, open, until, until_ready};
+use crate::common::{acquire, complete, completed, granted, one};
+use crate::storm::{Seen, Storm};
+use crate::support::{is_fault, open, until, until_ready, PATIENCE};
 use idempotency_protocol::{Answer, FaultCode};
-use idempotency_stack::{RedisCluster, RedisSentinel};
+use idempotency_stack::{Redis, RedisCluster, RedisSentinel};
 use idempotency_store::RedisStore;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use tokio::task::JoinSet;
+use std::time::Instant;
 
-/// What the clients of a storm saw.
-#[derive(Default)]
-struct Seen {
-    /// Fences by key, in the order of their grants.
-    grants: HashMap<String, Vec<u64>>,
-    /// Keys whose completion was acknowledged.
-    completed: Vec<String>,
+/// Grants before and after what happens.
+const MANY: usize = 200;
+
+async fn two(url: &str) -> [Arc<RedisStore>; 2] {
+    [open(url).await, open(url).await]
 }
 
-/// Clients that execute a new key each time, and now and then one that was executed before, until
-/// `stop`.
-async fn storm(store: Arc<RedisStore>, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) -> Seen {
-    let mut clients = JoinSet::new();
-    for client in 0..16u8 {
-        let (store, stop, done) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&done));
-        clients.spawn(async move {
-            let mut seen = Seen::default();
-            for n in 0.. {
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                let name = format!("{client}-{}", if n % 4 == 3 { n - 2 } else { n });
-                let owner = u8::try_from(n % 250).unwrap_or(0);
-                match one(&*store, acquire(&name, owner)).await {
-                    Answer::Granted(grant) => {
-                        seen.grants
-                            .entry(name.clone())
-                            .or_default()
-                            .push(grant.fence);
-                        let done = one(&*store, complete(&name, owner, b"done")).await;
-                        if let Answer::Completed { .. } = done {
-                            seen.completed.push(name);
-                        }
-                    }
-                    Answer::Fault(_) => tokio::task::yield_now().await,
-                    _ => {}
-                }
-                done.fetch_add(1, Ordering::SeqCst);
-            }
-            seen
-        });
+/// A storm over two stores, something that happens in it, and what both have to say afterwards.
+async fn through(stores: &[Arc<RedisStore>; 2], event: impl FnOnce()) -> Seen {
+    let storm = Storm::start(stores);
+    storm.goes_on(MANY).await;
+    tokio::task::block_in_place(event);
+    for store in stores {
+        until_ready(store).await;
     }
-    let mut all = Seen::default();
-    for seen in clients.join_all().await {
-        all.grants.extend(seen.grants);
-        all.completed.extend(seen.completed);
-    }
-    all
+    storm.goes_on(MANY).await;
+    storm.end().await
 }
 
-async fn through_a_failover(store: Arc<RedisStore>, kill: impl FnOnce()) -> (Seen, usize) {
-    let (stop, done) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
+/// What an asynchronous replica had not received when its master died. How much it is depends on
+/// the moment; that it can be any is shown below.
+async fn may_lose_a_little(what: &str, seen: &Seen, store: &RedisStore) {
+    let (lost, twice) = (seen.lost(store).await, seen.granted_twice());
+    println!(
+        "{what}: {} keys, {} acknowledged completions lost, {} keys granted twice",
+        seen.grants.len(),
+        lost.len(),
+        twice.len()
     );
-    let running = tokio::spawn(storm(
-        Arc::clone(&store),
-        Arc::clone(&stop),
-        Arc::clone(&done),
-    ));
-    until(|| async { done.load(Ordering::SeqCst) > 2_000 }).await;
-    tokio::task::block_in_place(kill);
-    until_ready(&store).await;
-    let before = done.load(Ordering::SeqCst);
-    until(|| async { done.load(Ordering::SeqCst) > before + 2_000 }).await;
-    stop.store(true, Ordering::SeqCst);
-    let seen = running.await.unwrap();
-    for (name, fences) in &seen.grants {
-        assert!(fences.is_sorted_by(|a, b| a < b), "{name}: {fences:?}");
-    }
-    let mut lost = 0;
-    for name in &seen.completed {
-        let answer = one(&*store, acquire(name, 255)).await;
-        lost += usize::from(!matches!(answer, Answer::Stored(_)));
-    }
-    (seen, lost)
+    assert!(2 * lost.len() < seen.completed.len(), "{lost:?}");
+    assert!(2 * twice.len() < seen.grants.len(), "{twice:?}");
 }
 
-fn granted_twice(seen: &Seen) -> usize {
-    seen.grants
-        .values()
-        .filter(|fences| fences.len() > 1)
-        .count()
+async fn loses_nothing(seen: &Seen, store: &RedisStore) {
+    assert!(seen.completed.len() > MANY / 2);
+    assert_eq!(seen.granted_twice(), Vec::<&String>::new());
+    assert_eq!(seen.lost(store).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinel_replaces_the_master_in_a_storm() {
     let mut servers = RedisSentinel::start(&[]).unwrap();
-    let store = open(&servers.url()).await;
-    let (seen, lost) = through_a_failover(store, || servers.servers[0].kill()).await;
-    // How many it is depends on the moment; that it can be any is shown below.
-    println!(
-        "Sentinel: {} keys, {lost} acknowledged completions lost, {} keys granted twice",
-        seen.grants.len(),
-        granted_twice(&seen)
-    );
-    assert!(2 * lost < seen.completed.len());
+    let stores = two(&servers.url()).await;
+    let seen = through(&stores, || servers.servers[0].kill()).await;
+    may_lose_a_little("Sentinel, master killed", &seen, &stores[0]).await;
+}
+
+/// Not until the Cluster has noticed, or it is ready as if nothing had happened.
+fn until_replaced(cluster: &RedisCluster) {
+    assert!(idempotency_stack::until(PATIENCE, || {
+        let nodes = cluster.nodes[1].cli(&["CLUSTER", "NODES"]).unwrap();
+        nodes.lines().any(|line| line.contains("master,fail "))
+    }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_replaces_a_master_in_a_storm() {
     let mut cluster = RedisCluster::start(&[]).unwrap();
-    let store = open(&cluster.url()).await;
-    let (seen, lost) = through_a_failover(store, || {
+    let stores = two(&cluster.url()).await;
+    let seen = through(&stores, || {
         cluster.nodes[0].kill();
-        // Not before the Cluster has noticed, or it is ready as if nothing had happened.
-        assert!(idempotency_stack::until(crate::support::PATIENCE, || {
-            let nodes = cluster.nodes[1].cli(&["CLUSTER", "NODES"]).unwrap();
-            nodes.lines().any(|line| line.contains("master,fail "))
-        }));
+        until_replaced(&cluster);
     })
     .await;
-    println!(
-        "Cluster: {} keys, {lost} acknowledged completions lost, {} keys granted twice",
-        seen.grants.len(),
-        granted_twice(&seen)
-    );
-    assert!(2 * lost < seen.completed.len());
+    may_lose_a_little("Cluster, master killed", &seen, &stores[0]).await;
+}
+
+fn is_replica(server: &Redis) -> bool {
+    let info = server.cli(&["INFO", "replication"]).unwrap_or_default();
+    info.contains("role:slave") && info.contains("master_link_status:up")
+}
+
+/// A master that only stood still: it comes back and believes that it still is the master. Until
+/// somebody tells it, it would grant what its successor has granted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_stood_still_under_sentinel_is_not_asked_again() {
+    let mut servers = RedisSentinel::start(&[]).unwrap();
+    let url = servers.url();
+    let stores = two(&url).await;
+    // Connected before, and with nothing to do meanwhile.
+    let idle = open(&url).await;
+    granted(&*idle, "idle", 1).await;
+
+    let storm = Storm::start(&stores);
+    storm.goes_on(MANY).await;
+    let before = servers.master_port().unwrap();
+    tokio::task::block_in_place(|| servers.servers[0].process().pause());
+    until(|| async { servers.master_port().is_ok_and(|port| port != before) }).await;
+    for store in stores.iter().chain([&idle]) {
+        until_ready(store).await;
+    }
+    let replaced = Instant::now();
+    storm.goes_on(MANY).await;
+    granted(&*stores[0], "executed", 1).await;
+    completed(&*stores[0], "executed", 1, b"done").await;
+
+    servers.servers[0].process().resume();
+    let answer = one(&*idle, acquire("executed", 2)).await;
+    assert!(matches!(answer, Answer::Stored(_)), "{answer:?}");
+    storm.goes_on(MANY).await;
+    until(|| async { is_replica(&servers.servers[0]) }).await;
+    storm.goes_on(MANY).await;
+
+    let seen = storm.end().await;
+    may_lose_a_little("Sentinel, master stopped", &seen, &stores[0]).await;
+    // From the fail-over on nothing at all, whoever comes back.
+    loses_nothing(&seen.since(replaced), &stores[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_stood_still_in_a_cluster_is_not_asked_again() {
+    let mut cluster = RedisCluster::start(&[]).unwrap();
+    let stores = two(&cluster.url()).await;
+    let idle = open(&cluster.url()).await;
+    let names: Vec<String> = (0..20).map(|n| format!("executed {n}")).collect();
+    for n in 0..20 {
+        granted(&*idle, &format!("idle {n}"), 1).await;
+    }
+
+    let storm = Storm::start(&stores);
+    storm.goes_on(MANY).await;
+    tokio::task::block_in_place(|| {
+        cluster.nodes[0].process().pause();
+        until_replaced(&cluster);
+    });
+    for store in stores.iter().chain([&idle]) {
+        until_ready(store).await;
+    }
+    let replaced = Instant::now();
+    storm.goes_on(MANY).await;
+    // On every master some.
+    for name in &names {
+        granted(&*stores[0], name, 1).await;
+        completed(&*stores[0], name, 1, b"done").await;
+    }
+
+    cluster.nodes[0].process().resume();
+    for name in &names {
+        let answer = one(&*idle, acquire(name, 2)).await;
+        assert!(!matches!(answer, Answer::Granted(_)), "{name}: {answer:?}");
+    }
+    storm.goes_on(MANY).await;
+    until(|| async { is_replica(&cluster.nodes[0]) }).await;
+    storm.goes_on(MANY).await;
+    for name in &names {
+        let answer = one(&*idle, acquire(name, 3)).await;
+        assert!(matches!(answer, Answer::Stored(_)), "{name}: {answer:?}");
+    }
+
+    let seen = storm.end().await;
+    may_lose_a_little("Cluster, master stopped", &seen, &stores[0]).await;
+    loses_nothing(&seen.since(replaced), &stores[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_in_a_storm_lose_nothing() {
     let cluster = RedisCluster::start(&[]).unwrap();
-    let store = open(&cluster.url()).await;
-    let (seen, lost) = through_a_failover(store, || {
+    let stores = two(&cluster.url()).await;
+    let seen = through(&stores, || {
         cluster.move_slots(0, 1, 400).unwrap();
         cluster.move_slots(1, 2, 600).unwrap();
     })
     .await;
-    assert_eq!((lost, granted_twice(&seen)), (0, 0));
+    loses_nothing(&seen, &stores[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,24 +181,14 @@ async fn with_wait_nothing_acknowledged_is_lost_to_the_master_s_death() {
     let mut servers = RedisSentinel::start(&[]).unwrap();
     // Afterwards nobody is left to confirm: a store without WAIT looks at what is there.
     let url = servers.url();
-    let store = open(&format!("{url}?wait_replicas=1&wait_timeout_ms=500")).await;
-    let (stop, done) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let running = tokio::spawn(storm(store, Arc::clone(&stop), Arc::clone(&done)));
-    until(|| async { done.load(Ordering::SeqCst) > 2_000 }).await;
+    let stores = two(&format!("{url}?wait_replicas=1&wait_timeout_ms=500")).await;
+    let storm = Storm::start(&stores);
+    storm.goes_on(MANY).await;
     tokio::task::block_in_place(|| servers.servers[0].kill());
     let plain = open(&url).await;
     until_ready(&plain).await;
-    stop.store(true, Ordering::SeqCst);
-    let seen = running.await.unwrap();
-    assert!(!seen.completed.is_empty());
-    assert_eq!(granted_twice(&seen), 0);
-    for name in &seen.completed {
-        let answer = one(&*plain, acquire(name, 255)).await;
-        assert!(matches!(answer, Answer::Stored(_)), "{name}: {answer:?}");
-    }
+    let seen = storm.end().await;
+    loses_nothing(&seen, &plain).await;
 }
 
 /// The loss that the documentation names, made to happen: the replica does not have the newest
@@ -192,7 +216,7 @@ async fn with_wait_a_grant_that_no_replica_has_is_taken_back() {
     let mut servers = RedisSentinel::start(&[]).unwrap();
     let url = servers.url();
     let store = open(&format!("{url}?wait_replicas=1&wait_timeout_ms=100")).await;
-    granted(&*store, "completes", 1).await;
+    granted(&*open(&url).await, "completes", 1).await;
     servers.servers[1].process().pause();
     let answer = one(&*store, acquire("k", 1)).await;
     assert!(is_fault(&answer, FaultCode::Unavailable), "{answer:?}");
@@ -203,4 +227,54 @@ async fn with_wait_a_grant_that_no_replica_has_is_taken_back() {
     assert!(matches!(answer, Answer::Stored(_)), "{answer:?}");
     servers.servers[1].process().resume();
     until(|| async { matches!(one(&*store, acquire("k", 2)).await, Answer::Granted(_)) }).await;
+}
+
+/// A master and its replica, promoted while the master goes on: what a partition makes of them
+/// until the Sentinels reach both sides again.
+pub fn two_masters() -> [Redis; 2] {
+    let old = Redis::start(&[]).unwrap();
+    let of = format!("127.0.0.1 {}", old.port());
+    let new = Redis::start(&["--replicaof", &of]).unwrap();
+    assert!(idempotency_stack::until(PATIENCE, || is_replica(&new)));
+    new.cli(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    [old, new]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_masters_at_one_time_grant_twice_and_the_later_fence_is_larger() {
+    let [old, new] = two_masters();
+    let (left, right) = (open(&old.url()).await, open(&new.url()).await);
+    let first = granted(&*left, "k", 1).await;
+    completed(&*left, "k", 1, b"left").await;
+    let second = granted(&*right, "k", 2).await;
+    assert!(second.fence > first.fence, "{first:?} {second:?}");
+}
+
+/// What bounds the time in which there are two: a master that nobody follows takes no writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_must_have_a_replica_stops_without_it() {
+    let settings = [
+        "--min-replicas-to-write",
+        "1",
+        "--min-replicas-max-lag",
+        "1",
+    ];
+    let mut servers = RedisSentinel::start(&settings).unwrap();
+    let store = open(&servers.url()).await;
+    until(|| async { matches!(one(&*store, acquire("k", 1)).await, Answer::Granted(_)) }).await;
+    servers.servers[1].process().pause();
+    let refused = AtomicUsize::new(0);
+    until(|| async {
+        let name = format!("k{}", refused.fetch_add(1, Ordering::SeqCst));
+        is_fault(
+            &one(&*store, acquire(&name, 1)).await,
+            FaultCode::Unavailable,
+        )
+    })
+    .await;
+    let answer = one(&*store, complete("k", 1, b"x")).await;
+    assert!(is_fault(&answer, FaultCode::Unavailable), "{answer:?}");
+    servers.servers[1].process().resume();
+    let done = || async { one(&*store, complete("k", 1, b"x")).await };
+    until(|| async { matches!(done().await, Answer::Completed { .. }) }).await;
 }

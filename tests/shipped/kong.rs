@@ -1,6 +1,7 @@
 //! `kong/`: the declarative configuration, the settings, the schema.
 
 use idempotency::config::{self, PathMatch, Plan, Scope};
+use idempotency::profile::Profile;
 use serde_json::{json, Value};
 
 use crate::report::{self, Report};
@@ -107,7 +108,7 @@ fn service(report: &mut Report, service: &Value, consumers: &Value) {
                 format!("routes: {name}: not known here"),
             );
         }
-        // Else the rules would see another path than clients send.
+        // The demo upstream wants the whole path.
         report.expect(route["strip_path"] == false, "strip_path: must be false");
     }
     let own = !service["filter_chains"].is_null();
@@ -145,6 +146,10 @@ fn chains(
         let Some(plan) = plan(report, &filter["config"]) else {
             continue;
         };
+        report.expect(
+            plan.host == Some(Profile::Kong),
+            "config: host: must be kong",
+        );
         service_of(report, &plan);
         for rule in &plan.rules {
             let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &rule.matches.path;

@@ -13,6 +13,8 @@ mod postgres;
 mod process;
 mod records;
 mod redis;
+#[cfg(all(feature = "redis", feature = "postgres"))]
+mod refused;
 mod roles;
 mod settle;
 mod transport;

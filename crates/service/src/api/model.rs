@@ -1,6 +1,8 @@
 //! JSON of the operators' API.
 
+use super::problem::Problem;
 use crate::redact::log_id;
+use crate::validate;
 use idempotency_protocol::{LookupKey, Origin};
 use idempotency_store::{RecordState, RecordView};
 use serde::{Deserialize, Serialize};
@@ -62,9 +64,9 @@ impl From<State> for RecordState {
     }
 }
 
-/// The parts of a lookup key, as query parameters.
+/// The parts of a lookup key, as query parameters; others take them in with `flatten`, and are
+/// the ones that refuse unknown fields.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct KeyQuery {
     /// The tenant; empty for rules with global scope.
@@ -83,14 +85,17 @@ pub struct KeyQuery {
     pub origin: KeyOrigin,
 }
 
-impl From<KeyQuery> for LookupKey {
-    fn from(query: KeyQuery) -> LookupKey {
-        LookupKey {
-            tenant: query.tenant,
-            namespace: query.namespace,
-            origin: query.origin.into(),
-            key: query.key,
-        }
+impl KeyQuery {
+    /// The key as the store knows it, within its bounds.
+    pub(crate) fn check(self) -> Result<LookupKey, Problem> {
+        let key = LookupKey {
+            tenant: self.tenant,
+            namespace: self.namespace,
+            origin: self.origin.into(),
+            key: self.key,
+        };
+        validate::key(&key).map_err(Problem::bad_request)?;
+        Ok(key)
     }
 }
 
@@ -188,6 +193,19 @@ pub struct ResolveRequest {
     /// Also while an execution holds a live lease.
     #[serde(default)]
     pub force: bool,
+}
+
+impl ResolveRequest {
+    /// Which record, and the rest.
+    pub(crate) fn split(self) -> (KeyQuery, u64, ResolveTo, bool) {
+        let key = KeyQuery {
+            tenant: self.tenant,
+            namespace: self.namespace,
+            key: self.key,
+            origin: self.origin,
+        };
+        (key, self.version, self.to, self.force)
+    }
 }
 
 /// What an operator sets a record to.

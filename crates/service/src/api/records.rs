@@ -4,10 +4,8 @@ use super::app::App;
 use super::guard::{Operator, Params};
 use super::model::{KeyQuery, ProblemDocument, Record, Records, State};
 use super::problem::Problem;
-use crate::validate;
 use axum::extract::State as Shared;
 use axum::Json;
-use idempotency_protocol::LookupKey;
 use idempotency_store::ListFilter;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -15,6 +13,14 @@ use utoipa::IntoParams;
 
 /// Longest page.
 const MAX_PAGE: usize = 1000;
+
+/// Which record to read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InspectQuery {
+    #[serde(flatten)]
+    key: KeyQuery,
+}
 
 /// Reads one record. The stored body is not part of it.
 #[utoipa::path(get, path = "/v1/record", tag = "operators", params(KeyQuery),
@@ -31,10 +37,9 @@ const MAX_PAGE: usize = 1000;
 pub(crate) async fn inspect(
     Shared(app): Shared<Arc<App>>,
     _: Operator,
-    Params(query): Params<KeyQuery>,
+    Params(query): Params<InspectQuery>,
 ) -> Result<Json<Record>, Problem> {
-    let key = LookupKey::from(query);
-    validate::key(&key).map_err(Problem::bad_request)?;
+    let key = query.key.check()?;
     match app.store.inspect(&key).await? {
         Some(view) => Ok(Json(view.into())),
         None => Err(Problem::no_such_key()),

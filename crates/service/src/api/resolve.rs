@@ -3,7 +3,7 @@
 use super::app::App;
 use super::body;
 use super::guard::{Operator, Params};
-use super::model::{Deleted, KeyOrigin, ProblemDocument, Record, ResolveRequest, ResolveTo};
+use super::model::{Deleted, KeyQuery, ProblemDocument, Record, ResolveRequest, ResolveTo};
 use super::problem::Problem;
 use crate::audit::Entry;
 use crate::auth::Caller;
@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::Json;
 use bytes::Bytes;
-use idempotency_protocol::{LookupKey, Outcome, StoredResponse, Tombstone, TombstoneReason};
+use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 use idempotency_store::{RecordView, Resolution, Resolve, Resolved};
 use serde::Deserialize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,18 +66,12 @@ pub(crate) async fn resolve(
     source
         .end()
         .map_err(|e| Problem::bad_request(e.to_string()))?;
-    let key = LookupKey {
-        tenant: request.tenant,
-        namespace: request.namespace,
-        origin: request.origin.into(),
-        key: request.key,
-    };
-    let to = resolution(request.to)?;
+    let (key, version, to, force) = request.split();
     let resolve = Resolve {
-        key,
-        version: request.version,
-        to,
-        force: request.force,
+        key: key.check()?,
+        version,
+        to: resolution(to)?,
+        force,
     };
     match change(&app, &caller, resolve).await? {
         Some(view) => Ok(Json(view.into())),
@@ -90,20 +84,9 @@ pub(crate) async fn resolve(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeleteQuery {
-    /// The tenant; empty for rules with global scope.
-    #[serde(default)]
-    #[param(default = "")]
-    tenant: String,
-    /// The namespace of the rule.
-    #[serde(default)]
-    #[param(default = "")]
-    namespace: String,
-    /// The idempotency key itself, without quotes.
-    key: String,
-    /// Who made the key.
-    #[serde(default)]
-    #[param(inline, default = "client")]
-    origin: KeyOrigin,
+    #[serde(flatten)]
+    #[param(ignore)]
+    key: KeyQuery,
     /// The version that the operator saw.
     version: u64,
     /// Also while an execution holds a live lease.
@@ -113,7 +96,7 @@ pub(crate) struct DeleteQuery {
 }
 
 /// Forgets a record: the next request with this key executes.
-#[utoipa::path(delete, path = "/v1/record", tag = "operators", params(DeleteQuery),
+#[utoipa::path(delete, path = "/v1/record", tag = "operators", params(KeyQuery, DeleteQuery),
     responses(
         (status = 200, description = "Forgotten", body = Deleted),
         (status = 400, description = "Bad parameters", body = ProblemDocument,
@@ -133,14 +116,8 @@ pub(crate) async fn delete(
     Operator(caller): Operator,
     Params(query): Params<DeleteQuery>,
 ) -> Result<Json<Deleted>, Problem> {
-    let key = LookupKey {
-        tenant: query.tenant,
-        namespace: query.namespace,
-        origin: query.origin.into(),
-        key: query.key,
-    };
     let resolve = Resolve {
-        key,
+        key: query.key.check()?,
         version: query.version,
         to: Resolution::Deleted,
         force: query.force,
@@ -202,7 +179,6 @@ async fn change(
     caller: &Caller,
     resolve: Resolve,
 ) -> Result<Option<RecordView>, Problem> {
-    validate::key(&resolve.key).map_err(Problem::bad_request)?;
     app.metrics.operator_changes.fetch_add(1, Relaxed);
     let entry = Entry::new(&caller.name, &resolve);
     let resolved = app.store.resolve(resolve).await;

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::body;
 use super::guard::{Params, Upstream};
-use super::model::{KeyOrigin, ProblemDocument, Settled, State};
+use super::model::{KeyQuery, ProblemDocument, Settled, State};
 use super::problem::Problem;
 use crate::finish::Finish;
 use crate::redact::log_id;
@@ -15,7 +15,7 @@ use axum::Json;
 use bytes::Bytes;
 use http::HeaderMap;
 use idempotency_protocol::{
-    Answer, Fault, FaultCode, LookupKey, Operation, Outcome, Settle, Settlement, StoredResponse,
+    Answer, Fault, FaultCode, Operation, Outcome, Settle, Settlement, StoredResponse,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -51,20 +51,9 @@ pub(crate) enum Ended {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SettleQuery {
-    /// The tenant; empty for rules with global scope.
-    #[serde(default)]
-    #[param(default = "")]
-    tenant: String,
-    /// The namespace of the rule.
-    #[serde(default)]
-    #[param(default = "")]
-    namespace: String,
-    /// The idempotency key itself, without quotes.
-    key: String,
-    /// Who made the key.
-    #[serde(default)]
-    #[param(inline, default = "client")]
-    origin: KeyOrigin,
+    #[serde(flatten)]
+    #[param(ignore)]
+    key: KeyQuery,
     /// The fence that came with the execution.
     fence: u64,
     /// How it ended.
@@ -81,7 +70,7 @@ pub(crate) struct SettleQuery {
 /// its headers are stored with it: cache-control, content-disposition, content-encoding,
 /// content-language, content-location, content-type, etag, link, location, vary. With
 /// `outcome=failed` a body is ignored. Settling twice with the same outcome gives the same answer.
-#[utoipa::path(post, path = "/v1/settle", tag = "upstreams", params(SettleQuery),
+#[utoipa::path(post, path = "/v1/settle", tag = "upstreams", params(KeyQuery, SettleQuery),
     request_body(content = Vec<u8>, content_type = "*/*",
         description = "The body to replay"),
     responses(
@@ -127,14 +116,8 @@ pub(crate) async fn settle(
         }
         (Ended::Failed, None) => Settlement::Failed,
     };
-    let key = LookupKey {
-        tenant: query.tenant,
-        namespace: query.namespace,
-        origin: query.origin.into(),
-        key: query.key,
-    };
     let operation = Operation::Settle(Settle {
-        key,
+        key: query.key.check()?,
         fence: query.fence,
         settlement,
     });

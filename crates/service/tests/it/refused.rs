@@ -122,10 +122,11 @@ fn as_version_6(server: u16) -> u16 {
         std::thread::spawn(move || {
             let mut seen = Vec::new();
             let mut chunk = [0; 65_536];
-            while let Ok(1..) = from.read(&mut chunk).map(|count| {
-                seen.extend_from_slice(&chunk[..count]);
-                count
-            }) {
+            loop {
+                match from.read(&mut chunk) {
+                    Ok(count @ 1..) => seen.extend_from_slice(&chunk[..count]),
+                    _ => return,
+                }
                 // What may be the begin of it waits for its end; answers end with a line.
                 if alter && !seen.ends_with(b"\r\n") {
                     continue;

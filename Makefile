@@ -12,7 +12,7 @@ PROGRAMS := --package idempotency-service --package idempotency-demo-upstream \
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-		awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+		awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 .PHONY: prepare
 prepare:
@@ -40,6 +40,12 @@ wasm: prepare ## Build the filter, target/idempotency.wasm
 .PHONY: test
 test: build wasm ## All tests, the end-to-end ones on the newest and the oldest supported Envoy
 	@scripts/test.sh
+
+.PHONY: bench-store
+bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick
+	@scripts/need-bench.sh
+	@cargo build --release --package idempotency-bench --package idempotency-service --bins
+	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/store-bench $(ARGS)
 
 .PHONY: lint
 lint: prepare ## Formatting, clippy, licences

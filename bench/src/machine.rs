@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use idempotency_stack::{tools, Envoy};
+use crate::cores;
 
-/// The machine and the programs.
+/// The machine and the sources.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Machine {
     /// The processor's name.
@@ -15,35 +15,33 @@ pub struct Machine {
     pub kernel: String,
     /// Load average over the last minute before the first run: other work spoils the numbers.
     pub load_before: String,
-    /// Envoy's version.
-    pub envoy: String,
-    /// Size of the filter in bytes.
-    pub wasm_bytes: u64,
     /// The revision of the sources, `-dirty` if changed since; empty outside a repository.
     pub revision: String,
 }
 
 impl Machine {
-    /// Looks around; `cores` as they were before anything was pinned.
-    pub fn look(envoy: &Envoy, cores: usize, load_before: String) -> Self {
-        let info = envoy.ask("GET", "/server_info").json();
-        let version = info["version"].as_str().unwrap_or_default();
-        let wasm = tools::wasm().ok().and_then(|path| path.metadata().ok());
+    /// Looks around. To be called before anything is pinned or started.
+    pub fn look() -> Self {
         Self {
             cpu: cpu(),
-            cores,
+            cores: cores::usable().len(),
             kernel: read("/proc/sys/kernel/osrelease"),
-            load_before,
-            // "commit/version/state/type/library"
-            envoy: version.split('/').nth(1).unwrap_or(version).to_owned(),
-            wasm_bytes: wasm.map_or(0, |metadata| metadata.len()),
+            load_before: load(),
             revision: revision(),
         }
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        format!(
+            "{}, {} cores, Linux {}, revision {}; load average before: {}",
+            self.cpu, self.cores, self.kernel, self.revision, self.load_before
+        )
     }
 }
 
 /// The load average over the last minute.
-pub fn load() -> String {
+fn load() -> String {
     let averages = read("/proc/loadavg");
     averages.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -25,6 +25,7 @@ mod usage;
 mod write;
 
 pub use options::PostgresOptions;
+pub use step::{COMPLETE as COMPLETE_STATEMENT, GRANT as GRANT_STATEMENT};
 
 use crate::machine::{Event, Room};
 use crate::store::{

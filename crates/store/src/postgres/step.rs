@@ -63,7 +63,8 @@ pub(super) enum Stepped<T> {
     Seen(Box<Seen>),
 }
 
-const GRANT: &str = concat!(
+/// What acquires one key, or as many as its arrays have; for measuring the server alone.
+pub const GRANT: &str = concat!(
     "WITH t AS MATERIALIZED (
          SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
          FROM idempotency_now() AS now),
@@ -129,7 +130,8 @@ pub(super) async fn grant(
     })
 }
 
-const COMPLETE: &str = concat!(
+/// What completes one key, or as many as its arrays have; for measuring the server alone.
+pub const COMPLETE: &str = concat!(
     "WITH t AS MATERIALIZED (
          SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
          FROM idempotency_now() AS now),

@@ -20,6 +20,7 @@ mod script;
 
 pub use options::{Address, RedisOptions, Tls, Topology, WaitReplicas};
 pub use redlock::{BadNodes, RedlockOptions};
+pub use script::SOURCE as SCRIPT;
 
 use crate::machine::{Event, Room};
 use crate::store::{

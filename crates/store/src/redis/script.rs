@@ -44,6 +44,9 @@ impl Text {
     }
 }
 
+/// The script's text; for measuring the server alone.
+pub const SOURCE: &str = include_str!("script.lua");
+
 /// The script in its two forms.
 pub(super) struct Scripts {
     /// Refused by a server that is out of memory, as soon as it writes.
@@ -54,7 +57,7 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub fn new() -> Scripts {
-        Scripts::of(include_str!("script.lua"))
+        Scripts::of(SOURCE)
     }
 
     /// Of a node of the guard.
@@ -66,8 +69,7 @@ impl Scripts {
     #[cfg(feature = "contract")]
     pub fn on_the_clock_at(key: &str) -> Scripts {
         let clock = format!("local now = tonumber(redis.call('GET', '{key}'))");
-        let source =
-            include_str!("script.lua").replace("local now = time[1] * 1000000 + time[2]", &clock);
+        let source = SOURCE.replace("local now = time[1] * 1000000 + time[2]", &clock);
         Scripts::of(&source)
     }
 

@@ -3,16 +3,18 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use idempotency_stack::Error;
+use idempotency_stack::{tools, Error};
 use serde_json::json;
 
-use crate::cores::Cores;
-use crate::machine::Machine;
+use idempotency_bench::machine::Machine;
+use idempotency_bench::spread::{median, with_extremes};
+use idempotency_bench::usage::peak_rss;
+
 use crate::options::Options;
+use crate::places::Cores;
 use crate::rig::Rig;
 use crate::rounds::Results;
-use crate::summary::{lines, Line, Spread};
-use crate::usage::peak_rss;
+use crate::summary::{lines, Line};
 use crate::wrk::{REQUEST_BYTES, RESPONSE_BYTES};
 
 /// A finished result.
@@ -45,26 +47,22 @@ pub fn report(options: &Options, rig: &Rig, machine: &Machine, results: &Results
     let memory = memory(rig);
     let mut text = format!(
         "# Through one Envoy: {}\n\n\
-         {}, {} cores, Linux {}, Envoy {} with {} worker(s), filter of {} bytes, revision {}.\n\
+         {}. Envoy {} with {} worker(s), filter of {} bytes.\n\
          {} rounds of {} s, rows by turns, after {} s of warm-up each; {REQUEST_BYTES} B requests, \
          {RESPONSE_BYTES} B responses.\n\
-         {}. Load average before: {}.\n\n\
+         {}.\n\n\
          Ratios are to the first row of the same round, of requests per second and of requests \
          per second of Envoy's CPU time; numbers are medians over the rounds, in brackets the \
          extremes.\n",
         options.name,
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.envoy,
+        machine.describe(),
+        rig.envoy_version(),
         options.envoy_workers,
-        machine.wasm_bytes,
-        machine.revision,
+        wasm_bytes(),
         options.rounds,
         options.run.as_secs(),
         options.warm_up.as_secs(),
         capitalised(&Cores::describe(rig.cores)),
-        machine.load_before,
     );
     for connections in &options.connections {
         let own = lines.iter().filter(|line| line.connections == *connections);
@@ -83,6 +81,8 @@ pub fn report(options: &Options, rig: &Rig, machine: &Machine, results: &Results
     let json = json!({
         "name": options.name,
         "machine": machine,
+        "envoy": rig.envoy_version(),
+        "wasm_bytes": wasm_bytes(),
         "placing": Cores::describe(rig.cores),
         "envoy_workers": options.envoy_workers,
         "rounds": options.rounds,
@@ -127,25 +127,6 @@ fn table<'a>(text: &mut String, connections: usize, lines: impl Iterator<Item = 
     }
 }
 
-fn median(spread: Option<Spread>, digits: usize) -> String {
-    spread.map_or_else(
-        || "–".to_owned(),
-        |spread| format!("{:.digits$}", spread.median),
-    )
-}
-
-fn with_extremes(spread: Option<Spread>, digits: usize) -> String {
-    spread.map_or_else(
-        || "–".to_owned(),
-        |s| {
-            format!(
-                "{:.digits$} [{:.digits$}–{:.digits$}]",
-                s.median, s.min, s.max
-            )
-        },
-    )
-}
-
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars
@@ -187,4 +168,9 @@ fn memory(rig: &Rig) -> Vec<(String, u64)> {
         }
     }
     memory
+}
+
+fn wasm_bytes() -> u64 {
+    let wasm = tools::wasm().ok().and_then(|path| path.metadata().ok());
+    wasm.map_or(0, |metadata| metadata.len())
 }

@@ -1,18 +1,9 @@
 //! From runs to one line per row: medians, spread, ratio to the reference of the same round.
 
+use idempotency_bench::spread::Spread;
+
 use crate::rounds::Series;
 use crate::run::Sample;
-
-/// Median and extremes.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Spread {
-    /// The middle one.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The largest.
-    pub max: f64,
-}
 
 /// A row of the table.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -49,19 +40,6 @@ pub struct Line {
     pub upstream_busy: Option<Spread>,
 }
 
-impl Spread {
-    /// Of some values; `None` of none.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get((values.len() - 1) / 2)?;
-        let median = (lower + upper) / 2.0;
-        Some(Self { median, min, max })
-    }
-}
-
 /// One line for each series. The reference of a series is the first one with its connections.
 pub fn lines(all: &[Series]) -> Vec<Line> {
     let reference = |connections| all.iter().find(|s| s.connections == connections);
@@ -94,19 +72,5 @@ fn line(series: &Series, reference: &Series) -> Line {
         envoy_busy: each(|sample| sample.busy(sample.cpu.envoy)),
         service_busy: each(|sample| sample.busy(sample.cpu.service)),
         upstream_busy: each(|sample| sample.busy(sample.cpu.upstream)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        let spread = |values: &[f64]| Spread::of(values.iter().copied());
-        assert_eq!(spread(&[]), None);
-        let odd = spread(&[3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
-        assert_eq!(spread(&[4.0, 1.0]).unwrap().median, 2.5);
     }
 }

@@ -9,8 +9,10 @@ use idempotency_stack::{
 };
 use serde_json::{json, Value};
 
-use crate::cores::{pin_process, pin_this_thread, Cores};
+use idempotency_bench::cores::{pin_process, pin_this_thread};
+
 use crate::options::Options;
+use crate::places::Cores;
 use crate::rows::{Row, Store, Way};
 
 /// Everything that runs.
@@ -53,7 +55,7 @@ impl Rig {
         })?;
         let upstream_id = upstream.process().id();
         if let Some(cores) = cores {
-            pin_process(upstream_id, cores.upstream)?;
+            pin_process(upstream_id, &[cores.upstream])?;
         }
         let mut gateways: Vec<Gateway> = Vec::new();
         for row in &options.rows {
@@ -63,7 +65,7 @@ impl Rig {
         }
         if let Some(cores) = cores {
             // The load generator is a child of this thread.
-            pin_this_thread(cores.load)?;
+            pin_this_thread(&[cores.load])?;
         }
         Ok(Self {
             gateways,
@@ -83,6 +85,17 @@ impl Rig {
             .iter()
             .find(|gateway| gateway.is_for(row))
             .ok_or_else(|| Error::new(format!("{}: no such gateway", row)))
+    }
+
+    /// Envoy's version.
+    pub fn envoy_version(&self) -> String {
+        let info = self.gateways.first().map(|gateway| {
+            let info = gateway.envoy.ask("GET", "/server_info").json();
+            // "commit/version/state/type/library"
+            let version = info["version"].as_str().unwrap_or_default();
+            version.split('/').nth(1).unwrap_or(version).to_owned()
+        });
+        info.unwrap_or_default()
     }
 
     /// All gateways.
@@ -123,7 +136,7 @@ impl Gateway {
         let envoy_id = envoy.process().id();
         let service_id = service.as_mut().map(|service| service.process().id());
         if let Some(cores) = cores {
-            pin_process(envoy_id, cores.envoy)?;
+            pin_process(envoy_id, &[cores.envoy])?;
         }
         Ok(Self {
             store: row.store,
@@ -166,7 +179,7 @@ fn start_service(store: Store, cores: Option<Cores>) -> Result<Service, Error> {
     }
     let mut service = Service::start(options)?;
     if let Some(cores) = cores {
-        pin_process(service.process().id(), cores.service)?;
+        pin_process(service.process().id(), &[cores.service])?;
     }
     Ok(service)
 }

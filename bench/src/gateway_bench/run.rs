@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use idempotency_bench::usage::cpu_time;
 use idempotency_stack::{until, Error};
 
 use crate::rig::Rig;
 use crate::rows::{Row, Way};
 use crate::seed;
-use crate::usage::cpu_time;
 use crate::wrk::{Keys, Load, Seen, RESPONSE_BYTES};
 
 /// One measured run.

@@ -6,9 +6,8 @@
 //! meets all of them. A run counts only if every answer was the expected one and the upstream
 //! executed exactly what the answers say. `docs/performance.md` tells how to read the numbers.
 
-mod cores;
-mod machine;
 mod options;
+mod places;
 mod report;
 mod rig;
 mod rounds;
@@ -16,15 +15,14 @@ mod rows;
 mod run;
 mod seed;
 mod summary;
-mod usage;
 mod wrk;
 
 use std::io::Write;
 use std::process::ExitCode;
 
+use idempotency_bench::machine::Machine;
 use idempotency_stack::Error;
 
-use machine::Machine;
 use options::Options;
 use rig::Rig;
 
@@ -51,11 +49,8 @@ fn main() -> ExitCode {
 
 /// Runs all and says whether every run counted.
 fn bench(options: &Options) -> Result<bool, Error> {
-    let (cores, load) = (cores::usable().len(), machine::load());
+    let machine = Machine::look();
     let rig = Rig::start(options)?;
-    let first = rig.gateways().first();
-    let first = first.ok_or_else(|| Error::new("no row was asked for"))?;
-    let machine = Machine::look(&first.envoy, cores, load);
     let results = rounds::run(options, &rig)?;
     let report = report::report(options, &rig, &machine, &results);
     // Nobody may be reading; the files are written anyhow.

@@ -1,0 +1,8 @@
+//! What the benches share: the machine, the placing of processes, what they use, and how numbers
+//! are summed up and drawn.
+#![forbid(unsafe_code)]
+
+pub mod cores;
+pub mod machine;
+pub mod spread;
+pub mod usage;

@@ -343,7 +343,7 @@ fn the_parts_that_both_stacks_have_are_the_same() {
     assert_eq!(kong["redis"], envoy["redis"]);
 }
 
-/// The issue of versions: what the README of a stack says is what runs.
+/// No pin is left behind.
 #[test]
 fn every_pinned_image_is_used() {
     let texts = [read("kong/docker-compose.yaml"), read(dockerfile::PATH)].concat();

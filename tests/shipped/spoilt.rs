@@ -207,6 +207,11 @@ fn kong_configurations() {
             "strip_path",
         ),
         (
+            "        host: kong\n        service:\n          # Kong",
+            "        service:\n          # Kong",
+            "host: must be kong",
+        ),
+        (
             "path_prefix: /payments }",
             "path_prefix: /pay }",
             "no route leads to /pay",

@@ -26,6 +26,9 @@ else
     skip "the Redis store on Valkey, since there is none"
 fi
 
+say "== end-to-end tests again, a callout for every operation"
+ENVOY_BIN="$newest" BATCH=off cargo test --no-fail-fast --package idempotency-e2e
+
 if [ -n "${ENVOY_BIN:-}" ]; then
     [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"
     skip "the oldest supported Envoy, since ENVOY_BIN is set"

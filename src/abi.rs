@@ -87,6 +87,9 @@ extern "C" {
         timeout_ms: u32,
         token: *mut u32,
     ) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, name_size: usize, token: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(token: u32, data: *const u8, size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(token: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
@@ -343,6 +346,28 @@ impl Host for Abi {
         Ok(token)
     }
 
+    fn register_queue(&self, name: &str) -> HostResult<u32> {
+        let mut token = 0;
+        // SAFETY: passes a slice to be read; the host writes to a local.
+        status(unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &mut token) })?;
+        Ok(token)
+    }
+
+    fn enqueue(&self, queue: u32) -> HostResult<()> {
+        const NOTE: &[u8] = b"!";
+        // SAFETY: passes a slice to be read.
+        status(unsafe { proxy_enqueue_shared_queue(queue, NOTE.as_ptr(), NOTE.len()) })
+    }
+
+    fn dequeue(&self, queue: u32) {
+        let (mut data, mut size) = (null_mut(), 0);
+        // SAFETY: the host writes to two locals.
+        let code = unsafe { proxy_dequeue_shared_queue(queue, &mut data, &mut size) };
+        if code == OK {
+            drop(take(data, size));
+        }
+    }
+
     fn set_tick(&self, period_ms: u32) -> HostResult<()> {
         // SAFETY: no memory is passed.
         status(unsafe { proxy_set_tick_period_milliseconds(period_ms) })
@@ -474,6 +499,11 @@ extern "C" fn proxy_on_http_call_response(
     with((), |f| {
         f.on_callout(context, token, headers, size, trailers)
     });
+}
+
+#[no_mangle]
+extern "C" fn proxy_on_queue_ready(context: u32, queue: u32) {
+    with((), |f| f.on_queue_ready(context, queue));
 }
 
 #[no_mangle]

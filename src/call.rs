@@ -34,23 +34,23 @@ pub struct Callout {
     pub timeout_ms: u64,
 }
 
-impl Call {
-    /// Encodes the call.
-    pub fn callout(&self, service: &Service) -> Callout {
-        let (path, body, timeout_ms) = match self {
-            Call::Operation(operation) => {
-                let request = Request {
-                    operations: vec![operation.clone()],
-                };
-                (OPERATIONS_PATH, request.encode(), service.timeout_ms)
-            }
-            // The service ends the wait; the callout must outlast it.
-            Call::Wait(wait) => (
-                WAIT_PATH,
-                wait.encode(),
-                service.timeout_ms.saturating_add(wait.wait_ms),
-            ),
-        };
+impl Callout {
+    /// One call to the service that carries these operations.
+    pub fn operations<'a>(
+        operations: impl ExactSizeIterator<Item = &'a Operation>,
+        service: &Service,
+    ) -> Callout {
+        let body = Request::encode_all(operations);
+        Callout::new(OPERATIONS_PATH, body, service.timeout_ms, service)
+    }
+
+    /// A wait. The service ends it; the callout must outlast it.
+    pub fn wait(wait: &Wait, service: &Service) -> Callout {
+        let timeout_ms = service.timeout_ms.saturating_add(wait.wait_ms);
+        Callout::new(WAIT_PATH, wait.encode(), timeout_ms, service)
+    }
+
+    fn new(path: &'static str, body: Vec<u8>, timeout_ms: u64, service: &Service) -> Callout {
         let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(7);
         headers.extend([
             (":method".into(), "POST".into()),
@@ -73,18 +73,20 @@ impl Call {
     }
 }
 
-/// Reads the answer of a callout that carried one call. A host's own 503 looks like an answer
+/// Reads the answers of a callout that carried `count` calls. A host's own 503 looks like an answer
 /// (measured), so only `200` with a decodable body counts.
-pub fn read_answer(status: &[u8], body: Bytes) -> CallResult {
+///
+/// # Errors
+///
+/// Anything else is no answer to any of them.
+pub fn read_answers(status: &[u8], body: Bytes, count: usize) -> Result<Vec<Answer>, CallFailed> {
     if status != b"200" {
         return Err(CallFailed);
     }
-    let mut answers = Response::decode(body)
-        .map_err(|_| CallFailed)?
-        .answers
-        .into_iter();
-    match (answers.next(), answers.next()) {
-        (Some(answer), None) => Ok(answer),
-        _ => Err(CallFailed),
+    let answers = Response::decode(body).map_err(|_| CallFailed)?.answers;
+    if answers.len() == count {
+        Ok(answers)
+    } else {
+        Err(CallFailed)
     }
 }

@@ -112,6 +112,13 @@ pub trait Host {
         trailers: &[(Bytes, Bytes)],
         timeout_ms: u64,
     ) -> HostResult<u32>;
+    /// Registers a queue by which the root is called back; its token.
+    fn register_queue(&self, name: &str) -> HostResult<u32>;
+    /// Asks for a callback of the root that registered the queue, when the host has worked off what
+    /// it is at.
+    fn enqueue(&self, queue: u32) -> HostResult<()>;
+    /// Takes out what was put in for one callback.
+    fn dequeue(&self, queue: u32);
     /// Sets the period of the root's tick.
     fn set_tick(&self, period_ms: u32) -> HostResult<()>;
     /// Declares a metric; returns its id.

@@ -18,6 +18,7 @@
 #[cfg(target_arch = "wasm32")]
 mod abi;
 
+pub mod batch;
 pub mod call;
 pub mod canonical_json;
 pub mod capture;

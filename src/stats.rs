@@ -78,3 +78,7 @@ fn underscored(problem: Problem) -> String {
 pub const CALLOUT_TIME: &str = "idempotency.callout_us";
 /// Gauge of operations that wait to be delivered without a client waiting for them.
 pub const OUTBOX_SIZE: &str = "idempotency.outbox";
+/// Histogram of operations in one callout.
+pub const CALLOUT_OPERATIONS: &str = "idempotency.callout_operations";
+/// Gauge of operations that wait for a callout.
+pub const QUEUE_SIZE: &str = "idempotency.queued";

@@ -9,7 +9,8 @@ pub(super) const TOP: &[&str] = &[
     "defaults",
     "rules",
 ];
-pub(super) const SERVICE: &[&str] = &["target", "tls", "authority", "timeout_ms", "token"];
+pub(super) const SERVICE: &[&str] = &["target", "tls", "authority", "timeout_ms", "token", "batch"];
+pub(super) const BATCH: &[&str] = &["max_in_flight", "max_operations"];
 pub(super) const DETACHED: &[&str] = &["cluster"];
 pub(super) const RULE: &[&str] = &["name", "match"];
 pub(super) const MATCH: &[&str] = &[

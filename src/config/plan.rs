@@ -1,5 +1,6 @@
 //! The validated form of a configuration: every value in it is usable as it stands.
 
+use crate::batch::Limits;
 use bytes::Bytes;
 use std::fmt;
 
@@ -39,6 +40,8 @@ pub struct Service {
     pub token: Option<String>,
     /// The token as the value of `authorization`.
     pub bearer: Option<Bytes>,
+    /// Which operations share a callout.
+    pub batch: Limits,
 }
 
 /// The token is a secret: `Debug` only shows whether there is one.
@@ -50,6 +53,7 @@ impl fmt::Debug for Service {
             .field("authority", &self.authority)
             .field("timeout_ms", &self.timeout_ms)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("batch", &self.batch)
             .finish()
     }
 }

@@ -4,10 +4,14 @@ use super::draft::{Draft, MAX_TIMEOUT_MS};
 use super::reader::{Faults, Field, Object};
 use super::*;
 use super::{checks, fields};
+use crate::batch::Limits;
 use crate::json::Value;
 use crate::profile::Profile;
 use crate::rules;
+use idempotency_protocol::MAX_OPERATIONS;
 
+/// Most shared callouts at a time.
+const MAX_IN_FLIGHT: usize = 1000;
 const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
 
 pub(super) fn plan(value: &Value) -> Result<Plan, Vec<ConfigError>> {
@@ -111,6 +115,10 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
     let token = object
         .get("token")
         .and_then(|f| faults.string(&f, checks::token));
+    let limits = match object.get("batch") {
+        Some(field) => batch(&field, faults),
+        None => Some(Limits::default()),
+    };
     Some(Service {
         target: target?,
         tls: tls?,
@@ -118,6 +126,25 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         timeout_ms: timeout_ms?,
         bearer: token.as_ref().map(|token| format!("Bearer {token}").into()),
         token,
+        batch: limits?,
+    })
+}
+
+fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<Limits> {
+    let object = faults.object(field, &[fields::BATCH])?;
+    let mut limit = |name: &str, least: u64, most: usize, default: usize| {
+        let Some(field) = object.get(name) else {
+            return Some(default);
+        };
+        let limit = faults.integer(&field, least, most as u64)?;
+        usize::try_from(limit).ok()
+    };
+    let default = Limits::default();
+    let max_in_flight = limit("max_in_flight", 0, MAX_IN_FLIGHT, default.max_in_flight);
+    let max_operations = limit("max_operations", 1, MAX_OPERATIONS, default.max_operations);
+    Some(Limits {
+        max_in_flight: max_in_flight?,
+        max_operations: max_operations?,
     })
 }
 

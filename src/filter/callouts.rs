@@ -3,31 +3,27 @@
 //! the answers of dead streams).
 
 use super::{Filter, Internal};
-use crate::call::{read_answer, Call, CallFailed, CallResult};
+use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
+use crate::config::Service;
 use crate::execution::Executed;
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Map, MetricKind};
 use crate::profile::Profile;
 use crate::settlement::Settled;
-use crate::stats::{Counter, CALLOUT_TIME};
+use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
-use idempotency_protocol::{Operation, Owner};
+use idempotency_protocol::{Answer, Operation, Owner};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
 /// How many calls of observed streams may wait for a tick.
 const MAX_DEFERRED: usize = 1024;
 
-/// Whom the answer of a callout is for.
+/// Whom the answer to an operation is for.
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// A stream; a settlement goes on without it.
-    Stream {
-        context: u32,
-        settlement: Option<Operation>,
-    },
-    /// A detached execution: the upstream's answer.
-    Execution(u32),
+    Stream(u32),
     /// A detached execution: its settlement.
     ExecutionSettlement(u32),
     /// A settlement that no client waits for.
@@ -36,61 +32,88 @@ pub(super) enum Purpose {
     Renewal(Owner),
 }
 
+/// An operation on its way.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub operation: Operation,
+    pub purpose: Purpose,
+}
+
+/// What a callout carries.
+#[derive(Debug)]
+pub(super) enum Cargo {
+    /// Operations, in the order of their answers. `counted`: one of the batches in flight.
+    Operations { jobs: Vec<Job>, counted: bool },
+    /// The wait of a stream.
+    Wait(u32),
+    /// A detached execution: its answer is the upstream's.
+    Execution(u32),
+}
+
 /// A callout that is out.
 #[derive(Debug)]
 pub(super) struct Pending {
     root: u32,
-    purpose: Purpose,
+    cargo: Cargo,
     sent_ns: u64,
 }
 
 impl<H: Host> Filter<H> {
-    /// Sends a call to the service. A call that cannot be sent is answered as failed, at once.
-    pub(super) fn call(&mut self, root: u32, call: &Call, purpose: Purpose) {
-        let settings = self.roots.get(&root).and_then(|r| r.settings());
-        let sent = settings.and_then(|settings| {
-            let service = &settings.plan.service;
-            let callout = call.callout(service);
-            self.enter(root).then_some(())?;
-            let timeout = callout.timeout_ms;
-            self.host
-                .callout(
-                    &service.target,
-                    &callout.headers,
-                    &callout.body,
-                    &[],
-                    timeout,
-                )
-                .ok()
-        });
-        match sent {
-            Some(token) => {
-                let sent_ns = self.now();
-                self.pending.insert(
-                    token,
-                    Pending {
-                        root,
-                        purpose,
-                        sent_ns,
-                    },
-                );
+    /// Asks the service on behalf of a stream.
+    pub(super) fn call(&mut self, root: u32, context: u32, call: Call) {
+        match call {
+            Call::Operation(operation) => {
+                let purpose = Purpose::Stream(context);
+                self.ask(root, Job { operation, purpose });
             }
-            None => self.answered(root, purpose, Err(CallFailed)),
+            Call::Wait(wait) => {
+                let sent = self.send(root, |service| Callout::wait(&wait, service));
+                match sent {
+                    Some(token) => self.sent(root, token, Cargo::Wait(context)),
+                    None => self.waited(root, context, Err(CallFailed)),
+                }
+            }
         }
     }
 
-    /// Notes a callout that carries a detached execution.
-    pub(super) fn execution_sent(&mut self, root: u32, token: u32, execution: u32) {
-        let sent_ns = self.now();
-        let purpose = Purpose::Execution(execution);
-        self.pending.insert(
-            token,
-            Pending {
-                root,
-                purpose,
-                sent_ns,
-            },
-        );
+    /// Sends operations in one callout. Those that cannot be sent are answered as failed, at once.
+    pub(super) fn send_operations(&mut self, root: u32, jobs: Vec<Job>, counted: bool) {
+        let sent = self.send(root, |service| {
+            Callout::operations(jobs.iter().map(|job| &job.operation), service)
+        });
+        match sent {
+            Some(token) => self.sent(root, token, Cargo::Operations { jobs, counted }),
+            None => {
+                self.operations_answered(root, jobs, Err(CallFailed));
+                self.batch_returned(root, counted);
+            }
+        }
+    }
+
+    /// Starts a callout to the service; its token.
+    fn send(&mut self, root: u32, callout: impl FnOnce(&Service) -> Callout) -> Option<u32> {
+        let settings = self.roots.get(&root)?.settings()?;
+        let service = &settings.plan.service;
+        let callout = callout(service);
+        self.enter(root).then_some(())?;
+        let Callout {
+            headers,
+            body,
+            timeout_ms,
+        } = &callout;
+        let target = &service.target;
+        let sent = self.host.callout(target, headers, body, &[], *timeout_ms);
+        sent.ok()
+    }
+
+    /// Notes a callout that is out.
+    pub(super) fn sent(&mut self, root: u32, token: u32, cargo: Cargo) {
+        let pending = Pending {
+            root,
+            cargo,
+            sent_ns: self.now(),
+        };
+        self.pending.insert(token, pending);
     }
 
     /// The answer of a callout; `headers` 0: there is none.
@@ -103,14 +126,10 @@ impl<H: Host> Filter<H> {
         trailers: usize,
     ) {
         self.begin(context);
-        let Some(Pending {
-            root,
-            purpose,
-            sent_ns,
-        }) = self.pending.remove(&token)
-        else {
+        let Some(pending) = self.pending.remove(&token) else {
             return;
         };
+        let root = pending.root;
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {
             Some(bytes::Bytes::new())
@@ -120,62 +139,115 @@ impl<H: Host> Filter<H> {
                 .ok()
                 .filter(|b| b.len() == size)
         };
-        if let Purpose::Execution(execution) = purpose {
-            let map = self.host.headers(Map::CalloutHeaders);
-            let map = map.ok().filter(|_| headers != 0).map(Headers);
-            let executed = match (map, body) {
-                (Some(headers), Some(body)) => Executed::Answered {
-                    headers,
-                    body,
-                    trailers: trailers > 0,
-                },
-                _ => Executed::Cut,
-            };
-            self.executed(root, execution, executed);
-        } else {
-            let micros = self.now().saturating_sub(sent_ns) / 1000;
-            if let Some(root) = self.roots.get_mut(&root) {
-                let kind = MetricKind::Histogram;
-                root.metrics.record(&self.host, kind, CALLOUT_TIME, micros);
+        match pending.cargo {
+            Cargo::Execution(execution) => {
+                let map = self.host.headers(Map::CalloutHeaders);
+                let map = map.ok().filter(|_| headers != 0).map(Headers);
+                let executed = match (map, body) {
+                    (Some(headers), Some(body)) => Executed::Answered {
+                        headers,
+                        body,
+                        trailers: trailers > 0,
+                    },
+                    _ => Executed::Cut,
+                };
+                self.executed(root, execution, executed);
             }
-            // One header is cheaper to read than all of them. Of an answer that never came, hosts
-            // must not be asked for any.
-            let status = match headers {
-                0 => None,
-                _ => self.host.header(Map::CalloutHeaders, ":status").ok(),
-            };
-            let status = status.flatten();
-            let result = match (status, body) {
-                (Some(status), Some(body)) => read_answer(&status, body),
-                _ => Err(CallFailed),
-            };
-            self.answered(root, purpose, result);
+            Cargo::Operations { jobs, counted } => {
+                self.measure(root, pending.sent_ns, jobs.len());
+                let answers = self.service_answers(headers, body, jobs.len());
+                self.operations_answered(root, jobs, answers);
+                self.batch_returned(root, counted);
+            }
+            Cargo::Wait(stream) => {
+                self.measure(root, pending.sent_ns, 0);
+                let answers = self.service_answers(headers, body, 1);
+                let answer = answers.and_then(|mut answers| answers.pop().ok_or(CallFailed));
+                self.waited(root, stream, answer);
+            }
         }
         self.settle_internal();
     }
 
-    fn answered(&mut self, root: u32, purpose: Purpose, result: CallResult) {
+    fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
+        let micros = self.now().saturating_sub(sent_ns) / 1000;
+        if let Some(root) = self.roots.get_mut(&root) {
+            let kind = MetricKind::Histogram;
+            root.metrics.record(&self.host, kind, CALLOUT_TIME, micros);
+            if let (Ok(operations), true) = (u64::try_from(operations), operations > 0) {
+                root.metrics
+                    .record(&self.host, kind, CALLOUT_OPERATIONS, operations);
+            }
+        }
+    }
+
+    /// What the service has answered, one for each of `count` calls.
+    fn service_answers(
+        &self,
+        headers: usize,
+        body: Option<bytes::Bytes>,
+        count: usize,
+    ) -> Result<Vec<Answer>, CallFailed> {
+        // One header is cheaper to read than all of them. Of an answer that never came, hosts must
+        // not be asked for any.
+        let status = match headers {
+            0 => None,
+            _ => self.host.header(Map::CalloutHeaders, ":status").ok(),
+        };
+        match (status.flatten(), body) {
+            (Some(status), Some(body)) => read_answers(&status, body, count),
+            _ => Err(CallFailed),
+        }
+    }
+
+    /// Hands each operation its answer.
+    pub(super) fn operations_answered(
+        &mut self,
+        root: u32,
+        jobs: Vec<Job>,
+        answers: Result<Vec<Answer>, CallFailed>,
+    ) {
+        match answers {
+            Ok(answers) => {
+                let shared = jobs.len() > 1;
+                for (job, answer) in jobs.into_iter().zip(answers) {
+                    if shared && answer == Answer::AskAlone {
+                        self.send_operations(root, vec![job], false);
+                    } else {
+                        self.answered(root, job, Ok(answer));
+                    }
+                }
+            }
+            Err(failed) => {
+                self.count(root, Counter::CalloutFailed);
+                for job in jobs {
+                    self.answered(root, job, Err(failed));
+                }
+            }
+        }
+    }
+
+    fn waited(&mut self, root: u32, context: u32, result: CallResult) {
         if result.is_err() {
             self.count(root, Counter::CalloutFailed);
         }
-        match purpose {
-            Purpose::Stream {
-                context,
-                settlement,
-            } => {
+        if self.is_active(context) {
+            self.internal.push_back(Internal::Answer(context, result));
+        }
+    }
+
+    fn answered(&mut self, root: u32, job: Job, result: CallResult) {
+        match job.purpose {
+            Purpose::Stream(context) => {
                 if self.is_active(context) {
                     self.internal.push_back(Internal::Answer(context, result));
-                } else if let Some(operation) = settlement {
-                    self.settled_without_client(root, operation, &result);
+                } else if !matches!(job.operation, Operation::Acquire(_)) {
+                    self.settled_without_client(root, job.operation, &result);
                 }
             }
             Purpose::ExecutionSettlement(execution) => {
                 self.internal
                     .push_back(Internal::Settled(root, execution, result));
-            }
-            Purpose::Execution(execution) => {
-                self.internal
-                    .push_back(Internal::ExecutionNotSent(root, execution));
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
@@ -262,15 +334,7 @@ impl<H: Host> Filter<H> {
             let Some((context, call)) = next else {
                 return;
             };
-            let settlement = None;
-            self.call(
-                root,
-                &call,
-                Purpose::Stream {
-                    context,
-                    settlement,
-                },
-            );
+            self.call(root, context, call);
         }
     }
 
@@ -280,7 +344,8 @@ impl<H: Host> Filter<H> {
             return;
         };
         for (id, operation) in r.outbox.due(now_ns, OUTBOX_BURST) {
-            self.call(root, &Call::Operation(operation), Purpose::Outbox(id));
+            let purpose = Purpose::Outbox(id);
+            self.ask(root, Job { operation, purpose });
         }
     }
 
@@ -295,11 +360,8 @@ impl<H: Host> Filter<H> {
         let mut effects = Vec::new();
         let operation = execution.executed(executed, &mut effects);
         self.perform(root, stream, effects);
-        self.call(
-            root,
-            &Call::Operation(operation),
-            Purpose::ExecutionSettlement(id),
-        );
+        let purpose = Purpose::ExecutionSettlement(id);
+        self.ask(root, Job { operation, purpose });
     }
 
     /// Works off what happened while something else was done.

@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 pub const ROOT: u32 = 1;
+/// The queue of the root.
+pub const QUEUE: u32 = 77;
 const NOT_FOUND: HostError = HostError(1);
 const BAD_ARGUMENT: HostError = HostError(2);
 
@@ -57,6 +59,8 @@ pub struct FakeHost {
     pub answer: RefCell<(Vec<(Bytes, Bytes)>, Bytes)>,
     pub configuration: RefCell<Bytes>,
     pub refuse_calls: Cell<bool>,
+    /// Callbacks of the root that were asked for; `None`: a host without queues.
+    pub queued: Cell<Option<u32>>,
     next: Cell<u32>,
     random: Cell<u64>,
 }
@@ -259,6 +263,21 @@ impl Host for FakeHost {
         };
         self.calls.borrow_mut().push(call);
         Ok(token)
+    }
+
+    fn register_queue(&self, _name: &str) -> HostResult<u32> {
+        self.queued.get().map(|_| QUEUE).ok_or(BAD_ARGUMENT)
+    }
+
+    fn enqueue(&self, queue: u32) -> HostResult<()> {
+        assert_eq!(queue, QUEUE);
+        let queued = self.queued.get().expect("a queue was registered");
+        self.queued.set(Some(queued + 1));
+        Ok(())
+    }
+
+    fn dequeue(&self, queue: u32) {
+        assert_eq!(queue, QUEUE);
     }
 
     fn set_tick(&self, _period_ms: u32) -> HostResult<()> {

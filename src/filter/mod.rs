@@ -2,6 +2,7 @@
 //! hands it to the machine, and does what the machine asks. Generic over [`Host`], so that native
 //! tests drive the same path as the wasm.
 
+mod batches;
 mod callouts;
 #[cfg(test)]
 mod fake;

@@ -1,9 +1,8 @@
 //! Effects become hostcalls here, and nowhere else.
 
-use super::callouts::Purpose;
+use super::callouts::{Cargo, Job, Purpose};
 use super::own_reply::OwnReply;
 use super::{Filter, Internal, Phase};
-use crate::call::Call;
 use crate::execution::Execution;
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
@@ -11,7 +10,6 @@ use crate::reply::LocalReply;
 use crate::stats::Counter;
 use crate::stream::{Effect, Event, Execute};
 use crate::upstream::{self, Forwarding, HeaderChange};
-use idempotency_protocol::Operation;
 
 /// How long a request may wait for a body in a VM that has never seen one, before the host's
 /// settings are held to be wrong.
@@ -76,20 +74,7 @@ impl<H: Host> Filter<H> {
             Effect::Call(call) if self.is_held_by_calls(context) => {
                 self.defer(root, context, call);
             }
-            Effect::Call(call) => {
-                let settlement = match &call {
-                    Call::Operation(Operation::Acquire(_)) | Call::Wait(_) => None,
-                    Call::Operation(operation) => Some(operation.clone()),
-                };
-                self.call(
-                    root,
-                    &call,
-                    Purpose::Stream {
-                        context,
-                        settlement,
-                    },
-                );
-            }
+            Effect::Call(call) => self.call(root, context, call),
             Effect::Background(operation) => self.background(root, operation),
             Effect::Execute(execute) => self.execute(root, context, *execute),
             Effect::Track(lease) => {
@@ -209,7 +194,7 @@ impl<H: Host> Filter<H> {
             _ => None,
         };
         match token {
-            Some(token) => self.execution_sent(root, token, id),
+            Some(token) => self.sent(root, token, Cargo::Execution(id)),
             None => self
                 .internal
                 .push_back(Internal::ExecutionNotSent(root, id)),
@@ -224,20 +209,19 @@ impl<H: Host> Filter<H> {
             if !root.is_idle() {
                 let due = root.leases.due(now_ns);
                 for (owner, operation) in due {
-                    self.call(
-                        context,
-                        &Call::Operation(operation),
-                        Purpose::Renewal(owner),
-                    );
+                    let purpose = Purpose::Renewal(owner);
+                    self.ask(context, Job { operation, purpose });
                 }
                 self.flush_outbox(context, now_ns);
                 self.flush_deferred(context);
+                // What waits too long, and what a lost callback has left.
+                self.turn(context);
                 self.settle_internal();
             }
         }
         let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
-            root.tell_outbox(&self.host, self.profile);
+            root.tell_lengths(&self.host, self.profile);
             leaving = root.leaving;
         }
         if leaving && self.is_idle(context) {

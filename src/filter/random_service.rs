@@ -63,6 +63,8 @@ pub(super) struct Ledger {
     settled: BTreeMap<Owner, &'static str>,
     /// Owners whose acquire got no usable answer.
     unanswered: BTreeSet<Owner>,
+    /// Most operations in one call.
+    pub most_together: usize,
 }
 
 /// What comes back for a call: how many headers, `:status`, body.
@@ -75,28 +77,34 @@ pub(super) struct Answered {
 impl Ledger {
     /// Answers a call; `well`: as a healthy service would. `heard`: the answer reaches the filter.
     pub fn answer(&mut self, dice: &mut Dice, call: Bytes, well: bool, heard: bool) -> Answered {
-        let operation = Request::decode(call)
-            .ok()
-            .and_then(|mut operations| operations.pop())
-            .and_then(Result::ok);
-        let answer = service_answer(dice, operation.as_ref(), well);
-        if let Some(Operation::Acquire(acquire)) = &operation {
-            match &answer {
-                Some(Answer::Granted(_)) => drop(self.granted.insert(acquire.owner)),
-                None => drop(self.unanswered.insert(acquire.owner)),
-                _ if !heard => drop(self.unanswered.insert(acquire.owner)),
-                _ => {}
+        // What does not decode is a wait.
+        let operations: Vec<_> = match Request::decode(call) {
+            Ok(operations) => operations.into_iter().map(Result::ok).collect(),
+            Err(_) => vec![None],
+        };
+        let shared = operations.len() > 1;
+        self.most_together = self.most_together.max(operations.len());
+        let answered = well || dice.roll(4) != 0;
+        let mut answers = Vec::new();
+        for operation in &operations {
+            let answer = service_answer(dice, operation.as_ref(), well, shared);
+            if let Some(Operation::Acquire(acquire)) = operation {
+                match &answer {
+                    _ if !answered || !heard => drop(self.unanswered.insert(acquire.owner)),
+                    Answer::Granted(_) => drop(self.granted.insert(acquire.owner)),
+                    _ => {}
+                }
             }
+            self.note_settlement(operation.as_ref());
+            answers.push(answer);
         }
-        self.note_settlement(operation.as_ref());
-        let Some(answer) = answer else {
+        if !answered {
             return Answered {
                 headers: usize::from(dice.roll(2) == 0),
                 status: dice.pick::<&'static str>(&["200", "503", "x"]),
                 body: (*dice.pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"])).into(),
             };
-        };
-        let answers = vec![answer];
+        }
         Answered {
             headers: 1,
             status: "200",
@@ -130,13 +138,15 @@ impl Ledger {
     }
 }
 
-fn service_answer(dice: &mut Dice, operation: Option<&Operation>, well: bool) -> Option<Answer> {
-    if !well && dice.roll(4) == 0 {
-        return None;
-    }
+fn service_answer(
+    dice: &mut Dice,
+    operation: Option<&Operation>,
+    well: bool,
+    shared: bool,
+) -> Answer {
     let wild = !well && dice.roll(8) == 0;
     let fence = 7;
-    Some(match operation {
+    match operation {
         _ if wild => dice
             .pick(&[Answer::Lost, Answer::Failed, Answer::Changed])
             .clone(),
@@ -146,6 +156,7 @@ fn service_answer(dice: &mut Dice, operation: Option<&Operation>, well: bool) ->
                 fence,
                 lease_left_ms: 5,
             },
+            2 if shared => Answer::AskAlone,
             2 => stored(*dice.pick(&[200, 204, 99, 600])),
             3 => Answer::UnknownOutcome { expires_at_ms: 1 },
             4 => Answer::Fault(Fault {
@@ -168,7 +179,7 @@ fn service_answer(dice: &mut Dice, operation: Option<&Operation>, well: bool) ->
         None => dice
             .pick(&[stored(201), Answer::Changed, Answer::TimedOut, Answer::Lost])
             .clone(),
-    })
+    }
 }
 
 fn stored(status: u16) -> Answer {

@@ -2,7 +2,7 @@
 //! and the upstream answer, in whatever order, nothing traps, nothing runs without a grant, every
 //! lease is settled in one way, and every client gets at most one answer.
 
-use super::fake::{Call, FakeHost, FakeStream, Phase, ROOT};
+use super::fake::{Call, FakeHost, FakeStream, Phase, QUEUE, ROOT};
 use super::random_service::{run_all, Answered, Dice, Ledger};
 use super::Filter;
 use crate::stream::Flow;
@@ -24,7 +24,7 @@ struct World {
 }
 
 const CONFIG: &str = r#"{
-  "service": {"target": "service", "timeout_ms": 1000},
+  "service": {"target": "service", "timeout_ms": 1000, "batch": {"max_in_flight": 2, "max_operations": 3}},
   "detached": {"cluster": "execution"},
   "defaults": {"scope": "global", "max_body_bytes": 16, "max_response_bytes": 16},
   "rules": [
@@ -43,6 +43,8 @@ impl World {
     fn new(seed: u64) -> World {
         let host = FakeHost::default();
         host.now.set(1_700_000_000_000 * MS);
+        // Every third host gives no callbacks.
+        host.queued.set((!seed.is_multiple_of(3)).then_some(0));
         *host.configuration.borrow_mut() = CONFIG.into();
         let mut filter = Filter::new(host);
         filter.on_context_create(ROOT, 0);
@@ -309,6 +311,18 @@ impl World {
         self.enter(ROOT);
     }
 
+    /// The host calls back for what was put into the queue.
+    fn call_back(&mut self) {
+        let host = self.filter.host();
+        let Some(queued @ 1..) = host.queued.get() else {
+            return;
+        };
+        host.queued.set(Some(queued - 1));
+        self.enter(ROOT);
+        self.filter.on_queue_ready(ROOT, QUEUE);
+        self.enter(ROOT);
+    }
+
     fn answer_execution(&mut self, call: &Call) {
         let status = *self.dice.pick(&["201", "204", "500", "401"]);
         let mut headers: Vec<(Bytes, Bytes)> = vec![(":status".into(), status.into())];
@@ -328,6 +342,9 @@ impl World {
             let live = self.live.clone();
             Some(*self.dice.pick(&live))
         };
+        if self.dice.roll(3) == 0 {
+            self.call_back();
+        }
         match (self.dice.roll(16), stream) {
             (0 | 1, _) if self.live.len() < 3 => self.open(),
             (_, None) => self.open(),
@@ -353,7 +370,11 @@ impl World {
             self.close(id);
         }
         for _ in 0..200 {
-            while !self.filter.host().calls.borrow().is_empty() {
+            loop {
+                self.call_back();
+                if self.filter.host().calls.borrow().is_empty() {
+                    break;
+                }
                 self.answer(true);
             }
             let host = self.filter.host();
@@ -370,14 +391,18 @@ impl World {
 
 #[test]
 fn nothing_traps_runs_twice_or_stays_open() {
-    let [granted, executions] = run_all(SEQUENCES, |seed| {
+    let [granted, executions, shared] = run_all(SEQUENCES, |seed| {
         let mut world = World::new(seed);
         for _ in 0..40 {
             world.step();
         }
         world.wind_down();
         world.ledger.check();
-        [world.ledger.granted.len() as u64, world.executions]
+        [
+            world.ledger.granted.len() as u64,
+            world.executions,
+            u64::from(world.ledger.most_together > 1),
+        ]
     });
     // The sequences must reach what they are about.
     assert!(granted > SEQUENCES / 4, "{granted} grants");
@@ -385,4 +410,5 @@ fn nothing_traps_runs_twice_or_stays_open() {
         executions > SEQUENCES / 20,
         "{executions} detached executions"
     );
+    assert!(shared > SEQUENCES / 100, "{shared} shared callouts");
 }

@@ -1,7 +1,9 @@
 //! What belongs to the VM and not to a stream: the configuration, running leases, the outbox,
 //! detached executions.
 
+use super::callouts::Job;
 use super::metrics::Metrics;
+use crate::batch::{Batches, Limits};
 use crate::call::Call;
 use crate::config;
 use crate::execution::Execution;
@@ -10,7 +12,7 @@ use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
 use crate::request::Settings;
-use crate::stats::OUTBOX_SIZE;
+use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -23,11 +25,14 @@ pub(super) struct Root {
     /// Kong: calls of streams that are only observed; they leave at the next tick, since a call
     /// from the stream itself would hold it.
     pub deferred: VecDeque<(u32, Call)>,
+    pub batches: Batches<Job>,
+    /// The queue by which the host is asked for a callback.
+    pub queue: Option<u32>,
     pub executions: BTreeMap<u32, Execution>,
     pub next_execution: u32,
     pub metrics: Metrics,
-    /// What this VM has added to the gauge of the outbox.
-    outbox_told: i64,
+    /// What this VM has told of what waits: in the outbox, and for a callout.
+    told: [i64; 2],
     /// The period of its tick is set.
     pub ticking: bool,
     /// The host waits for this root to become idle.
@@ -42,6 +47,11 @@ impl Root {
         match fitted {
             Ok(plan) => {
                 let rules = plan.rules.len();
+                self.batches.limit(match profile {
+                    Profile::Envoy => plan.service.batch,
+                    // There, a callout belongs to the stream that it was sent from.
+                    Profile::Kong => Limits::ALONE,
+                });
                 self.settings = Some(Rc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,
@@ -68,28 +78,36 @@ impl Root {
         self.settings.clone()
     }
 
-    /// Brings the gauge of the outbox up to date, down to zero too. In Envoy all workers share it,
-    /// so each adds its own change; in Kong each worker has one, and adding would trap.
-    pub fn tell_outbox<H: Host>(&mut self, host: &H, profile: Profile) {
-        let waiting = i64::try_from(self.outbox.len()).unwrap_or(i64::MAX);
-        let change = waiting.saturating_sub(self.outbox_told);
-        if change == 0 {
-            return;
+    /// Brings the gauges of what waits up to date, down to zero too. In Envoy all workers share
+    /// them, so each adds its own change; in Kong each worker has its own, and adding would trap.
+    pub fn tell_lengths<H: Host>(&mut self, host: &H, profile: Profile) {
+        let lengths = [
+            (OUTBOX_SIZE, self.outbox.len()),
+            (QUEUE_SIZE, self.batches.len()),
+        ];
+        let kind = MetricKind::Gauge;
+        for ((name, waiting), told) in lengths.into_iter().zip(&mut self.told) {
+            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            let change = waiting.saturating_sub(*told);
+            if change == 0 {
+                continue;
+            }
+            match profile {
+                Profile::Envoy => self.metrics.add(host, kind, name, change),
+                Profile::Kong => {
+                    let waiting = waiting.unsigned_abs();
+                    self.metrics.record(host, kind, name, waiting);
+                }
+            }
+            *told = waiting;
         }
-        let (kind, name) = (MetricKind::Gauge, OUTBOX_SIZE);
-        match profile {
-            Profile::Envoy => self.metrics.add(host, kind, name, change),
-            Profile::Kong => self
-                .metrics
-                .record(host, kind, name, waiting.unsigned_abs()),
-        }
-        self.outbox_told = waiting;
     }
 
     /// Whether a tick has anything to look at.
     pub fn is_idle(&self) -> bool {
         self.leases.is_empty()
             && self.outbox.is_empty()
+            && self.batches.is_empty()
             && self.executions.is_empty()
             && self.deferred.is_empty()
     }

@@ -14,6 +14,7 @@ mod races;
 mod replay;
 mod tombstones;
 
+mod batches;
 mod config;
 mod crowds;
 mod gateways;

@@ -18,7 +18,8 @@ fn counters(stack: &Stack) -> BTreeMap<String, u64> {
             let name = name.strip_prefix("wasmcustom.idempotency.")?;
             Some((name.to_owned(), value))
         })
-        .filter(|(name, _)| !name.starts_with("callout_us") && name != "outbox")
+        .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
+        .filter(|(name, _)| name != "outbox" && name != "queued")
         .collect()
 }
 

@@ -175,6 +175,20 @@ impl Host for Memory {
         Ok(token)
     }
 
+    fn register_queue(&self, _: &str) -> HostResult<u32> {
+        self.called("register_shared_queue");
+        Ok(self.fresh())
+    }
+
+    fn enqueue(&self, _: u32) -> HostResult<()> {
+        self.called("enqueue_shared_queue");
+        Ok(())
+    }
+
+    fn dequeue(&self, _: u32) {
+        self.called("dequeue_shared_queue");
+    }
+
     fn set_tick(&self, _: u32) -> HostResult<()> {
         Ok(())
     }

@@ -52,10 +52,11 @@ async fn connection(stream: TcpStream, ledger: Ledger) {
             answer
         }
     });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // A gateway that does not know the limit yet may send more, and have the rest refused.
+    builder.http2().max_concurrent_streams(10_000);
     // Its errors are clients that left and cuts that were asked for.
-    let _ = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(io), service)
-        .await;
+    let _ = builder.serve_connection(TokioIo::new(io), service).await;
 }
 
 async fn route(ledger: Ledger, request: Request<Incoming>) -> Result<Response<AnswerBody>, Cut> {

@@ -134,8 +134,10 @@ impl StackBuilder {
 }
 
 /// A filter configuration for an [`EnvoyConfig`]'s clusters, with these rules (a JSON array).
+///
+/// With `BATCH=off` in the environment, every operation has a callout of its own.
 pub fn filter_config(tokens: &Tokens, rules: Value) -> Value {
-    json!({
+    let mut config = json!({
         "service": {
             "target": "idempotency",
             "timeout_ms": 1000,
@@ -143,7 +145,11 @@ pub fn filter_config(tokens: &Tokens, rules: Value) -> Value {
         },
         "detached": { "cluster": "idempotency_execution" },
         "rules": rules,
-    })
+    });
+    if std::env::var("BATCH").is_ok_and(|batch| batch == "off") {
+        config["service"]["batch"] = json!({ "max_in_flight": 0 });
+    }
+    config
 }
 
 /// The demo's rule.

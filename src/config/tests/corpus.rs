@@ -195,6 +195,38 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         "service.timeout_ms: must be an integer",
         SCHEMA,
     ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","batch":{"max_operations":65}},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.batch.max_operations: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","batch":{"max_operations":0}},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.batch.max_operations: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","batch":{"max_in_flight":1001}},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.batch.max_in_flight: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","batch":{"interval_ms":1}},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.batch.interval_ms: ",
+        SCHEMA,
+    ),
     // match
     (
         Match(r#"{"methods":[]}"#),

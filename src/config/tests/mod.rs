@@ -6,6 +6,7 @@ mod hosts;
 mod schema;
 
 use super::*;
+use crate::batch::Limits;
 use corpus::{config, Text, INVALID, VALID};
 use proptest::prelude::*;
 
@@ -30,6 +31,10 @@ fn a_minimal_configuration_has_the_documented_defaults() {
             timeout_ms: 1_000,
             token: None,
             bearer: None,
+            batch: Limits {
+                max_in_flight: 4,
+                max_operations: 64,
+            },
         }
     );
     assert_eq!(plan.host, None);
@@ -253,6 +258,21 @@ fn faults_are_told_with_their_path() {
             text.text()
         );
     }
+}
+
+#[test]
+fn batches_are_limited_or_none() {
+    let limits = |batch: &str| {
+        let text = format!(
+            r#"{{"service":{{"target":"s","batch":{batch}}},
+                "rules":[{{"match":{{}},"scope":"global"}}]}}"#
+        );
+        let batch = parse(&text).unwrap().service.batch;
+        (batch.max_in_flight, batch.max_operations)
+    };
+    assert_eq!(limits("{}"), (4, 64));
+    assert_eq!(limits(r#"{"max_in_flight":0}"#), (0, 64));
+    assert_eq!(limits(r#"{"max_operations":32}"#), (4, 32));
 }
 
 #[test]

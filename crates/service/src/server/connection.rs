@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
-/// gateway worker keeps in flight.
-const HTTP2_STREAMS: u32 = 1024;
+/// gateway worker keeps in flight; a worker that does not know the limit yet may send more, and
+/// have the rest refused.
+const HTTP2_STREAMS: u32 = 8192;
 /// Pings find HTTP/2 peers that are gone without a word.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 /// Accepting fails for lack of file descriptors, mostly; then a pause helps.

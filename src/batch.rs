@@ -1,0 +1,209 @@
+//! Which operations share a callout, and when it leaves. No I/O and no clock of its own.
+//!
+//! A callout costs the host far more than what it carries. So while callouts are out, operations
+//! gather: all that came in one turn of the host's event loop leave together at its end, and with
+//! [`Limits::max_in_flight`] callouts out they wait for the next answer. With none out an operation
+//! leaves at once. There is no timer, so nothing waits for company that does not come.
+//!
+//! A host re-enters the module for every stream that is resumed, one inside the other, and its
+//! stack ends at some 300 of them. So one callback sends or fails one batch at most, and a batch is
+//! at most [`idempotency_protocol::MAX_OPERATIONS`] long.
+
+use idempotency_protocol::{Operation, Outcome, MAX_OPERATIONS, MAX_SHARED_OUTCOME};
+use std::collections::VecDeque;
+
+/// Most bytes of outcomes in one batch.
+const MAX_BYTES: usize = 4 * MAX_SHARED_OUTCOME;
+
+/// How much travels together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most callouts that are out at a time; 0: every operation travels alone, and at once.
+    pub max_in_flight: usize,
+    /// Most operations in one callout, 1 to [`MAX_OPERATIONS`].
+    pub max_operations: usize,
+}
+
+impl Limits {
+    /// Nothing is shared.
+    pub const ALONE: Limits = Limits {
+        max_in_flight: 0,
+        max_operations: 1,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_in_flight: 4,
+            max_operations: MAX_OPERATIONS,
+        }
+    }
+}
+
+/// What is done with an operation that has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Arrival<T> {
+    /// Leaves now, beside the batches: [`Batches::returned`] must not be told of it.
+    Alone(T),
+    /// Leaves now, as a batch of one.
+    Leaves(T),
+    /// Waits. `call`: the host has to be asked for a callback ([`Batches::turn`]) when it has
+    /// worked off what it is at.
+    Waits {
+        /// Ask now.
+        call: bool,
+    },
+}
+
+/// What is done in a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Turn<T> {
+    /// Leaves now, together.
+    pub leaves: Vec<T>,
+    /// Failed: it has waited too long. If there is any, nothing leaves in this turn.
+    pub expired: Vec<T>,
+    /// Ask for another callback.
+    pub call: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    item: T,
+    bytes: usize,
+    since_ns: u64,
+}
+
+/// The operations of one VM that are to leave, and how many batches are out.
+#[derive(Debug)]
+pub struct Batches<T> {
+    limits: Limits,
+    waiting: VecDeque<Waiting<T>>,
+    in_flight: usize,
+    /// The host has been asked for a callback, and it has not come yet.
+    called: bool,
+}
+
+impl<T> Default for Batches<T> {
+    fn default() -> Batches<T> {
+        Batches::new(Limits::ALONE)
+    }
+}
+
+impl<T> Batches<T> {
+    /// Nothing waits, nothing is out.
+    pub fn new(limits: Limits) -> Batches<T> {
+        Batches {
+            limits,
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            called: false,
+        }
+    }
+
+    /// Other limits from now on. What waits goes on waiting: it leaves at the next turn.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// An operation has come; `bytes` is the length of the outcome that it carries.
+    pub fn arrive(&mut self, item: T, bytes: usize, now_ns: u64) -> Arrival<T> {
+        if self.limits.max_in_flight == 0 || bytes > MAX_SHARED_OUTCOME {
+            return Arrival::Alone(item);
+        }
+        if self.in_flight == 0 && self.waiting.is_empty() {
+            self.in_flight = 1;
+            return Arrival::Leaves(item);
+        }
+        self.waiting.push_back(Waiting {
+            item,
+            bytes,
+            since_ns: now_ns,
+        });
+        Arrival::Waits { call: self.call() }
+    }
+
+    /// Whether the host has to be asked for a callback now.
+    fn call(&mut self) -> bool {
+        let call = !self.called && !self.waiting.is_empty() && self.has_room();
+        self.called |= call;
+        call
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight < self.limits.max_in_flight.max(1)
+    }
+
+    /// The callback that was asked for, or the host's tick. What has waited for `patience_ns` is
+    /// given up first: the service is too slow, or not there.
+    pub fn turn(&mut self, now_ns: u64, patience_ns: u64) -> Turn<T> {
+        self.called = false;
+        let old = |w: &Waiting<T>| now_ns.saturating_sub(w.since_ns) >= patience_ns;
+        let expired = self.take(old);
+        if !expired.is_empty() {
+            self.called = !self.waiting.is_empty();
+            return Turn {
+                leaves: Vec::new(),
+                expired,
+                call: self.called,
+            };
+        }
+        let mut leaves = Vec::new();
+        if self.has_room() {
+            let mut left = Some(MAX_BYTES);
+            leaves = self.take(|waiting| {
+                left = left.and_then(|left| left.checked_sub(waiting.bytes));
+                left.is_some()
+            });
+            self.in_flight += usize::from(!leaves.is_empty());
+        }
+        Turn {
+            leaves,
+            expired,
+            call: self.call(),
+        }
+    }
+
+    /// The first ones, as far as `may` goes, at most one batch.
+    fn take(&mut self, mut may: impl FnMut(&Waiting<T>) -> bool) -> Vec<T> {
+        let most = self.limits.max_operations.max(1);
+        let first = self.waiting.iter().take(most);
+        let count = first.take_while(|waiting| may(waiting)).count();
+        let taken = self.waiting.drain(..count);
+        taken.map(|waiting| waiting.item).collect()
+    }
+
+    /// A batch is back, answered or not, or it could not be sent. Whether to ask for a callback.
+    pub fn returned(&mut self) -> bool {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.call()
+    }
+
+    /// The host gives no callbacks: nothing is shared from now on, and what waits leaves at once.
+    pub fn give_up(&mut self) -> Vec<T> {
+        self.limits = Limits::ALONE;
+        self.called = false;
+        self.waiting.drain(..).map(|waiting| waiting.item).collect()
+    }
+
+    /// How many operations wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// The length of the outcome that an operation carries, in bytes.
+pub fn bytes(operation: &Operation) -> usize {
+    match operation {
+        Operation::Complete(complete) => Outcome::encoded_len(&complete.outcome),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

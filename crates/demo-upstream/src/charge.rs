@@ -14,6 +14,7 @@ use crate::ledger::{Arrival, Ledger, Ticket};
 use crate::params::{Content, Params, Reset};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const PARAMETERS: HeaderName = HeaderName::from_static("x-charge");
 const DIGEST_TRAILER: HeaderName = HeaderName::from_static("x-charge-digest");
 
 /// What was received, once it was received whole.
@@ -29,7 +30,7 @@ pub(crate) async fn charge(
     parts: Parts,
     body: Incoming,
 ) -> Result<Response<AnswerBody>, Cut> {
-    let params = match Params::parse(parts.uri.query().unwrap_or_default()) {
+    let params = match parameters(&parts) {
         Ok(params) => params,
         Err(error) => return Ok(plain(StatusCode::BAD_REQUEST, format!("{error}\n"))),
     };
@@ -37,7 +38,7 @@ pub(crate) async fn charge(
         ledger.cut();
         return Err(Cut);
     };
-    let ticket = ledger.execute(received.arrival());
+    let ticket = ledger.execute(received.arrival(), &received.parts.headers);
     if let Some(delay) = params.delay {
         tokio::time::sleep(delay).await;
     }
@@ -46,6 +47,16 @@ pub(crate) async fn charge(
         return Err(Cut);
     }
     Ok(answer(&params, &received, ticket))
+}
+
+/// From the query and the header; what comes last wins.
+fn parameters(parts: &Parts) -> Result<Params, String> {
+    let query = parts.uri.query().unwrap_or_default();
+    match parts.headers.get(PARAMETERS).map(HeaderValue::to_str) {
+        None => Params::parse(query),
+        Some(Ok(header)) => Params::parse(&format!("{query}&{header}")),
+        Some(Err(_)) => Err("x-charge is no text".to_owned()),
+    }
 }
 
 /// A small answer that executes nothing.
@@ -130,7 +141,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 fn answer(params: &Params, received: &Received, ticket: Ticket) -> Response<AnswerBody> {
     let status = params.status.unwrap_or(StatusCode::CREATED);
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    let id = format!("ch_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
+    let id = ticket.id().to_owned();
     let mut response = Response::new(());
     *response.status_mut() = status;
     let headers = response.headers_mut();

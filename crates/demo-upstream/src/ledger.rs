@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::HeaderMap;
 use serde::Serialize;
+
+use crate::journal::{now_us, Journal, Line};
 
 /// One execution, as `GET /executions/log` tells it.
 #[derive(Debug, Clone, Serialize)]
@@ -64,6 +67,7 @@ struct Book {
 pub struct Ledger {
     book: Arc<Mutex<Book>>,
     log_limit: usize,
+    journal: Option<Arc<Journal>>,
 }
 
 /// The answer of `GET /executions`.
@@ -80,15 +84,35 @@ impl Ledger {
         Self {
             book: Arc::default(),
             log_limit,
+            journal: None,
         }
+    }
+
+    /// The same, and every execution is written to this journal.
+    pub fn with_journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(Arc::new(journal));
+        self
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn execute(&self, arrival: Arrival) -> Ticket {
+    pub(crate) fn execute(&self, arrival: Arrival, headers: &HeaderMap) -> Ticket {
         let started_at = now_ms();
+        let id = format!("ch_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
+        if let Some(journal) = &self.journal {
+            journal.write(&Line::Started {
+                id: &id,
+                at: now_us(),
+                path: &arrival.path,
+                key: &arrival.key,
+                fence: arrival.fence.as_deref(),
+                attempt: arrival.attempt.as_deref(),
+                body_sha256: &arrival.body_sha256,
+                headers: journal.pick(headers),
+            });
+        }
         let mut book = self.book();
         book.total += 1;
         let (seq, epoch) = (book.total, book.epoch);
@@ -120,6 +144,7 @@ impl Ledger {
         drop(book);
         Ticket {
             ledger: self.clone(),
+            id,
             seq,
             epoch,
             delivered: false,
@@ -179,6 +204,7 @@ impl Ledger {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     ledger: Ledger,
+    id: String,
     seq: u64,
     epoch: u64,
     delivered: bool,
@@ -189,8 +215,19 @@ impl Ticket {
         self.seq
     }
 
+    /// Names the execution.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(crate) fn finished(&self) {
         let at = now_ms();
+        if let Some(journal) = &self.ledger.journal {
+            journal.write(&Line::Finished {
+                id: &self.id,
+                at: now_us(),
+            });
+        }
         self.ledger.update(self.seq, self.epoch, |entry| {
             entry.finished = true;
             entry.finished_at = Some(at);
@@ -238,7 +275,7 @@ mod tests {
     fn a_bounded_log_still_counts_everything() {
         let ledger = Ledger::new(2);
         let mut tickets: Vec<_> = ["a", "b", "a"]
-            .map(|key| ledger.execute(arrival(key)))
+            .map(|key| ledger.execute(arrival(key), &HeaderMap::new()))
             .into();
         tickets.iter().for_each(Ticket::finished);
         tickets[2].delivered();
@@ -266,9 +303,9 @@ mod tests {
     #[test]
     fn a_ticket_from_before_a_reset_touches_nothing() {
         let ledger = Ledger::new(10);
-        let old = ledger.execute(arrival("a"));
+        let old = ledger.execute(arrival("a"), &HeaderMap::new());
         ledger.reset();
-        let mut new = ledger.execute(arrival("b"));
+        let mut new = ledger.execute(arrival("b"), &HeaderMap::new());
         drop(old);
         new.delivered();
         drop(new);

@@ -16,6 +16,10 @@
 //!
 //! # Query parameters of a charge
 //!
+//! The same parameters may travel in the request header `x-charge`, which wins over the query: an
+//! idempotency fingerprint covers the query and not this header, so the retries of one request can
+//! meet different ends.
+//!
 //! Parameters combine. An unknown one is ignored, a bad value of a known one is a `400` and nothing
 //! is executed. Values are percent-decoded (`+` is a plus).
 //!
@@ -43,10 +47,12 @@
 
 mod body;
 mod charge;
+mod journal;
 mod ledger;
 mod params;
 mod server;
 
+pub use journal::Journal;
 pub use ledger::{Execution, Ledger};
 pub use params::{Params, Reset};
 pub use server::serve;

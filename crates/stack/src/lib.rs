@@ -50,6 +50,7 @@ mod service;
 mod spawn;
 mod stack;
 pub mod tools;
+mod tree;
 mod upstream;
 mod wait;
 

@@ -81,6 +81,8 @@ impl Default for Tokens {
 /// How the service is started.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceOptions {
+    /// Another program that takes the arguments of `idempotencyd`; `None`: that one.
+    pub program: Option<PathBuf>,
     /// `None` takes a free one.
     pub port: Option<u16>,
     /// Where the records are. The embedded one gives way to what the environment's `STORE` says,
@@ -263,7 +265,8 @@ fn launch(
         Durability::Durable => "durable",
         Durability::Relaxed => "relaxed",
     };
-    let mut command = Command::new(tools::idempotencyd()?);
+    let program = options.program.clone();
+    let mut command = Command::new(program.map_or_else(tools::idempotencyd, Ok)?);
     command
         .arg("serve")
         .args(["--listen", &address.to_string()])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,13 +23,19 @@ pub struct UpstreamOptions {
     pub threads: Option<usize>,
     /// Where its output goes; `None`: a temporary file.
     pub log: Option<PathBuf>,
+    /// A file that gets every execution, and survives `kill -9`.
+    pub journal: Option<PathBuf>,
+    /// The request headers that the journal repeats.
+    pub journal_headers: Vec<String>,
 }
 
 /// A running demo upstream.
 #[derive(Debug)]
 pub struct Upstream {
     process: Process,
+    options: UpstreamOptions,
     address: SocketAddr,
+    log: PathBuf,
     _dir: TempDir,
 }
 
@@ -79,22 +85,29 @@ impl Upstream {
         let dir = crate::stack::temp_dir()?;
         let port = options.port.unwrap_or_else(ports::free);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut command = Command::new(tools::demo_upstream()?);
-        command.arg("--listen").arg(address.to_string());
-        if let Some(threads) = options.threads {
-            command.arg("--threads").arg(threads.to_string());
-        }
         let log = options
             .log
+            .clone()
             .unwrap_or_else(|| dir.path().join("upstream.log"));
-        let mut process = Process::start("demo-upstream", command, log)?;
-        let ready = || Request::get("/healthz").send(address).is_ok();
-        process.await_ready(Duration::from_secs(20), ready)?;
+        let process = launch(&options, address, &log)?;
         Ok(Self {
             process,
+            options,
             address,
+            log,
             _dir: dir,
         })
+    }
+
+    /// Starts it again after a kill: same port, same journal; its counts begin anew.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.process.kill();
+        self.process = launch(&self.options, self.address, &self.log)?;
+        Ok(())
     }
 
     /// Where it listens.
@@ -149,4 +162,22 @@ impl Upstream {
             Err(error) => panic!("{target} of the demo upstream: {error}: {}", answer.text()),
         }
     }
+}
+
+fn launch(options: &UpstreamOptions, address: SocketAddr, log: &Path) -> Result<Process, Error> {
+    let mut command = Command::new(tools::demo_upstream()?);
+    command.arg("--listen").arg(address.to_string());
+    if let Some(threads) = options.threads {
+        command.arg("--threads").arg(threads.to_string());
+    }
+    if let Some(journal) = &options.journal {
+        command.arg("--journal").arg(journal);
+    }
+    for header in &options.journal_headers {
+        command.args(["--journal-header", header]);
+    }
+    let mut process = Process::start("demo-upstream", command, log.to_owned())?;
+    let ready = || Request::get("/healthz").send(address).is_ok();
+    process.await_ready(Duration::from_secs(20), ready)?;
+    Ok(process)
 }

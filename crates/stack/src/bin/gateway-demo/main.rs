@@ -33,8 +33,8 @@ impl Demo {
     fn start(settings: &Settings) -> Result<Self, Error> {
         let upstream = Upstream::start(UpstreamOptions {
             port: Some(settings.upstream_port),
-            threads: None,
             log: Some(settings.logs.join("upstream.log")),
+            ..UpstreamOptions::default()
         })?;
         let service = Service::start(ServiceOptions {
             port: Some(settings.service_port),

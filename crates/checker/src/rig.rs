@@ -1,0 +1,358 @@
+//! The real parts, and the links between them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use idempotency_stack::{
+    http, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis, Service,
+    ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
+};
+use idempotency_stack::{Backend, Durability};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
+use crate::link::Link;
+use crate::workload::Rules;
+
+/// Where the records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Store {
+    /// In the service itself.
+    Embedded,
+    /// In a Redis server.
+    Redis,
+    /// In a PostgreSQL server.
+    Postgres,
+}
+
+impl Store {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct RigOptions {
+    /// Where the records are.
+    pub store: Store,
+    /// The embedded store's durability.
+    pub durability: Durability,
+    /// How many Envoys.
+    pub gateways: usize,
+    /// The rules.
+    pub rules: Rules,
+    /// Another program instead of `idempotencyd`.
+    pub service_program: Option<PathBuf>,
+    /// Further arguments for it.
+    pub service_args: Vec<String>,
+    /// Where logs and the upstream's journal go.
+    pub dir: PathBuf,
+}
+
+/// Everything runs. Dropped, it is stopped: first those that call the others.
+#[derive(Debug)]
+pub struct Rig {
+    gateways: Vec<Mutex<Envoy>>,
+    services: Vec<Mutex<Service>>,
+    store: Option<Mutex<StoreServer>>,
+    upstream: Mutex<Upstream>,
+    client_links: Vec<Link>,
+    service_links: Vec<Link>,
+    store_links: Vec<Link>,
+    upstream_links: Vec<Link>,
+    service_address: SocketAddr,
+    admins: Vec<SocketAddr>,
+    tokens: Tokens,
+}
+
+#[derive(Debug)]
+enum StoreServer {
+    Redis(Redis),
+    Postgres(Postgres),
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn nth<T>(parts: &[T], number: usize) -> &T {
+    match parts.get(number) {
+        Some(part) => part,
+        None => panic!("there is no part {number}"),
+    }
+}
+
+impl Rig {
+    /// Starts everything.
+    ///
+    /// # Errors
+    ///
+    /// If a part is absent or does not start.
+    pub fn start(options: &RigOptions, runtime: &Handle) -> Result<Self, Error> {
+        let dir = &options.dir;
+        let upstream = Upstream::start(UpstreamOptions {
+            log: Some(dir.join("upstream.log")),
+            journal: Some(dir.join(EXECUTIONS)),
+            journal_headers: vec![OP_HEADER.to_owned(), TENANT_HEADER.to_owned()],
+            ..UpstreamOptions::default()
+        })?;
+        let store = StoreServer::start(options.store, dir)?;
+        // The embedded store belongs to one process.
+        let count = if store.is_some() { options.gateways } else { 1 };
+        let mut store_links = Vec::new();
+        let mut services = Vec::new();
+        for number in 0..count {
+            let link = store
+                .as_ref()
+                .map(|store| Link::start(runtime, store.address()));
+            services.push(service(options, number, store.as_ref(), link.as_ref())?);
+            store_links.extend(link);
+        }
+        let mut rig = Self {
+            service_address: services
+                .first()
+                .map(Service::address)
+                .ok_or_else(|| Error::new("no service"))?,
+            tokens: Tokens::default(),
+            upstream_links: Vec::new(),
+            service_links: Vec::new(),
+            client_links: Vec::new(),
+            gateways: Vec::new(),
+            admins: Vec::new(),
+            store_links,
+            services: Vec::new(),
+            store: store.map(Mutex::new),
+            upstream: Mutex::new(upstream),
+        };
+        for number in 0..options.gateways {
+            let service = nth(&services, number % count).address();
+            rig.add_gateway(options, runtime, number, service)?;
+        }
+        rig.services = services.into_iter().map(Mutex::new).collect();
+        Ok(rig)
+    }
+
+    fn add_gateway(
+        &mut self,
+        options: &RigOptions,
+        runtime: &Handle,
+        number: usize,
+        service: SocketAddr,
+    ) -> Result<(), Error> {
+        let to_service = Link::start(runtime, service);
+        let to_upstream = Link::start(runtime, lock(&self.upstream).address());
+        let mut config = EnvoyConfig::new(
+            options.rules.filter(&self.tokens).to_string(),
+            to_upstream.address(),
+            ServiceAddress::Tcp(to_service.address()),
+        );
+        let timeout = Duration::from_millis(options.rules.execution_timeout_ms);
+        config.gateway_timeout = timeout;
+        config.execution_timeout = timeout;
+        config.log = Some(options.dir.join(format!("envoy-{number}.log")));
+        config.access_log = Some(options.dir.join(format!("access-{number}.log")));
+        let envoy = Envoy::start(config)?;
+        self.client_links
+            .push(Link::start(runtime, envoy.gateway()));
+        self.admins.push(envoy.admin());
+        self.gateways.push(Mutex::new(envoy));
+        self.service_links.push(to_service);
+        self.upstream_links.push(to_upstream);
+        Ok(())
+    }
+
+    /// Where clients find the Envoys.
+    pub fn gateways(&self) -> Vec<SocketAddr> {
+        self.client_links.iter().map(Link::address).collect()
+    }
+
+    /// How many services there are.
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether a server of its own keeps the records.
+    pub fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// A request of an operator.
+    ///
+    /// # Errors
+    ///
+    /// Of the connection.
+    pub fn operator(&self, target: &str) -> std::io::Result<http::Answer> {
+        http::Request::get(target)
+            .bearer(&self.tokens.operator)
+            .send(self.service_address)
+    }
+
+    /// How many settlements are still in the outboxes of all Envoys.
+    ///
+    /// # Errors
+    ///
+    /// Of the connection.
+    pub fn undelivered(&self) -> std::io::Result<u64> {
+        let mut sum = 0;
+        for admin in &self.admins {
+            let stats = http::Request::get("/stats?filter=idempotency.outbox$").send(*admin)?;
+            let text = stats.text();
+            let values = text.lines().filter_map(|line| line.rsplit_once(": "));
+            sum += values
+                .filter_map(|(_, value)| value.parse::<u64>().ok())
+                .sum::<u64>();
+        }
+        Ok(sum)
+    }
+
+    fn link(&self, target: Target) -> Option<&Link> {
+        match target {
+            Target::ClientLink(number) => self.client_links.get(number),
+            Target::ServiceLink(number) => self.service_links.get(number),
+            Target::StoreLink(number) => self.store_links.get(number),
+            Target::UpstreamLink(number) => self.upstream_links.get(number),
+            _ => None,
+        }
+    }
+
+    /// Does something to a part.
+    pub fn inject(&self, target: Target, kind: FaultKind) {
+        if let Some(link) = self.link(target) {
+            return link.cut(kind);
+        }
+        self.with_process(target, |process| match kind {
+            FaultKind::Pause => process.pause_tree(),
+            _ => process.kill_tree(),
+        });
+    }
+
+    /// Undoes it, and waits until the part is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready, perhaps because another part that it needs is not.
+    pub fn heal(&self, target: Target, kind: FaultKind) -> Result<(), Error> {
+        if let Some(link) = self.link(target) {
+            link.heal();
+            return Ok(());
+        }
+        if kind == FaultKind::Pause {
+            self.with_process(target, Process::resume_tree);
+            return Ok(());
+        }
+        match target {
+            Target::Gateway(number) => lock(nth(&self.gateways, number)).restart(),
+            Target::Service(number) => lock(nth(&self.services, number)).restart(),
+            Target::Upstream => lock(&self.upstream).restart(),
+            Target::Store => self
+                .store
+                .as_ref()
+                .map_or(Ok(()), |store| match &mut *lock(store) {
+                    StoreServer::Redis(redis) => redis.restart(),
+                    StoreServer::Postgres(postgres) => postgres.start_again(),
+                }),
+            _ => Ok(()),
+        }
+    }
+
+    fn with_process(&self, target: Target, act: impl FnOnce(&mut Process)) {
+        match target {
+            Target::Gateway(number) => act(lock(nth(&self.gateways, number)).process()),
+            Target::Service(number) => act(lock(nth(&self.services, number)).process()),
+            Target::Upstream => act(lock(&self.upstream).process()),
+            Target::Store => {
+                if let Some(store) = &self.store {
+                    match &mut *lock(store) {
+                        StoreServer::Redis(redis) => act(redis.process()),
+                        StoreServer::Postgres(postgres) => act(postgres.process()),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Copies the logs that are not in the run's directory yet.
+    pub fn save_logs(&self, dir: &Path) {
+        if let Some(store) = &self.store {
+            if let StoreServer::Redis(redis) = &mut *lock(store) {
+                let _ = std::fs::copy(redis.process().log_path(), dir.join("redis.log"));
+            }
+        }
+    }
+}
+
+fn service(
+    options: &RigOptions,
+    number: usize,
+    store: Option<&StoreServer>,
+    link: Option<&Link>,
+) -> Result<Service, Error> {
+    let mut args = options.service_args.clone();
+    args.extend(["--sweep-interval", "500ms"].map(str::to_owned));
+    let mut backend = Backend::Embedded;
+    let mut data_dir = Some(options.dir.join("data"));
+    if let Some((store, link)) = store.zip(link) {
+        backend = Backend::Named(store.url(link.address()));
+        data_dir = None;
+        if matches!(store, StoreServer::Postgres(_)) {
+            args.push("--migrate".to_owned());
+        }
+    }
+    Service::start(ServiceOptions {
+        program: options.service_program.clone(),
+        backend,
+        data_dir,
+        durability: options.durability,
+        args,
+        log: Some(options.dir.join(format!("service-{number}.log"))),
+        ..ServiceOptions::default()
+    })
+}
+
+/// The database of the services.
+const DATABASE: &str = "check";
+
+impl StoreServer {
+    fn start(store: Store, dir: &Path) -> Result<Option<Self>, Error> {
+        Ok(match store {
+            Store::Embedded => None,
+            // With `everysec` a write may be held back in the process while the disk is slow, and
+            // a kill would lose it: that is no promise, so nothing could be checked.
+            Store::Redis => Some(Self::Redis(Redis::start(&["--appendfsync", "always"])?)),
+            Store::Postgres => {
+                let postgres = Postgres::start(PostgresOptions {
+                    settings: vec!["max_connections = 200".to_owned()],
+                    log: Some(dir.join("postgres.log")),
+                    ..PostgresOptions::default()
+                })?;
+                postgres.create_database(DATABASE);
+                Some(Self::Postgres(postgres))
+            }
+        })
+    }
+
+    fn address(&self) -> SocketAddr {
+        let port = match self {
+            Self::Redis(redis) => redis.port(),
+            Self::Postgres(postgres) => postgres.port(),
+        };
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// As the service's `--store` names it, by another way.
+    fn url(&self, way: SocketAddr) -> String {
+        match self {
+            Self::Redis(_) => format!("redis://{way}"),
+            Self::Postgres(_) => format!("postgres://postgres@{way}/{DATABASE}"),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One run from its beginning to its verdict.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idempotency_stack::{Durability, Error};
+use tokio::time::Instant;
+
+use crate::client::{drive, Clients, Drive};
+use crate::clock;
+use crate::history::{self, Event, Recorder, HISTORY};
+use crate::model::{self, Verdict};
+use crate::nemesis::{self, Plan, Topology};
+use crate::quiet;
+use crate::rig::{Rig, RigOptions, Store};
+use crate::stall::Watch;
+use crate::workload::{Rules, Scripts};
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where all random choices come from.
+    pub seed: u64,
+    /// How long clients work and faults are injected; a run takes longer by its start, and by the
+    /// time until all is quiet.
+    pub duration: Duration,
+    /// Where the records are.
+    pub store: Store,
+    /// The embedded store's durability.
+    pub durability: Durability,
+    /// How many Envoys; with a store that can be shared, as many services.
+    pub gateways: usize,
+    /// How many clients work at the same time.
+    pub clients: usize,
+    /// Lease of the rules, in milliseconds; the other times follow from it.
+    pub lease_ms: u64,
+    /// The rules that are called, by their paths; empty: all.
+    pub only: Vec<String>,
+    /// What goes wrong.
+    pub nemesis: Plan,
+    /// Another program instead of `idempotencyd`.
+    pub service_program: Option<PathBuf>,
+    /// Further arguments for it.
+    pub service_args: Vec<String>,
+}
+
+impl Options {
+    /// Everything, for so long.
+    pub fn new(store: Store, seed: u64, duration: Duration) -> Self {
+        Self {
+            seed,
+            duration,
+            store,
+            durability: Durability::Durable,
+            gateways: 2,
+            clients: 200,
+            lease_ms: 5_000,
+            only: Vec::new(),
+            nemesis: Plan::Everything,
+            service_program: None,
+            service_args: Vec::new(),
+        }
+    }
+}
+
+/// Runs it, leaves the history and the logs in `dir`, and checks the history.
+///
+/// # Errors
+///
+/// If a part is absent or does not start (again), or if the system does not come to rest.
+pub fn run(options: &Options, dir: &Path) -> Result<Verdict, Error> {
+    let failed = |error: std::io::Error| Error::new(error.to_string());
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    record(options, dir, &runtime)?;
+    // Clients that hang on nobody must not keep the verdict.
+    runtime.shutdown_background();
+    let events = history::read(dir).map_err(failed)?;
+    Ok(model::check(&events))
+}
+
+fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::new(error.to_string());
+    let rules = Rules::with_lease(options.lease_ms);
+    let rig = Rig::start(
+        &RigOptions {
+            store: options.store,
+            durability: options.durability,
+            gateways: options.gateways,
+            rules: rules.clone(),
+            service_program: options.service_program.clone(),
+            service_args: options.service_args.clone(),
+            dir: dir.to_owned(),
+        },
+        runtime.handle(),
+    )?;
+    let recorder = Recorder::create(&dir.join(HISTORY)).map_err(failed)?;
+    recorder.record(Event::Run(history::Run {
+        seed: options.seed,
+        store: options.store.name().to_owned(),
+        gateways: options.gateways,
+        services: rig.services(),
+        lease_ms: rules.lease_ms,
+        execution_timeout_ms: rules.execution_timeout_ms,
+        rules: rules.rules.clone(),
+        at: clock::now(),
+    }));
+    let watch = Watch::start(&dir.join("disk"), &recorder).map_err(failed)?;
+    let scripts = Scripts {
+        seed: options.seed,
+        gateways: options.gateways,
+        rules,
+        only: options.only.clone(),
+    };
+    let all = Arc::new(Drive::new(
+        Clients::new(rig.gateways()),
+        scripts,
+        recorder.clone(),
+    ));
+    let done = work(options, &rig, runtime, &all)
+        .and_then(|()| quiet::settle(options.lease_ms, &rig, runtime, &all));
+    drop(watch);
+    recorder.record(Event::Over { at: clock::now() });
+    rig.save_logs(dir);
+    drop(rig);
+    // All clones of the recorder go before it is finished; after a failure clients may have some.
+    drop(all);
+    if done.is_ok() {
+        recorder.finish().map_err(failed)?;
+    }
+    done
+}
+
+/// Clients and nemesis, at the same time.
+fn work(
+    options: &Options,
+    rig: &Rig,
+    runtime: &tokio::runtime::Runtime,
+    all: &Arc<Drive>,
+) -> Result<(), Error> {
+    let topology = Topology {
+        gateways: options.gateways,
+        services: rig.services(),
+        store: rig.has_store(),
+        lease_ms: options.lease_ms,
+    };
+    let (stop, stopped) = channel::<()>();
+    std::thread::scope(|scope| {
+        let nemesis = scope.spawn(|| {
+            let stopped = stopped;
+            let (plan, seed) = (&options.nemesis, options.seed);
+            nemesis::run(rig, plan, &topology, seed, &all.recorder, &stopped)
+        });
+        runtime.block_on(async {
+            let end = Instant::now() + options.duration;
+            let work = drive(all, options.clients, end);
+            tokio::pin!(work);
+            tokio::select! {
+                () = &mut work => {}
+                () = tokio::time::sleep_until(end) => {}
+            }
+            // What is broken now is mended, while the last clients still wait.
+            drop(stop);
+            work.await;
+        });
+        match nemesis.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

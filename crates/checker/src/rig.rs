@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
 use crate::link::Link;
+use crate::stall::Part;
 use crate::workload::Rules;
 
 /// Where the records are.
@@ -278,6 +279,44 @@ impl Rig {
             }
             _ => {}
         }
+    }
+
+    /// What runs now; parts that are being started are left out.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut add = |name: String, process: &Process, tree: bool| {
+            let mut ids = if tree {
+                process.descendants()
+            } else {
+                Vec::new()
+            };
+            ids.extend(i32::try_from(process.id()));
+            parts.push((name, ids));
+        };
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            if let Ok(mut gateway) = gateway.try_lock() {
+                add(format!("gateway {number}"), gateway.process(), false);
+            }
+        }
+        for (number, service) in self.services.iter().enumerate() {
+            if let Ok(mut service) = service.try_lock() {
+                add(format!("service {number}"), service.process(), false);
+            }
+        }
+        if let Ok(mut upstream) = self.upstream.try_lock() {
+            add("upstream".to_owned(), upstream.process(), false);
+        }
+        let store = self.store.as_ref().map(Mutex::try_lock);
+        match store {
+            Some(Ok(mut store)) => match &mut *store {
+                StoreServer::Redis(redis) => add("store".to_owned(), redis.process(), false),
+                StoreServer::Postgres(postgres) => {
+                    add("store".to_owned(), postgres.process(), true);
+                }
+            },
+            Some(Err(_)) | None => {}
+        }
+        parts
     }
 
     /// Copies the logs that are not in the run's directory yet.

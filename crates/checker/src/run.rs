@@ -100,6 +100,7 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
         },
         runtime.handle(),
     )?;
+    let rig = Arc::new(rig);
     let recorder = Recorder::create(&dir.join(HISTORY)).map_err(failed)?;
     recorder.record(Event::Run(history::Run {
         seed: options.seed,
@@ -111,7 +112,9 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
         rules: rules.rules.clone(),
         at: clock::now(),
     }));
-    let watch = Watch::start(&dir.join("disk"), &recorder).map_err(failed)?;
+    let watched = rig.clone();
+    let parts = move || watched.parts();
+    let watch = Watch::start(&dir.join("disk"), parts, &recorder).map_err(failed)?;
     let scripts = Scripts {
         seed: options.seed,
         gateways: options.gateways,

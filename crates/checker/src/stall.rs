@@ -1,6 +1,7 @@
 //! Measures how long this machine stands still by itself: a busy neighbour, a slow disk. Such times
 //! excuse what only happens to those who are late; nothing in the checker depends on speed.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
@@ -12,10 +13,16 @@ use std::time::Duration;
 use crate::clock::{self, Micros, MS};
 use crate::history::{Event, Recorder, Stall};
 
-/// What is longer is a stall.
+/// A sleep of [`PERIOD`], or a write to the disk after it, that takes longer is a stall.
 const LIMIT: Micros = 300 * MS;
 
 const PERIOD: Duration = Duration::from_millis(50);
+
+/// How often the parts are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A thread that could run and waited for a processor for so long since the last look.
+const WAITED: Micros = 80 * MS;
 
 /// Runs until it is dropped.
 #[derive(Debug)]
@@ -24,26 +31,38 @@ pub struct Watch {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A part of the system: its name, and its processes.
+pub type Part = (String, Vec<i32>);
+
 impl Watch {
-    /// Begins to measure; `file` is on the disk that matters.
+    /// Begins to measure; `file` is on the disk that matters, `parts` tells what runs.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn start(file: &Path, recorder: &Recorder) -> std::io::Result<Self> {
+    pub fn start(
+        file: &Path,
+        parts: impl Fn() -> Vec<Part> + Send + 'static,
+        recorder: &Recorder,
+    ) -> std::io::Result<Self> {
         let mut file = File::create(file)?;
         let stopped = Arc::new(AtomicBool::new(false));
-        let cpu = watch("cpu", &stopped, recorder, || {});
-        let disk = watch("disk", &stopped, recorder, move || {
+        let here = every(PERIOD, &stopped, recorder, |from, to| {
+            (to - from > LIMIT).then(|| "the checker".to_owned())
+        });
+        let disk = every(PERIOD, &stopped, recorder, move |from, _| {
             // What fails here fails the parts that keep data there, too, and they say why.
             let _ = file
                 .rewind()
                 .and_then(|()| file.write_all(b"x"))
                 .and_then(|()| file.sync_data());
+            (clock::now() - from > LIMIT).then(|| "the disk".to_owned())
         });
+        let mut waits = Waits::default();
+        let parts = every(LOOK, &stopped, recorder, move |_, _| waits.look(&parts()));
         Ok(Self {
             stopped,
-            threads: vec![cpu, disk],
+            threads: vec![here, disk, parts],
         })
     }
 }
@@ -57,23 +76,63 @@ impl Drop for Watch {
     }
 }
 
-fn watch(
-    what: &'static str,
+/// Looks again and again; what it names has stood still since the last look.
+fn every(
+    period: Duration,
     stopped: &Arc<AtomicBool>,
     recorder: &Recorder,
-    mut work: impl FnMut() + Send + 'static,
+    mut look: impl FnMut(Micros, Micros) -> Option<String> + Send + 'static,
 ) -> JoinHandle<()> {
     let (stopped, recorder) = (stopped.clone(), recorder.clone());
     std::thread::spawn(move || {
+        let mut from = clock::now();
         while !stopped.load(Ordering::Relaxed) {
-            let from = clock::now();
-            std::thread::sleep(PERIOD);
-            work();
+            std::thread::sleep(period);
+            let what = look(from, clock::now());
             let to = clock::now();
-            if to - from > LIMIT {
-                let what = what.to_owned();
+            if let Some(what) = what {
                 recorder.record(Event::Stall(Stall { from, to, what }));
             }
+            from = to;
         }
     })
+}
+
+/// How long threads have waited for a processor, as the kernel counts it.
+#[derive(Debug, Default)]
+struct Waits(HashMap<(i32, String), Micros>);
+
+impl Waits {
+    /// The part whose threads had to wait since the last look, if one had.
+    fn look(&mut self, parts: &[Part]) -> Option<String> {
+        let mut now = HashMap::new();
+        let mut late = None;
+        for (name, processes) in parts {
+            for process in processes {
+                for (thread, waited) in waited(*process) {
+                    let thread = (*process, thread);
+                    let before = self.0.get(&thread).copied().unwrap_or(waited);
+                    if waited.saturating_sub(before) > WAITED {
+                        late = Some(name.clone());
+                    }
+                    now.insert(thread, waited);
+                }
+            }
+        }
+        self.0 = now;
+        late
+    }
+}
+
+/// The threads of a process, and how long each has waited for a processor.
+fn waited(process: i32) -> Vec<(String, Micros)> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let waits = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        let nanos: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+        let name = thread.file_name().to_string_lossy().into_owned();
+        Some((name, nanos / 1_000))
+    });
+    waits.collect()
 }

@@ -40,8 +40,8 @@ impl Process {
         });
     }
 
-    /// The processes below this one.
-    fn descendants(&self) -> Vec<i32> {
+    /// The ids of the processes below this one.
+    pub fn descendants(&self) -> Vec<i32> {
         let Ok(root) = i32::try_from(self.id()) else {
             return Vec::new();
         };

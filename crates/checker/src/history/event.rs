@@ -207,7 +207,7 @@ pub struct Stall {
     pub from: Micros,
     /// Until when.
     pub to: Micros,
-    /// `cpu` or `disk`.
+    /// What had to wait.
     pub what: String,
 }
 

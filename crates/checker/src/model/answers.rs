@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::doubt::{doubt, locked_by_another, may_have_held};
+use super::executions::unknown_since;
 use super::index::{Execution, Index, Key, Op};
 use super::{Law, Verdict};
 use crate::clock::{Micros, SECOND};
@@ -188,6 +189,10 @@ impl Checker<'_> {
                 }
                 if !locked_by_another(self.index, self.key, op) {
                     return Some((Law::Locked, "met a lock that nobody can hold"));
+                }
+                let told = unknown_since(self.key).is_some_and(|told| op.invoke.at > told);
+                if told {
+                    return Some((Law::Locked, "met a lock after an unknown outcome was told"));
                 }
                 self.same_payload(op)
                     .or_else(|| self.after_stored(op, None))

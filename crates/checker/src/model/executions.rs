@@ -3,6 +3,7 @@
 use super::doubt::doubt;
 use super::index::{Execution, Index, Key, Op};
 use super::{Law, Verdict};
+use crate::clock::Micros;
 use crate::history::TENANT_HEADER;
 use crate::workload::Class;
 
@@ -18,7 +19,13 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
         let [before, after] = pair else {
             continue;
         };
-        if let Some((law, what)) = repeated(index, *before, *after) {
+        let complaints = [
+            repeated(index, *before, *after).map(|what| (Law::AtMostOnce, what)),
+            disordered(index, *before, *after).map(|what| (Law::Fences, what)),
+            (before.0.invoke.payload != after.0.invoke.payload)
+                .then_some((Law::Mismatch, "executed with two payloads")),
+        ];
+        for (law, what) in complaints.into_iter().flatten() {
             let what = format!(
                 "{what}: operation {} (fence {}, {:?}) and then operation {} (fence {})",
                 before.0.invoke.op,
@@ -30,7 +37,33 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
             verdict.violations.push(key.violation(law, what));
         }
     }
+    // Whoever was told that the outcome is unknown saw a state that nothing but the end of that
+    // execution, or an operator, can end.
+    let told = unknown_since(key);
+    for (op, execution) in executions {
+        if told.is_some_and(|told| op.invoke.at > told) {
+            let what = format!(
+                "operation {} executed after an unknown outcome was told: {execution:?}",
+                op.invoke.op
+            );
+            verdict
+                .violations
+                .push(key.violation(Law::AtMostOnce, what));
+        }
+    }
 }
+
+/// When the first client had been told that the outcome is unknown.
+pub(super) fn unknown_since(key: &Key) -> Option<Micros> {
+    let told = key.ops.iter().filter(|op| {
+        op.answer().is_some_and(|answer| {
+            answer.status == 409 && answer.problem.as_deref() == Some("outcome-unknown")
+        })
+    });
+    told.map(|op| op.returned).min()
+}
+
+type Executed<'a> = (&'a Op<'a>, &'a Execution<'a>);
 
 /// An execution that is not what its client asked for.
 fn stranger(op: &Op, execution: &Execution) -> Option<&'static str> {
@@ -48,32 +81,34 @@ fn stranger(op: &Op, execution: &Execution) -> Option<&'static str> {
     None
 }
 
-type Executed<'a> = (&'a Op<'a>, &'a Execution<'a>);
+/// Whether the rule allows another execution after this one, whose outcome may be unknown.
+fn may_repeat(index: &Index, op: &Op) -> bool {
+    op.rule.retries && doubt(index, op).is_some()
+}
 
-/// What is wrong about two executions of one key whose fences follow each other.
-fn repeated(index: &Index, before: Executed, after: Executed) -> Option<(Law, &'static str)> {
-    let ((op, first), (next, second)) = (before, after);
+/// What is wrong with there being a second one, of two executions whose fences follow each other.
+fn repeated(index: &Index, before: Executed, after: Executed) -> Option<&'static str> {
+    let ((op, first), (_, second)) = (before, after);
+    if may_repeat(index, op) {
+        return None;
+    }
+    if first.class != Class::Failed || first.finished.is_none() {
+        return Some("executed again");
+    }
+    (second.started.at < first.over()).then_some("executed again before the first one ended")
+}
+
+/// What is wrong with their order.
+fn disordered(index: &Index, before: Executed, after: Executed) -> Option<&'static str> {
+    let ((op, first), (_, second)) = (before, after);
     if first.fence == second.fence {
-        return Some((Law::Fences, "two executions have one fence"));
+        return Some("two executions have one fence");
     }
     if second.attempt <= first.attempt {
-        return Some((Law::Fences, "the attempt did not grow with the fence"));
-    }
-    if next.invoke.payload != op.invoke.payload {
-        return Some((Law::Mismatch, "executed with two payloads"));
-    }
-    let doubtful = op.rule.retries && doubt(index, op).is_some();
-    if !doubtful && second.started.at < first.over() {
-        return Some((Law::AtMostOnce, "executed again before the first one ended"));
+        return Some("the attempt did not grow with the fence");
     }
     // A gateway that was paused between its check of the lease and the request may come late;
     // that is what the fence is for.
-    if second.over() < first.started.at && !doubtful {
-        return Some((Law::Fences, "the fence did not grow with time"));
-    }
-    let failed = first.class == Class::Failed && first.finished.is_some();
-    if failed || doubtful {
-        return None;
-    }
-    Some((Law::AtMostOnce, "executed again"))
+    (second.over() < first.started.at && !may_repeat(index, op))
+        .then_some("the fence did not grow with time")
 }

@@ -17,32 +17,55 @@ pub(super) enum Cause {
     Stall,
 }
 
+impl Span {
+    /// Until when it may be felt.
+    fn felt_until(&self) -> Micros {
+        let felt = match self.cause {
+            Cause::Fault(..) => super::AFTERMATH,
+            Cause::Stall => super::AFTER_STALL,
+        };
+        self.to.saturating_add(felt)
+    }
+}
+
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Faults {
+    /// In order of their beginning.
     spans: Vec<Span>,
+    /// Until when the spans up to each one are felt.
+    felt: Vec<Micros>,
     services: usize,
 }
 
 impl Faults {
-    pub fn new(run: &Run) -> Self {
+    /// In any order; stalls that are felt together become one.
+    pub fn new(run: &Run, faults: Vec<Span>, stalls: &[&Stall]) -> Self {
+        let mut stalls: Vec<_> = stalls.iter().map(|stall| (stall.from, stall.to)).collect();
+        stalls.sort_unstable();
+        let mut spans: Vec<Span> = Vec::new();
+        for (from, to) in stalls {
+            match spans.last_mut().filter(|last| last.felt_until() >= from) {
+                Some(last) => last.to = last.to.max(to),
+                None => spans.push(Span {
+                    from,
+                    to,
+                    cause: Cause::Stall,
+                }),
+            }
+        }
+        spans.extend(faults);
+        spans.sort_by_key(|span| span.from);
+        let mut until = 0;
+        let felt = spans.iter().map(|span| {
+            until = span.felt_until().max(until);
+            until
+        });
         Self {
-            spans: Vec::new(),
+            felt: felt.collect(),
+            spans,
             services: run.services.max(1),
         }
-    }
-
-    pub fn fault(&mut self, from: Micros, to: Micros, target: Target, kind: FaultKind) {
-        let cause = Cause::Fault(target, kind);
-        self.spans.push(Span { from, to, cause });
-    }
-
-    pub fn stall(&mut self, stall: &Stall) {
-        self.spans.push(Span {
-            from: stall.from,
-            to: stall.to,
-            cause: Cause::Stall,
-        });
     }
 
     /// Whether a request through this gateway can notice it.
@@ -69,9 +92,12 @@ impl Faults {
         from: Micros,
         to: Micros,
     ) -> impl Iterator<Item = &Span> + '_ {
-        self.spans.iter().filter(move |span| {
-            span.from <= to && span.to + super::AFTERMATH >= from && self.concerns(span, gateway)
-        })
+        let first = self.felt.partition_point(|until| *until < from);
+        let last = self.spans.partition_point(|span| span.from <= to);
+        let spans = self.spans.get(first..last).unwrap_or_default();
+        spans
+            .iter()
+            .filter(move |span| span.felt_until() >= from && self.concerns(span, gateway))
     }
 
     pub fn hit(&self, gateway: usize, from: Micros, to: Micros) -> bool {
@@ -94,6 +120,7 @@ impl Faults {
         })
     }
 
+    /// How many stalls, and how many milliseconds in all.
     pub fn stalls(&self) -> (usize, u64) {
         let stalls = self.spans.iter().filter(|span| span.cause == Cause::Stall);
         stalls.fold((0, 0), |(count, ms), span| {

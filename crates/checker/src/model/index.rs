@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::faults::Faults;
+use super::faults::{Cause, Faults, Span};
 use super::{Law, Verdict, Violation};
 use crate::clock::Micros;
 use crate::history::{Answer, End, Event, Invoke, OpId, Record, Return, Run, Started, OP_HEADER};
@@ -315,7 +315,6 @@ fn name(end: &End) -> String {
 }
 
 fn faults(run: &Run, events: &[Event], over: Micros) -> Faults {
-    let mut faults = Faults::new(run);
     let ends: HashMap<u64, Micros> = events
         .iter()
         .filter_map(|event| match event {
@@ -323,15 +322,20 @@ fn faults(run: &Run, events: &[Event], over: Micros) -> Faults {
             _ => None,
         })
         .collect();
-    for event in events {
-        match event {
-            Event::FaultBegins(begin) => {
-                let to = ends.get(&begin.fault).copied().unwrap_or(over);
-                faults.fault(begin.at, to, begin.target, begin.kind);
-            }
-            Event::Stall(stall) => faults.stall(stall),
-            _ => {}
-        }
-    }
-    faults
+    let faults = events.iter().filter_map(|event| match event {
+        Event::FaultBegins(begin) => Some(Span {
+            from: begin.at,
+            to: ends.get(&begin.fault).copied().unwrap_or(over),
+            cause: Cause::Fault(begin.target, begin.kind),
+        }),
+        _ => None,
+    });
+    let stalls: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Stall(stall) => Some(stall),
+            _ => None,
+        })
+        .collect();
+    Faults::new(run, faults.collect(), &stalls)
 }

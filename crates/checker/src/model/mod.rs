@@ -24,9 +24,12 @@ use std::collections::BTreeMap;
 use crate::history::Event;
 use index::Index;
 
-/// How long effects of a healed fault, and of the machine's own stalls, may be met: calls that
-/// were under way run into their timeouts, connections are made anew.
+/// How long effects of a healed fault may be met: calls that were under way run into their
+/// timeouts, connections are made anew.
 const AFTERMATH: u64 = 2 * crate::clock::SECOND;
+
+/// The same after the machine's own stalls.
+const AFTER_STALL: u64 = crate::clock::SECOND / 2;
 
 /// How long a settlement may take that no client waits for.
 const SETTLING: u64 = crate::clock::SECOND;

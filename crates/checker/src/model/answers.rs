@@ -28,12 +28,15 @@ pub(super) fn stored<'a>(index: &'a Index, key: &'a Key) -> Option<Stored<'a>> {
             continue;
         };
         let id = answer.id.as_deref().unwrap_or_default();
-        let Some((_, executed)) = index.executed(id) else {
+        let Some((of, executed)) = index.executed(id) else {
             continue;
         };
         let Some(execution) = executed.execution.as_ref() else {
             continue;
         };
+        if (of.tenant, of.key) != (key.tenant, key.key) {
+            continue;
+        }
         let proof = answer.replayed || op.rule.withholds || !index.troubled(op);
         let newer = first.as_ref().map_or(true, |f| op.returned < f.since);
         if execution.class == Class::Completed && proof && newer {

@@ -21,6 +21,11 @@ use tokio_util::task::TaskTracker;
 /// gateway worker keeps in flight; a worker that does not know the limit yet may send more, and
 /// have the rest refused.
 const HTTP2_STREAMS: u32 = 8192;
+/// Streams of one HTTP/2 connection that its client has reset before we took them up; one more ends
+/// the connection, and every call on it. A gateway resets what has timed out, so after a moment
+/// in which the service stood still there may be as many of them as of streams. (The library's
+/// limit, 20, is for clients that nobody knows.)
+const HTTP2_RESET_STREAMS: usize = HTTP2_STREAMS as usize;
 /// Pings find HTTP/2 peers that are gone without a word.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 /// Accepting fails for lack of file descriptors, mostly; then a pause helps.
@@ -148,6 +153,7 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
     let connection = builder.serve_connection(stream, service);

@@ -31,6 +31,57 @@ async fn http2_with_prior_knowledge_on_both_sockets() {
     }
 }
 
+/// One HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// After a moment in which the service stood still, a gateway has reset all that has timed out;
+/// the calls that come next on the same connection must not be lost for that.
+#[tokio::test]
+async fn calls_that_were_given_up_take_no_other_with_them() {
+    const RESETS: u32 = 1000;
+    let server = TestServer::start().await;
+    // GET http://a/healthz, in HPACK's static table and literals.
+    let head = [b"\x82\x86\x01\x01a\x04\x08/healthz".as_slice()].concat();
+    let (headers, reset, go_away, end) = (0x1, 0x3, 0x7, 0x5);
+    let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    octets.extend(frame(0x4, 0, 0, &[]));
+    let streams = (0..RESETS).map(|n| 2 * n + 1);
+    for stream in streams.clone() {
+        octets.extend(frame(headers, end, stream, &head));
+    }
+    for stream in streams {
+        octets.extend(frame(reset, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let last = 2 * RESETS + 1;
+    octets.extend(frame(headers, end, last, &head));
+
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&octets).await.unwrap();
+    let answered = async {
+        loop {
+            let mut start = [0; 9];
+            stream.read_exact(&mut start).await.unwrap();
+            let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            stream.read_exact(&mut payload).await.unwrap();
+            assert_ne!(start[3], go_away, "{payload:?}");
+            if start[3] == headers && start[5..] == last.to_be_bytes() {
+                // `:status 200`, also from the static table.
+                assert_eq!(payload[0], 0x88);
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, answered).await.unwrap();
+}
+
 #[tokio::test]
 async fn unix_socket_speaks_http1() {
     let server = TestServer::start().await;

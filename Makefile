@@ -47,6 +47,19 @@ bench-store: prepare ## The service and the stores beside redis-benchmark and pg
 	@cargo build --release --package idempotency-bench --package idempotency-service --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/store-bench $(ARGS)
 
+.PHONY: check
+check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED=
+	@case "$(STORE)" in \
+		redis) scripts/need-redis.sh ;; \
+		postgres) scripts/get-postgres.sh >/dev/null ;; \
+	esac
+	@cargo build --package idempotency-checker --package idempotency-service \
+		--package idempotency-demo-upstream --bins
+	@envoy="$$(scripts/get-envoy.sh)"; \
+		ENVOY_BIN="$$envoy" exec $(TARGET)/debug/gateway-check --dir $(TARGET)/check \
+		$(if $(DURATION),--duration $(DURATION)) $(if $(STORE),--store $(STORE)) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: lint
 lint: prepare ## Formatting, clippy, licences
 	@scripts/lint.sh

@@ -19,13 +19,13 @@ use idempotency_stack::{Durability, Error};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How long clients work, in seconds
-    #[arg(long, env = "DURATION", default_value_t = 60)]
+    #[arg(long, default_value_t = 60)]
     duration: u64,
     /// Where the records are
-    #[arg(long, env = "STORE", value_enum, default_value_t = Store::Embedded)]
+    #[arg(long, value_enum, default_value_t = Store::Embedded)]
     store: Store,
     /// Where all random choices come from; the printed one repeats them [default: random]
-    #[arg(long, env = "SEED")]
+    #[arg(long)]
     seed: Option<u64>,
     /// The embedded store in its relaxed mode
     #[arg(long)]

@@ -253,13 +253,10 @@ impl Rig {
             Target::Gateway(number) => lock(nth(&self.gateways, number)).restart(),
             Target::Service(number) => lock(nth(&self.services, number)).restart(),
             Target::Upstream => lock(&self.upstream).restart(),
-            Target::Store => self
-                .store
-                .as_ref()
-                .map_or(Ok(()), |store| match &mut *lock(store) {
-                    StoreServer::Redis(redis) => redis.restart(),
-                    StoreServer::Postgres(postgres) => postgres.start_again(),
-                }),
+            Target::Store => match &self.store {
+                Some(store) => lock(store).restart(),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -271,10 +268,7 @@ impl Rig {
             Target::Upstream => act(lock(&self.upstream).process()),
             Target::Store => {
                 if let Some(store) = &self.store {
-                    match &mut *lock(store) {
-                        StoreServer::Redis(redis) => act(redis.process()),
-                        StoreServer::Postgres(postgres) => act(postgres.process()),
-                    }
+                    act(lock(store).process());
                 }
             }
             _ => {}
@@ -306,15 +300,9 @@ impl Rig {
         if let Ok(mut upstream) = self.upstream.try_lock() {
             add("upstream".to_owned(), upstream.process(), false);
         }
-        let store = self.store.as_ref().map(Mutex::try_lock);
-        match store {
-            Some(Ok(mut store)) => match &mut *store {
-                StoreServer::Redis(redis) => add("store".to_owned(), redis.process(), false),
-                StoreServer::Postgres(postgres) => {
-                    add("store".to_owned(), postgres.process(), true);
-                }
-            },
-            Some(Err(_)) | None => {}
+        if let Some(Ok(mut store)) = self.store.as_ref().map(Mutex::try_lock) {
+            let tree = matches!(*store, StoreServer::Postgres(_));
+            add("store".to_owned(), store.process(), tree);
         }
         parts
     }
@@ -377,6 +365,20 @@ impl StoreServer {
                 Some(Self::Postgres(postgres))
             }
         })
+    }
+
+    fn process(&mut self) -> &mut Process {
+        match self {
+            Self::Redis(redis) => redis.process(),
+            Self::Postgres(postgres) => postgres.process(),
+        }
+    }
+
+    fn restart(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.restart(),
+            Self::Postgres(postgres) => postgres.start_again(),
+        }
     }
 
     fn address(&self) -> SocketAddr {

@@ -38,7 +38,7 @@ pub(super) fn stored<'a>(index: &'a Index, key: &'a Key) -> Option<Stored<'a>> {
             continue;
         }
         let proof = answer.replayed || op.rule.withholds || !index.troubled(op);
-        let newer = first.as_ref().map_or(true, |f| op.returned < f.since);
+        let newer = first.as_ref().is_none_or(|f| op.returned < f.since);
         if execution.class == Class::Completed && proof && newer {
             first = Some(Stored {
                 execution,

@@ -52,8 +52,10 @@ pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
             return Some(Doubt::Upstream);
         }
         let timeout = index.run.execution_timeout_ms * MS;
-        let took = op.over().saturating_sub(execution.started.at);
-        if !matches!(op.end, End::Left) && took + SECOND / 2 >= timeout {
+        let left = matches!(op.end, End::Left);
+        let over = if left { execution.over() } else { op.over() };
+        let took = over.saturating_sub(execution.started.at);
+        if took + SECOND / 2 >= timeout {
             return Some(Doubt::Slow);
         }
     }

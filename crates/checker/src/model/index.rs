@@ -212,7 +212,6 @@ impl<'a> Index<'a> {
                 violations.push(key.violation(Law::Fences, what));
                 continue;
             };
-            let timeout_ms = self.run.execution_timeout_ms;
             let Some(op) = key.ops.get_mut(position) else {
                 continue;
             };
@@ -221,7 +220,7 @@ impl<'a> Index<'a> {
                 finished: finished.get(started.id.as_str()).copied(),
                 fence,
                 attempt,
-                class: op.invoke.behaviour.class(timeout_ms),
+                class: op.invoke.behaviour.class(),
                 status: op.invoke.behaviour.status,
             };
             if let Some(other) = &op.execution {

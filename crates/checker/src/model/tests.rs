@@ -519,6 +519,29 @@ fn a_lock_ends_with_its_execution_or_a_lease_after_the_fault() {
 }
 
 #[test]
+fn longer_than_the_gateway_waits() {
+    let slow = |returned, end| {
+        story("/inline")
+            .behaves(Behaviour {
+                delay_ms: 4_500,
+                ..Behaviour::created()
+            })
+            .op(1, 10, returned, end)
+            .runs("a", 1, 20, 4_520, 7, 1)
+    };
+    assert_eq!(slow(3_100, of_envoy(504)).unknown(7), GOOD);
+    let told = slow(3_100, of_envoy(504)).op(2, 3_200, 3_210, problem(409, "outcome-unknown"));
+    assert_eq!(told.unknown(7), GOOD);
+    // The gateway itself was late, and took the answer.
+    let late = slow(4_530, first("a")).op(2, 4_600, 4_610, replay("a"));
+    assert_eq!(late.completed(7), GOOD);
+    let early = story("/inline")
+        .op(1, 10, 1_100, of_envoy(504))
+        .runs("a", 1, 20, 1_000, 7, 1);
+    assert_eq!(early.unknown(7), [Law::Available, Law::FinalState]);
+}
+
+#[test]
 fn an_unknown_outcome_has_a_reason() {
     let told = |story: Story| story.op(9, 500, 510, problem(409, "outcome-unknown"));
     let reasons: [Story; 4] = [

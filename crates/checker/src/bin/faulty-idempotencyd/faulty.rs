@@ -55,7 +55,9 @@ impl Faulty {
 
     /// Every so-many-th time.
     fn one_in(&self, many: u64) -> bool {
-        self.count.fetch_add(1, Ordering::Relaxed) % many == 0
+        self.count
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(many)
     }
 
     async fn real(&self, operation: Operation) -> Answer {

@@ -14,9 +14,19 @@ ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"
 
+# What the contract suite notes, of this run alone.
+contract="${CARGO_TARGET_DIR:-target}/contract"
+rm -rf "$contract"
+
 newest="${ENVOY_BIN:-$(scripts/get-envoy.sh newest)}"
 say "== all tests, Envoy: $newest"
 ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast
+for store in redis postgres; do
+    say "== end-to-end tests again, records in $store"
+    STORE="$store" ENVOY_BIN="$newest" cargo test --no-fail-fast --package idempotency-e2e
+done
+say "== the store's contract: cases × backends"
+cargo run --quiet --package idempotency-store --features contract --example contract_table
 
 if valkey="$(scripts/get-valkey.sh)"; then
     say "== the Redis store again, on $("$valkey" --version | cut -d ' ' -f 1-3)"

@@ -318,9 +318,10 @@ fn a_grant_that_comes_after_the_timeout_locks_nothing() {
         gate.await_arrival();
         let refused = client.join().expect("a client").expect("an answer");
         assert_problem(&refused, 503, "store-unavailable");
-        // The service did grant it; the filter takes it back without waiting for the lease.
+        // The service did grant it, and the filter takes it back without waiting for the lease; or
+        // the filter's fail was faster than the acquire on its way, which then got no grant.
         eventually("the grant is taken back", || {
-            record_state(&stack, &key) == "failed"
+            ["failed", "absent"].contains(&record_state(&stack, &key).as_str())
         });
         assert_eq!(executions(&stack, &key), 0, "{execution}");
         gate.open();

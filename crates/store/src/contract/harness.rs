@@ -12,10 +12,16 @@ pub trait Harness: Send + Sync {
     /// The store.
     async fn store(&self) -> Arc<dyn Store>;
 
+    /// Another instance on the same records, as another process has it; for a backend of one
+    /// process the same one. A new one, or always the same.
+    async fn other(&self) -> Arc<dyn Store> {
+        self.store().await
+    }
+
     /// Lets at least that much store time pass: moves the clock, or waits.
     async fn advance(&self, by: Duration);
 
-    /// Returns when at least `count` waits are registered, or when they must be.
+    /// Returns when at least `count` waits are registered in all instances, or when they must be.
     async fn waiting(&self, count: usize);
 }
 

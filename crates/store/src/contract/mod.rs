@@ -12,6 +12,7 @@
 mod batches;
 mod data;
 mod harness;
+mod instances;
 mod operators;
 mod owners;
 mod races;
@@ -98,12 +99,7 @@ macro_rules! matched {
 
 pub(crate) use {cases, ensure, matched};
 
-/// Runs every case and prints its name. Returns how many there were.
-///
-/// # Errors
-///
-/// The cases that failed, one per line.
-pub async fn run(harness: &dyn Harness) -> Result<usize, String> {
+fn all_cases() -> impl Iterator<Item = Case> {
     let areas = [
         table::cases(),
         owners::cases(),
@@ -111,24 +107,46 @@ pub async fn run(harness: &dyn Harness) -> Result<usize, String> {
         races::cases(),
         batches::cases(),
         waits::cases(),
+        instances::cases(),
         operators::cases(),
         data::cases(),
     ];
-    let mut failed = Vec::new();
-    let mut count = 0;
-    for case in areas.into_iter().flatten() {
-        count += 1;
-        let lab = Lab::new(harness.store().await, harness, count);
+    areas.into_iter().flatten()
+}
+
+/// The names of all cases, `area: what holds`, in order.
+pub fn names() -> Vec<String> {
+    all_cases().map(|case| case.name).collect()
+}
+
+/// Runs every case and prints its name; what each one said, in order.
+pub async fn run_all(harness: &dyn Harness) -> Vec<(String, Verdict)> {
+    let mut verdicts = Vec::new();
+    for (place, case) in all_cases().enumerate() {
+        let lab = Lab::new(harness, place).await;
         let verdict = (case.run)(&lab).await;
         println!(
             "{} {}",
             if verdict.is_ok() { "ok    " } else { "FAILED" },
             case.name
         );
-        if let Err(why) = verdict {
-            failed.push(format!("{}: {why}", case.name));
-        }
+        verdicts.push((case.name, verdict));
     }
+    verdicts
+}
+
+/// Runs every case and prints its name. Returns how many there were.
+///
+/// # Errors
+///
+/// The cases that failed, one per line.
+pub async fn run(harness: &dyn Harness) -> Result<usize, String> {
+    let verdicts = run_all(harness).await;
+    let count = verdicts.len();
+    let failed: Vec<String> = verdicts
+        .into_iter()
+        .filter_map(|(name, verdict)| Some(format!("{name}: {}", verdict.err()?)))
+        .collect();
     if failed.is_empty() {
         Ok(count)
     } else {
@@ -151,13 +169,16 @@ pub(crate) const KEEP: Retention = Retention {
 /// A store under test, and short words for what the cases do with it.
 pub(crate) struct Lab<'h> {
     pub store: Arc<dyn Store>,
+    /// Another instance on the same records, as in another process.
+    pub other: Arc<dyn Store>,
     pub harness: &'h dyn Harness,
     pub tenant: String,
     next: AtomicU64,
 }
 
 impl<'h> Lab<'h> {
-    fn new(store: Arc<dyn Store>, harness: &'h dyn Harness, number: usize) -> Lab<'h> {
+    async fn new(harness: &'h dyn Harness, number: usize) -> Lab<'h> {
+        let (store, other) = (harness.store().await, harness.other().await);
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -165,6 +186,7 @@ impl<'h> Lab<'h> {
         let tenant = format!("contract-{now:x}-{number}");
         Lab {
             store,
+            other,
             harness,
             tenant,
             next: AtomicU64::new(1),

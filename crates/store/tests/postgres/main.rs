@@ -4,6 +4,8 @@
 mod common;
 #[path = "../common/model.rs"]
 mod model;
+#[path = "../common/suite.rs"]
+mod suite;
 
 mod clock;
 mod contract;

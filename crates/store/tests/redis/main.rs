@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/suite.rs"]
+mod suite;
 
 mod contract;
 mod failover;

@@ -5,12 +5,12 @@ use crate::common::{
 };
 use crate::failover::two_masters;
 use crate::storm::{acquire_as, Seen, Storm};
+use crate::suite::holds_on;
 use crate::support::{is_fault, open, options, until, until_ready, RealTime};
 use idempotency_protocol::{
     Acquire, Answer, FaultCode, Grant, OnUnknown, Operation, Owner, Settle, Settlement,
 };
 use idempotency_stack::{RedisRedlock, RedisSentinel};
-use idempotency_store::contract::run;
 use idempotency_store::{
     RecordState, RedisOptions, RedisStore, RedlockOptions, Resolution, Resolve, Store, StoreError,
 };
@@ -105,10 +105,11 @@ fn extend(name: &str, owner: u8) -> Operation {
 #[tokio::test(flavor = "multi_thread")]
 async fn contract() {
     let servers = start();
-    let cases = run(&RealTime(store_on(&servers, PATIENT).await))
-        .await
-        .unwrap();
-    assert!(cases > 200, "only {cases} cases");
+    let stores = [
+        store_on(&servers, PATIENT).await,
+        store_on(&servers, PATIENT).await,
+    ];
+    holds_on("Redlock", &RealTime(stores)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

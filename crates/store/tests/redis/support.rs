@@ -23,22 +23,32 @@ pub async fn open(url: &str) -> Arc<RedisStore> {
     Arc::new(RedisStore::open(options(url)).await.unwrap())
 }
 
-/// A store whose clock is the server's.
-pub struct RealTime(pub Arc<RedisStore>);
+/// Two instances on the same servers, whose clock cannot be moved.
+pub struct RealTime(pub [Arc<RedisStore>; 2]);
+
+impl RealTime {
+    pub async fn on(url: &str) -> RealTime {
+        RealTime([open(url).await, open(url).await])
+    }
+}
 
 #[async_trait]
 impl Harness for RealTime {
     async fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.0) as Arc<dyn Store>
+        Arc::clone(&self.0[0]) as Arc<dyn Store>
+    }
+
+    async fn other(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.0[1]) as Arc<dyn Store>
     }
 
     async fn advance(&self, by: Duration) {
-        // The server's clock cannot be moved.
         tokio::time::sleep(by).await;
     }
 
     async fn waiting(&self, count: usize) {
-        until(|| async { self.0.waiting() >= count }).await;
+        let all = || self.0.iter().map(|store| store.waiting()).sum::<usize>();
+        until(|| async { all() >= count }).await;
     }
 }
 

@@ -36,8 +36,11 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     if app.stopping.is_cancelled() {
         return Err(Problem::unavailable("The service is stopping."));
     }
-    usage(&app).await?;
-    Ok("ready\n")
+    match usage(&app).await {
+        Ok(_) => Ok("ready\n"),
+        // Also what will not pass by itself: it is mended elsewhere, and then passes.
+        Err(error) => Err(Problem::unavailable(error.to_string())),
+    }
 }
 
 /// Counters in Prometheus' text format.

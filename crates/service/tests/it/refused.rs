@@ -2,10 +2,10 @@
 
 use crate::support::child::{binary, Child, Dir};
 use crate::support::*;
-use idempotency_stack::{Postgres, PostgresOptions, Redis, RedisCluster, RedisSentinel};
+use idempotency_stack::{
+    Postgres, PostgresOptions, Redis, RedisCluster, RedisRedlock, RedisSentinel, Relay,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 
 /// A bad setting, and a store that cannot be used.
 const SETTING: i32 = 2;
@@ -15,10 +15,17 @@ const SECRET: &str = "hunter2";
 
 /// The service ends with this exit code, says this much, tells no password, and never listened.
 fn refused(url: &str, code: i32, part: &str) {
+    refused_with(&[url], code, part);
+}
+
+/// The same, with further arguments after the store.
+fn refused_with(store: &[&str], code: i32, part: &str) {
+    let url = store.join(" ");
     let dir = Dir::new();
     let ready = dir.path().join("ready");
     let output = binary()
-        .args(["serve", "--listen", "127.0.0.1:0", "--store", url])
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .args(store)
         .arg("--ready-file")
         .arg(&ready)
         // The environment of whoever runs this must not matter.
@@ -113,56 +120,61 @@ fn redis_servers_of_another_kind_and_wrong_passwords() {
     }
 }
 
-/// A relay in front of a Redis server, through which it says that it is version 6.
-fn as_version_6(server: u16) -> u16 {
-    const TOLD: &[u8] = b"redis_version:";
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let pass = |mut from: TcpStream, mut to: TcpStream, alter: bool| {
-        std::thread::spawn(move || {
-            let mut seen = Vec::new();
-            let mut chunk = [0; 65_536];
-            loop {
-                match from.read(&mut chunk) {
-                    Ok(count @ 1..) => seen.extend_from_slice(&chunk[..count]),
-                    _ => return,
-                }
-                // What may be the begin of it waits for its end; answers end with a line.
-                if alter && !seen.ends_with(b"\r\n") {
-                    continue;
-                }
-                let place = seen.windows(TOLD.len()).position(|w| w == TOLD);
-                if let Some(place) = place.filter(|_| alter) {
-                    seen[place + TOLD.len()] = b'6';
-                }
-                if to.write_all(&seen).is_err() {
-                    return;
-                }
-                seen.clear();
-            }
-        });
-    };
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let upstream = TcpStream::connect(("127.0.0.1", server)).unwrap();
-            pass(
-                client.try_clone().unwrap(),
-                upstream.try_clone().unwrap(),
-                false,
-            );
-            pass(upstream, client, true);
-        }
-    });
-    port
-}
-
 #[test]
 fn redis_before_7() {
     let server = Redis::start(&[]).unwrap();
-    let port = as_version_6(server.port());
-    let url = format!("redis://127.0.0.1:{port}");
+    // There is none to be had any more; this one says that it is.
+    let relay = Relay::rewriting(server.port(), "redis_version:7", "redis_version:6").unwrap();
+    let url = format!("redis://127.0.0.1:{}", relay.port());
     refused(&url, STORE, "is too old: it must be 7.0 or newer");
     refused(&url, STORE, "version 6.");
+}
+
+#[test]
+fn a_guard_that_guards_nothing() {
+    let servers = RedisRedlock::start(3).unwrap();
+    let main = servers.main.url();
+    let urls = servers.urls();
+    let [a, b, c] = [&urls[0], &urls[1], &urls[2]];
+    let guarded = |store: &str, nodes: &[&str], code, part: &str| {
+        let flags = nodes.iter().flat_map(|node| ["--redlock-node", node]);
+        let args: Vec<&str> = [store].into_iter().chain(flags).collect();
+        refused_with(&args, code, part);
+    };
+    let of_hosts = "redis+cluster://h";
+    for (store, nodes, part) in [
+        (&main[..], vec![&a[..], b], "redlock_nodes: 2 are too few"),
+        ("memory", vec![a], "redlock_nodes: only a Redis store"),
+        (
+            &main,
+            vec![a, b, a],
+            "redlock_nodes[2]: this server is there twice",
+        ),
+        (
+            &main,
+            vec![a, &main, c],
+            "redlock_nodes[1]: this is the store's own",
+        ),
+        (
+            &main,
+            vec![a, b, of_hosts],
+            "redlock_nodes[2]: a node is a single",
+        ),
+    ] {
+        guarded(store, &nodes, SETTING, part);
+    }
+    let timeout = [&main[..], "--redlock-timeout", "1s"];
+    refused_with(&timeout, SETTING, "redlock_timeout: means nothing");
+    // The same servers, by other ways.
+    let own = format!("redis+unix://{}", servers.main.socket().display());
+    let login = c.replace("://", &format!("://u:{SECRET}@"));
+    for (node, part) in [
+        (servers.nodes[0].url(), "is the same server as"),
+        (own, "is the same server as the main Redis"),
+        (login, "WRONGPASS"),
+    ] {
+        guarded(&main, &[a, b, &node], STORE, part);
+    }
 }
 
 #[test]

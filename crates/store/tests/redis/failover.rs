@@ -2,7 +2,7 @@
 
 use crate::common::{acquire, complete, completed, granted, one};
 use crate::storm::{Seen, Storm};
-use crate::support::{is_fault, open, until, until_ready, PATIENCE};
+use crate::support::{granted_in_the_end, is_fault, open, until, until_ready, PATIENCE};
 use idempotency_protocol::{Answer, FaultCode};
 use idempotency_stack::{Redis, RedisCluster, RedisSentinel};
 use idempotency_store::RedisStore;
@@ -226,7 +226,7 @@ async fn with_wait_a_grant_that_no_replica_has_is_taken_back() {
     let answer = one(&*store, acquire("completes", 2)).await;
     assert!(matches!(answer, Answer::Stored(_)), "{answer:?}");
     servers.servers[1].process().resume();
-    until(|| async { matches!(one(&*store, acquire("k", 2)).await, Answer::Granted(_)) }).await;
+    granted_in_the_end(&store, "k").await;
 }
 
 /// A master and its replica, promoted while the master goes on: what a partition makes of them

@@ -1,7 +1,7 @@
 //! What one server forgets when it dies: by how it writes to disk.
 
 use crate::common::{acquire, completed, granted, one};
-use crate::support::{open, server, until_ready};
+use crate::support::{open, server, until, until_ready};
 use idempotency_protocol::Answer;
 use idempotency_stack::Redis;
 use idempotency_store::RedisStore;
@@ -34,18 +34,36 @@ fn appended(server: &Redis) -> PathBuf {
     files.find(is_log).unwrap()
 }
 
+/// While the disk is busy with the last sync, a server with `everysec` puts off writing, for up to
+/// two seconds: what it had not written is lost with it. It is the end that is missing, never the
+/// middle, and how much depends on the disk; on an idle one it is nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_has_everything_also_with_everysec() {
+async fn a_killed_server_with_everysec_lacks_at_most_the_end() {
     let mut server = server(&["--appendfsync", "everysec"]);
     let store = open(&server.url()).await;
-    for n in 0..50 {
-        executed(&store, &format!("k{n}")).await;
+    let mut fences = Vec::new();
+    for n in 0..200 {
+        fences.push(executed(&store, &format!("k{n}")).await);
     }
     server.kill();
     restart(&mut server, &store).await;
-    for n in 0..50 {
-        is_stored(&store, &format!("k{n}")).await;
+    let mut kept = 0;
+    for (n, first) in fences.iter().enumerate() {
+        match one(&*store, acquire(&format!("k{n}"), 2)).await {
+            Answer::Stored(_) => {
+                assert_eq!(kept, n, "something in the middle is missing");
+                kept += 1;
+            }
+            // The grant was written, and the result was not.
+            Answer::InFlight { .. } => assert_eq!(kept, n),
+            Answer::Granted(second) => assert!(second.fence > *first),
+            other => panic!("{other:?}"),
+        }
     }
+    println!(
+        "everysec, server killed: {kept} of {} results kept",
+        fences.len()
+    );
 }
 
 /// The disk of a machine that loses power has what was synced. With `always` that is what was
@@ -55,6 +73,12 @@ async fn what_was_not_synced_when_the_power_went_is_executed_again() {
     let mut server = server(&["--appendfsync", "everysec"]);
     let store = open(&server.url()).await;
     executed(&store, "synced").await;
+    // All of it written, in any case.
+    until(|| async {
+        let info = server.cli(&["INFO", "persistence"]).unwrap();
+        info.contains("aof_buffer_length:0")
+    })
+    .await;
     let synced = appended(&server).metadata().unwrap().len();
     let first = executed(&store, "not synced").await;
     server.kill();

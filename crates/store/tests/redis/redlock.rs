@@ -4,18 +4,17 @@ use crate::common::{
     acquire, acquire_for, complete, completed, fail, granted, granted_for, key, one,
 };
 use crate::failover::two_masters;
-use crate::storm::{acquire_as, Seen, Storm};
+use crate::storm::{Seen, Storm};
 use crate::suite::holds_on;
-use crate::support::{is_fault, open, options, until, until_ready, RealTime};
+use crate::support::{granted_in_the_end, is_fault, open, options, until, until_ready, RealTime};
 use idempotency_protocol::{
-    Acquire, Answer, FaultCode, Grant, OnUnknown, Operation, Owner, Settle, Settlement,
+    Acquire, Answer, FaultCode, OnUnknown, Operation, Owner, Settle, Settlement,
 };
 use idempotency_stack::{RedisRedlock, RedisSentinel};
 use idempotency_store::{
     RecordState, RedisOptions, RedisStore, RedlockOptions, Resolution, Resolve, Store, StoreError,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const NODES: usize = 5;
@@ -73,25 +72,6 @@ async fn state(store: &RedisStore, name: &str) -> Option<RecordState> {
 
 fn unavailable(answer: &Answer) {
     assert!(is_fault(answer, FaultCode::Unavailable), "{answer:?}");
-}
-
-/// Asks, by a new owner each time, until the key is granted; nobody would tell us.
-async fn granted_in_the_end(store: &RedisStore, name: &str) -> Grant {
-    let asked = AtomicU64::new(0);
-    let answer = Mutex::new(None);
-    until(|| async {
-        let mut owner = [0xaa; 16];
-        let number = asked.fetch_add(1, Ordering::SeqCst);
-        owner[..8].copy_from_slice(&number.to_be_bytes());
-        match one(store, acquire_as(name, Owner(owner))).await {
-            Answer::Granted(grant) => *answer.lock().unwrap() = Some(grant),
-            answer => unavailable(&answer),
-        }
-        answer.lock().unwrap().is_some()
-    })
-    .await;
-    let grant = *answer.lock().unwrap();
-    grant.unwrap()
 }
 
 fn extend(name: &str, owner: u8) -> Operation {

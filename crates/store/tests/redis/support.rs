@@ -1,11 +1,14 @@
 //! Stores on servers of this test's own.
 
+use crate::common::one;
+use crate::storm::acquire_as;
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, FaultCode};
+use idempotency_protocol::{Answer, FaultCode, Grant, Owner};
 use idempotency_stack::Redis;
 use idempotency_store::contract::Harness;
 use idempotency_store::{RedisOptions, RedisStore, Store};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything here takes.
@@ -69,4 +72,23 @@ pub fn is_fault(answer: &Answer, code: FaultCode) -> bool {
 /// Waits until the store is ready.
 pub async fn until_ready(store: &RedisStore) {
     until(|| async { store.ready().await.is_ok() }).await;
+}
+
+/// Asks, by a new owner each time, until the key is granted; nobody would tell us.
+pub async fn granted_in_the_end(store: &RedisStore, name: &str) -> Grant {
+    let asked = AtomicU64::new(0);
+    let answer = Mutex::new(None);
+    until(|| async {
+        let mut owner = [0xaa; 16];
+        let number = asked.fetch_add(1, Ordering::SeqCst);
+        owner[..8].copy_from_slice(&number.to_be_bytes());
+        match one(store, acquire_as(name, Owner(owner))).await {
+            Answer::Granted(grant) => *answer.lock().unwrap() = Some(grant),
+            answer => assert!(is_fault(&answer, FaultCode::Unavailable), "{answer:?}"),
+        }
+        answer.lock().unwrap().is_some()
+    })
+    .await;
+    let grant = *answer.lock().unwrap();
+    grant.unwrap()
 }

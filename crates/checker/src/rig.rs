@@ -155,9 +155,10 @@ impl Rig {
             to_upstream.address(),
             ServiceAddress::Tcp(to_service.address()),
         );
-        let timeout = Duration::from_millis(options.rules.execution_timeout_ms);
-        config.gateway_timeout = timeout;
-        config.execution_timeout = timeout;
+        config.gateway_timeout = timeout(&options.rules, false);
+        config.execution_timeout = timeout(&options.rules, true);
+        // One of a single worker, one of two.
+        config.concurrency = 1 + u16::from(number % 2 == 1);
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));
         config.access_log = Some(options.dir.join(format!("access-{number}.log")));
         let envoy = Envoy::start(config)?;
@@ -315,6 +316,12 @@ impl Rig {
             }
         }
     }
+}
+
+/// When executions of this kind are given up.
+fn timeout(rules: &Rules, detached: bool) -> Duration {
+    let rules = rules.rules.iter().filter(|rule| rule.detached == detached);
+    Duration::from_millis(rules.map(|rule| rule.timeout_ms).max().unwrap_or_default())
 }
 
 fn service(

@@ -108,7 +108,6 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
         gateways: options.gateways,
         services: rig.services(),
         lease_ms: rules.lease_ms,
-        execution_timeout_ms: rules.execution_timeout_ms,
         rules: rules.rules.clone(),
         at: clock::now(),
     }));

@@ -64,8 +64,6 @@ pub struct Run {
     pub rules: Vec<Rule>,
     /// Lease of every rule, in milliseconds.
     pub lease_ms: u64,
-    /// When the gateway gives an execution up, in milliseconds.
-    pub execution_timeout_ms: u64,
     /// When the run began.
     pub at: Micros,
 }

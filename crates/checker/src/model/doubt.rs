@@ -51,7 +51,7 @@ pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
         if execution.class == Class::Unknown {
             return Some(Doubt::Upstream);
         }
-        let timeout = index.run.execution_timeout_ms * MS;
+        let timeout = op.rule.timeout_ms * MS;
         let left = matches!(op.end, End::Left);
         let over = if left { execution.over() } else { op.over() };
         let took = over.saturating_sub(execution.started.at);

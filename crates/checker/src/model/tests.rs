@@ -33,7 +33,6 @@ fn story(path: &str) -> Story {
         gateways: 2,
         services: 2,
         lease_ms: rules.lease_ms,
-        execution_timeout_ms: rules.execution_timeout_ms,
         rules: rules.rules,
         at: 0,
     };
@@ -523,17 +522,17 @@ fn longer_than_the_gateway_waits() {
     let slow = |returned, end| {
         story("/inline")
             .behaves(Behaviour {
-                delay_ms: 4_500,
+                delay_ms: 9_500,
                 ..Behaviour::created()
             })
             .op(1, 10, returned, end)
-            .runs("a", 1, 20, 4_520, 7, 1)
+            .runs("a", 1, 20, 9_520, 7, 1)
     };
-    assert_eq!(slow(3_100, of_envoy(504)).unknown(7), GOOD);
-    let told = slow(3_100, of_envoy(504)).op(2, 3_200, 3_210, problem(409, "outcome-unknown"));
+    assert_eq!(slow(8_100, of_envoy(504)).unknown(7), GOOD);
+    let told = slow(8_100, of_envoy(504)).op(2, 8_200, 8_210, problem(409, "outcome-unknown"));
     assert_eq!(told.unknown(7), GOOD);
     // The gateway itself was late, and took the answer.
-    let late = slow(4_530, first("a")).op(2, 4_600, 4_610, replay("a"));
+    let late = slow(9_530, first("a")).op(2, 9_600, 9_610, replay("a"));
     assert_eq!(late.completed(7), GOOD);
     let early = story("/inline")
         .op(1, 10, 1_100, of_envoy(504))

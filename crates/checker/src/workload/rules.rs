@@ -23,6 +23,8 @@ pub struct Rule {
     /// An answer that cannot be stored is withheld.
     #[serde(default)]
     pub withholds: bool,
+    /// When the gateway gives an execution up, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// All rules, and their times.
@@ -32,8 +34,6 @@ pub struct Rules {
     pub rules: Vec<Rule>,
     /// Lease, in milliseconds.
     pub lease_ms: u64,
-    /// When the gateway gives an execution up, in milliseconds.
-    pub execution_timeout_ms: u64,
     /// How long the gateway waits for an answer of the service, in milliseconds.
     pub service_timeout_ms: u64,
 }
@@ -50,6 +50,12 @@ impl Rules {
                 wait_ms: 0,
                 retries: false,
                 withholds: false,
+                // An inline execution may outlive its first lease; a detached one may not.
+                timeout_ms: if detached {
+                    lease_ms * 6 / 10
+                } else {
+                    lease_ms * 16 / 10
+                },
             };
             let named = |suffix: &str| format!("/{name}-{suffix}");
             rules.push(Rule {
@@ -73,7 +79,6 @@ impl Rules {
         Self {
             rules,
             lease_ms,
-            execution_timeout_ms: lease_ms * 6 / 10,
             service_timeout_ms: lease_ms / 4,
         }
     }
@@ -88,17 +93,20 @@ impl Rules {
 
     fn rule(&self, rule: &Rule) -> Value {
         let word = |yes, no, is| if is { yes } else { no };
-        json!({
+        let mut config = json!({
             "name": rule.path.trim_start_matches('/'),
             "match": { "methods": ["POST"], "path_prefix": rule.path },
             "scope": { "header": TENANT_HEADER },
             "execution": word("detached", "inline", rule.detached),
-            "execution_timeout_ms": self.execution_timeout_ms,
             "lease_ms": self.lease_ms,
             "lease_margin_ms": self.lease_ms / 5,
             "wait_ms": rule.wait_ms,
             "on_unknown": word("retry", "refuse", rule.retries),
             "on_complete_failure": word("withhold", "deliver", rule.withholds),
-        })
+        });
+        if rule.detached {
+            config["execution_timeout_ms"] = json!(rule.timeout_ms);
+        }
+        config
     }
 }

@@ -103,7 +103,7 @@ impl Scripts {
                 },
                 tenant: TENANTS[(caller + usize::from(shared && rng.bool())) % TENANTS.len()],
                 payload: usize::from(changed && !first && chance(&mut rng, 40)),
-                behaviour: self.behaviour(&mut rng, first),
+                behaviour: self.behaviour(&mut rng, rule, first),
                 leave: chance(&mut rng, 15).then(|| leave(&mut rng)),
             });
         }
@@ -144,11 +144,13 @@ impl Scripts {
         times
     }
 
-    fn behaviour(&self, rng: &mut Rng, first: bool) -> Behaviour {
+    fn behaviour(&self, rng: &mut Rng, rule: usize, first: bool) -> Behaviour {
         let mut behaviour = Behaviour::created();
         behaviour.more_headers = chance(rng, 30);
         behaviour.delay_ms = rng.u64(..30);
-        let timeout_ms = self.rules.execution_timeout_ms;
+        let rule = self.rules.rules.get(rule);
+        let timeout_ms = rule.map_or(0, |rule| rule.timeout_ms);
+        let lease_ms = self.rules.lease_ms;
         // Retries mostly meet an upstream that works.
         let which = if first {
             rng.u8(..100)
@@ -157,7 +159,9 @@ impl Scripts {
         };
         match which {
             0..45 => {}
-            45..62 => behaviour.delay_ms = rng.u64(100..timeout_ms / 2),
+            45..60 => behaviour.delay_ms = rng.u64(100..lease_ms * 3 / 10),
+            // Inline, longer than the first lease.
+            60..62 => behaviour.delay_ms = timeout_ms * 7 / 10,
             62..68 => {
                 behaviour.bytes = Some(rng.u32(..100_000));
                 behaviour.chunked = rng.bool();
@@ -244,7 +248,8 @@ mod tests {
         for reset in [Reset::Before, Reset::Headers, Reset::Mid] {
             assert!(any(&|a| a.behaviour.reset == Some(reset)), "{reset:?}");
         }
-        assert!(any(&|a| a.behaviour.delay_ms > 3_000));
+        assert!(any(&|a| a.behaviour.delay_ms > 8_000));
+        assert!(any(&|a| (5_001..7_000).contains(&a.behaviour.delay_ms)));
         let tenants = |script: &Script| {
             let of = |tenant: &str| script.attempts.iter().any(|a| a.tenant == tenant);
             TENANTS.into_iter().filter(|tenant| of(tenant)).count()

@@ -278,32 +278,34 @@ impl Rig {
 
     /// What runs now; parts that are being started are left out.
     pub fn parts(&self) -> Vec<Part> {
-        let mut parts = Vec::new();
-        let mut add = |name: String, process: &Process, tree: bool| {
+        // The links are in this process.
+        let own = i32::try_from(std::process::id()).into_iter().collect();
+        let mut parts = vec![(None, own)];
+        let mut add = |part: Target, process: &Process, tree: bool| {
             let mut ids = if tree {
                 process.descendants()
             } else {
                 Vec::new()
             };
             ids.extend(i32::try_from(process.id()));
-            parts.push((name, ids));
+            parts.push((Some(part), ids));
         };
         for (number, gateway) in self.gateways.iter().enumerate() {
             if let Ok(mut gateway) = gateway.try_lock() {
-                add(format!("gateway {number}"), gateway.process(), false);
+                add(Target::Gateway(number), gateway.process(), false);
             }
         }
         for (number, service) in self.services.iter().enumerate() {
             if let Ok(mut service) = service.try_lock() {
-                add(format!("service {number}"), service.process(), false);
+                add(Target::Service(number), service.process(), false);
             }
         }
         if let Ok(mut upstream) = self.upstream.try_lock() {
-            add("upstream".to_owned(), upstream.process(), false);
+            add(Target::Upstream, upstream.process(), false);
         }
         if let Some(Ok(mut store)) = self.store.as_ref().map(Mutex::try_lock) {
             let tree = matches!(*store, StoreServer::Postgres(_));
-            add("store".to_owned(), store.process(), tree);
+            add(Target::Store, store.process(), tree);
         }
         parts
     }

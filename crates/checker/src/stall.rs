@@ -1,7 +1,7 @@
 //! Measures how long this machine stands still by itself: a busy neighbour, a slow disk. Such times
 //! excuse what only happens to those who are late; nothing in the checker depends on speed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::{self, Micros, MS};
-use crate::history::{Event, Recorder, Stall};
+use crate::history::{Event, Recorder, Stall, Target};
 
 /// A sleep of [`PERIOD`], or a write to the disk after it, that takes longer is a stall.
 const LIMIT: Micros = 300 * MS;
@@ -31,8 +31,8 @@ pub struct Watch {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A part of the system: its name, and its processes.
-pub type Part = (String, Vec<i32>);
+/// A part of the system, and its processes. `None`: what all ways lead through.
+pub type Part = (Option<Target>, Vec<i32>);
 
 impl Watch {
     /// Begins to measure; `file` is on the disk that matters, `parts` tells what runs.
@@ -48,7 +48,7 @@ impl Watch {
         let mut file = File::create(file)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let here = every(PERIOD, &stopped, recorder, |from, to| {
-            (to - from > LIMIT).then(|| "the checker".to_owned())
+            everything(to - from > LIMIT)
         });
         let disk = every(PERIOD, &stopped, recorder, move |from, _| {
             // What fails here fails the parts that keep data there, too, and they say why.
@@ -56,7 +56,7 @@ impl Watch {
                 .rewind()
                 .and_then(|()| file.write_all(b"x"))
                 .and_then(|()| file.sync_data());
-            (clock::now() - from > LIMIT).then(|| "the disk".to_owned())
+            everything(clock::now() - from > LIMIT)
         });
         let mut waits = Waits::default();
         let parts = every(LOOK, &stopped, recorder, move |_, _| waits.look(&parts()));
@@ -76,22 +76,27 @@ impl Drop for Watch {
     }
 }
 
+/// What had to wait, if the machine or its disk stood still.
+fn everything(late: bool) -> Vec<Option<Target>> {
+    late.then_some(None).into_iter().collect()
+}
+
 /// Looks again and again; what it names has stood still since the last look.
 fn every(
     period: Duration,
     stopped: &Arc<AtomicBool>,
     recorder: &Recorder,
-    mut look: impl FnMut(Micros, Micros) -> Option<String> + Send + 'static,
+    mut look: impl FnMut(Micros, Micros) -> Vec<Option<Target>> + Send + 'static,
 ) -> JoinHandle<()> {
     let (stopped, recorder) = (stopped.clone(), recorder.clone());
     std::thread::spawn(move || {
         let mut from = clock::now();
         while !stopped.load(Ordering::Relaxed) {
             std::thread::sleep(period);
-            let what = look(from, clock::now());
+            let late = look(from, clock::now());
             let to = clock::now();
-            if let Some(what) = what {
-                recorder.record(Event::Stall(Stall { from, to, what }));
+            for part in late {
+                recorder.record(Event::Stall(Stall { from, to, part }));
             }
             from = to;
         }
@@ -103,24 +108,24 @@ fn every(
 struct Waits(HashMap<(i32, String), Micros>);
 
 impl Waits {
-    /// The part whose threads had to wait since the last look, if one had.
-    fn look(&mut self, parts: &[Part]) -> Option<String> {
+    /// The parts of which a thread had to wait since the last look.
+    fn look(&mut self, parts: &[Part]) -> Vec<Option<Target>> {
         let mut now = HashMap::new();
-        let mut late = None;
-        for (name, processes) in parts {
+        let mut late = BTreeSet::new();
+        for (part, processes) in parts {
             for process in processes {
                 for (thread, waited) in waited(*process) {
                     let thread = (*process, thread);
                     let before = self.0.get(&thread).copied().unwrap_or(waited);
                     if waited.saturating_sub(before) > WAITED {
-                        late = Some(name.clone());
+                        late.insert(*part);
                     }
                     now.insert(thread, waited);
                 }
             }
         }
         self.0 = now;
-        late
+        late.into_iter().collect()
     }
 }
 

@@ -198,15 +198,16 @@ pub enum FaultKind {
     Stall,
 }
 
-/// This machine stood still.
+/// This machine, or one part on it, stood still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stall {
     /// From when.
     pub from: Micros,
     /// Until when.
     pub to: Micros,
-    /// What had to wait.
-    pub what: String,
+    /// What had to wait; `None`: everything may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Target>,
 }
 
 /// The upstream executes.

@@ -67,7 +67,7 @@ pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
         .hits(op.invoke.gateway, op.invoke.at, op.over() + SETTLING);
     let mut found = None;
     for span in spans {
-        if span.cause != Cause::Stall {
+        if !matches!(span.cause, Cause::Stall(_)) {
             return Some(Doubt::Fault);
         }
         found = Some(Doubt::Stall);

@@ -14,7 +14,8 @@ pub(super) struct Span {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cause {
     Fault(Target, FaultKind),
-    Stall,
+    /// Of one part, or of everything.
+    Stall(Option<Target>),
 }
 
 impl Span {
@@ -22,7 +23,7 @@ impl Span {
     fn felt_until(&self) -> Micros {
         let felt = match self.cause {
             Cause::Fault(..) => super::AFTERMATH,
-            Cause::Stall => super::AFTER_STALL,
+            Cause::Stall(_) => super::AFTER_STALL,
         };
         self.to.saturating_add(felt)
     }
@@ -41,16 +42,18 @@ pub(super) struct Faults {
 impl Faults {
     /// In any order; stalls that are felt together become one.
     pub fn new(run: &Run, faults: Vec<Span>, stalls: &[&Stall]) -> Self {
-        let mut stalls: Vec<_> = stalls.iter().map(|stall| (stall.from, stall.to)).collect();
-        stalls.sort_unstable();
+        let mut stalls = stalls.to_vec();
+        stalls.sort_by_key(|stall| (stall.part, stall.from));
         let mut spans: Vec<Span> = Vec::new();
-        for (from, to) in stalls {
-            match spans.last_mut().filter(|last| last.felt_until() >= from) {
-                Some(last) => last.to = last.to.max(to),
+        for Stall { from, to, part } in stalls {
+            let cause = Cause::Stall(*part);
+            let last = spans.last_mut();
+            match last.filter(|last| last.cause == cause && last.felt_until() >= *from) {
+                Some(last) => last.to = last.to.max(*to),
                 None => spans.push(Span {
-                    from,
-                    to,
-                    cause: Cause::Stall,
+                    from: *from,
+                    to: *to,
+                    cause,
                 }),
             }
         }
@@ -71,8 +74,8 @@ impl Faults {
     /// Whether a request through this gateway can notice it.
     fn concerns(&self, span: &Span, gateway: usize) -> bool {
         match span.cause {
-            Cause::Stall => true,
-            Cause::Fault(target, _) => match target {
+            Cause::Stall(None) => true,
+            Cause::Fault(target, _) | Cause::Stall(Some(target)) => match target {
                 Target::Store | Target::Upstream => true,
                 Target::Gateway(number)
                 | Target::ClientLink(number)
@@ -116,13 +119,16 @@ impl Faults {
     pub fn injected(&self) -> impl Iterator<Item = (Target, FaultKind)> + '_ {
         self.spans.iter().filter_map(|span| match span.cause {
             Cause::Fault(target, kind) => Some((target, kind)),
-            Cause::Stall => None,
+            Cause::Stall(_) => None,
         })
     }
 
     /// How many stalls, and how many milliseconds in all.
     pub fn stalls(&self) -> (usize, u64) {
-        let stalls = self.spans.iter().filter(|span| span.cause == Cause::Stall);
+        let stalls = self
+            .spans
+            .iter()
+            .filter(|span| matches!(span.cause, Cause::Stall(_)));
         stalls.fold((0, 0), |(count, ms), span| {
             (count + 1, ms + (span.to - span.from) / 1_000)
         })

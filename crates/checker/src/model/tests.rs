@@ -174,11 +174,11 @@ impl Story {
         self.fault(Target::Store, FaultKind::Kill, from, to)
     }
 
-    fn stall(mut self, from: u64, to: u64) -> Self {
+    fn stall(mut self, part: Option<Target>, from: u64, to: u64) -> Self {
         self.events.push(Event::Stall(Stall {
             from: from * MS,
             to: to * MS,
-            what: "service 0".into(),
+            part,
         }));
         self
     }
@@ -611,8 +611,14 @@ fn refusals_have_a_reason() {
     ] {
         let excused = story("/detached").outage(0, 15).op(1, 10, 20, end.clone());
         assert_eq!(excused.ends("absent", 0, None), GOOD, "{end:?}");
-        let excused = story("/detached").stall(0, 15).op(1, 10, 20, end);
-        assert_eq!(excused.ends("absent", 0, None), GOOD);
+        for part in [None, Some(Target::Gateway(0)), Some(Target::Service(0))] {
+            let excused = story("/detached").stall(part, 0, 15);
+            let laws = excused.op(1, 10, 20, end.clone()).ends("absent", 0, None);
+            assert_eq!(laws, GOOD, "{part:?}");
+        }
+        let elsewhere = story("/detached").stall(Some(Target::Gateway(1)), 0, 15);
+        let laws = elsewhere.op(1, 10, 20, end).ends("absent", 0, None);
+        assert_eq!(laws, [Law::Available]);
     }
     // An outage explains no other outcome than it can have.
     let story = story("/detached")

@@ -24,16 +24,21 @@ pub struct Link {
 }
 
 impl Link {
-    /// A relay to `target`.
-    pub fn start(runtime: &Handle, target: SocketAddr) -> Self {
+    /// A relay to `target`; it listens when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If its port cannot be listened on.
+    pub fn start(runtime: &Handle, target: SocketAddr) -> std::io::Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], idempotency_stack::ports::free()));
+        let listener = runtime.block_on(TcpListener::bind(address))?;
         let (sender, mode) = watch::channel(None);
-        let acceptor = runtime.spawn(accept(address, target, mode));
-        Self {
+        let acceptor = runtime.spawn(accept(listener, target, mode));
+        Ok(Self {
             address,
             mode: sender,
             acceptor,
-        }
+        })
     }
 
     /// Where it listens.
@@ -58,8 +63,11 @@ impl Drop for Link {
     }
 }
 
-async fn accept(address: SocketAddr, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    let mut listener = None;
+async fn accept(listener: TcpListener, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    let Ok(address) = listener.local_addr() else {
+        return;
+    };
+    let mut listener = Some(listener);
     loop {
         let now = *mode.borrow_and_update();
         if now == Some(FaultKind::Refuse) {
@@ -160,6 +168,13 @@ async fn pump(
 mod tests {
     use super::*;
 
+    /// On a thread of its own, since it blocks.
+    async fn link(target: SocketAddr) -> Link {
+        let runtime = Handle::current();
+        let started = tokio::task::spawn_blocking(move || Link::start(&runtime, target));
+        started.await.unwrap().unwrap()
+    }
+
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -195,8 +210,8 @@ mod tests {
 
     #[tokio::test]
     async fn passes_cuts_and_passes_again() {
-        let link = Link::start(&Handle::current(), echo().await);
-        let mut stream = connect(&link).await.unwrap();
+        let link = link(echo().await).await;
+        let mut stream = TcpStream::connect(link.address()).await.unwrap();
         ping(&mut stream).await.unwrap();
 
         link.cut(FaultKind::Reset);
@@ -217,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stalled_way_delivers_later() {
-        let link = Link::start(&Handle::current(), echo().await);
+        let link = link(echo().await).await;
         let mut stream = connect(&link).await.unwrap();
         ping(&mut stream).await.unwrap();
         link.cut(FaultKind::Stall);

@@ -111,9 +111,10 @@ impl Rig {
         let mut store_links = Vec::new();
         let mut services = Vec::new();
         for number in 0..count {
-            let link = store
-                .as_ref()
-                .map(|store| Link::start(runtime, store.address()));
+            let link = match &store {
+                Some(store) => Some(link(runtime, store.address())?),
+                None => None,
+            };
             services.push(service(options, number, store.as_ref(), link.as_ref())?);
             store_links.extend(link);
         }
@@ -148,8 +149,8 @@ impl Rig {
         number: usize,
         service: SocketAddr,
     ) -> Result<(), Error> {
-        let to_service = Link::start(runtime, service);
-        let to_upstream = Link::start(runtime, lock(&self.upstream).address());
+        let to_service = link(runtime, service)?;
+        let to_upstream = link(runtime, lock(&self.upstream).address())?;
         let mut config = EnvoyConfig::new(
             options.rules.filter(&self.tokens).to_string(),
             to_upstream.address(),
@@ -162,8 +163,7 @@ impl Rig {
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));
         config.access_log = Some(options.dir.join(format!("access-{number}.log")));
         let envoy = Envoy::start(config)?;
-        self.client_links
-            .push(Link::start(runtime, envoy.gateway()));
+        self.client_links.push(link(runtime, envoy.gateway())?);
         self.admins.push(envoy.admin());
         self.gateways.push(Mutex::new(envoy));
         self.service_links.push(to_service);
@@ -318,6 +318,10 @@ impl Rig {
             }
         }
     }
+}
+
+fn link(runtime: &Handle, target: SocketAddr) -> Result<Link, Error> {
+    Link::start(runtime, target).map_err(|error| Error::new(format!("a link: {error}")))
 }
 
 /// When executions of this kind are given up.

@@ -3,10 +3,10 @@
 //! Most requests are not protected and pay for one or two header reads; the whole map is read
 //! only for a request that a rule may concern.
 
-use crate::config::{Mode, Rule, Scope};
+use crate::config::{Execution, Mode, Policy, Rule, Scope};
 use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
-use crate::host::{Host, Map};
+use crate::host::{Buffer, Host, Map};
 use crate::kong;
 use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
@@ -35,9 +35,20 @@ pub enum Decision {
         request: Box<Request>,
         /// Its fingerprint so far.
         hasher: Box<Hasher>,
-        /// There is no body.
-        end: bool,
+        /// What is known of its body.
+        body: Body,
     },
+}
+
+/// The body of a request whose headers have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none. In Kong, HTTP/2 and 3 can still bring one.
+    None,
+    /// All of it; it will be told once more.
+    Whole(Bytes),
+    /// It will be told.
+    Coming,
 }
 
 /// A reason to refuse, with what the client is told.
@@ -136,11 +147,11 @@ pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision
                     return Decision::Pass;
                 };
                 match protect(settings, rule, headers, &matched, method, host, end) {
-                    Ok(Some((request, hasher, end))) => {
+                    Ok(Some((request, hasher, body))) => {
                         return Decision::Protect {
                             request: Box::new(request),
                             hasher: Box::new(hasher),
-                            end,
+                            body,
                         }
                     }
                     Ok(None) => return Decision::Pass,
@@ -186,7 +197,7 @@ fn protect<H: Host>(
     method: Bytes,
     host: &H,
     end: bool,
-) -> Result<Option<(Request, Hasher, bool)>, Refusal> {
+) -> Result<Option<(Request, Hasher, Body)>, Refusal> {
     let policy = &rule.policy;
     supported(&headers)?;
 
@@ -219,25 +230,19 @@ fn protect<H: Host>(
     let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
         .map_err(|error| Refusal::new(Problem::TenantMissing, sentence(&error.to_string())))?;
 
-    let end = match settings.profile {
-        Profile::Envoy => end,
-        Profile::Kong => match kong::Body::of(&headers) {
-            kong::Body::None => true,
-            kong::Body::Announced => false,
-            kong::Body::Unannounced => return Err(length_required()),
-        },
-    };
     if !end
         && headers
             .content_length()
             .is_some_and(|n| n > policy.max_body_bytes as u64)
     {
-        let detail = format!(
-            "This operation accepts request bodies of at most {} bytes.",
-            policy.max_body_bytes
-        );
-        return Err(Refusal::new(Problem::BodyTooLarge, detail));
+        return Err(too_large(policy));
     }
+
+    let body = match settings.profile {
+        Profile::Envoy if end => Body::None,
+        Profile::Envoy => Body::Coming,
+        Profile::Kong => body_in_kong(&headers, policy, host)?,
+    };
 
     let authority = match settings.profile {
         Profile::Envoy => headers.get(":authority"),
@@ -265,7 +270,55 @@ fn protect<H: Host>(
         path: matched.path.clone().into_owned(),
         headers,
     };
-    Ok(Some((request, hasher, end)))
+    Ok(Some((request, hasher, body)))
+}
+
+/// Where somebody has read the body already, it is there. Otherwise it is told later, unless it is
+/// empty; and an execution that outlives its client must be decided about now: a call from the body
+/// callback, with `proxy_ignore_client_abort on`, makes nginx send the request twice (measured).
+fn body_in_kong<H: Host>(headers: &Headers, policy: &Policy, host: &H) -> Result<Body, Refusal> {
+    let announced = kong::Body::of(headers);
+    if announced == kong::Body::None && headers.has("content-length") {
+        return Ok(Body::None);
+    }
+    let length = headers
+        .content_length()
+        .and_then(|n| usize::try_from(n).ok());
+    let read = host
+        .buffer(Buffer::Request, 0, length.unwrap_or(ANY_LENGTH))
+        .ok()
+        .filter(|body| !body.is_empty() && length.is_none_or(|n| n == body.len()));
+    if let Some(body) = read {
+        if body.len() > policy.max_body_bytes {
+            return Err(too_large(policy));
+        }
+        return Ok(Body::Whole(body));
+    }
+    if announced == kong::Body::None {
+        return Ok(Body::None);
+    }
+    if host
+        .property(&kong::BODY_FILE)
+        .is_some_and(|f| !f.is_empty())
+    {
+        return Err(Refusal::new(Problem::BodyTooLarge, kong::SPILLED));
+    }
+    if announced == kong::Body::Unannounced {
+        return Err(length_required());
+    }
+    if policy.execution == Execution::Detached && policy.mode == Mode::Enforce {
+        return Err(Refusal::new(Problem::Misconfigured, kong::UNREAD));
+    }
+    Ok(Body::Coming)
+}
+
+/// More than any body that nginx keeps in memory.
+const ANY_LENGTH: usize = i32::MAX as usize;
+
+fn too_large(policy: &Policy) -> Refusal {
+    let cap = policy.max_body_bytes;
+    let detail = format!("This operation accepts request bodies of at most {cap} bytes.");
+    Refusal::new(Problem::BodyTooLarge, detail)
 }
 
 /// In Kong, an empty chunked body is never announced: it would pass without a decision.

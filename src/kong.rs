@@ -13,6 +13,21 @@ pub const ROUTE: [&str; 2] = ["kong", "route_id"];
 /// The service that the route belongs to.
 pub const SERVICE: [&str; 2] = ["kong", "service_id"];
 
+/// The file that a request's body was written to; empty: none.
+pub const BODY_FILE: [&str; 2] = ["ngx", "request_body_file"];
+
+/// What a client is told whose body went to that file.
+pub const SPILLED: &str = "The request body is larger than what this gateway keeps in memory \
+                           (client_body_buffer_size).";
+/// What a client is told where nobody reads the body in time.
+pub const UNREAD: &str = "Detached execution in Kong needs the request body before the filter \
+                          runs: call ngx.req.read_body() in the access phase (plugin pre-function).";
+/// What the operator is told where nginx sends requests twice.
+pub const SENT_TWICE: &str = "nginx began to proxy a request twice: proxy_ignore_client_abort is \
+                              on, and request bodies are not read before the filter. Requests \
+                              with bodies are refused until ngx.req.read_body() is called in the \
+                              access phase, or the directive is off";
+
 /// The client's `Host`; `:authority` is nginx's own name there.
 pub const HOST_HEADER: &str = "host";
 
@@ -77,6 +92,13 @@ impl Attempts {
     /// How often the request went out.
     pub fn count(&self) -> usize {
         elements(&self.addresses).count()
+    }
+
+    /// Whether nginx has begun to proxy the request more than once (groups are parted by colons
+    /// with spaces around), other than by asking the next server.
+    pub fn restarted(&self) -> bool {
+        let addresses: &[u8] = self.addresses.as_deref().unwrap_or_default();
+        addresses.windows(3).any(|part| part == b" : ")
     }
 
     /// Who made a response with this `:status` (measured, `docs/kong-facts.md`): nginx has a header

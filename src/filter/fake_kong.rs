@@ -34,6 +34,8 @@ pub struct FakeStream {
     pub body: Vec<u8>,
     /// The body went to disk.
     pub spilled: bool,
+    /// Nobody has read the body yet.
+    pub unread: bool,
     /// Response headers on their way to the client.
     pub response: Fields,
     /// The piece of the response body that is passing.
@@ -183,7 +185,7 @@ impl Host for FakeKong {
         self.judge(Hostcall::ReadBuffer(buffer, start, size));
         match buffer {
             Buffer::Request => self.stream(|s| {
-                if s.spilled {
+                if s.spilled || s.unread {
                     return Err(NOT_FOUND);
                 }
                 Ok(Bytes::copy_from_slice(&s.body))
@@ -202,7 +204,7 @@ impl Host for FakeKong {
         bytes: &[u8],
     ) -> HostResult<()> {
         self.judge(Hostcall::WriteBuffer(buffer, start, size));
-        self.stream(|s| s.piece = bytes.to_vec())
+        self.stream(|s| s.piece = kong_reply::write(&s.piece, start, size, bytes))
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {

@@ -22,6 +22,7 @@ fn charge(body: &[u8]) -> FakeStream {
             .chain([("Content-Length".into(), body.len().to_string().into())])
             .collect(),
         body: body.to_vec(),
+        unread: true,
         ..FakeStream::default()
     }
 }
@@ -97,6 +98,119 @@ fn asks_at_the_headers_where_there_is_no_body_and_after_it_where_there_is() {
         assert_eq!(nginx.phase(1), Some(&held));
         assert_eq!(names(&nginx), ["acquire"]);
     }
+}
+
+#[test]
+fn a_body_that_somebody_has_read_is_decided_about_at_the_headers() {
+    let read = |mut stream: FakeStream| {
+        stream.unread = false;
+        stream
+    };
+    let chunked = |mut stream: FakeStream| {
+        stream.headers.retain(|(n, _)| n != "Content-Length");
+        let te = fields(&[("Transfer-Encoding", "chunked")]);
+        stream.headers.extend(te);
+        stream
+    };
+    let unannounced = |mut stream: FakeStream| {
+        stream.headers.retain(|(n, _)| n != "Content-Length");
+        stream
+    };
+    let mut fingerprints = Vec::new();
+    for stream in [
+        read(charge(b"{}")),
+        read(chunked(charge(b"{}"))),
+        read(unannounced(charge(b"{}"))),
+    ] {
+        for execution in ["inline", "detached"] {
+            let rule = format!("\"rules\": [{{\"execution\": \"{execution}\", ");
+            let config =
+                CONFIG
+                    .replace("\"rules\": [{", &rule)
+                    .replacen('{', r#"{"host": "kong", "#, 1);
+            let mut nginx = Nginx::new(&config);
+            nginx.open(1, clone(&stream));
+            assert_eq!(nginx.phase(1), Some(&Phase::HeadersHeld));
+            let [(_, Operation::Acquire(acquire))] = &sent(&nginx)[..] else {
+                panic!("{:?}", names(&nginx));
+            };
+            fingerprints.push(acquire.fingerprint);
+            answer(&mut nginx, grant());
+            nginx.read_body(1);
+            assert_eq!(nginx.phase(1), Some(&Phase::Forwarded));
+        }
+    }
+    // The same as where the body is told later.
+    let mut nginx = Nginx::new(CONFIG);
+    nginx.open(1, charge(b"{}"));
+    nginx.read_body(1);
+    let [(_, Operation::Acquire(acquire))] = &sent(&nginx)[..] else {
+        panic!("{:?}", names(&nginx));
+    };
+    assert!(fingerprints.iter().all(|f| *f == acquire.fingerprint));
+}
+
+fn clone(stream: &FakeStream) -> FakeStream {
+    FakeStream {
+        method: stream.method.clone(),
+        raw_path: stream.raw_path.clone(),
+        headers: stream.headers.clone(),
+        body: stream.body.clone(),
+        unread: stream.unread,
+        ..FakeStream::default()
+    }
+}
+
+#[test]
+fn an_execution_that_outlives_its_client_is_decided_about_at_the_headers_or_not_at_all() {
+    let config = CONFIG
+        .replace("\"rules\": [{", r#""rules": [{"execution": "detached", "#)
+        .replacen('{', r#"{"host": "kong", "#, 1);
+    let mut nginx = Nginx::new(&config);
+    nginx.open(1, charge(b"{}"));
+    let refused = &nginx.delivered[&1];
+    let text = String::from_utf8_lossy(&refused.body);
+    assert!(
+        refused.status == 503 && text.contains("ngx.req.read_body()"),
+        "{text}"
+    );
+    assert!(nginx.host().errors.borrow()[0].contains("ngx.req.read_body()"));
+    // What went to disk is too large, whoever read it.
+    let mut spilled = charge(b"{}");
+    spilled.spilled = true;
+    let file = "/var/cb/0000000001";
+    spilled
+        .variables
+        .insert("ngx.request_body_file", file.into());
+    nginx.open(2, spilled);
+    assert_eq!(nginx.delivered[&2].status, 413);
+    nginx.open(3, charge(b""));
+    assert_eq!(
+        nginx.phase(3),
+        Some(&Phase::HeadersHeld),
+        "there is no body"
+    );
+}
+
+#[test]
+fn a_host_that_sends_twice_gets_no_more_late_bodies() {
+    let mut nginx = granted(b"{}");
+    let twice = [
+        ("ngx.upstream_addr", "127.0.0.1:80 : 127.0.0.1:80"),
+        ("ngx.upstream_connect_time", "- : 0.001"),
+        ("ngx.upstream_header_time", "- : 0.002"),
+        ("ngx.upstream_status", "- : 201"),
+    ];
+    nginx.response_headers(1, fields(&[(":status", "201")]), &twice);
+    assert!(nginx.host().errors.borrow()[0].contains("ngx.req.read_body()"));
+    nginx.open(2, charge(b"{}"));
+    assert_eq!(nginx.delivered[&2].status, 503);
+    nginx.open(3, charge(b""));
+    assert_eq!(nginx.phase(3), Some(&Phase::HeadersHeld));
+    let mut read = charge(b"{}");
+    read.unread = false;
+    nginx.open(4, read);
+    assert_eq!(nginx.phase(4), Some(&Phase::HeadersHeld));
 }
 
 #[test]
@@ -283,7 +397,15 @@ fn bodies_that_cannot_be_compared_are_refused() {
 fn replays_are_the_same_bytes_and_headers() {
     let binary: Vec<u8> = (0..=255).collect();
     let large = vec![0xA5; 1 << 20];
-    let bodies: [&[u8]; 5] = [b"", b"8 bytes.", b"ends in \n", &binary, &large];
+    let bodies: [&[u8]; 7] = [
+        b"",
+        b"1",
+        b"12",
+        b"8 bytes.",
+        b"ends in \n",
+        &binary,
+        &large,
+    ];
     for (status, body) in [200, 201, 404]
         .into_iter()
         .flat_map(|s| bodies.map(|b| (s, b)))
@@ -319,6 +441,7 @@ fn replays_are_the_same_bytes_and_headers() {
         };
         assert_eq!(all("link"), [b"<a>", b"<b>", b"<c>"]);
         assert_eq!(all("etag"), [b"x"]);
+        assert_eq!(all("connection").len(), usize::from(body.len() == 1));
         assert_eq!(all("content-type"), [b"application/octet-stream"]);
         assert_eq!(all("content-length"), [body.len().to_string().as_bytes()]);
     }

@@ -25,7 +25,8 @@ mod random_test;
 mod root;
 
 use crate::classify::Source;
-use crate::decide::{self, Decision};
+use crate::config::Mode;
+use crate::decide::{self, Body, Decision};
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Level, Map};
 use crate::kong::{self, Attempts};
@@ -80,8 +81,8 @@ struct Entry {
     response: Cursor,
     /// When a request with a body began to wait for it.
     body_expected_ns: Option<u64>,
-    /// The headers say that there is a body.
-    body_announced: bool,
+    /// What its headers callback knew of the body.
+    body: Body,
     /// Our own answer, to be mended when it passes the response callbacks.
     reply: Option<OwnReply>,
     /// The host has forgotten it; only an answer is still awaited.
@@ -112,6 +113,8 @@ pub struct Filter<H: Host> {
     current: u32,
     inside: Option<(u32, Phase)>,
     resumed: bool,
+    /// Kong: nginx sends requests upstream twice whose body callback made a call.
+    sends_twice: bool,
     /// A body callback has come for a request whose headers were held.
     bodies_come: bool,
 }
@@ -131,6 +134,7 @@ impl<H: Host> Filter<H> {
             current: 0,
             inside: None,
             resumed: false,
+            sends_twice: false,
             bodies_come: false,
         }
     }
@@ -153,7 +157,7 @@ impl<H: Host> Filter<H> {
                     request: Cursor::default(),
                     response: Cursor::default(),
                     body_expected_ns: None,
-                    body_announced: false,
+                    body: Body::None,
                     reply: None,
                     deleted: false,
                 },
@@ -210,14 +214,28 @@ impl<H: Host> Filter<H> {
                     entry.stream = Stream::answered();
                 }
                 self.count(root_id, Counter::Problem(problem));
+                if problem == Problem::Misconfigured {
+                    let detail = String::from_utf8_lossy(&reply.body);
+                    self.host
+                        .log(Level::Error, &format!("idempotency: refused: {detail}"));
+                }
                 self.reply(context, reply);
                 Flow::Pause
             }
             Decision::Protect {
                 request,
                 hasher,
-                end,
+                body,
             } => {
+                let enforced = request.policy().mode == Mode::Enforce;
+                if self.sends_twice && enforced && body == Body::Coming {
+                    return self.misconfigured(context, root_id);
+                }
+                let whole: Option<&[u8]> = match &body {
+                    Body::None => Some(&[]),
+                    Body::Whole(bytes) => Some(bytes),
+                    Body::Coming => None,
+                };
                 self.inside = Some((context, Phase::Request));
                 self.resumed = false;
                 let now_ns = self.now();
@@ -230,11 +248,15 @@ impl<H: Host> Filter<H> {
                     new_owner: &mut new_owner,
                     effects: &mut effects,
                 };
-                let (stream, flow) = Stream::protect(*request, *hasher, end, &mut env);
+                let (stream, flow) = Stream::protect(*request, *hasher, whole, &mut env);
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.stream = stream;
-                    entry.body_expected_ns = (!end).then_some(now_ns);
-                    entry.body_announced = !end;
+                    entry.body_expected_ns = whole.is_none().then_some(now_ns);
+                    entry.body = match body {
+                        // It is hashed, and not needed any more.
+                        Body::Whole(_) => Body::Whole(Bytes::new()),
+                        other => other,
+                    };
                 }
                 self.perform(root_id, context, effects);
                 self.leave(flow)
@@ -284,11 +306,12 @@ impl<H: Host> Filter<H> {
             self.bodies_come = true;
             entry.body_expected_ns = None;
         }
-        if self.profile == Profile::Kong && !std::mem::take(&mut entry.body_announced) {
-            return match size {
-                0 => Flow::Continue,
-                _ => self.feed(context, Some(Phase::Request), Event::UnannouncedBody),
-            };
+        match &entry.body {
+            Body::None if self.profile == Profile::Kong && size > 0 => {
+                return self.feed(context, Some(Phase::Request), Event::UnannouncedBody);
+            }
+            Body::Whole(_) => return Flow::Continue,
+            _ => {}
         }
         let start = entry.request.start();
         let chunk = self.new_bytes(Buffer::Request, start, size);
@@ -340,11 +363,15 @@ impl<H: Host> Filter<H> {
         self.feed(context, Some(Phase::Response), event)
     }
 
-    fn response_in_kong(&self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
+    fn response_in_kong(&mut self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
         let some_missing = fields.len() >= self.profile.max_fields();
         let headers = Headers::lowered(fields);
         let attempts = Attempts::read(&self.host);
-        if attempts.count() > 1 {
+        if attempts.restarted() {
+            self.sends_twice = true;
+            self.host
+                .log(Level::Error, &format!("idempotency: {}", kong::SENT_TWICE));
+        } else if attempts.count() > 1 {
             self.host.log(
                 Level::Warn,
                 "idempotency: nginx sent a protected request upstream more than once; set \

@@ -118,6 +118,7 @@ impl Nginx {
             // No callback.
             return self.go(id, Verdict::GoesOn, Phase::BodyHeld, Phase::Forwarded);
         }
+        self.edit(id, |s| s.unread = false);
         self.host().begin(Step::RequestBody(size), Some(id));
         let flow = self.filter.on_request_body(id, size, true);
         let verdict = self.host().end(flow);

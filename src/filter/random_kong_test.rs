@@ -116,6 +116,7 @@ impl World {
             headers,
             body: body.to_vec(),
             spilled: dice.roll(12) == 0,
+            unread: dice.roll(2) == 0,
             ..FakeStream::default()
         };
         if dice.roll(3) != 0 {

@@ -76,7 +76,7 @@ impl Bench {
             effects: Vec::new(),
             flow: Flow::Continue,
         };
-        let (stream, flow) = bench.with_env(|env| Stream::protect(request, hasher, false, env));
+        let (stream, flow) = bench.with_env(|env| Stream::protect(request, hasher, None, env));
         bench.stream = stream;
         bench.flow = flow;
         bench

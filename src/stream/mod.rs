@@ -44,6 +44,7 @@ use crate::config::{Mode, WhenMissing};
 use crate::decide::LENGTH_REQUIRED;
 use crate::fingerprint::{FingerprintError, Hasher};
 use crate::headers::Headers;
+use crate::kong;
 use crate::problem::Problem;
 use crate::profile::Profile;
 use crate::reply::LocalReply;
@@ -174,8 +175,13 @@ impl Stream {
         }
     }
 
-    /// A protected request whose headers have come. `end`: it has no body.
-    pub fn protect(request: Request, hasher: Hasher, end: bool, env: &mut Env) -> (Self, Flow) {
+    /// A protected request whose headers have come. `body`: all of it, if it is known.
+    pub fn protect(
+        request: Request,
+        hasher: Hasher,
+        body: Option<&[u8]>,
+        env: &mut Env,
+    ) -> (Self, Flow) {
         let request = Rc::new(request);
         let mut stream = if request.policy().mode == Mode::Observe {
             Stream {
@@ -194,14 +200,8 @@ impl Stream {
             State::Hashing(h) if h.request.profile() == Profile::Envoy => Flow::Pause,
             _ => Flow::Continue,
         };
-        if end {
-            flow = stream.on(
-                Event::RequestBody {
-                    chunk: &[],
-                    end: true,
-                },
-                env,
-            );
+        if let Some(chunk) = body {
+            flow = stream.on(Event::RequestBody { chunk, end: true }, env);
         }
         (stream, flow)
     }
@@ -365,9 +365,7 @@ impl Hashing {
              client_body_buffer_size above the largest body that the rule is to accept",
             self.request.rule.name
         )));
-        let detail = "The request body is larger than what this gateway keeps in memory \
-                      (client_body_buffer_size).";
-        self.refuse(Problem::BodyTooLarge, Some(detail), env)
+        self.refuse(Problem::BodyTooLarge, Some(kong::SPILLED), env)
     }
 }
 

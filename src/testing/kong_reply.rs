@@ -43,6 +43,14 @@ pub fn set(fields: &mut Fields, name: &[u8], value: &[u8]) {
     fields.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
 }
 
+/// A piece of a body after a write: all from `start` on is gone, whatever `size` says, and at most
+/// `size` of the new bytes stand there.
+pub fn write(piece: &[u8], start: usize, size: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut written = piece.get(..start).unwrap_or(piece).to_vec();
+    written.extend_from_slice(bytes.get(..size).unwrap_or(bytes));
+    written
+}
+
 fn is(name: &Bytes, other: &[u8]) -> bool {
     name.eq_ignore_ascii_case(other)
 }

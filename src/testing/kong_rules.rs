@@ -95,7 +95,8 @@ pub enum Rule {
     PartialBufferRead,
     /// Each buffer has its callbacks; elsewhere a trap.
     BufferInWrongStep,
-    /// Only the response body may be written, from 0 and over its whole size.
+    /// Only the response body may be written, to its end. From 0 on, the next request of the
+    /// connection fails: only with a newline and one byte, and `connection: close`.
     BufferWrite,
     /// Each header map has its callbacks; elsewhere a trap or a crash.
     HeadersInWrongStep,
@@ -258,7 +259,10 @@ impl KongRules {
             } => self.callout(step, stream, target, headers, timeout_ms),
             Hostcall::ReadBuffer(buffer, start, size) => read_buffer(step, buffer, start, size),
             Hostcall::WriteBuffer(buffer, start, size) => match (step, buffer) {
-                (Step::ResponseBody(total), Buffer::Response) if start == 0 && size >= total => {
+                (Step::ResponseBody(total), Buffer::Response)
+                    if (start > 0 && start < total || total == 2)
+                        && start.saturating_add(size) >= total =>
+                {
                     Ok(())
                 }
                 _ => broken(
@@ -432,6 +436,8 @@ impl KongRules {
 
 fn read_buffer(step: Step, buffer: Buffer, start: usize, size: usize) -> Judged<()> {
     let total = match (buffer, step) {
+        // Where somebody has read the body before the filter came: any size covers it.
+        (Buffer::Request, Step::RequestHeaders) => None,
         (Buffer::Request, Step::RequestBody(total))
         | (Buffer::Response, Step::ResponseBody(total))
         | (Buffer::Callout, Step::Answer(total)) => Some(total),
@@ -579,12 +585,22 @@ mod tests {
             ),
             (
                 Step::ResponseBody(9),
-                WriteBuffer(Buffer::Response, 0, 12),
+                WriteBuffer(Buffer::Response, 7, 2),
+                None,
+            ),
+            (
+                Step::ResponseBody(2),
+                WriteBuffer(Buffer::Response, 0, 2),
                 None,
             ),
             (
                 Step::ResponseBody(9),
-                WriteBuffer(Buffer::Response, 0, 8),
+                WriteBuffer(Buffer::Response, 0, 9),
+                Some(Rule::BufferWrite),
+            ),
+            (
+                Step::ResponseBody(9),
+                WriteBuffer(Buffer::Response, 7, 1),
                 Some(Rule::BufferWrite),
             ),
         ] {

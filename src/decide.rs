@@ -199,6 +199,7 @@ fn protect<H: Host>(
     end: bool,
 ) -> Result<Option<(Request, Hasher, Body)>, Refusal> {
     let policy = &rule.policy;
+    let plan = &settings.plan;
     supported(&headers)?;
 
     let values: Vec<&[u8]> = headers.all(&policy.key.header).map(Bytes::as_ref).collect();
@@ -241,7 +242,7 @@ fn protect<H: Host>(
     let body = match settings.profile {
         Profile::Envoy if end => Body::None,
         Profile::Envoy => Body::Coming,
-        Profile::Kong => body_in_kong(&headers, policy, host)?,
+        Profile::Kong => body_in_kong(&headers, plan.kong_late_bodies, policy, host)?,
     };
 
     let authority = match settings.profile {
@@ -274,9 +275,15 @@ fn protect<H: Host>(
 }
 
 /// Where somebody has read the body already, it is there. Otherwise it is told later, unless it is
-/// empty; and an execution that outlives its client must be decided about now: a call from the body
-/// callback, with `proxy_ignore_client_abort on`, makes nginx send the request twice (measured).
-fn body_in_kong<H: Host>(headers: &Headers, policy: &Policy, host: &H) -> Result<Body, Refusal> {
+/// empty. A call from the body callback, with `proxy_ignore_client_abort on`, makes nginx send the
+/// request twice (measured): so it is only made where the configuration says that this is off, and
+/// never for an execution that is to outlive its client.
+fn body_in_kong<H: Host>(
+    headers: &Headers,
+    late: bool,
+    policy: &Policy,
+    host: &H,
+) -> Result<Body, Refusal> {
     let announced = kong::Body::of(headers);
     if announced == kong::Body::None && headers.has("content-length") {
         return Ok(Body::None);
@@ -306,7 +313,8 @@ fn body_in_kong<H: Host>(headers: &Headers, policy: &Policy, host: &H) -> Result
     if announced == kong::Body::Unannounced {
         return Err(length_required());
     }
-    if policy.execution == Execution::Detached && policy.mode == Mode::Enforce {
+    let safe = late && policy.execution == Execution::Inline;
+    if !safe && policy.mode == Mode::Enforce {
         return Err(Refusal::new(Problem::Misconfigured, kong::UNREAD));
     }
     Ok(Body::Coming)

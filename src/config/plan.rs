@@ -15,6 +15,9 @@ pub struct Plan {
     pub host: Option<Profile>,
     /// Where the idempotency service is.
     pub service: Service,
+    /// Kong: requests whose body comes after the decision about their headers are decided about
+    /// then. Only right where nginx does not go on without its client.
+    pub kong_late_bodies: bool,
     /// Cluster that leads into the internal listener, for detached execution; `None`: inline only.
     pub detached_cluster: Option<String>,
     /// Prefix of the `type` of problem documents; the problem's name is appended.

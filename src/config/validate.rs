@@ -46,6 +46,11 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         let cluster = required(&object, "cluster", faults)?;
         faults.string(&cluster, checks::cluster)
     });
+    let kong_late_bodies = top.get("kong").and_then(|field| {
+        let object = faults.object(&field, &[fields::KONG])?;
+        let bodies = object.get("bodies")?;
+        faults.choice(&bodies, &[("early", false), ("late", true)])
+    });
     let problem_base = top
         .get("problem_base")
         .and_then(|f| faults.string(&f, checks::problem_base))
@@ -81,6 +86,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
     Some(Plan {
         host,
         service: service?,
+        kong_late_bodies: kong_late_bodies.unwrap_or(false),
         detached_cluster,
         problem_base,
         replay_header,

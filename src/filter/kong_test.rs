@@ -9,6 +9,7 @@ use idempotency_protocol::*;
 
 const CONFIG: &str = r#"{
   "service": {"target": "unix:/run/s.sock"},
+  "kong": {"bodies": "late"},
   "defaults": {"scope": "global"},
   "rules": [{"match": {"methods": "*", "path_prefix": "/charges"}}]
 }"#;
@@ -190,6 +191,10 @@ fn an_execution_that_outlives_its_client_is_decided_about_at_the_headers_or_not_
         Some(&Phase::HeadersHeld),
         "there is no body"
     );
+    // Without the promise that nginx does not go on without its client, no execution is.
+    let mut nginx = Nginx::new(&CONFIG.replace("late", "early"));
+    nginx.open(1, charge(b"{}"));
+    assert_eq!(nginx.delivered[&1].status, 503);
 }
 
 #[test]

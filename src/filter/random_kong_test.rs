@@ -12,6 +12,7 @@ const SEQUENCES: u64 = 100_000;
 const CONFIG: &str = r#"{
   "service": {"target": "unix:/run/idempotency.sock", "timeout_ms": 1000},
   "detached": {"cluster": "unused"},
+  "kong": {"bodies": "late"},
   "defaults": {"scope": "global", "max_body_bytes": 16, "max_response_bytes": 16},
   "rules": [
     {"match": {"path_prefix": "/inline"}, "execution": "inline", "wait_ms": 1000},

@@ -49,6 +49,8 @@ pub(super) const VALID: &[Text] = &[
     Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
     Top(r#""host":"kong""#),
     Top(r#""host":"auto""#),
+    Top(r#""kong":{"bodies":"late"}"#),
+    Top(r#""kong":{}"#),
     Whole(r#"{"service":{"target":"s:8443","tls":true},"rules":[{"match":{},"scope":"global"}]}"#),
     Match(r#"{"methods":"*"}"#),
     Match(
@@ -337,6 +339,11 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         Match(r#"{"path":"/{id}"}"#),
         "rules[0].match.path: must be in normal form",
         SCHEMA,
+    ),
+    (
+        Top(r#""kong":{"bodies":true}"#),
+        "kong.bodies: must be one of",
+        true,
     ),
     (
         Top(r#""host":"nginx""#),

@@ -21,7 +21,7 @@ pub const SPILLED: &str = "The request body is larger than what this gateway kee
                            (client_body_buffer_size).";
 /// What a client is told where nobody reads the body in time.
 pub const UNREAD: &str = "The gateway must read request bodies before the filter runs: call \
-                          ngx.req.read_body() in Kong's access phase (plugin pre-function).";
+                          ngx.req.read_body() in Kong's access phase (plugin post-function).";
 /// What the operator is told where nginx sends requests twice.
 pub const SENT_TWICE: &str = "nginx began to proxy a request twice: proxy_ignore_client_abort is \
                               on, and request bodies are not read before the filter. Requests \

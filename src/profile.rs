@@ -1,7 +1,7 @@
 //! Which host the filter runs in, and what that changes.
 //!
 //! One `.wasm` runs in both hosts, and they differ in what a callback may do. Everything that
-//! depends on the host asks [`Profile`]; the reasons are in `docs/adr/0008-kong-profile.md`.
+//! depends on the host asks [`Profile`]; the reasons are in `docs/adr/0009-kong-profile.md`.
 //!
 //! | | Envoy | Kong (nginx + ngx_wasm_module) |
 //! |---|---|---|

@@ -38,7 +38,7 @@ pub fn faults(text: &str) -> Vec<String> {
         "_format_version: must be \"3.0\"",
     );
     for (name, _) in members(&document) {
-        let known = ["_format_version", "services", "consumers"];
+        let known = ["_format_version", "services", "consumers", "plugins"];
         report.expect(known.contains(&name), format!("{name}: not known here"));
     }
     for name in bare_numbers(text) {
@@ -55,10 +55,20 @@ pub fn faults(text: &str) -> Vec<String> {
         }
     }
     report.expect(
+        elements(&document["plugins"]).any(reads_bodies),
+        "plugins: none reads request bodies before the filter",
+    );
+    report.expect(
         elements(&document["services"]).count() > 0,
         "services: there are none",
     );
     report.faults()
+}
+
+/// Whether a plugin reads request bodies where the filter needs them.
+fn reads_bodies(plugin: &Value) -> bool {
+    plugin["name"] == "post-function"
+        && strings(&plugin["config"]["access"]) == ["kong.request.get_raw_body()"]
 }
 
 /// Names of members that are numbers without quotes.

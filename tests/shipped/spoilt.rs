@@ -202,6 +202,11 @@ fn kong_configurations() {
         ),
         (twice, "    filters:\n    - name: idem\n", "no such filter"),
         (
+            "kong.request.get_raw_body()",
+            "return",
+            "plugins: none reads request bodies",
+        ),
+        (
             "strip_path: false\n  - name: executions",
             "strip_path: true\n  - name: executions",
             "strip_path",

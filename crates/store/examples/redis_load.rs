@@ -1,7 +1,8 @@
 //! Measures the Redis store: acquire + complete, replays, and small operations beside large ones.
 //!
 //! ```text
-//! cargo run --release -p idempotency-store --features redis --example redis_load -- URL [SECONDS]
+//! cargo run --release -p idempotency-store --features redis --example redis_load -- \
+//!     URL [SECONDS [NODE...]]
 //! ```
 //!
 //! For the same script under `redis-benchmark`, unpipelined, in the same run (`SHA` is what
@@ -17,7 +18,7 @@ use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
     Owner, Retention, Scheme, StoredResponse,
 };
-use idempotency_store::{RedisOptions, RedisStore, Store};
+use idempotency_store::{RedisOptions, RedisStore, RedlockOptions, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,10 +128,17 @@ async fn clients(
 async fn main() -> Fallible<()> {
     let args: Vec<String> = std::env::args().collect();
     let [_, url, rest @ ..] = args.as_slice() else {
-        return Err("usage: redis_load URL [SECONDS]".into());
+        return Err("usage: redis_load URL [SECONDS [NODE...]], nodes of a Redlock guard".into());
     };
     let seconds = Duration::from_secs_f64(rest.first().map_or(Ok(5.0), |s| s.parse())?);
-    let store = Arc::new(RedisStore::open(RedisOptions::parse(url)?).await?);
+    let mut options = RedisOptions::parse(url)?;
+    if let [_, nodes @ ..] = rest {
+        if !nodes.is_empty() {
+            let guard = RedlockOptions::parse(nodes, &options);
+            options.guard = Some(guard.map_err(|bad| format!("{bad:?}"))?);
+        }
+    }
+    let store = Arc::new(RedisStore::open(options).await?);
     let small = Bytes::from(vec![b'x'; 200]);
 
     for count in [1, 16, 64] {

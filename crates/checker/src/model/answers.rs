@@ -145,7 +145,7 @@ impl Checker<'_> {
             };
             return Some((Law::OwnAnswer, what));
         }
-        if answer.replayed && execution.class != Class::Completed {
+        if answer.replayed && (execution.class != Class::Completed || !execution.kept) {
             return Some((Law::NoContradiction, "got a replay of what is not kept"));
         }
         let newer = self
@@ -209,6 +209,15 @@ impl Checker<'_> {
                 }
                 self.same_payload(op)
                     .or_else(|| self.after_stored(op, None))
+            }
+            (409, "not-replayable") => {
+                let done = self.executions.iter().any(|(other, execution)| {
+                    other.invoke.payload == op.invoke.payload
+                        && execution.class == Class::Completed
+                        && !execution.kept
+                        && execution.started.at <= op.returned
+                });
+                (!done).then_some((Law::NoContradiction, "what was done can be replayed"))
             }
             (502, "outcome-unknown") => {
                 if doubt(self.index, op).is_none() {

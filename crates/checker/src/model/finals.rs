@@ -38,9 +38,11 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
     match record.state.as_str() {
         "completed" => {
             let right = of_record.is_some_and(|(_, execution)| {
-                execution.class == Class::Completed && record.status == Some(execution.status)
+                execution.class == Class::Completed
+                    && record.status == Some(execution.status)
+                    && record.tombstone != execution.kept
             });
-            if !right || record.tombstone {
+            if !right {
                 complain("completed without such an execution");
             }
         }

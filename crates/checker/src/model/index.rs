@@ -30,6 +30,8 @@ pub(super) struct Execution<'a> {
     pub attempt: u64,
     pub class: Class,
     pub status: u16,
+    /// Its answer can be replayed.
+    pub kept: bool,
 }
 
 /// Everything about one key of one tenant.
@@ -222,6 +224,7 @@ impl<'a> Index<'a> {
                 attempt,
                 class: op.invoke.behaviour.class(),
                 status: op.invoke.behaviour.status,
+                kept: op.invoke.behaviour.is_kept(),
             };
             if let Some(other) = &op.execution {
                 let what = format!(

@@ -23,6 +23,7 @@ struct Story {
     tenant: &'static str,
     behaviour: Behaviour,
     gateway: usize,
+    tombstone: bool,
 }
 
 fn story(path: &str) -> Story {
@@ -43,6 +44,7 @@ fn story(path: &str) -> Story {
         tenant: "t",
         behaviour: Behaviour::created(),
         gateway: 0,
+        tombstone: false,
     }
 }
 
@@ -192,7 +194,7 @@ impl Story {
             state: state.into(),
             fence,
             status,
-            tombstone: false,
+            tombstone: self.tombstone,
         }));
         self.events.push(Event::Over { at: 70 * SECOND });
         let verdict = check(&self.events);
@@ -475,6 +477,36 @@ fn delivered_and_not_stored_yet() {
 }
 
 #[test]
+fn what_is_too_large_to_be_kept_is_done_all_the_same() {
+    let large = || {
+        story("/inline")
+            .behaves(Behaviour {
+                bytes: Some(2_000_000),
+                ..Behaviour::created()
+            })
+            .op(1, 10, 100, first("a"))
+            .runs("a", 1, 20, 90, 7, 1)
+            .behaves(Behaviour::created())
+    };
+    let tombstone = |mut story: Story| {
+        story.tombstone = true;
+        story.completed(7)
+    };
+    let told = || large().op(2, 200, 210, problem(409, "not-replayable"));
+    assert_eq!(tombstone(told()), GOOD);
+    assert_eq!(told().completed(7), [Law::FinalState]);
+    let replayed = large().op(2, 200, 210, replay("a"));
+    assert_eq!(tombstone(replayed), [Law::NoContradiction]);
+    let again = large()
+        .op(2, 200, 300, first("b"))
+        .runs("b", 2, 210, 290, 8, 2);
+    assert!(again.completed(8).contains(&Law::AtMostOnce));
+    assert_eq!(tombstone(charged("/inline")), [Law::FinalState]);
+    let small = charged("/inline").op(2, 200, 210, problem(409, "not-replayable"));
+    assert_eq!(small.completed(7), [Law::NoContradiction]);
+}
+
+#[test]
 fn a_lock_without_a_holder() {
     let alone = story("/inline").op(1, 10, 20, problem(409, "in-flight"));
     assert_eq!(alone.ends("absent", 0, None), [Law::Locked]);
@@ -593,7 +625,6 @@ fn refusals_have_a_reason() {
         problem(503, "outcome-unrecorded"),
         problem(503, "misconfigured"),
         problem(400, "missing-key"),
-        problem(409, "not-replayable"),
         of_envoy(503),
         of_envoy(404),
         End::Cut { why: "x".into() },

@@ -51,6 +51,9 @@ pub enum Class {
     Unknown,
 }
 
+/// Larger answers are not kept: the default of `max_response_bytes`.
+const KEPT_BYTES: u32 = 1 << 20;
+
 impl Behaviour {
     /// A quick success.
     pub fn created() -> Self {
@@ -97,6 +100,11 @@ impl Behaviour {
             pairs.push(format!("reset={at}"));
         }
         pairs.join("&")
+    }
+
+    /// Whether an answer that counts as done can be replayed.
+    pub fn is_kept(&self) -> bool {
+        self.bytes.is_none_or(|bytes| bytes <= KEPT_BYTES)
     }
 
     /// What it means under the default `outcomes`, if the gateway gets its answer: one that takes

@@ -163,7 +163,11 @@ impl Scripts {
             // Inline, longer than the first lease.
             60..62 => behaviour.delay_ms = timeout_ms * 7 / 10,
             62..68 => {
-                behaviour.bytes = Some(rng.u32(..100_000));
+                behaviour.bytes = Some(match rng.u8(..8) {
+                    // More than is kept.
+                    0 => rng.u32(1_048_577..1_200_000),
+                    _ => rng.u32(..100_000),
+                });
                 behaviour.chunked = rng.bool();
             }
             68..71 => behaviour.status = 204,
@@ -249,6 +253,7 @@ mod tests {
             assert!(any(&|a| a.behaviour.reset == Some(reset)), "{reset:?}");
         }
         assert!(any(&|a| a.behaviour.delay_ms > 8_000));
+        assert!(any(&|a| !a.behaviour.is_kept()));
         assert!(any(&|a| (5_001..7_000).contains(&a.behaviour.delay_ms)));
         let tenants = |script: &Script| {
             let of = |tenant: &str| script.attempts.iter().any(|a| a.tenant == tenant);

@@ -51,9 +51,13 @@ pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
         if execution.class == Class::Unknown {
             return Some(Doubt::Upstream);
         }
+        // The upstream died in it.
+        if !execution.finished {
+            return Some(Doubt::Fault);
+        }
         let timeout = op.rule.timeout_ms * MS;
         let left = matches!(op.end, End::Left);
-        let over = if left { execution.over() } else { op.over() };
+        let over = if left { execution.over } else { op.over() };
         let took = over.saturating_sub(execution.started.at);
         if took + SECOND / 2 >= timeout {
             return Some(Doubt::Slow);

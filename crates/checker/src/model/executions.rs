@@ -92,10 +92,10 @@ fn repeated(index: &Index, before: Executed, after: Executed) -> Option<&'static
     if may_repeat(index, op) {
         return None;
     }
-    if first.class != Class::Failed || first.finished.is_none() {
+    if first.class != Class::Failed || !first.finished {
         return Some("executed again");
     }
-    (second.started.at < first.over()).then_some("executed again before the first one ended")
+    (second.started.at < first.over).then_some("executed again before the first one ended")
 }
 
 /// What is wrong with their order.
@@ -109,6 +109,6 @@ fn disordered(index: &Index, before: Executed, after: Executed) -> Option<&'stat
     }
     // A gateway that was paused between its check of the lease and the request may come late;
     // that is what the fence is for.
-    (second.over() < first.started.at && !may_repeat(index, op))
+    (second.over < first.started.at && !may_repeat(index, op))
         .then_some("the fence did not grow with time")
 }

@@ -115,6 +115,16 @@ impl Faults {
             .any(|span| span.cause == kill && span.to >= from)
     }
 
+    /// When the upstream was killed first, from that moment on.
+    pub fn upstream_killed(&self, from: Micros) -> Option<Micros> {
+        let kill = Cause::Fault(Target::Upstream, FaultKind::Kill);
+        let kills = self.spans.iter().filter(|span| span.cause == kill);
+        kills
+            .filter(|span| span.to >= from)
+            .map(|span| span.from)
+            .next()
+    }
+
     /// What was done to what.
     pub fn injected(&self) -> impl Iterator<Item = (Target, FaultKind)> + '_ {
         self.spans.iter().filter_map(|span| match span.cause {

@@ -24,8 +24,10 @@ pub(super) struct Op<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Execution<'a> {
     pub started: &'a Started,
-    /// `None` if the upstream died before.
-    pub finished: Option<Micros>,
+    /// It ran to its end; else the upstream died.
+    pub finished: bool,
+    /// When it ended, in whichever way.
+    pub over: Micros,
     pub fence: u64,
     pub attempt: u64,
     pub class: Class,
@@ -66,14 +68,8 @@ impl Op<'_> {
         let executed = self
             .execution
             .as_ref()
-            .map_or(0, |execution| execution.over());
+            .map_or(0, |execution| execution.over);
         executed.max(self.returned)
-    }
-}
-
-impl Execution<'_> {
-    pub fn over(&self) -> Micros {
-        self.finished.unwrap_or(0).max(self.started.at)
     }
 }
 
@@ -217,9 +213,12 @@ impl<'a> Index<'a> {
             let Some(op) = key.ops.get_mut(position) else {
                 continue;
             };
+            let end = finished.get(started.id.as_str()).copied();
+            let died = || self.faults.upstream_killed(started.at);
             let execution = Execution {
                 started,
-                finished: finished.get(started.id.as_str()).copied(),
+                finished: end.is_some(),
+                over: end.or_else(died).unwrap_or(0).max(started.at),
                 fence,
                 attempt,
                 class: op.invoke.behaviour.class(),

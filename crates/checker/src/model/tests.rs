@@ -507,6 +507,29 @@ fn what_is_too_large_to_be_kept_is_done_all_the_same() {
 }
 
 #[test]
+fn an_upstream_that_died_leaves_its_executions_unknown() {
+    // Long after the client has left.
+    let died = |path| {
+        story(path)
+            .op(1, 10, 15, End::Left)
+            .begins("a", 1, 20, 7, 1)
+            .fault(Target::Upstream, FaultKind::Kill, 5_000, 5_100)
+    };
+    let told = died("/detached").op(2, 5_500, 5_510, problem(409, "outcome-unknown"));
+    assert_eq!(told.unknown(7), GOOD);
+    let locked = died("/detached").op(2, 4_000, 4_010, problem(409, "in-flight"));
+    assert_eq!(locked.unknown(7), GOOD);
+    let again = |path| {
+        died(path)
+            .op(2, 5_500, 5_600, first("b"))
+            .runs("b", 2, 5_510, 5_590, 8, 2)
+            .completed(8)
+    };
+    assert_eq!(again("/detached-retry"), GOOD);
+    assert_eq!(again("/detached"), [Law::AtMostOnce]);
+}
+
+#[test]
 fn a_lock_without_a_holder() {
     let alone = story("/inline").op(1, 10, 20, problem(409, "in-flight"));
     assert_eq!(alone.ends("absent", 0, None), [Law::Locked]);

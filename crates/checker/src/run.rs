@@ -161,15 +161,12 @@ fn work(
         });
         runtime.block_on(async {
             let end = Instant::now() + options.duration;
-            let work = drive(all, options.clients, end);
-            tokio::pin!(work);
-            tokio::select! {
-                () = &mut work => {}
-                () = tokio::time::sleep_until(end) => {}
-            }
-            // What is broken now is mended, while the last clients still wait.
-            drop(stop);
-            work.await;
+            let nemesis_ends = async {
+                tokio::time::sleep_until(end).await;
+                // What is broken now is mended, while the last clients still wait.
+                drop(stop);
+            };
+            tokio::join!(drive(all, options.clients, end), nemesis_ends);
         });
         match nemesis.join() {
             Ok(done) => done,

@@ -1,0 +1,81 @@
+//! What the filter counts, shared by all workers as nginx shares it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use idempotency::host::MetricKind;
+
+#[derive(Debug)]
+struct Metric {
+    name: String,
+    kind: MetricKind,
+    value: u64,
+    samples: u64,
+}
+
+/// All metrics.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<Vec<Metric>>);
+
+impl Metrics {
+    fn with<T>(&self, f: impl FnOnce(&mut Vec<Metric>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The id of a metric of this name; a new one if there is none.
+    pub fn define(&self, kind: MetricKind, name: &str) -> u32 {
+        self.with(|metrics| {
+            let known = metrics.iter().position(|m| m.name == name);
+            let index = known.unwrap_or_else(|| {
+                metrics.push(Metric {
+                    name: name.to_owned(),
+                    kind,
+                    value: 0,
+                    samples: 0,
+                });
+                metrics.len() - 1
+            });
+            u32::try_from(index).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Its kind.
+    pub fn kind(&self, id: u32) -> Option<MetricKind> {
+        self.with(|metrics| Some(metrics.get(id as usize)?.kind))
+    }
+
+    /// Adds to it.
+    pub fn add(&self, id: u32, by: i64) {
+        self.with(|metrics| {
+            if let Some(metric) = metrics.get_mut(id as usize) {
+                metric.value = metric.value.saturating_add_signed(by);
+            }
+        });
+    }
+
+    /// Sets a gauge, or takes a sample of a histogram.
+    pub fn record(&self, id: u32, value: u64) {
+        self.with(|metrics| {
+            if let Some(metric) = metrics.get_mut(id as usize) {
+                metric.value = value;
+                metric.samples += 1;
+            }
+        });
+    }
+
+    /// `name: value` per line; of a histogram, the number of its samples.
+    pub fn text(&self) -> String {
+        let values: BTreeMap<String, u64> = self.with(|metrics| {
+            let value = |m: &Metric| match m.kind {
+                MetricKind::Histogram => m.samples,
+                _ => m.value,
+            };
+            metrics
+                .iter()
+                .map(|m| (m.name.clone(), value(m)))
+                .collect()
+        });
+        let lines = values.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        lines.collect()
+    }
+}

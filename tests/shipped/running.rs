@@ -61,7 +61,7 @@ fn the_demo_upstream_and_its_health_check() {
 #[test]
 fn envoys_health_check() {
     let stack = Stack::builder().start();
-    let port = stack.envoy.admin().port().to_string();
+    let port = stack.gateway.envoy().admin().port().to_string();
     let part = service("envoy", "envoy");
     let check = |port: &str| {
         health(
@@ -76,7 +76,7 @@ fn envoys_health_check() {
         "nobody is there"
     );
     // The gateway's own port answers, too, but is no Envoy that is ready.
-    assert!(!check(&stack.gateway().port().to_string()).success());
+    assert!(!check(&stack.address().port().to_string()).success());
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn calls(dir: &Path) -> Vec<String> {
 #[test]
 fn the_walks_through_the_stacks() {
     let stack = Stack::builder().start();
-    let gateway = stack.gateway().port().to_string();
+    let gateway = stack.address().port().to_string();
     walk("envoy", &gateway);
     walk("kong", &gateway);
     let executions = stack.upstream.executions();

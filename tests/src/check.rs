@@ -7,6 +7,7 @@ use idempotency_stack::{until, Execution, Stack};
 use serde_json::Value;
 
 use crate::answer::Answer;
+use crate::gap;
 
 /// How long [`eventually`] waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -119,9 +120,11 @@ pub fn record(stack: &Stack, key: &str) -> Option<Value> {
 ///
 /// If the service does not answer.
 pub fn record_state(stack: &Stack, key: &str) -> String {
-    record(stack, key)
-        .and_then(|record| Some(record["state"].as_str()?.to_owned()))
-        .unwrap_or_else(|| "absent".to_owned())
+    gap::settled(key, || {
+        record(stack, key)
+            .and_then(|record| Some(record["state"].as_str()?.to_owned()))
+            .unwrap_or_else(|| "absent".to_owned())
+    })
 }
 
 /// Whether the answer is marked as a replay.

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
 use crate::answer::{Answer, Broken};
+use crate::gap;
 use crate::request::Request;
 
 /// How long an answer may take in all. Longer than any wait that tests configure.
@@ -130,13 +131,19 @@ impl Connection {
     ///
     /// If the request is none, e.g. a header value with a line feed.
     pub fn try_send(&self, request: &Request) -> Result<Answer, Broken> {
-        runtime().block_on(async {
-            let answer = tokio::time::timeout(PATIENCE, self.exchange(request));
-            answer.await.unwrap_or_else(|_| {
-                Err(Broken {
-                    partial: None,
-                    why: format!("no whole answer within {PATIENCE:?}"),
-                })
+        let answer = gap::bridge(request, || runtime().block_on(self.ask(request)));
+        if let Ok(answer) = &answer {
+            gap::note(request, answer);
+        }
+        answer
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Answer, Broken> {
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(request));
+        answer.await.unwrap_or_else(|_| {
+            Err(Broken {
+                partial: None,
+                why: format!("no whole answer within {PATIENCE:?}"),
             })
         })
     }

@@ -19,8 +19,10 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod cases;
 mod check;
 mod connection;
+mod gap;
 mod parse;
 pub mod relay;
 mod request;

@@ -90,7 +90,7 @@ impl Request {
     ///
     /// Without a whole answer.
     pub fn send(&self, stack: &Stack) -> Answer {
-        Connection::http1(stack.gateway()).send(self)
+        Connection::http1(stack.address()).send(self)
     }
 
     /// As [`Self::send`], over HTTP/2.
@@ -99,7 +99,7 @@ impl Request {
     ///
     /// Without a whole answer.
     pub fn send_h2(&self, stack: &Stack) -> Answer {
-        Connection::http2(stack.gateway()).send(self)
+        Connection::http2(stack.address()).send(self)
     }
 
     /// As [`Self::send`], for requests whose answer may be cut.
@@ -108,12 +108,12 @@ impl Request {
     ///
     /// Without a whole answer.
     pub fn try_send(&self, stack: &Stack) -> Result<Answer, Broken> {
-        Connection::http1(stack.gateway()).try_send(self)
+        Connection::http1(stack.address()).try_send(self)
     }
 
     /// Writes all of it on a new socket and reads nothing.
     pub fn start(&self, stack: &Stack) -> Wire {
-        let mut wire = Wire::connect(stack.gateway());
+        let mut wire = Wire::connect(stack.address());
         wire.send(self.bytes());
         wire
     }
@@ -168,6 +168,16 @@ impl Request {
         let mut bytes = self.head();
         bytes.extend(self.tail());
         bytes
+    }
+
+    /// The key, if it has exactly one.
+    pub(crate) fn key_value(&self) -> Option<&[u8]> {
+        let named = |(n, _): &&(String, Vec<u8>)| n.eq_ignore_ascii_case("idempotency-key");
+        let mut keys = self.headers.iter().filter(named);
+        match (keys.next(), keys.next()) {
+            (Some((_, key)), None) => Some(key),
+            _ => None,
+        }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

@@ -6,8 +6,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{json, Value};
-
 /// What it answers to requests whose path ends so.
 pub type Script = &'static [(&'static str, &'static [u8])];
 
@@ -50,30 +48,9 @@ impl Scripted {
         counts.get(key).copied().unwrap_or(0)
     }
 
-    /// It as an Envoy cluster.
-    pub fn cluster(&self, name: &str) -> Value {
-        let address = json!({ "socket_address": {
-            "address": self.address.ip(), "port_value": self.address.port(),
-        } });
-        json!({
-            "name": name,
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "load_assignment": { "cluster_name": name, "endpoints": [
-                { "lb_endpoints": [{ "endpoint": { "address": address } }] },
-            ] },
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/\
-                        envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    // It closes without a word; a second request must not find that out.
-                    "common_http_protocol_options": { "max_requests_per_connection": 1 },
-                    "explicit_http_config": {
-                        "http_protocol_options": { "enable_trailers": true },
-                    },
-                },
-            },
-        })
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

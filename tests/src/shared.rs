@@ -62,7 +62,7 @@ impl Drop for SharedStack {
     fn drop(&mut self) {
         // The last holder's stack says it itself.
         if std::thread::panicking() && Arc::strong_count(&self.0) > 1 {
-            let log = self.0.envoy.log() + "---- access log:\n" + &self.0.envoy.access_log();
+            let log = self.0.gateway.log() + "---- access log:\n" + &self.0.gateway.access_log();
             let lines: Vec<_> = log.lines().collect();
             let tail = lines.get(lines.len().saturating_sub(80)..);
             eprintln!("---- envoy ends:\n{}", tail.unwrap_or_default().join("\n"));

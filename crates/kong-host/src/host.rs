@@ -35,7 +35,8 @@ pub struct Shared {
     pub outgoing: RefCell<Vec<(u32, Callout)>>,
     /// The period that the callback has set.
     pub tick: Cell<Option<Duration>>,
-    metrics: Arc<Metrics>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     tokens: Cell<u32>,
 }
 

@@ -1,6 +1,7 @@
 //! What the filter counts, shared by all workers as nginx shares it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use idempotency::host::MetricKind;
@@ -13,13 +14,17 @@ struct Metric {
     samples: u64,
 }
 
-/// All metrics.
+/// All metrics, and what the host counts itself.
 #[derive(Debug, Default)]
-pub struct Metrics(Mutex<Vec<Metric>>);
+pub struct Metrics {
+    filter: Mutex<Vec<Metric>>,
+    /// Callouts that are out.
+    callouts: AtomicU64,
+}
 
 impl Metrics {
     fn with<T>(&self, f: impl FnOnce(&mut Vec<Metric>) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.filter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The id of a metric of this name; a new one if there is none.
@@ -63,6 +68,16 @@ impl Metrics {
         });
     }
 
+    /// A callout leaves.
+    pub fn callout_out(&self) {
+        self.callouts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub fn callout_back(&self) {
+        self.callouts.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// `name: value` per line; of a histogram, the number of its samples.
     pub fn text(&self) -> String {
         let values: BTreeMap<String, u64> = self.with(|metrics| {
@@ -75,7 +90,10 @@ impl Metrics {
                 .map(|m| (m.name.clone(), value(m)))
                 .collect()
         });
+        let callouts = self.callouts.load(Ordering::Relaxed);
         let lines = values.iter().map(|(name, value)| format!("{name}: {value}\n"));
-        lines.collect()
+        lines
+            .chain([format!("host.callouts: {callouts}\n")])
+            .collect()
     }
 }

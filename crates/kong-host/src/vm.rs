@@ -92,7 +92,9 @@ impl Vm {
         for (token, callout) in self.shared.outgoing.take() {
             let vm = self.clone();
             spawn_local(async move {
+                vm.shared.metrics.callout_out();
                 let answer = callout::make(callout).await;
+                vm.shared.metrics.callout_back();
                 vm.answered(token, answer);
             });
         }

@@ -1,5 +1,5 @@
-//! The real parts of the gateway as child processes: Envoy with the filter, the idempotency
-//! service on its embedded store, the demo upstream, and the servers of other stores.
+//! The real parts of the gateway as child processes: a host with the filter (Envoy, or Kong's), the
+//! idempotency service on its embedded store, the demo upstream, and the servers of other stores.
 //!
 //! `make run` (the binary `gateway-demo`), the end-to-end tests, the benches and the checks all
 //! stand on this. Everything listens on 127.0.0.1, on ports of its own; every child is stopped and
@@ -9,11 +9,11 @@
 //! ```no_run
 //! use idempotency_stack::{http, Stack};
 //!
-//! let stack = Stack::builder().envoy(|envoy| envoy.concurrency = 2).start();
+//! let stack = Stack::builder().gateway(|gateway| gateway.workers = 2).start();
 //! let answer = http::Request::post("/charges")
 //!     .header("Idempotency-Key", "k-1")
 //!     .body("{}")
-//!     .send(stack.gateway())
+//!     .send(stack.address())
 //!     .expect("an answer");
 //! assert_eq!(answer.status, 201);
 //! assert_eq!(stack.upstream.executions().of("k-1"), 1);
@@ -24,6 +24,8 @@
 //! | program | environment | else |
 //! |---|---|---|
 //! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
+//! | Kong's host, ours | `KONG_HOST_BIN` | `kong-host` beside the running test or program |
+//! | nginx with ngx_wasm_module | `KONG_NGINX`; its Lua libraries: `KONG_LUALIB` | |
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
 //! | Redis | `REDIS_SERVER_BIN` | `redis-server` in `PATH`; `redis-cli` beside it |
@@ -39,8 +41,11 @@
 
 pub mod envoy;
 mod error;
+pub mod gateway;
 pub mod http;
 pub mod imports;
+pub mod kong;
+pub mod kong_host;
 pub mod ports;
 mod postgres;
 mod process;
@@ -54,8 +59,13 @@ mod tree;
 mod upstream;
 mod wait;
 
-pub use envoy::{Cluster, Envoy, EnvoyConfig, Route, ServiceAddress};
+pub use envoy::{Envoy, EnvoyConfig};
 pub use error::Error;
+pub use gateway::{
+    service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress,
+};
+pub use kong::Kong;
+pub use kong_host::KongHost;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;
 pub use redis::{Redis, RedisCluster, RedisRedlock, RedisSentinel};

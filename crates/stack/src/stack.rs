@@ -5,35 +5,38 @@ use std::net::SocketAddr;
 use serde_json::{json, Value};
 use tempfile::TempDir;
 
-use crate::envoy::{Envoy, EnvoyConfig, ServiceAddress};
+use crate::envoy::{Envoy, EnvoyConfig};
 use crate::error::Error;
+use crate::gateway::{register, Gateway, GatewayConfig, Host, ServiceAddress};
 use crate::service::{Service, ServiceOptions, Tokens};
 use crate::upstream::{Upstream, UpstreamOptions};
 
-/// Envoy with the filter, the service and the upstream. The fields are public: tests kill, pause
+/// A gateway with the filter, the service and the upstream. The fields are public: tests kill, pause
 /// and restart them one by one.
 #[derive(Debug)]
 pub struct Stack {
     // Dropped in this order: first the one that calls the others.
     /// The gateway.
-    pub envoy: Envoy,
+    pub gateway: Gateway,
     /// The idempotency service.
     pub service: Service,
     /// The upstream.
     pub upstream: Upstream,
 }
 
-/// A change to Envoy's configuration, made when the other parts' addresses are known.
-type EnvoyChange = Box<dyn FnOnce(&mut EnvoyConfig)>;
+/// A change to a configuration, made when the other parts' addresses are known.
+type Change<T> = Box<dyn FnOnce(&mut T)>;
 
 /// Chooses what a [`Stack`] is made of.
 #[derive(Default)]
 #[must_use]
 pub struct StackBuilder {
-    filter: Option<Value>,
+    filter: Option<String>,
     service: ServiceOptions,
     service_over_tcp: bool,
-    envoy: Vec<EnvoyChange>,
+    gateway: Vec<Change<GatewayConfig>>,
+    envoy: Vec<Change<EnvoyConfig>>,
+    envoy_only: bool,
 }
 
 impl std::fmt::Debug for StackBuilder {
@@ -51,20 +54,25 @@ impl Stack {
     }
 
     /// Where clients go.
-    pub fn gateway(&self) -> SocketAddr {
-        self.envoy.gateway()
+    pub fn address(&self) -> SocketAddr {
+        self.gateway.address()
     }
 
     /// `http://127.0.0.1:PORT` and this path.
     pub fn url(&self, target: &str) -> String {
-        format!("http://{}{target}", self.gateway())
+        format!("http://{}{target}", self.address())
     }
 }
 
 impl StackBuilder {
     /// The filter's whole configuration; see [`filter_config`] for one from rules.
-    pub fn filter(mut self, config: Value) -> Self {
-        self.filter = Some(config);
+    pub fn filter(self, config: Value) -> Self {
+        self.filter_text(config.to_string())
+    }
+
+    /// As [`Self::filter`], where it is no JSON.
+    pub fn filter_text(mut self, config: impl Into<String>) -> Self {
+        self.filter = Some(config.into());
         self
     }
 
@@ -80,14 +88,26 @@ impl StackBuilder {
         self
     }
 
-    /// Envoy reaches the service over TCP instead of its Unix socket.
+    /// The gateway reaches the service over TCP instead of its Unix socket.
     pub fn service_over_tcp(mut self) -> Self {
         self.service_over_tcp = true;
         self
     }
 
-    /// Changes Envoy's configuration, after everything else is known.
+    /// Changes the gateway's configuration, after everything else is known.
+    pub fn gateway(mut self, change: impl FnOnce(&mut GatewayConfig) + 'static) -> Self {
+        self.gateway.push(Box::new(change));
+        self
+    }
+
+    /// Changes what only an Envoy has, for cases that are for Envoy alone.
     pub fn envoy(mut self, change: impl FnOnce(&mut EnvoyConfig) + 'static) -> Self {
+        self.envoy_only = true;
+        self.on_envoy(change)
+    }
+
+    /// Changes what only an Envoy has; another gateway goes without it.
+    pub fn on_envoy(mut self, change: impl FnOnce(&mut EnvoyConfig) + 'static) -> Self {
         self.envoy.push(Box::new(change));
         self
     }
@@ -114,26 +134,46 @@ impl StackBuilder {
         let service = Service::start(self.service)?;
         let filter = self
             .filter
-            .unwrap_or_else(|| filter_config(service.tokens(), json!([charges_rule()])));
+            .unwrap_or_else(|| filter_config(service.tokens(), json!([charges_rule()])).to_string());
         let address = if self.service_over_tcp {
             ServiceAddress::Tcp(service.address())
         } else {
             ServiceAddress::Unix(service.socket().to_owned())
         };
-        let mut config = EnvoyConfig::new(filter.to_string(), upstream.address(), address);
-        for change in self.envoy {
+        let mut config = GatewayConfig::new(filter, upstream.address(), address);
+        for change in self.gateway {
             change(&mut config);
         }
-        let envoy = Envoy::start(config)?;
+        let gateway = match Host::chosen() {
+            Host::Envoy => {
+                let mut config = config.into();
+                for change in self.envoy {
+                    change(&mut config);
+                }
+                Gateway::Envoy(Envoy::start(config)?)
+            }
+            host if self.envoy_only => {
+                let name = host.name();
+                let message = format!("this stack is made for Envoy; on {name} it has no meaning");
+                return Err(Error::new(message));
+            }
+            _ => Gateway::start(config)?,
+        };
+        register(
+            gateway.address(),
+            service.address(),
+            &service.tokens().operator,
+        );
         Ok(Stack {
-            envoy,
+            gateway,
             service,
             upstream,
         })
     }
 }
 
-/// A filter configuration for an [`EnvoyConfig`]'s clusters, with these rules (a JSON array).
+/// A filter configuration with these rules (a JSON array), for the clusters of an [`EnvoyConfig`];
+/// on Kong, the service's address takes the place of its cluster.
 ///
 /// With `BATCH=off` in the environment, every operation has a callout of its own.
 pub fn filter_config(tokens: &Tokens, rules: Value) -> Value {

@@ -89,6 +89,33 @@ pub fn demo_upstream() -> Result<PathBuf, Error> {
     built("DEMO_UPSTREAM_BIN", "demo-upstream")
 }
 
+/// The program that plays Kong's host.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn kong_host() -> Result<PathBuf, Error> {
+    built("KONG_HOST_BIN", "kong-host")
+}
+
+/// An nginx with ngx_wasm_module.
+///
+/// # Errors
+///
+/// If `KONG_NGINX` does not name one.
+pub fn kong_nginx() -> Result<PathBuf, Error> {
+    from_env("KONG_NGINX")?.ok_or_else(|| {
+        Error::new("KONG_NGINX must be the path of an nginx that has ngx_wasm_module")
+    })
+}
+
+/// The Lua libraries of that nginx (`resty/wasmx/proxy_wasm.lua`), by which Kong attaches filters;
+/// without them nginx's own directive does.
+pub fn kong_lualib() -> Option<PathBuf> {
+    let dir = std::env::var_os("KONG_LUALIB").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(dir))
+}
+
 /// The program of the Redis server.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ fn post(stack: &Stack, key: &str) -> Answer {
     let request = Request::post("/charges")
         .header("Idempotency-Key", key)
         .body("{}");
-    request.send(stack.gateway()).unwrap()
+    request.send(stack.address()).unwrap()
 }
 
 fn replayed(answer: &Answer) -> bool {

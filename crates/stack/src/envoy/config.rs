@@ -8,68 +8,8 @@ use serde_json::{json, Value};
 
 use super::parts;
 use crate::error::Error;
+use crate::gateway::{Cluster, Route, ServiceAddress};
 use crate::{ports, tools};
-
-/// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cluster {
-    /// The upstream.
-    Upstream,
-    /// A cluster without any host.
-    NoHosts,
-    /// A cluster whose port refuses connections.
-    Refused,
-    /// A cluster of this name, from [`EnvoyConfig::more_clusters`].
-    Named(String),
-}
-
-/// An ordinary route.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Prefix of the path as received.
-    pub prefix: String,
-    /// Where it leads.
-    pub cluster: Cluster,
-    /// `retry_on: 5xx,reset`, two retries.
-    pub retries: bool,
-    /// Instead of the listener's timeout.
-    pub timeout: Option<Duration>,
-}
-
-impl Route {
-    /// A route without retries and with the listener's timeout.
-    pub fn new(prefix: &str, cluster: Cluster) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-            cluster,
-            retries: false,
-            timeout: None,
-        }
-    }
-
-    /// The routes that every test can count on; the first match wins:
-    /// `/charges/no-hosts`, `/charges/refused`, `/charges/retried` (with a retry policy), `/`.
-    pub fn defaults() -> Vec<Self> {
-        vec![
-            Self::new("/charges/no-hosts", Cluster::NoHosts),
-            Self::new("/charges/refused", Cluster::Refused),
-            Self {
-                retries: true,
-                ..Self::new("/charges/retried", Cluster::Upstream)
-            },
-            Self::new("/", Cluster::Upstream),
-        ]
-    }
-}
-
-/// How Envoy reaches the idempotency service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServiceAddress {
-    /// Over TCP.
-    Tcp(SocketAddr),
-    /// Over a Unix socket.
-    Unix(PathBuf),
-}
 
 /// Everything that can be chosen about an Envoy. [`EnvoyConfig::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -233,13 +173,18 @@ impl EnvoyConfig {
                 self.execution_http2,
             ),
             parts::cluster("no-hosts", None, false),
-            // Nobody listens on the port of the "TCP port service multiplexer".
-            parts::cluster(
-                "refused",
-                Some(parts::tcp(([127, 0, 0, 1], 1).into())),
-                false,
-            ),
+            parts::cluster("refused", Some(parts::tcp(ports::REFUSED)), false),
         ];
+        let routes = self.routes.iter().chain(self.execution_routes.iter().flatten());
+        let mut others: Vec<_> = routes
+            .filter_map(|route| match route.cluster {
+                Cluster::At(address) => Some(address),
+                _ => None,
+            })
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        clusters.extend(others.into_iter().map(parts::one_request_cluster));
         for cluster in &mut clusters {
             cluster["per_connection_buffer_limit_bytes"] = json!(self.buffer_limit_bytes);
         }

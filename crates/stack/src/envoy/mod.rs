@@ -3,7 +3,7 @@
 mod config;
 mod parts;
 
-pub use config::{Cluster, EnvoyConfig, Route, ServiceAddress};
+pub use config::EnvoyConfig;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use super::config::{Cluster, Route};
+use crate::gateway::{Cluster, Route};
 
 /// Name of the internal listener that detached executions go through.
 pub(super) const EXECUTION: &str = "execution";
@@ -91,6 +91,21 @@ pub(super) fn cluster(name: &str, address: Option<Value>, http2: bool) -> Value 
             ),
         },
     })
+}
+
+/// The name of the cluster with this address.
+fn name_of(address: SocketAddr) -> String {
+    format!("at-{}", address.port())
+}
+
+/// A cluster of a server that closes its connections without a word: a second request must not
+/// find that out.
+pub(super) fn one_request_cluster(address: SocketAddr) -> Value {
+    let mut cluster = cluster(&name_of(address), Some(tcp(address)), false);
+    let options = &mut cluster["typed_extension_protocol_options"]
+        ["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    options["common_http_protocol_options"] = json!({ "max_requests_per_connection": 1 });
+    cluster
 }
 
 /// The filter itself.
@@ -193,10 +208,11 @@ impl Hcm<'_> {
 
     fn route(&self, route: &Route) -> Value {
         let cluster = match &route.cluster {
-            Cluster::Upstream => "upstream",
-            Cluster::NoHosts => "no-hosts",
-            Cluster::Refused => "refused",
-            Cluster::Named(name) => name,
+            Cluster::Upstream => "upstream".to_owned(),
+            Cluster::NoHosts => "no-hosts".to_owned(),
+            Cluster::Refused => "refused".to_owned(),
+            Cluster::Named(name) => name.clone(),
+            Cluster::At(address) => name_of(*address),
         };
         let mut action = json!({
             "cluster": cluster,

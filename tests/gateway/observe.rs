@@ -3,7 +3,7 @@
 use idempotency_e2e::{
     eventually, executions, fresh_key, record_state, replayed, Answer, Http, Request, Wire,
 };
-use idempotency_stack::{Envoy, EnvoyConfig, ServiceAddress, Stack};
+use idempotency_stack::{Gateway, GatewayConfig, ServiceAddress, Stack};
 use serde_json::{json, Value};
 
 use crate::support::{
@@ -14,10 +14,11 @@ fn observing(execution: &str) -> Stack {
     with_rule(execution, json!({ "mode": "observe", "wait_ms": 5000 })).start()
 }
 
-/// The same Envoy without the filter.
-fn bare(stack: &Stack) -> Envoy {
+/// The same gateway without the filter.
+fn bare(stack: &Stack) -> Gateway {
     let service = ServiceAddress::Unix(stack.service.socket().to_owned());
-    Envoy::start(EnvoyConfig::bare(stack.upstream.address(), service)).expect("Envoy starts")
+    let config = GatewayConfig::bare(stack.upstream.address(), service);
+    Gateway::start(config).expect("the gateway starts")
 }
 
 #[test]
@@ -78,8 +79,8 @@ fn requests_and_answers_are_the_same_bytes_as_without_the_filter() {
     let stack = observing("detached");
     let bare = bare(&stack);
     for http in Http::BOTH {
-        let with = idempotency_e2e::Connection::new(http, stack.gateway());
-        let without = idempotency_e2e::Connection::new(http, bare.gateway());
+        let with = idempotency_e2e::Connection::new(http, stack.address());
+        let without = idempotency_e2e::Connection::new(http, bare.address());
         for (target, request) in [
             ("/charges?body=hi", charge("", &fresh_key("same"))),
             ("/charges?body=hi", Request::post("")),
@@ -150,7 +151,7 @@ fn what_would_have_been_refused_is_counted_and_runs() {
         await_counter(&stack, &format!("observed.{name}"), count);
     }
     assert_eq!(stack.upstream.executions().total, 6);
-    assert!(stack.envoy.stats("idempotency.problem").is_empty());
+    assert!(stack.gateway.metrics("idempotency.problem").is_empty());
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_response_streams_by_as_it_comes() {
     let stack = observing("inline");
     let key = fresh_key("stream");
     let target = "/charges?bytes=40&chunk_bytes=10&chunk_delay_ms=500";
-    let mut wire = Wire::connect(stack.gateway());
+    let mut wire = Wire::connect(stack.address());
     wire.send(charge(target, &key).bytes());
     // The first piece is there while the upstream still makes the others.
     wire.read_until("the first piece", |received| {

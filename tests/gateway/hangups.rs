@@ -78,7 +78,7 @@ fn detached_a_cancelled_http2_stream_changes_nothing() {
     let stack = STACK.get();
     let key = fresh_key("cancelled");
     let request = Request::post("/charges?delay_ms=1000").key(&key).body("{}");
-    let connection = Connection::http2(stack.gateway());
+    let connection = Connection::http2(stack.address());
     connection.start_and_cancel(&request, || executions(&stack, &key) == 1);
     eventually("the outcome is recorded", || {
         record_state(&stack, &key) == "completed"
@@ -132,7 +132,7 @@ fn inline_the_outcome_is_unknown_when_the_client_leaves() {
             record_state(&stack, &key) == "unknown"
         });
         for http in Http::BOTH {
-            let retry = Connection::new(http, stack.gateway()).send(&request);
+            let retry = Connection::new(http, stack.address()).send(&request);
             assert_problem(&retry, 409, "outcome-unknown");
         }
         eventually("the upstream is done", || log(&stack, &key)[0].finished);
@@ -146,7 +146,7 @@ fn inline_a_cancelled_http2_stream_leaves_the_outcome_unknown() {
     let stack = STACK.get();
     let key = fresh_key("cancelled");
     let request = Request::post("/inline?delay_ms=1000").key(&key).body("{}");
-    let connection = Connection::http2(stack.gateway());
+    let connection = Connection::http2(stack.address());
     connection.start_and_cancel(&request, || executions(&stack, &key) == 1);
     eventually("the gateway has noticed", || {
         record_state(&stack, &key) == "unknown"
@@ -243,14 +243,14 @@ fn a_request_that_never_arrives_whole_leaves_its_key_free() {
             for request in [&whole, &chunked, &trailers] {
                 let tail = request.tail();
                 for sent in [0, 1, tail.len() / 2, tail.len() - 1] {
-                    let mut wire = Wire::connect(stack.gateway());
+                    let mut wire = Wire::connect(stack.address());
                     wire.send(request.head());
                     wire.send(&tail[..sent]);
                     leave(wire);
                 }
             }
             // A later request on the same worker: the gateway has seen all of them leave.
-            let logged = || stack.envoy.access_log().matches(&key).count() == 12;
+            let logged = || stack.gateway.access_log().matches(&key).count() == 12;
             eventually("the gateway has seen them leave", logged);
             assert_eq!(record_state(&stack, &key), "absent");
             assert_eq!(executions(&stack, &key), 0);
@@ -277,14 +277,13 @@ fn a_client_that_leaves_before_the_grant_leaves_its_key_free() {
         for (key, leave) in keys.iter().zip(LEAVES) {
             let wire = Request::post(path).key(key).body("{}").start(&stack);
             let out = || {
-                let active = stack.envoy.stats("cluster.idempotency.upstream_rq_active");
-                active.values().sum::<u64>() > 0
+                stack.gateway.callouts_out() > 0
             };
             eventually("an acquire is out", out);
             leave(wire);
         }
         eventually("the gateway has seen them leave", || {
-            let log = stack.envoy.access_log();
+            let log = stack.gateway.access_log();
             keys.iter().all(|key| log.contains(key))
         });
         stack.service.process().resume();
@@ -322,13 +321,12 @@ fn a_client_that_leaves_while_its_outcome_is_being_recorded_can_be_replayed() {
             log(&stack, &key)[0].finished
         });
         let out = || {
-            let active = stack.envoy.stats("cluster.idempotency.upstream_rq_active");
-            active.values().sum::<u64>() > 0
+            stack.gateway.callouts_out() > 0
         };
         eventually("the settlement is out", out);
         wire.reset();
         eventually("the gateway has seen it leave", || {
-            stack.envoy.access_log().contains(&key)
+            stack.gateway.access_log().contains(&key)
         });
         stack.service.process().resume();
         eventually("the outcome is recorded", || {
@@ -347,11 +345,7 @@ fn a_client_that_leaves_while_it_waits_changes_nothing() {
         .body("{}");
     let mut first = executing(&stack, &request, &key);
     for leave in LEAVES {
-        let waiting = |stack: &Stack| {
-            let waits = stack.envoy.stats("idempotency");
-            let waits = waits.iter().filter(|(name, _)| name.ends_with("waited"));
-            waits.map(|(_, count)| count).sum::<u64>()
-        };
+        let waiting = |stack: &Stack| stack.gateway.metric("idempotency.waited");
         let before = waiting(&stack);
         let wire = request.start(&stack);
         eventually("it waits", || waiting(&stack) > before);

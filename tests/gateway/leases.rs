@@ -41,11 +41,11 @@ fn granted_late(
     });
     let client = in_background(stack, request);
     gate.await_arrival();
-    stack.envoy.process().pause();
+    stack.gateway.process().pause();
     relay.pass();
     gate.open();
     eventually(what, late);
-    stack.envoy.process().resume();
+    stack.gateway.process().resume();
     client.join().expect("a client").expect("an answer")
 }
 

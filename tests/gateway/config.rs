@@ -5,7 +5,9 @@ use std::process::Command;
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, record_state, Request,
 };
-use idempotency_stack::{filter_config, tools, Envoy, EnvoyConfig, ServiceAddress, Stack, Tokens};
+use idempotency_stack::{
+    filter_config, tools, Gateway, GatewayConfig, ServiceAddress, Stack, Tokens,
+};
 use serde_json::{json, Value};
 
 use crate::support::{assert_alive, charge, in_background, rule, with_rule, EXECUTIONS};
@@ -122,7 +124,7 @@ fn mistakes_are_named_by_path_in_the_log_and_by_check_config_alike() {
         for line in &lines {
             let logged = format!("configuration rejected: {line}");
             eventually(&format!("the log has: {logged}"), || {
-                stack.envoy.log().contains(&logged)
+                stack.gateway.log().contains(&logged)
             });
         }
         let answer = charge("/charges", &fresh_key("mistake")).send(&stack);
@@ -147,16 +149,14 @@ fn a_configuration_that_is_no_json_is_a_rejected_one() {
         let stack = Stack::builder().filter(text.clone()).start();
         assert_refused(&stack);
         assert!(
-            stack.envoy.log().contains("configuration rejected"),
+            stack.gateway.log().contains("configuration rejected"),
             "{text}"
         );
     }
     for text in ["", "{", "{\"rules\": [}", "\u{0}"] {
         let (code, _) = check_config(text);
         assert_eq!(code, Some(1), "{text:?}");
-        let stack = Stack::builder()
-            .envoy(|envoy| envoy.filter = Some(text.to_owned()))
-            .start();
+        let stack = Stack::builder().filter_text(text).start();
         assert_refused(&stack);
     }
 }
@@ -167,7 +167,7 @@ fn check_config_accepts_what_the_filter_accepts() {
     let (code, lines) = check_config(&config.to_string());
     assert_eq!((code, lines.len()), (Some(0), 0), "{lines:?}");
     let stack = Stack::builder().filter(config).start();
-    assert!(!stack.envoy.log().contains("configuration rejected"));
+    assert!(!stack.gateway.log().contains("configuration rejected"));
     assert_alive(&stack);
 }
 
@@ -194,7 +194,7 @@ fn the_missing_knob_is_reported_with_its_name() {
             );
         }
         assert!(stack
-            .envoy
+            .gateway
             .log()
             .contains("allow_on_headers_stop_iteration"));
         assert_eq!(stack.upstream.executions().total, 0, "{execution}");
@@ -205,12 +205,12 @@ fn the_missing_knob_is_reported_with_its_name() {
     }
 }
 
-/// Another Envoy for the same service and upstream, with a working configuration.
-fn mended(stack: &Stack) -> Envoy {
+/// Another gateway for the same service and upstream, with a working configuration.
+fn mended(stack: &Stack) -> Gateway {
     let config = config_with(json!([rule("detached", json!({}))]));
     let service = ServiceAddress::Unix(stack.service.socket().to_owned());
-    let config = EnvoyConfig::new(config.to_string(), stack.upstream.address(), service);
-    Envoy::start(config).expect("Envoy starts")
+    let config = GatewayConfig::new(config.to_string(), stack.upstream.address(), service);
+    Gateway::start(config).expect("the gateway starts")
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_missing_execution_cluster_is_told_and_the_key_is_free_again() {
     }
     assert_eq!(stack.upstream.executions().total, 0);
     let mended = mended(&stack);
-    let connection = idempotency_e2e::Connection::http1(mended.gateway());
+    let connection = idempotency_e2e::Connection::http1(mended.address());
     let first = connection.send(&charge("/charges", &key));
     assert_eq!(first.status, 201, "{first:?}");
     assert_replay(&first, &connection.send(&charge("/charges", &key)));
@@ -269,7 +269,7 @@ fn an_execution_cluster_without_marks_is_told_and_leaves_the_key_unknown() {
         "outcome-unknown",
     );
     assert_eq!(executions(&stack, &key), 1);
-    assert!(stack.envoy.log().contains("marker"), "the log says why");
+    assert!(stack.gateway.log().contains("marker"), "the log says why");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_token_that_the_service_does_not_know_is_a_service_that_does_not_answer() {
     assert_eq!(executions(&stack, &key), 0);
     let mended = mended(&stack);
     let first =
-        idempotency_e2e::Connection::http1(mended.gateway()).send(&charge("/charges", &key));
+        idempotency_e2e::Connection::http1(mended.address()).send(&charge("/charges", &key));
     assert_eq!(first.status, 201, "{first:?}");
     assert_eq!(executions(&stack, &key), 1);
 }

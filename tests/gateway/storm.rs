@@ -49,7 +49,7 @@ fn storm(
 ) -> Seen {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let seen: Mutex<Seen> = Mutex::default();
-    let gateway = stack.gateway();
+    let gateway = stack.address();
     let client = || {
         while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed) / copies) {
             let answer = insist(gateway, &charge("/charges?delay_ms=40", key));
@@ -86,12 +86,7 @@ fn assert_settled(stack: &Stack, keys: &[String], copies: usize, seen: &Seen) {
     assert_eq!(stack.upstream.executions().total, keys.len() as u64);
     assert_eq!(counter(stack, "outbox_dropped"), 0);
     eventually("everything is delivered", || {
-        stack
-            .envoy
-            .stats("idempotency.outbox")
-            .values()
-            .sum::<u64>()
-            == 0
+        counter(stack, "outbox") == 0
     });
 }
 
@@ -109,7 +104,7 @@ fn await_answers(done: &AtomicUsize, count: usize) {
 fn a_service_that_is_killed_again_and_again_costs_no_key_a_second_run() {
     for execution in EXECUTIONS {
         let mut stack = with_rule(execution, json!({ "wait_ms": 500 }))
-            .envoy(|envoy| envoy.concurrency = 2)
+            .gateway(|gateway| gateway.workers = 2)
             .start();
         let keys = keys("kill", 80);
         let seen = storm(&mut stack, &keys, 4, |stack, done| {
@@ -153,14 +148,14 @@ fn an_envoy_that_is_killed_again_and_again_costs_no_key_a_second_run() {
             "wait_ms": 500,
         });
         let mut stack = with_rule(execution, policy)
-            .envoy(|envoy| envoy.concurrency = 2)
+            .gateway(|gateway| gateway.workers = 2)
             .start();
         let keys = keys("crash", 80);
         let seen = storm(&mut stack, &keys, 4, |stack, done| {
             for count in [20, 80, 140, 200] {
                 await_answers(done, count);
-                stack.envoy.kill();
-                stack.envoy.restart().expect("Envoy starts again");
+                stack.gateway.kill();
+                stack.gateway.restart().expect("Envoy starts again");
             }
         });
         let mut cut = 0;
@@ -199,10 +194,10 @@ fn an_envoy_that_is_killed_leaves_the_key_unknown_and_never_free() {
         let request = charge("/charges?delay_ms=1000", &key);
         let client = in_background(&stack, &request);
         await_execution(&stack, &key);
-        stack.envoy.kill();
+        stack.gateway.kill();
         assert!(client.join().expect("a client").is_err(), "it was cut off");
         assert_eq!(record_state(&stack, &key), "executing");
-        stack.envoy.restart().expect("Envoy starts again");
+        stack.gateway.restart().expect("Envoy starts again");
         assert_problem(&request.send(&stack), 409, "in-flight");
         let decided = persist(&stack, &request);
         assert_problem(&decided, 409, "outcome-unknown");
@@ -225,9 +220,9 @@ fn envoy_killed_and_the_rule_allows_a_retry_then_one_retry_runs() {
     let request = charge("/charges?delay_ms=1000", &key);
     let client = in_background(&stack, &request);
     await_execution(&stack, &key);
-    stack.envoy.kill();
+    stack.gateway.kill();
     assert!(client.join().expect("a client").is_err());
-    stack.envoy.restart().expect("Envoy starts again");
+    stack.gateway.restart().expect("Envoy starts again");
     let second = persist(&stack, &request);
     assert_eq!(second.status, 201, "{second:?}");
     idempotency_e2e::assert_replay(&second, &request.send(&stack));
@@ -246,7 +241,7 @@ fn two_hundred_requests_with_one_key_run_once() {
     for execution in EXECUTIONS {
         for http in Http::BOTH {
             let stack = with_rule(execution, json!({ "wait_ms": 5000 }))
-                .envoy(|envoy| envoy.concurrency = 2)
+                .gateway(|gateway| gateway.workers = 2)
                 .start();
             let key = fresh_key("herd");
             let request = charge("/charges?delay_ms=100", &key);
@@ -254,7 +249,7 @@ fn two_hundred_requests_with_one_key_run_once() {
             std::thread::scope(|scope| {
                 for _ in 0..50 {
                     scope.spawn(|| {
-                        let connection = Connection::new(http, stack.gateway());
+                        let connection = Connection::new(http, stack.address());
                         for _ in 0..4 {
                             let answer = connection.send(&request);
                             answers.lock().expect("no client panicked").push(answer);
@@ -284,7 +279,7 @@ fn two_hundred_requests_with_one_key_run_once() {
 fn refusals_during_an_outage_push_no_outcome_out_of_the_outbox() {
     let patient = json!({"execution_timeout_ms": 120_000, "lease_ms": 180_000});
     let mut stack = with_rule("detached", patient)
-        .envoy(|envoy| envoy.execution_timeout = Duration::from_secs(120))
+        .gateway(|gateway| gateway.upstream_timeout = Duration::from_secs(120))
         .start();
     let key = fresh_key("outage");
     let request = charge("/charges?delay_ms=3000", &key);
@@ -294,7 +289,7 @@ fn refusals_during_an_outage_push_no_outcome_out_of_the_outbox() {
     stack.upstream.process().pause();
     stack.service.kill();
     // Each refusal leaves something to be told to the service: that nothing was run.
-    let gateway = stack.gateway();
+    let gateway = stack.address();
     let refuse = |count: usize| {
         std::thread::scope(|scope| {
             for _ in 0..8 {

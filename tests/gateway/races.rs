@@ -26,14 +26,14 @@ static STACK: Shared = Shared::new(|| {
         inline_rule("/inline", json!({})),
     ])
     // Races among workers too: each has a filter of its own.
-    .envoy(|envoy| envoy.concurrency = 3)
+    .gateway(|gateway| gateway.workers = 3)
 });
 
 /// Sends all of them at once, over both protocols.
 fn all_at_once(stack: &Stack, requests: Vec<Request>) -> Vec<Answer> {
     let connect = |(index, request)| {
         let http = Http::BOTH[index % 2];
-        (Connection::new(http, stack.gateway()), request)
+        (Connection::new(http, stack.address()), request)
     };
     let connected: Vec<_> = requests.into_iter().enumerate().map(connect).collect();
     side_by_side(connected, |(connection, request)| connection.send(&request))

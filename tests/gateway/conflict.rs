@@ -42,7 +42,7 @@ fn another_payload_is_422_whether_the_first_is_running_or_done() {
         let other = request.clone().body("{\"amount\":2}");
         let mut wire = running(&stack, &request, &key);
         for http in Http::BOTH {
-            let refused = Connection::new(http, stack.gateway()).send(&other);
+            let refused = Connection::new(http, stack.address()).send(&other);
             assert_problem(&refused, 422, "key-reused");
         }
         if !path.ends_with("wait") {
@@ -239,7 +239,7 @@ fn bodies_do_not_count_where_the_rule_says_so() {
 
 /// Sends the request from so many clients at once, over both protocols.
 fn storm(stack: &Stack, request: &Request, clients: usize) -> Vec<Answer> {
-    let connect = |client| Connection::new(Http::BOTH[client % 2], stack.gateway());
+    let connect = |client| Connection::new(Http::BOTH[client % 2], stack.address());
     let connections: Vec<_> = (0..clients).map(connect).collect();
     side_by_side(connections, |connection| connection.send(request))
 }

@@ -54,7 +54,7 @@ fn check_replays(path: &str, http: Http) {
         let request = Request::post(&format!("{path}?{query}"))
             .key(&key)
             .body("{\"amount\":1}");
-        let first = Connection::new(http, stack.gateway()).send(&request);
+        let first = Connection::new(http, stack.address()).send(&request);
         assert!(
             length.is_none_or(|length| first.body.len() == length),
             "{query}: {first:?}"
@@ -64,7 +64,7 @@ fn check_replays(path: &str, http: Http) {
             "{query}: {first:?}"
         );
         for http in [http, retry] {
-            let replay = Connection::new(http, stack.gateway()).send(&request);
+            let replay = Connection::new(http, stack.address()).send(&request);
             assert_replay(&first, &replay);
             assert_eq!(replay.header("set-cookie"), None, "{query}");
         }
@@ -142,7 +142,7 @@ fn the_first_answer_is_what_the_upstream_sent() {
             for http in Http::BOTH {
                 let key = fresh_key("first");
                 let keyed = request.clone().key(&key);
-                let first = Connection::new(http, stack.gateway()).send(&keyed);
+                let first = Connection::new(http, stack.address()).send(&keyed);
                 assert_alike(&direct, &first, &format!("{path}?{query} {http:?}"));
                 assert_eq!(executions(&stack, &key), 1);
             }
@@ -217,7 +217,7 @@ fn stored_cors_headers_are_replayed_to_the_same_origin_only() {
 fn one_connection_carries_all_sorts_of_requests() {
     let stack = STACK.get();
     for http in Http::BOTH {
-        let connection = Connection::new(http, stack.gateway());
+        let connection = Connection::new(http, stack.address());
         for path in ["/charges", "/inline"] {
             let (a, b) = (fresh_key("keep-alive"), fresh_key("keep-alive"));
             let small = Request::post(path).key(&a).body("{}");
@@ -249,7 +249,7 @@ fn pipelined_requests_are_answered_in_order() {
             .key(&key)
             .body("{}");
         let empty = Request::post(&format!("{path}?no_content=1")).key(&format!("{key}-0"));
-        let mut wire = Wire::connect(stack.gateway());
+        let mut wire = Wire::connect(stack.address());
         let requests = [&request, &empty, &request, &empty, &request];
         wire.send(requests.map(Request::bytes).concat());
         let [first, first_empty, again, again_empty, last] = requests.map(|_| wire.answer());

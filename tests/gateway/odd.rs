@@ -131,15 +131,12 @@ const PATHS: [&str; 2] = ["/charges", "/inline"];
 
 fn stack(script: Script) -> (Stack, Scripted) {
     let upstream = Scripted::start(script);
-    let cluster = upstream.cluster("odd");
+    let address = upstream.address();
     let stack = with_rules(&[
         rule("/charges", json!({})),
         inline_rule("/inline", json!({})),
     ])
-    .envoy(move |envoy| {
-        envoy.more_clusters.push(cluster);
-        envoy.routes = vec![Route::new("/", Cluster::Named("odd".to_owned()))];
-    })
+    .gateway(move |gateway| gateway.routes = vec![Route::new("/", Cluster::At(address))])
     .start();
     (stack, upstream)
 }
@@ -152,14 +149,14 @@ fn odd_answers_are_replayed_byte_for_byte() {
             for http in Http::BOTH {
                 let key = fresh_key("odd");
                 let request = Request::post(&format!("{path}{name}")).key(&key).body("{}");
-                let connection = Connection::new(http, stack.gateway());
+                let connection = Connection::new(http, stack.address());
                 let first = connection.send(&request);
                 assert!(
                     (200..400).contains(&first.status),
                     "{path}{name}: {first:?}"
                 );
                 assert_replay(&first, &connection.send(&request));
-                let other = Connection::http1(stack.gateway());
+                let other = Connection::http1(stack.address());
                 assert_replay(&first, &other.send(&request));
                 assert_eq!(upstream.executions(&key), 1, "{path}{name}");
             }
@@ -282,7 +279,7 @@ fn what_fills_the_gateways_own_limits_is_executed_and_replayed() {
             ("/plain", fields(10, 6_050)),
         ] {
             let key = fresh_key("limits");
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             let head =
                 format!("POST {path}{name} HTTP/1.1\r\nhost: x\r\nidempotency-key: {key}\r\n");
             let request = format!("{head}{sent}\r\n");

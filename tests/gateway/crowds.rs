@@ -22,7 +22,7 @@ const PATIENT: u64 = 20_000;
 /// Sends all requests at the same time, as streams of one connection, lets `meanwhile` happen,
 /// and returns the answers in the order of the requests.
 fn at_once(stack: &Stack, requests: &[Request], meanwhile: impl FnOnce()) -> Vec<Answer> {
-    let connection = Connection::http2(stack.gateway());
+    let connection = Connection::http2(stack.gateway.address());
     let answers: Mutex<Vec<Option<Answer>>> = Mutex::new(vec![None; requests.len()]);
     std::thread::scope(|scope| {
         for (n, request) in requests.iter().enumerate() {
@@ -42,7 +42,7 @@ fn at_once(stack: &Stack, requests: &[Request], meanwhile: impl FnOnce()) -> Vec
 /// listener's queue takes, and Envoy would tell connection timeouts.
 fn crowded(execution: &str, timeout_ms: u64, policy: Value) -> Stack {
     with_timeout(execution, timeout_ms, policy)
-        .envoy(|envoy| envoy.upstream_http2 = true)
+        .on_envoy(|envoy| envoy.upstream_http2 = true)
         .start()
 }
 
@@ -90,7 +90,7 @@ fn a_service_that_dies_under_a_crowd_leaves_the_filter_alive() {
     let requests = charges("/charges?delay_ms=1500", &keys);
     let upstream = stack.upstream.address();
     let service = &mut stack.service;
-    let gateway = Connection::http2(stack.envoy.gateway());
+    let gateway = Connection::http2(stack.gateway.address());
     let answers: Mutex<Vec<Answer>> = Mutex::default();
     std::thread::scope(|scope| {
         for request in &requests {
@@ -178,7 +178,7 @@ fn an_upstream_that_dies_under_a_crowd_leaves_unknown_outcomes_and_a_filter_aliv
         let requests = charges("/charges?delay_ms=5000", &keys);
         let address = stack.upstream.address();
         let upstream = stack.upstream.process();
-        let gateway = Connection::http2(stack.envoy.gateway());
+        let gateway = Connection::http2(stack.gateway.address());
         let answers: Mutex<Vec<Answer>> = Mutex::default();
         std::thread::scope(|scope| {
             for request in &requests {

@@ -227,7 +227,7 @@ impl Silent {
 fn in_front_of(silent: &Silent, execution: &str, more: Value) -> Stack {
     let address = silent.server.address();
     with_rule(execution, more)
-        .envoy(move |envoy| envoy.upstream = address)
+        .gateway(move |gateway| gateway.upstream = address)
         .start()
 }
 
@@ -342,7 +342,7 @@ fn an_upstream_may_settle_before_it_answers() {
         });
         let address = server.address();
         let gateway = with_rule(execution, json!({}))
-            .envoy(move |envoy| envoy.upstream = address)
+            .gateway(move |gateway| gateway.upstream = address)
             .start();
         let tokens = gateway.service.tokens().upstream.clone();
         *stack.lock().expect("no server thread panicked") =

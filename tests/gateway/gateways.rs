@@ -6,7 +6,7 @@ use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, record_state, replayed,
     Answer, Connection, Request,
 };
-use idempotency_stack::{filter_config, Envoy, EnvoyConfig, ServiceAddress, Stack};
+use idempotency_stack::{filter_config, Gateway, GatewayConfig, ServiceAddress, Stack};
 use serde_json::{json, Value};
 
 use crate::support::{
@@ -14,16 +14,16 @@ use crate::support::{
     with_timeout, EXECUTIONS,
 };
 
-/// A second Envoy for the same service and upstream, with one rule.
-fn another(stack: &Stack, execution: &str, more: Value) -> Envoy {
+/// A second gateway for the same service and upstream, with one rule.
+fn another(stack: &Stack, execution: &str, more: Value) -> Gateway {
     let config = filter_config(stack.service.tokens(), json!([rule(execution, more)]));
     let service = ServiceAddress::Unix(stack.service.socket().to_owned());
-    let config = EnvoyConfig::new(config.to_string(), stack.upstream.address(), service);
-    Envoy::start(config).expect("Envoy starts")
+    let config = GatewayConfig::new(config.to_string(), stack.upstream.address(), service);
+    Gateway::start(config).expect("the gateway starts")
 }
 
-fn send(envoy: &Envoy, request: &Request) -> Answer {
-    Connection::http1(envoy.gateway()).send(request)
+fn send(gateway: &Gateway, request: &Request) -> Answer {
+    Connection::http1(gateway.address()).send(request)
 }
 
 /// An inline execution whose gateway stands still until its lease is over.
@@ -42,7 +42,7 @@ fn one_key_runs_once_whichever_gateway_is_asked() {
             let request = charge("/charges?delay_ms=50", &key);
             let answers: Mutex<Vec<Answer>> = Mutex::default();
             std::thread::scope(|scope| {
-                for address in [stack.gateway(), other.gateway()].repeat(10) {
+                for address in [stack.address(), other.address()].repeat(10) {
                     let (request, answers) = (&request, &answers);
                     scope.spawn(move || {
                         let answer = Connection::http1(address).send(request);
@@ -69,12 +69,12 @@ fn a_gateway_that_stood_still_past_its_lease_completes_late_and_is_believed() {
     let request = charge("/charges?delay_ms=300", &key);
     let client = in_background(&stack, &request);
     await_execution(&stack, &key);
-    stack.envoy.process().pause();
+    stack.gateway.process().pause();
     eventually("the lease is over", || {
         problem(&send(&other, &request)) == "outcome-unknown"
     });
     assert_eq!(record_state(&stack, &key), "unknown");
-    stack.envoy.process().resume();
+    stack.gateway.process().resume();
     let first = client.join().expect("a client").expect("the answer");
     assert_eq!(first.status, 201, "{first:?}");
     // Late, but nobody else took the key.
@@ -96,7 +96,7 @@ fn a_gateway_that_lost_its_key_to_a_retry_overwrites_nothing() {
         let request = charge("/charges?delay_ms=300", &key);
         let client = in_background(&stack, &request);
         await_execution(&stack, &key);
-        stack.envoy.process().pause();
+        stack.gateway.process().pause();
         // The rule allows a second run once the first one's outcome is unknown.
         let mut second = None;
         eventually("the lease is over", || {
@@ -107,7 +107,7 @@ fn a_gateway_that_lost_its_key_to_a_retry_overwrites_nothing() {
         });
         let second = second.expect("an answer");
         assert!(!replayed(&second));
-        stack.envoy.process().resume();
+        stack.gateway.process().resume();
         let zombie = client.join().expect("a client").expect("an answer");
         assert_eq!(zombie.status, status, "{zombie:?}");
         await_counter(&stack, "complete_refused", 1);
@@ -160,12 +160,12 @@ fn a_gateway_that_is_killed_leaves_its_keys_to_the_others_as_unknown() {
         let request = charge("/charges?delay_ms=1000", &key);
         let client = in_background(&stack, &request);
         await_execution(&stack, &key);
-        stack.envoy.kill();
+        stack.gateway.kill();
         assert!(client.join().expect("a client").is_err());
         // Whoever waits is told as soon as the lease is over, long before the wait is.
         let waited = send(&other, &request);
         assert_problem(&waited, 409, "outcome-unknown");
-        stack.envoy.restart().expect("Envoy starts again");
+        stack.gateway.restart().expect("Envoy starts again");
         assert_problem(&persist(&stack, &request), 409, "outcome-unknown");
         assert_eq!(executions(&stack, &key), 1, "{execution}");
         assert_eq!(counter(&stack, "executed"), 0, "since its restart");

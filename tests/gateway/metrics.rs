@@ -11,13 +11,11 @@ use crate::support::{await_execution, charge, in_background, rule, with_rule};
 
 /// All counters and gauges of the filter, without their prefix.
 fn counters(stack: &Stack) -> BTreeMap<String, u64> {
-    let stats = stack.envoy.stats("wasmcustom.idempotency.");
-    stats
+    const PREFIX: &str = "idempotency.";
+    let metrics = stack.gateway.metrics(PREFIX);
+    metrics
         .into_iter()
-        .filter_map(|(name, value)| {
-            let name = name.strip_prefix("wasmcustom.idempotency.")?;
-            Some((name.to_owned(), value))
-        })
+        .map(|(name, value)| (name.replace(PREFIX, ""), value))
         .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
         .filter(|(name, _)| name != "outbox" && name != "queued")
         .collect()
@@ -141,7 +139,7 @@ fn callout_times_are_a_histogram_and_the_outbox_a_gauge() {
     let gauge = |value: u64| {
         let what = format!("idempotency_outbox{{}} {value}");
         eventually(&format!("Prometheus is told {what}"), || {
-            let text = stack.envoy.ask("GET", "/stats/prometheus").text();
+            let text = stack.gateway.envoy().ask("GET", "/stats/prometheus").text();
             text.lines().any(|line| line == what)
         });
     };
@@ -150,11 +148,11 @@ fn callout_times_are_a_histogram_and_the_outbox_a_gauge() {
     gauge(0);
     // Envoy merges histograms every few seconds.
     eventually("callout times are told", || {
-        let text = stack.envoy.ask("GET", "/stats/prometheus").text();
+        let text = stack.gateway.envoy().ask("GET", "/stats/prometheus").text();
         let mut lines = text.lines();
         let count = lines.find_map(|l| l.strip_prefix("idempotency_callout_us_count{} "));
         count.and_then(|count| count.parse().ok()).unwrap_or(0) >= 2
     });
-    let text = stack.envoy.ask("GET", "/stats/prometheus").text();
+    let text = stack.gateway.envoy().ask("GET", "/stats/prometheus").text();
     assert!(text.contains("idempotency_executed{} 1"), "{text}");
 }

@@ -53,7 +53,7 @@ fn bodies_reach_the_upstream_byte_for_byte() {
             for (request, retry) in [(&whole, &pieces), (&pieces, &whole)] {
                 for http in Http::BOTH {
                     let key = fresh_key("body");
-                    let connection = Connection::new(http, stack.gateway());
+                    let connection = Connection::new(http, stack.address());
                     let first = connection.send(&request.clone().key(&key));
                     assert_eq!(
                         first.status, 201,
@@ -75,7 +75,7 @@ fn a_body_of_many_tiny_chunks_is_one_body() {
             let key = fresh_key("tiny");
             let body = octets(5_000);
             let request = Request::post(path).key(&key).body(body.clone()).chunked(1);
-            let connection = Connection::new(http, stack.gateway());
+            let connection = Connection::new(http, stack.address());
             let first = connection.send(&request);
             assert_replay(&first, &connection.send(&request));
             assert_received(&stack, &key, &body);
@@ -90,7 +90,7 @@ fn every_form_of_an_empty_body_is_the_same_operation() {
         let key = fresh_key("empty");
         let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: {key}\r\n");
         let raw = |rest: &str| {
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             wire.send(format!("{head}{rest}"));
             wire.answer()
         };
@@ -126,7 +126,7 @@ fn a_body_over_the_cap_is_413_and_the_key_stays_free() {
                 too_large.clone().chunked(1),
                 too_large.clone().trailer("x-t", "1"),
             ] {
-                let answer = Connection::new(http, stack.gateway()).send(&request);
+                let answer = Connection::new(http, stack.address()).send(&request);
                 assert_problem(&answer, 413, "body-too-large");
                 assert!(answer.text().contains("1000"), "{answer:?}");
             }
@@ -141,7 +141,7 @@ fn a_body_over_the_cap_is_413_and_the_key_stays_free() {
                 } else {
                     request
                 };
-                let connection = Connection::new(http, stack.gateway());
+                let connection = Connection::new(http, stack.address());
                 let first = connection.send(&request);
                 assert_eq!(first.status, 201, "{first:?}");
                 assert_replay(&first, &connection.send(&request));
@@ -159,7 +159,7 @@ fn a_body_that_is_announced_as_too_large_is_refused_unread() {
     for path in ["/small", "/inline/small"] {
         let key = fresh_key("announced");
         for length in ["1001", "100000000", "4294967296", "18446744073709551614"] {
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             wire.send(format!(
                 "POST {path} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: {key}\r\n\
                  content-length: {length}\r\n\r\n"
@@ -177,7 +177,7 @@ fn an_endless_body_is_cut_at_the_cap() {
     for path in ["/small", "/inline/small", "/charges", "/inline"] {
         let key = fresh_key("endless");
         let request = Request::post(path).key(&key).body("").chunked(1);
-        let mut wire = Wire::connect(stack.gateway());
+        let mut wire = Wire::connect(stack.address());
         wire.send(request.head());
         let piece = [b"10000\r\n".to_vec(), octets(65_536), b"\r\n".to_vec()].concat();
         // The gateway answers and closes while we still send; 64 MiB is far beyond any cap here.
@@ -208,7 +208,7 @@ fn a_body_over_the_gateways_own_buffer_is_413_and_the_key_stays_free() {
         for http in Http::BOTH {
             let key = fresh_key("buffer");
             let request = Request::post(path).key(&key).body(body.clone());
-            let connection = Connection::new(http, stack.gateway());
+            let connection = Connection::new(http, stack.address());
             let first = connection.send(&request);
             assert_eq!(first.status, 201, "{path} {http:?}: {first:?}");
             assert_replay(&first, &connection.send(&request));
@@ -226,7 +226,7 @@ fn request_trailers_end_a_body_too() {
             let body = octets(3_000);
             let plain = Request::post(path).key(&key).body(body.clone());
             let request = plain.clone().trailer("x-checksum", "abc");
-            let connection = Connection::new(http, stack.gateway());
+            let connection = Connection::new(http, stack.address());
             let first = connection.send(&request);
             assert_eq!(first.status, 201, "{first:?}");
             assert_replay(&first, &connection.send(&request));
@@ -256,7 +256,7 @@ fn a_client_that_expects_100_continue_gets_it_and_one_execution() {
             .header("expect", "100-continue")
             .body(body.clone());
         let send = |request: &Request| {
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             wire.send(request.head());
             let go = b"HTTP/1.1 100 Continue\r\n\r\n";
             let goes = wire.read_until("100 Continue", |received| received.starts_with(go));
@@ -288,7 +288,7 @@ fn nothing_happens_before_the_body_is_whole() {
                 request = request.chunked(10_000);
             }
             let tail = request.tail();
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             wire.send(request.head());
             for part in tail[..tail.len() - 1].chunks(20_000) {
                 wire.send(part);
@@ -313,8 +313,8 @@ fn a_key_that_is_taken_while_a_body_arrives_is_met_at_its_end() {
     for path in ["/charges", "/inline"] {
         let key = fresh_key("overtaken");
         let request = Request::post(path).key(&key).body("0123456789");
-        let mut same = Wire::connect(stack.gateway());
-        let mut other = Wire::connect(stack.gateway());
+        let mut same = Wire::connect(stack.address());
+        let mut other = Wire::connect(stack.address());
         for wire in [&mut same, &mut other] {
             wire.send(request.head());
             wire.send(b"01234");

@@ -43,7 +43,7 @@ fn forged_headers_of_the_filter_are_stripped() {
                 .header("idempotency-attempt", "77")
                 .header("idempotency-record", "tenant=other&namespace=&key=other")
                 .header("idempotency-unprotected", "yes");
-            let answer = Connection::new(http, stack.gateway()).send(&request);
+            let answer = Connection::new(http, stack.address()).send(&request);
             assert_eq!(answer.status, 201, "{answer:?}");
             let fence = answer.echoed("idempotency-fence").unwrap_or_default();
             let fence: u64 = fence.parse().unwrap_or_default();
@@ -222,7 +222,7 @@ fn header_values_that_are_no_text_survive() {
                 .key(&key)
                 .header("x-octets", b"\xff\x80 \xc3")
                 .header("if-match", b"\xfe");
-            let connection = Connection::new(http, stack.gateway());
+            let connection = Connection::new(http, stack.address());
             let first = connection.send(&request);
             let etag = first.headers.iter().find(|(name, _)| name == "etag");
             let value = etag.map(|(_, value)| value.as_slice());
@@ -354,7 +354,7 @@ fn what_no_rule_matches_is_left_alone() {
                 .header("idempotency-attempt", "6")
                 .header("accept-encoding", "gzip")
                 .header("x-octets", b"\xff");
-            let connection = Connection::new(http, stack.gateway());
+            let connection = Connection::new(http, stack.address());
             let answers = [connection.send(&request), connection.send(&request)];
             for answer in &answers {
                 assert!(answer.status == 201 && !replayed(answer), "{answer:?}");
@@ -397,11 +397,11 @@ fn unprotected_requests_and_answers_stream() {
     // The request: the upstream notices its end that never comes.
     let before = stack.upstream.executions().cut;
     let request = Request::post("/other").body(vec![1; 1_000]);
-    let mut wire = Wire::connect(stack.gateway());
+    let mut wire = Wire::connect(stack.address());
     wire.send(request.head());
     wire.send([1; 500]);
     let forwarded = || {
-        let sent = stack.envoy.stats("cluster.upstream.upstream_rq_active");
+        let sent = stack.gateway.envoy().stats("cluster.upstream.upstream_rq_active");
         sent.values().sum::<u64>() > 0
     };
     eventually(

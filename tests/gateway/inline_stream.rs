@@ -57,7 +57,7 @@ fn the_first_bytes_come_while_the_upstream_still_makes_the_others() {
 fn whoever_has_the_whole_answer_finds_the_record_completed() {
     let stack = STACK.get();
     for http in Http::BOTH {
-        let connection = Connection::new(http, stack.gateway());
+        let connection = Connection::new(http, stack.address());
         for target in [
             "/charges",
             "/charges?content_length=0",
@@ -114,7 +114,7 @@ fn the_last_bytes_wait_until_the_record_is_stored() {
             let empty = wire.received().is_empty();
             assert!(empty, "{target}: {:?}", wire.received());
         }
-        let address = stack.gateway();
+        let address = stack.address();
         gate.open();
         let first = wire.answer();
         assert_eq!(record_state(&stack, &key), "completed", "{target}");
@@ -215,7 +215,7 @@ fn a_client_that_leaves_in_the_middle_leaves_an_unknown_outcome() {
 #[test]
 fn several_requests_on_one_connection_each_wait_for_their_own_record() {
     let stack = STACK.get();
-    let mut wire = Wire::connect(stack.gateway());
+    let mut wire = Wire::connect(stack.address());
     let requests: Vec<_> = (0..20)
         .map(|n| {
             let target = [
@@ -242,7 +242,7 @@ fn several_requests_on_one_connection_each_wait_for_their_own_record() {
 #[test]
 fn many_streams_of_one_connection_are_copied_side_by_side() {
     let stack = STACK.get();
-    let connection = Connection::http2(stack.gateway());
+    let connection = Connection::http2(stack.address());
     std::thread::scope(|scope| {
         for n in 0..24 {
             let (connection, stack) = (&connection, &stack);
@@ -304,7 +304,7 @@ fn a_response_over_the_cap_streams_whole_and_leaves_a_tombstone() {
 #[test]
 fn a_get_on_the_same_connection_is_untouched() {
     let stack = STACK.get();
-    let connection = Connection::http1(stack.gateway());
+    let connection = Connection::http1(stack.address());
     for _ in 0..3 {
         let key = fresh_key("get");
         let first = connection.send(&charge("/charges", &key));

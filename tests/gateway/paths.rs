@@ -31,7 +31,7 @@ static STACK: Shared = Shared::new(|| {
 
 /// Sends a request with a target that an HTTP library would not send, on a socket of its own.
 fn raw(stack: &Stack, method: &str, target: &str, key: &str, headers: &str) -> Option<Answer> {
-    let mut wire = Wire::connect(stack.gateway());
+    let mut wire = Wire::connect(stack.address());
     wire.send(format!(
         "{method} {target} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: {key}\r\n{headers}\
          content-length: 2\r\n\r\n{{}}"
@@ -294,7 +294,7 @@ fn a_rule_for_every_method_covers_unknown_ones_and_no_safe_one() {
         let key = fresh_key("safe");
         for _ in 0..2 {
             let request = Request::new(method, "/accounts/1").key(&key);
-            let mut wire = Wire::connect(stack.gateway());
+            let mut wire = Wire::connect(stack.address());
             wire.send(request.bytes());
             let answer = wire.try_answer(method == "HEAD").expect("an answer");
             assert_eq!(answer.status, 201, "{method}: {answer:?}");

@@ -35,7 +35,7 @@ fn a_request_without_a_key_is_refused() {
     for path in ["/charges/keyless", "/inline/keyless"] {
         for http in Http::BOTH {
             let answer =
-                Connection::new(http, stack.gateway()).send(&Request::post(path).body("x"));
+                Connection::new(http, stack.address()).send(&Request::post(path).body("x"));
             assert_problem(&answer, 400, "missing-key");
         }
         assert_eq!(total(&stack, path), 0);
@@ -101,7 +101,7 @@ fn a_repeated_key_is_refused_even_if_equal() {
         for path in ["/charges/repeated", "/inline/repeated"] {
             for http in Http::BOTH {
                 let request = Request::post(path).key(first).key(second);
-                let answer = Connection::new(http, stack.gateway()).send(&request);
+                let answer = Connection::new(http, stack.address()).send(&request);
                 assert_problem(&answer, 400, "invalid-key");
                 assert_eq!(total(&stack, path), 0);
             }

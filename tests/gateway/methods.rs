@@ -25,7 +25,7 @@ fn every_method_that_changes_something_is_protected_under_a_star() {
                 for http in Http::BOTH {
                     let key = fresh_key("method");
                     let request = Request::new(method, path).key(&key).body(body);
-                    let connection = Connection::new(http, stack.gateway());
+                    let connection = Connection::new(http, stack.address());
                     let first = connection.send(&request);
                     assert_eq!(first.status, 201, "{method} {path}: {first:?}");
                     assert_replay(&first, &connection.send(&request));
@@ -96,7 +96,7 @@ fn strange_requests_leave_the_filter_alive() {
           transfer-encoding: chunked\r\n\r\nnonsense\r\n",
     ];
     for request in strange {
-        let mut wire = Wire::connect(stack.gateway());
+        let mut wire = Wire::connect(stack.address());
         wire.send(request);
         wire.read_until("any answer", |received| received.len() > 12);
         let said = String::from_utf8_lossy(wire.received()).into_owned();
@@ -120,7 +120,7 @@ fn one_http2_connection_carries_many_duplicates_at_once() {
         let request = Request::post(&format!("{path}?delay_ms=200&bytes=50000"))
             .key(&key)
             .body("{}");
-        let connection = Connection::http2(stack.gateway());
+        let connection = Connection::http2(stack.address());
         let answers = side_by_side(0..64, |_| connection.send(&request));
         let (replays, firsts): (Vec<_>, Vec<_>) = answers.iter().partition(|a| replayed(a));
         assert_eq!(firsts.len(), 1, "{path}: {firsts:?}");

@@ -36,15 +36,13 @@ pub fn with_timeout(execution: &str, timeout_ms: u64, more: Value) -> StackBuild
     Stack::builder().filter(config)
 }
 
-/// Starts a stack whose Envoy reaches the service through a relay.
+/// Starts a stack whose gateway reaches the service through a relay.
 pub fn relayed(builder: StackBuilder) -> (Stack, Relay) {
     let relay = Relay::start();
     let address = relay.address();
     let stack = builder
-        .envoy(move |envoy| {
-            envoy.service = ServiceAddress::Tcp(address);
-            envoy.service_http2 = false;
-        })
+        .gateway(move |gateway| gateway.service = ServiceAddress::Tcp(address))
+        .on_envoy(|envoy| envoy.service_http2 = false)
         .start();
     relay.lead_to(stack.service.address());
     (stack, relay)
@@ -60,7 +58,7 @@ pub fn in_background(
     stack: &Stack,
     request: &Request,
 ) -> std::thread::JoinHandle<Result<Answer, Broken>> {
-    let (request, gateway) = (request.clone(), stack.gateway());
+    let (request, gateway) = (request.clone(), stack.address());
     std::thread::spawn(move || idempotency_e2e::Connection::http1(gateway).try_send(&request))
 }
 
@@ -97,9 +95,7 @@ pub fn problem(answer: &Answer) -> String {
 
 /// The filter's counter of this name; 0 if nothing was counted yet.
 pub fn counter(stack: &Stack, name: &str) -> u64 {
-    let full = format!("wasmcustom.idempotency.{name}");
-    let stats = stack.envoy.stats(&full);
-    stats.get(&full).copied().unwrap_or(0)
+    stack.gateway.metric(&format!("idempotency.{name}"))
 }
 
 /// Waits until the filter's counter has this value.
@@ -107,9 +103,8 @@ pub fn await_counter(stack: &Stack, name: &str, value: u64) {
     let reached = until(Duration::from_secs(20), || counter(stack, name) == value);
     assert!(
         reached,
-        "{name} is {} and not {value}: {:?}",
-        counter(stack, name),
-        stack.envoy.stats("wasmcustom.idempotency")
+        "{name} is {} and not {value}",
+        counter(stack, name)
     );
 }
 

@@ -66,7 +66,7 @@ fn assert_document(answer: &Answer, base: &str, facts: &Facts) {
 fn refused(stack: &Stack, request: &Request, facts: &Facts) {
     let before = stack.upstream.executions().total;
     for http in Http::BOTH {
-        let answer = Connection::new(http, stack.gateway()).send(request);
+        let answer = Connection::new(http, stack.address()).send(request);
         assert_document(&answer, BASE, facts);
     }
     assert_eq!(stack.upstream.executions().total, before, "{}", facts.name);
@@ -164,7 +164,7 @@ fn in_flight_says_when_to_come_back() {
         let mut wire = request.start(&stack);
         eventually("it executes", || executions(&stack, &key) == 1);
         for http in Http::BOTH {
-            let answer = Connection::new(http, stack.gateway()).send(&request);
+            let answer = Connection::new(http, stack.address()).send(&request);
             let facts = Facts {
                 status: 409,
                 name: "in-flight",
@@ -240,7 +240,7 @@ fn a_rejected_configuration_refuses_whatever_could_be_protected() {
     for path in ["/charges", "/other"] {
         for http in Http::BOTH {
             let request = Request::post(path).key("k").body("{}");
-            let answer = Connection::new(http, stack.gateway()).send(&request);
+            let answer = Connection::new(http, stack.address()).send(&request);
             // The base is part of what was rejected.
             assert_document(&answer, "urn:idempotency-gateway:problem:", &facts);
         }

@@ -361,13 +361,13 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
         ),
         rule("/charges", short),
     ])
-    .envoy(|envoy| {
+    .gateway(|gateway| {
         let slow = Route {
             timeout: Some(Duration::from_millis(300)),
             retries: true,
             ..Route::new("/slow", idempotency_stack::Cluster::Upstream)
         };
-        envoy.routes.insert(0, slow);
+        gateway.routes.insert(0, slow);
     })
     .start();
     for path in ["/slow/inline", "/slow", "/charges"] {

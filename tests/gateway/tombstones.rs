@@ -15,7 +15,7 @@ static STACK: Shared = Shared::new(|| {
         inline_rule("/inline", json!({})),
     ])
     // HTTP/2 upstreams send trailers without being asked for them.
-    .envoy(|envoy| envoy.upstream_http2 = true)
+    .on_envoy(|envoy| envoy.upstream_http2 = true)
 });
 
 #[test]
@@ -35,7 +35,7 @@ fn a_response_over_the_cap_is_delivered_whole_and_never_executed_again() {
                 let request = Request::post(&format!("{path}?{query}"))
                     .key(&key)
                     .body("{}");
-                let connection = Connection::new(http, stack.gateway());
+                let connection = Connection::new(http, stack.address());
                 let first = connection.send(&request);
                 let size = query.split(['=', '&']).nth(1).unwrap_or_default();
                 assert_eq!(first.status, 201, "{path}?{query}");
@@ -94,7 +94,7 @@ fn a_response_with_trailers_is_delivered_and_never_executed_again() {
                 let request = Request::post(&format!("{path}?{query}"))
                     .key(&key)
                     .body("{}");
-                let connection = Connection::new(http, stack.gateway());
+                let connection = Connection::new(http, stack.address());
                 let first = connection.send(&request);
                 assert_eq!(first.status, 201, "{path}?{query} {http:?}");
                 if path == "/inline" {

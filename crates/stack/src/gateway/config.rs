@@ -1,0 +1,109 @@
+//! What every host can be told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use super::Route;
+use crate::envoy::EnvoyConfig;
+
+/// The name under which configurations speak of the service. Envoy has a cluster of that name;
+/// Kong's hosts get the address in its place.
+const SERVICE: &str = "idempotency";
+
+/// How the gateway reaches the idempotency service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl ServiceAddress {
+    /// As Kong's host knows it.
+    fn target(&self) -> String {
+        match self {
+            ServiceAddress::Tcp(address) => address.to_string(),
+            ServiceAddress::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+/// Everything that can be chosen about a gateway, whichever it is.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// The filter's configuration. `None`: a gateway without the filter, for comparison.
+    pub filter: Option<String>,
+    /// The upstream.
+    pub upstream: SocketAddr,
+    /// Where the service is.
+    pub service: ServiceAddress,
+    /// The routes; the first match wins.
+    pub routes: Vec<Route>,
+    /// Workers, each with a VM of its own (1).
+    pub workers: u16,
+    /// How long an upstream may take (15 s).
+    pub upstream_timeout: Duration,
+    /// How large bodies can be that the filter is to read, in bytes (8 MiB).
+    pub buffer_bytes: u32,
+}
+
+impl GatewayConfig {
+    /// The filter with this configuration in front of that upstream.
+    pub fn new(filter: impl Into<String>, upstream: SocketAddr, service: ServiceAddress) -> Self {
+        Self {
+            filter: Some(filter.into()),
+            ..Self::bare(upstream, service)
+        }
+    }
+
+    /// The same without the filter.
+    pub fn bare(upstream: SocketAddr, service: ServiceAddress) -> Self {
+        Self {
+            filter: None,
+            upstream,
+            service,
+            routes: Route::defaults(),
+            workers: 1,
+            upstream_timeout: Duration::from_secs(15),
+            buffer_bytes: 8 << 20,
+        }
+    }
+
+    /// The filter's configuration with the service's address for its name, as Kong needs it. What
+    /// is no configuration stays as it is.
+    pub(crate) fn filter_for_kong(&self) -> Option<String> {
+        let text = self.filter.clone()?;
+        let Ok(mut value) = serde_json::from_str::<Value>(&text) else {
+            return Some(text);
+        };
+        match value.pointer_mut("/service/target") {
+            Some(target) if *target == SERVICE => {
+                *target = json!(self.service.target());
+                Some(value.to_string())
+            }
+            _ => Some(text),
+        }
+    }
+
+    /// How long the upstream of a route may take.
+    pub(crate) fn timeout(&self, route: &Route) -> Duration {
+        route.timeout.unwrap_or(self.upstream_timeout)
+    }
+}
+
+impl From<GatewayConfig> for EnvoyConfig {
+    fn from(config: GatewayConfig) -> Self {
+        Self {
+            filter: config.filter,
+            routes: config.routes,
+            concurrency: config.workers,
+            execution_timeout: config.upstream_timeout,
+            buffer_limit_bytes: config.buffer_bytes,
+            ..EnvoyConfig::bare(config.upstream, config.service)
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The gateway of a stack: whichever host the filter runs in.
+
+mod config;
+mod registry;
+mod route;
+
+pub use config::{GatewayConfig, ServiceAddress};
+pub(crate) use registry::register;
+pub use registry::service_behind;
+pub use route::{Cluster, Route};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::envoy::Envoy;
+use crate::error::Error;
+use crate::kong::Kong;
+use crate::kong_host::KongHost;
+use crate::process::Process;
+
+/// A host of the filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// A real Envoy.
+    Envoy,
+    /// Our own Kong, which enforces the rules of the real one.
+    KongHost,
+    /// A real nginx with Kong's module for WebAssembly.
+    Kong,
+}
+
+impl Host {
+    /// All of them.
+    pub const ALL: [Host; 3] = [Host::Envoy, Host::KongHost, Host::Kong];
+
+    /// Its name in the environment's `GATEWAY`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Host::Envoy => "envoy",
+            Host::KongHost => "kong-host",
+            Host::Kong => "kong",
+        }
+    }
+
+    /// The host that this process starts: the environment's `GATEWAY`, Envoy without it.
+    ///
+    /// # Panics
+    ///
+    /// If it says something else.
+    pub fn chosen() -> Self {
+        static CHOSEN: OnceLock<Host> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let wanted = std::env::var("GATEWAY").unwrap_or_default();
+            let wanted = if wanted.is_empty() { "envoy" } else { &wanted };
+            match Host::ALL.into_iter().find(|host| host.name() == wanted) {
+                Some(host) => host,
+                None => panic!("GATEWAY={wanted} is not one of envoy, kong-host, kong"),
+            }
+        })
+    }
+
+    /// Whether the filter meets Kong's rules there.
+    pub fn is_kong(self) -> bool {
+        self != Host::Envoy
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Gateway {
+    Envoy(Envoy),
+    KongHost(KongHost),
+    Kong(Kong),
+}
+
+impl Gateway {
+    /// Starts the chosen host with this configuration.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, refuses the configuration or does not get ready.
+    pub fn start(config: GatewayConfig) -> Result<Self, Error> {
+        Ok(match Host::chosen() {
+            Host::Envoy => Gateway::Envoy(Envoy::start(config.into())?),
+            Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
+            Host::Kong => Gateway::Kong(Kong::start(config)?),
+        })
+    }
+
+    /// Where clients go.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Gateway::Envoy(envoy) => envoy.gateway(),
+            Gateway::KongHost(host) => host.address(),
+            Gateway::Kong(kong) => kong.address(),
+        }
+    }
+
+    /// The Envoy that it is.
+    ///
+    /// # Panics
+    ///
+    /// If it is another host: cases that need Envoy say so.
+    pub fn envoy(&self) -> &Envoy {
+        match self {
+            Gateway::Envoy(envoy) => envoy,
+            _ => panic!("this case asks Envoy, and runs on {}", Host::chosen().name()),
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process().kill();
+    }
+
+    /// Starts it again after [`Self::kill`]: same ports, same configuration.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        match self {
+            Gateway::Envoy(envoy) => envoy.restart(),
+            Gateway::KongHost(host) => host.restart(),
+            Gateway::Kong(kong) => kong.restart(),
+        }
+    }
+
+    /// Its process, for signals (pause, resume) and logs.
+    pub fn process(&mut self) -> &mut Process {
+        match self {
+            Gateway::Envoy(envoy) => envoy.process(),
+            Gateway::KongHost(host) => host.process(),
+            Gateway::Kong(kong) => kong.process(),
+        }
+    }
+
+    /// The file with its log, the filter's lines among them.
+    pub fn log_path(&self) -> &Path {
+        match self {
+            Gateway::Envoy(envoy) => envoy.log_path(),
+            Gateway::KongHost(host) => host.log_path(),
+            Gateway::Kong(kong) => kong.log_path(),
+        }
+    }
+
+    /// Its log up to now.
+    pub fn log(&self) -> String {
+        crate::process::read_lossy(self.log_path())
+    }
+
+    /// The access log up to now: a line per request that ended.
+    pub fn access_log(&self) -> String {
+        match self {
+            Gateway::Envoy(envoy) => envoy.access_log(),
+            Gateway::KongHost(host) => host.access_log(),
+            Gateway::Kong(kong) => kong.access_log(),
+        }
+    }
+
+    /// The filter's metrics whose name begins so, e.g. `idempotency.problem`. Of a histogram, the
+    /// number of its samples; Envoy tells none of those.
+    ///
+    /// # Panics
+    ///
+    /// If the gateway does not answer.
+    pub fn metrics(&self, begin: &str) -> BTreeMap<String, u64> {
+        const ENVOYS: &str = "wasmcustom.";
+        let all = match self {
+            Gateway::Envoy(envoy) => envoy.stats(&format!("{ENVOYS}{begin}")),
+            Gateway::KongHost(host) => host.stats(),
+            Gateway::Kong(kong) => kong.stats(),
+        };
+        all.into_iter()
+            .map(|(name, value)| (name.replace(ENVOYS, ""), value))
+            .filter(|(name, _)| name.starts_with(begin))
+            .collect()
+    }
+
+    /// A metric of the filter, e.g. `idempotency.executed`; 0 while there is none.
+    ///
+    /// # Panics
+    ///
+    /// If the gateway does not answer.
+    pub fn metric(&self, name: &str) -> u64 {
+        self.metrics(name).get(name).copied().unwrap_or(0)
+    }
+
+    /// How much is under way: requests and callouts, as far as the gateway counts them.
+    ///
+    /// # Panics
+    ///
+    /// If the gateway does not answer.
+    pub fn busy(&self) -> u64 {
+        match self {
+            Gateway::Envoy(envoy) => {
+                let gauges = [
+                    "http.gateway.downstream_rq_active",
+                    "http.execution.downstream_rq_active",
+                    "cluster.idempotency.upstream_rq_active",
+                ];
+                let values = gauges.map(|gauge| envoy.stats(gauge).values().sum::<u64>());
+                values.iter().sum()
+            }
+            Gateway::KongHost(_) => self.callouts_out(),
+            Gateway::Kong(_) => 0,
+        }
+    }
+
+    /// How many callouts to the service are out and not answered.
+    ///
+    /// # Panics
+    ///
+    /// If the gateway does not answer, or does not know.
+    pub fn callouts_out(&self) -> u64 {
+        match self {
+            Gateway::Envoy(envoy) => {
+                let active = envoy.stats("cluster.idempotency.upstream_rq_active");
+                active.values().sum()
+            }
+            Gateway::KongHost(host) => host.stats().get("host.callouts").copied().unwrap_or(0),
+            Gateway::Kong(_) => panic!("nginx does not count its callouts: the case must say so"),
+        }
+    }
+}

@@ -69,12 +69,12 @@ fn a_gateway_that_stood_still_past_its_lease_completes_late_and_is_believed() {
     let request = charge("/charges?delay_ms=300", &key);
     let client = in_background(&stack, &request);
     await_execution(&stack, &key);
-    stack.gateway.process().pause();
+    stack.gateway.pause();
     eventually("the lease is over", || {
         problem(&send(&other, &request)) == "outcome-unknown"
     });
     assert_eq!(record_state(&stack, &key), "unknown");
-    stack.gateway.process().resume();
+    stack.gateway.resume();
     let first = client.join().expect("a client").expect("the answer");
     assert_eq!(first.status, 201, "{first:?}");
     // Late, but nobody else took the key.
@@ -96,7 +96,7 @@ fn a_gateway_that_lost_its_key_to_a_retry_overwrites_nothing() {
         let request = charge("/charges?delay_ms=300", &key);
         let client = in_background(&stack, &request);
         await_execution(&stack, &key);
-        stack.gateway.process().pause();
+        stack.gateway.pause();
         // The rule allows a second run once the first one's outcome is unknown.
         let mut second = None;
         eventually("the lease is over", || {
@@ -107,7 +107,7 @@ fn a_gateway_that_lost_its_key_to_a_retry_overwrites_nothing() {
         });
         let second = second.expect("an answer");
         assert!(!replayed(&second));
-        stack.gateway.process().resume();
+        stack.gateway.resume();
         let zombie = client.join().expect("a client").expect("an answer");
         assert_eq!(zombie.status, status, "{zombie:?}");
         await_counter(&stack, "complete_refused", 1);

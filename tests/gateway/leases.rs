@@ -41,11 +41,11 @@ fn granted_late(
     });
     let client = in_background(stack, request);
     gate.await_arrival();
-    stack.gateway.process().pause();
+    stack.gateway.pause();
     relay.pass();
     gate.open();
     eventually(what, late);
-    stack.gateway.process().resume();
+    stack.gateway.resume();
     client.join().expect("a client").expect("an answer")
 }
 

@@ -129,7 +129,17 @@ impl Gateway {
         }
     }
 
-    /// Its process, for signals (pause, resume) and logs.
+    /// Stops it in its tracks until [`Self::resume`], with its workers.
+    pub fn pause(&mut self) {
+        self.process().pause_all();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) {
+        self.process().resume_all();
+    }
+
+    /// Its process; nginx's workers are children of it.
     pub fn process(&mut self) -> &mut Process {
         match self {
             Gateway::Envoy(envoy) => envoy.process(),

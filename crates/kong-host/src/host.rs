@@ -251,6 +251,18 @@ impl Host for Handle {
         Ok(())
     }
 
+    fn register_queue(&self, name: &str) -> HostResult<u32> {
+        broken(&format!("a shared queue traps unless nginx.conf names it: {name}"));
+    }
+
+    fn enqueue(&self, queue: u32) -> HostResult<()> {
+        broken(&format!("there is no shared queue {queue}"));
+    }
+
+    fn dequeue(&self, queue: u32) {
+        broken(&format!("there is no shared queue {queue}"));
+    }
+
     fn define_metric(&self, kind: MetricKind, name: &str) -> HostResult<u32> {
         Ok(self.0.metrics.define(kind, name))
     }

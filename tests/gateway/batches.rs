@@ -63,7 +63,9 @@ fn insistent_storm(stack: &Stack, requests: &[Request]) -> Vec<Answer> {
 /// Nothing waits, nothing is held, and the filter works.
 fn assert_nothing_left(stack: &Stack) {
     eventually("nothing is left", || {
-        ["queued", "outbox"].iter().all(|gauge| counter(stack, gauge) == 0)
+        ["queued", "outbox"]
+            .iter()
+            .all(|gauge| counter(stack, gauge) == 0)
             && stack.gateway.busy() == 0
     });
     assert_alive(stack);

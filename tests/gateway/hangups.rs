@@ -276,9 +276,7 @@ fn a_client_that_leaves_before_the_grant_leaves_its_key_free() {
         stack.service.process().pause();
         for (key, leave) in keys.iter().zip(LEAVES) {
             let wire = Request::post(path).key(key).body("{}").start(&stack);
-            let out = || {
-                stack.gateway.callouts_out() > 0
-            };
+            let out = || stack.gateway.callouts_out() > 0;
             eventually("an acquire is out", out);
             leave(wire);
         }
@@ -320,9 +318,7 @@ fn a_client_that_leaves_while_its_outcome_is_being_recorded_can_be_replayed() {
         eventually("the upstream has answered", || {
             log(&stack, &key)[0].finished
         });
-        let out = || {
-            stack.gateway.callouts_out() > 0
-        };
+        let out = || stack.gateway.callouts_out() > 0;
         eventually("the settlement is out", out);
         wire.reset();
         eventually("the gateway has seen it leave", || {

@@ -401,7 +401,10 @@ fn unprotected_requests_and_answers_stream() {
     wire.send(request.head());
     wire.send([1; 500]);
     let forwarded = || {
-        let sent = stack.gateway.envoy().stats("cluster.upstream.upstream_rq_active");
+        let sent = stack
+            .gateway
+            .envoy()
+            .stats("cluster.upstream.upstream_rq_active");
         sent.values().sum::<u64>() > 0
     };
     eventually(

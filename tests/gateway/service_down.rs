@@ -349,9 +349,7 @@ fn a_service_that_stood_still_over_the_timeout_leaves_no_lock_behind() {
         assert_eq!(first.status, 201, "{first:?}");
         assert_replay(&first, &request.send(&stack));
         assert_eq!(executions(&stack, &key), 1, "{execution}");
-        eventually("everything is delivered", || {
-            counter(&stack, "outbox") <= 1
-        });
+        eventually("everything is delivered", || counter(&stack, "outbox") <= 1);
         assert_eq!(record_state(&stack, &key), "completed");
     }
 }

@@ -123,7 +123,10 @@ impl Exchange {
             method: Bytes::copy_from_slice(parts.method.as_str().as_bytes()),
             target: target.clone(),
             uri: path.into(),
-            args: parts.uri.query().map(|q| Bytes::copy_from_slice(q.as_bytes())),
+            args: parts
+                .uri
+                .query()
+                .map(|q| Bytes::copy_from_slice(q.as_bytes())),
             port: worker.config.listen.port(),
             id: worker.request_id(),
             request: fields,
@@ -190,9 +193,9 @@ impl Exchange {
         let Target::Address(address) = self.route.target else {
             return ended(503);
         };
-        let request = vm.request(self.id).and_then(|(method, fields)| {
-            upstream::request(&method, &self.target, &fields, body)
-        });
+        let request = vm
+            .request(self.id)
+            .and_then(|(method, fields)| upstream::request(&method, &self.target, &fields, body));
         let Some(request) = request else {
             crate::report::broken("the filter left a request that cannot be sent");
         };
@@ -291,7 +294,11 @@ fn request_fields(parts: &Parts) -> Fields {
 fn written(name: &HeaderName) -> Bytes {
     let mut upper = true;
     let letter = |byte: u8| {
-        let written = if upper { byte.to_ascii_uppercase() } else { byte };
+        let written = if upper {
+            byte.to_ascii_uppercase()
+        } else {
+            byte
+        };
         upper = byte == b'-';
         written
     };
@@ -322,7 +329,9 @@ fn answer(
     let mut answer = Response::new(ReplyBody(pieces));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     for (name, value) in fields {
-        let field = HeaderName::from_bytes(name).ok().zip(HeaderValue::from_bytes(value).ok());
+        let field = HeaderName::from_bytes(name)
+            .ok()
+            .zip(HeaderValue::from_bytes(value).ok());
         let Some((name, value)) = field else {
             crate::report::broken(&format!(
                 "a response header that cannot be sent: {:?}",
@@ -341,7 +350,9 @@ fn answer(
 fn check_length(fields: &Fields, sent: usize) {
     let told = get(fields, b"content-length").map(|v| String::from_utf8_lossy(v).into_owned());
     if told.is_some_and(|told| told != sent.to_string()) {
-        crate::report::broken(&format!("content-length is not the {sent} bytes that are sent"));
+        crate::report::broken(&format!(
+            "content-length is not the {sent} bytes that are sent"
+        ));
     }
 }
 
@@ -356,7 +367,10 @@ fn error_page(client: Client, status: u16) {
     };
     let body: Bytes = serde_json::json!({ "message": text }).to_string().into();
     let fields: Fields = vec![
-        ("Content-Type".into(), "application/json; charset=utf-8".into()),
+        (
+            "Content-Type".into(),
+            "application/json; charset=utf-8".into(),
+        ),
         ("Content-Length".into(), body.len().to_string().into()),
     ];
     let (pieces, answer) = answer(status, &fields);

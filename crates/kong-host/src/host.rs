@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use idempotency::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
+use idempotency::testing::kong_reply;
 use idempotency::testing::kong_rules::{Hostcall, KongRules, Violation};
 
 use crate::callout::{Answer, Callout};
@@ -165,10 +166,10 @@ impl Host for Handle {
         bytes: &[u8],
     ) -> HostResult<()> {
         self.0.call(Hostcall::WriteBuffer(buffer, start, size));
-        // Bytes beyond `size` are cut off.
-        let kept = bytes.get(..size.min(bytes.len())).unwrap_or_default();
-        self.0
-            .on_current(|stream| stream.piece = Bytes::copy_from_slice(kept))
+        self.0.on_current(|stream| {
+            let written = kong_reply::write(&stream.piece, start, size, bytes);
+            stream.piece = written.into();
+        })
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
@@ -252,7 +253,9 @@ impl Host for Handle {
     }
 
     fn register_queue(&self, name: &str) -> HostResult<u32> {
-        broken(&format!("a shared queue traps unless nginx.conf names it: {name}"));
+        broken(&format!(
+            "a shared queue traps unless nginx.conf names it: {name}"
+        ));
     }
 
     fn enqueue(&self, queue: u32) -> HostResult<()> {

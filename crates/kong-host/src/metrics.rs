@@ -85,13 +85,12 @@ impl Metrics {
                 MetricKind::Histogram => m.samples,
                 _ => m.value,
             };
-            metrics
-                .iter()
-                .map(|m| (m.name.clone(), value(m)))
-                .collect()
+            metrics.iter().map(|m| (m.name.clone(), value(m))).collect()
         });
         let callouts = self.callouts.load(Ordering::Relaxed);
-        let lines = values.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        let lines = values
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\n"));
         lines
             .chain([format!("host.callouts: {callouts}\n")])
             .collect()

@@ -25,7 +25,10 @@ pub fn install(file: PathBuf) {
 pub fn broken(what: &str) -> ! {
     eprintln!("BROKEN RULE: {what}");
     if let Some(path) = FILE.get() {
-        let file = std::fs::File::options().create(true).append(true).open(path);
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
         // Nothing left to be told if this fails too; the exit code says it.
         let _ = file.and_then(|mut file| writeln!(file, "{what}"));
     }

@@ -101,7 +101,11 @@ fn on_this_thread(future: impl std::future::Future<Output = io::Result<()>>) -> 
 
 /// A listener that others may share the port with.
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -143,7 +147,9 @@ async fn worker(
             // `proxy_ignore_client_abort on`.
             builder.http1().half_close(true);
             // Its errors are clients that left, and cuts.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }

@@ -209,16 +209,26 @@ mod tests {
         assert_eq!(get(&map, b":path").unwrap(), "/a b?x=%20");
         assert_eq!(get(&map, b":authority").unwrap(), "kong:8000");
         assert_eq!(get(&map, b"host").unwrap(), "Shop.example:80");
-        assert_eq!(map.iter().filter(|(n, _)| n.eq_ignore_ascii_case(b"x-a")).count(), 2);
+        assert_eq!(
+            map.iter()
+                .filter(|(n, _)| n.eq_ignore_ascii_case(b"x-a"))
+                .count(),
+            2
+        );
     }
 
     #[test]
     fn variables() {
         let mut stream = stream();
         let text = |stream: &Stream, name: &str| {
-            stream.variable(name).map(|v| String::from_utf8_lossy(&v).into_owned())
+            stream
+                .variable(name)
+                .map(|v| String::from_utf8_lossy(&v).into_owned())
         };
-        assert_eq!(text(&stream, "request_uri").as_deref(), Some("/a%20b?x=%20"));
+        assert_eq!(
+            text(&stream, "request_uri").as_deref(),
+            Some("/a%20b?x=%20")
+        );
         assert_eq!(text(&stream, "host").as_deref(), Some("shop.example"));
         assert_eq!(text(&stream, "http_x_a").as_deref(), Some("1"));
         assert_eq!(text(&stream, "upstream_header_time"), None, "never tried");
@@ -226,7 +236,10 @@ mod tests {
             connect_time: Some(0.0014),
             ..Upstream::default()
         });
-        assert_eq!(text(&stream, "upstream_connect_time").as_deref(), Some("0.001"));
+        assert_eq!(
+            text(&stream, "upstream_connect_time").as_deref(),
+            Some("0.001")
+        );
         assert_eq!(text(&stream, "upstream_header_time").as_deref(), Some("-"));
     }
 }

@@ -37,7 +37,8 @@ const HOP: [&str; 9] = [
 
 /// Whether a field belongs to a hop, and is not passed on.
 pub fn is_of_hop(name: &[u8]) -> bool {
-    HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
+    HOP.iter()
+        .any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
 }
 
 /// Sends the request and waits for the head of its answer.

@@ -34,7 +34,11 @@ pub fn normalise(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     let mut out = Vec::with_capacity(path.len());
     let mut bytes = path.iter().copied();
     while let Some(byte) = bytes.next() {

@@ -48,8 +48,8 @@ impl KongHost {
             access_log: at("access.log"),
             violations: at("violations"),
         };
-        let [address, admin] = [ports::free(), ports::free()]
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [address, admin] =
+            [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let text = settings(&config, address, admin, &files).to_string();
         std::fs::write(&files.config, text)
             .map_err(|error| Error::new(format!("{}: {error}", files.config.display())))?;
@@ -114,7 +114,12 @@ pub(crate) fn read_stats(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn settings(config: &GatewayConfig, address: SocketAddr, admin: SocketAddr, files: &Files) -> Value {
+fn settings(
+    config: &GatewayConfig,
+    address: SocketAddr,
+    admin: SocketAddr,
+    files: &Files,
+) -> Value {
     let routes: Vec<_> = config
         .routes
         .iter()

@@ -61,9 +61,7 @@ mod wait;
 
 pub use envoy::{Envoy, EnvoyConfig};
 pub use error::Error;
-pub use gateway::{
-    service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress,
-};
+pub use gateway::{service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress};
 pub use kong::Kong;
 pub use kong_host::KongHost;
 pub use postgres::{Postgres, PostgresOptions};

@@ -14,10 +14,8 @@ const RANGE: std::ops::Range<u16> = 18_000..32_000;
 static GIVEN: OnceLock<Mutex<HashMap<u16, File>>> = OnceLock::new();
 
 /// Refuses connections: the port of the "TCP port service multiplexer", which nobody runs.
-pub const REFUSED: std::net::SocketAddr = std::net::SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-    1,
-);
+pub const REFUSED: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 /// A port on 127.0.0.1 that nobody listens on and that neither this process has given out before
 /// nor another one of ours that is still running.

@@ -132,9 +132,9 @@ impl StackBuilder {
     pub fn try_start(self) -> Result<Stack, Error> {
         let upstream = Upstream::start(UpstreamOptions::default())?;
         let service = Service::start(self.service)?;
-        let filter = self
-            .filter
-            .unwrap_or_else(|| filter_config(service.tokens(), json!([charges_rule()])).to_string());
+        let filter = self.filter.unwrap_or_else(|| {
+            filter_config(service.tokens(), json!([charges_rule()])).to_string()
+        });
         let address = if self.service_over_tcp {
             ServiceAddress::Tcp(service.address())
         } else {
@@ -150,7 +150,7 @@ impl StackBuilder {
                 for change in self.envoy {
                     change(&mut config);
                 }
-                Gateway::Envoy(Envoy::start(config)?)
+                Gateway::Envoy(Box::new(Envoy::start(config)?))
             }
             host if self.envoy_only => {
                 let name = host.name();

@@ -175,7 +175,10 @@ impl EnvoyConfig {
             parts::cluster("no-hosts", None, false),
             parts::cluster("refused", Some(parts::tcp(ports::REFUSED)), false),
         ];
-        let routes = self.routes.iter().chain(self.execution_routes.iter().flatten());
+        let routes = self
+            .routes
+            .iter()
+            .chain(self.execution_routes.iter().flatten());
         let mut others: Vec<_> = routes
             .filter_map(|route| match route.cluster {
                 Cluster::At(address) => Some(address),

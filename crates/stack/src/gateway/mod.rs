@@ -71,7 +71,7 @@ impl Host {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Gateway {
-    Envoy(Envoy),
+    Envoy(Box<Envoy>),
     KongHost(KongHost),
     Kong(Kong),
 }
@@ -84,7 +84,7 @@ impl Gateway {
     /// If it is not there, refuses the configuration or does not get ready.
     pub fn start(config: GatewayConfig) -> Result<Self, Error> {
         Ok(match Host::chosen() {
-            Host::Envoy => Gateway::Envoy(Envoy::start(config.into())?),
+            Host::Envoy => Gateway::Envoy(Box::new(Envoy::start(config.into())?)),
             Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
             Host::Kong => Gateway::Kong(Kong::start(config)?),
         })
@@ -107,7 +107,10 @@ impl Gateway {
     pub fn envoy(&self) -> &Envoy {
         match self {
             Gateway::Envoy(envoy) => envoy,
-            _ => panic!("this case asks Envoy, and runs on {}", Host::chosen().name()),
+            _ => panic!(
+                "this case asks Envoy, and runs on {}",
+                Host::chosen().name()
+            ),
         }
     }
 

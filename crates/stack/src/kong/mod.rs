@@ -34,8 +34,8 @@ impl Kong {
     /// If nginx or the filter is not there, or nginx does not start.
     pub fn start(config: GatewayConfig) -> Result<Self, Error> {
         let dir = crate::stack::temp_dir()?;
-        let [address, admin] = [ports::free(), ports::free()]
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [address, admin] =
+            [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let filter = config.filter_for_kong();
         let lualib = tools::kong_lualib();
         let wasm = tools::wasm()?;

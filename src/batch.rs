@@ -3,7 +3,8 @@
 //! A callout costs the host far more than what it carries. So while callouts are out, operations
 //! gather: all that came in one turn of the host's event loop leave together at its end, and with
 //! [`Limits::max_in_flight`] callouts out they wait for the next answer. With none out an operation
-//! leaves at once. There is no timer, so nothing waits for company that does not come.
+//! leaves at once, unless the last one had company: then it waits for the end of its turn, too.
+//! There is no timer, so nothing waits for company that does not come.
 //!
 //! A host re-enters the module for every stream that is resumed, one inside the other, and its
 //! stack ends at some 300 of them. So one callback sends or fails one batch at most, and a batch is
@@ -82,6 +83,8 @@ pub struct Batches<T> {
     in_flight: usize,
     /// The host has been asked for a callback, and it has not come yet.
     called: bool,
+    /// More than one operation left in the last turn: there are many.
+    crowded: bool,
 }
 
 impl<T> Default for Batches<T> {
@@ -98,6 +101,7 @@ impl<T> Batches<T> {
             waiting: VecDeque::new(),
             in_flight: 0,
             called: false,
+            crowded: false,
         }
     }
 
@@ -111,7 +115,7 @@ impl<T> Batches<T> {
         if self.limits.max_in_flight == 0 || bytes > MAX_SHARED_OUTCOME {
             return Arrival::Alone(item);
         }
-        if self.in_flight == 0 && self.waiting.is_empty() {
+        if self.in_flight == 0 && self.waiting.is_empty() && !self.crowded {
             self.in_flight = 1;
             return Arrival::Leaves(item);
         }
@@ -155,7 +159,10 @@ impl<T> Batches<T> {
                 left = left.and_then(|left| left.checked_sub(waiting.bytes));
                 left.is_some()
             });
-            self.in_flight += usize::from(!leaves.is_empty());
+            if !leaves.is_empty() {
+                self.in_flight += 1;
+                self.crowded = leaves.len() > 1;
+            }
         }
         Turn {
             leaves,

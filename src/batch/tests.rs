@@ -96,7 +96,30 @@ fn what_comes_in_one_turn_leaves_at_its_end() {
             (Turn(0), "leaves d e"),
             (Returned, ""),
             (Returned, ""),
-            (Comes("f"), "leaves f"),
+        ],
+    );
+}
+
+#[test]
+fn after_company_an_operation_waits_for_the_end_of_its_turn() {
+    table(
+        limits(4, 64),
+        vec![
+            (Comes("a"), "leaves a"),
+            (Comes("b"), "waits call"),
+            (Comes("c"), "waits"),
+            (Turn(0), "leaves b c"),
+            (Returned, ""),
+            (Returned, ""),
+            (Comes("d"), "waits call"),
+            (Comes("e"), "waits"),
+            (Turn(0), "leaves d e"),
+            (Returned, ""),
+            (Comes("f"), "waits call"),
+            (Turn(0), "leaves f"),
+            (Returned, ""),
+            // Alone again.
+            (Comes("g"), "leaves g"),
         ],
     );
 }

@@ -264,7 +264,7 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// A callback of the host has begun.
+    /// A callback of the host has begun. Its time is looked up once, whatever contexts it acts on.
     fn begin(&mut self, context: u32) {
         self.current = context;
         self.now_ns.set(None);

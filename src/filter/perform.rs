@@ -24,7 +24,7 @@ impl<H: Host> Filter<H> {
         if self.host.set_context(context).is_err() {
             return false;
         }
-        self.begin(context);
+        self.current = context;
         true
     }
 

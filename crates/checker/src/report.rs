@@ -31,7 +31,7 @@ pub fn text(verdict: &Verdict) -> String {
     if stalls > 0 {
         let _ = writeln!(
             text,
-            "stalls      {stalls}, {ms} ms in all: this machine's own"
+            "stalls      {stalls}, {ms} ms of all parts together: this machine's own"
         );
     }
     let _ = writeln!(text, "keys        {keys}");

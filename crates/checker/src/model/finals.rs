@@ -92,6 +92,6 @@ fn name(doubt: Doubt) -> &'static str {
         Doubt::ClientLeft => "the client left",
         Doubt::Fault => "a fault",
         Doubt::Stall => "the machine stood still",
-        Doubt::Slow => "it took too long",
+        Doubt::Slow => "it took longer than the gateway waits",
     }
 }

@@ -26,8 +26,9 @@
 -- The answer is an array: a word, then what belongs to it. Numbers are below 2^53, which a double
 -- holds exactly; they become RESP integers.
 --
--- A function costs its making in every call. So the common ends of acquire and complete come first,
--- and what only the others need is defined after them.
+-- A function or a table costs its making in every call. So what nearly all calls come to is done
+-- first, on the packed bytes: an acquire that finds nothing or a stored outcome, and a complete
+-- that finds its own execution. Whatever else there is goes the long way below it.
 
 local key, event = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
@@ -41,13 +42,62 @@ local LAYOUT = '>BBI8I8I4Bc16c40I8I8I8I8I8I2BI8c32I8'
 local MARK_TTL = 3600000000
 local NO_OWNER = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_DIGEST = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+-- The fields of the layout from status on, where there is no outcome.
+local NO_OUTCOME = '\0\0\0\0\0\0\0\0\0\0\0' .. NO_DIGEST .. '\0\0\0\0\0\0\0\0'
+-- An execution that nobody looks at is kept a day longer than its lease and the TTL of what it then
+-- is: the TTL of unknown counts from when somebody notices.
+local GRACE = 86400000000
+
+-- Never before the record's own end, which counts in microseconds. Lua itself would write a number of
+-- this size as 1.7e+12.
+local function expire_after(us)
+  redis.call('PEXPIREAT', key, string.format('%.0f', (us - us % 1000) / 1000 + 1))
+end
+
+local stored = redis.call('HMGET', key, 'm', 'k')
+local m = stored[1]
+
+-- The short way.
+
+if not m then
+  if event == 'acquire' and not stored[2] and ARGV[8] ~= '1' then
+    local unknown_ttl, until_ = tonumber(ARGV[6]), now + ARGV[4]
+    redis.call('HSET', key, 'm', struct.pack('>BBI8I8I4Bc16c40I8I8I8I8I8', 1, EXECUTING, now, now, 1,
+      1, ARGV[2], ARGV[3], now, now, tonumber(ARGV[5]), unknown_ttl, until_) .. NO_OUTCOME)
+    expire_after(until_ + unknown_ttl + GRACE)
+    return { 'granted', now, 1, -1 }
+  end
+elseif event == 'complete' then
+  -- Format 1, executing, owned by this owner; and no marks.
+  if not stored[2] and m:sub(1, 2) == '\1\1' and m:sub(23, 39) == '\1' .. ARGV[2] then
+    local version, ttl = struct.unpack('>I8', m, 3), struct.unpack('>I8', m, 96)
+    local last = now + ttl
+    redis.call('HSET', key, 'm', struct.pack('>BBI8', 1, COMPLETED, math.max(version + 1, now))
+      .. m:sub(11, 87) .. struct.pack('>I8', now) .. m:sub(96, 119)
+      .. struct.pack('>I2BI8c32I8', ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]), 'o', ARGV[8])
+    expire_after(last)
+    redis.call('SPUBLISH', key, '')
+    return { 'completed', (last - last % 1000) / 1000 }
+  end
+elseif event == 'acquire' then
+  -- Format 1, completed, with this fingerprint.
+  if m:sub(1, 2) == '\1\2' and m:sub(40, 79) == ARGV[3] then
+    local changed, ttl = struct.unpack('>I8I8', m, 88)
+    local last, age = changed + ttl, now - changed
+    if last > now then
+      local fence, attempt = struct.unpack('>I8I4', m, 11)
+      local outcome = struct.unpack('>I8', m, 163) <= tonumber(ARGV[9]) and redis.call('HGET', key, 'o')
+      return { 'stored', fence, attempt, (age - age % 1000) / 1000, (last - last % 1000) / 1000,
+        m:sub(131, 162), outcome }
+    end
+  end
+end
 
 -- Reading.
 
 local r, had_outcome
 -- Owners that must not be granted, in the order in which they came; nil if there are none.
 local marks
-local stored = redis.call('HMGET', key, 'm', 'k')
 
 if stored[1] then
   local format, state, version, fence, attempt, owned, owner, fingerprint, created, changed, ttl,
@@ -118,9 +168,7 @@ local function put(outcome)
     r.body_bytes, r.digest, r.size)
   local last
   if r.state == EXECUTING then
-    -- An execution that nobody looks at is kept a day longer than its lease and the TTL of what it
-    -- then is: the TTL of unknown counts from when somebody notices.
-    last = r.until_ + r.unknown_ttl + 86400000000
+    last = r.until_ + r.unknown_ttl + GRACE
   elseif r.state == VACANT then
     -- So that a key that is used again at once still gets a larger fence and version.
     last = now + MARK_TTL
@@ -144,9 +192,7 @@ local function put(outcome)
   elseif stored[2] then
     redis.call('HDEL', key, 'k')
   end
-  -- Never before the record's own end, which counts in microseconds. Lua would write a number of
-  -- this size as 1.7e+12.
-  redis.call('PEXPIREAT', key, string.format('%.0f', ms(last) + 1))
+  expire_after(last)
   return m
 end
 
@@ -170,16 +216,10 @@ local function grant()
   return { 'granted', r.fence, r.attempt, -1 }
 end
 
-if event == 'acquire' and r.state == VACANT and not marks then return grant() end
-
 local function replay(longest)
   local outcome = false
   if r.size <= longest then outcome = redis.call('HGET', key, 'o') end
   return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), r.digest, outcome }
-end
-
-if event == 'acquire' and r.state == COMPLETED and r.fingerprint == ARGV[3] then
-  return replay(tonumber(ARGV[9]))
 end
 
 -- Complete.

@@ -41,6 +41,23 @@ wasm: prepare ## Build the filter, target/idempotency.wasm
 test: build wasm ## All tests, the end-to-end ones on the newest and the oldest supported Envoy
 	@scripts/test.sh
 
+.PHONY: bench
+bench: prepare wasm ## The gateway beside bare Envoy, ext_authz and Lua, on every store, about 15 minutes
+	@scripts/bench.sh $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: prepare wasm ## The same in less than two minutes
+	@scripts/bench.sh --quick $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: prepare ## Single pieces of the hot path: fingerprint, key, frames, state machine
+	@cargo bench --package idempotency-bench --bench micro -- $(ARGS)
+
+.PHONY: bench-work
+bench-work: prepare ## Hostcalls and instructions of the filter per request, against bench/work.json; ARGS=--update
+	@command -v valgrind >/dev/null || { . scripts/need.sh; need_packages "valgrind, which counts instructions" valgrind; }
+	@cargo run --release --package idempotency-bench --bin filter-work -- $(or $(ARGS),--check) bench/work.json
+
 .PHONY: bench-store
 bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick
 	@scripts/need-bench.sh

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cores;
+pub mod driver;
 pub mod machine;
 pub mod spread;
+pub mod svg;
 pub mod usage;

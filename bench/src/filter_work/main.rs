@@ -2,16 +2,24 @@
 //! machine. The glue and the state machines run natively against a host in memory.
 //!
 //! Prints the hostcalls and, where valgrind is installed, the instructions per request of each
-//! kind. Both repeat exactly, so a change that costs shows at once.
+//! kind. Both repeat, so a change that costs shows at once: `--check` compares with what was
+//! committed.
 
-mod drive;
-mod host;
+mod baseline;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use drive::{Driver, Kind};
+use baseline::{Baseline, Work};
+use idempotency_bench::driver::{Driver, Kind};
+
+const USAGE: &str = "\
+usage: filter-work                 a table
+       filter-work --check FILE    the same, compared with what FILE says; fails on a difference
+       filter-work --update FILE   writes FILE
+       filter-work KIND TIMES      drives one kind of request so many times, for profilers";
 
 /// Iterations of the two runs whose difference is the cost of one request.
 const FEW: u64 = 100;
@@ -19,10 +27,13 @@ const MANY: u64 = 1100;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        [] => table(),
+        [] => measure().and_then(|measured| print(&measured.table())),
+        ["--check", file] => check(Path::new(file)),
+        ["--update", file] => measure().and_then(|measured| measured.write(Path::new(file))),
         [kind, times] => repeat(kind, times),
-        _ => Err("usage: filter-work [KIND TIMES]".to_owned()),
+        _ => Err(USAGE.to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,6 +42,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check(file: &Path) -> Result<(), String> {
+    let expected = Baseline::read(file)?;
+    let measured = measure()?;
+    print(&measured.table())?;
+    let faults = measured.differs_from(&expected);
+    if !measured.compares_with(&expected) {
+        print("\ninstructions are not compared: another compiler, or no valgrind\n")?;
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}\nIf that is what you want: make bench-work ARGS=--update",
+        faults.join("\n")
+    ))
+}
+
+fn print(text: &str) -> Result<(), String> {
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| error.to_string())
 }
 
 /// Drives one kind of request so many times; for profilers.
@@ -42,38 +75,42 @@ fn repeat(kind: &str, times: &str) -> Result<(), String> {
     (0..times).try_for_each(|_| driver.request())
 }
 
-fn table() -> Result<(), String> {
-    let mut table =
-        "| request | instructions | hostcalls | which |\n|---|--:|--:|---|\n".to_owned();
+fn measure() -> Result<Baseline, String> {
+    let mut requests = BTreeMap::new();
     for kind in Kind::ALL {
-        let calls = hostcalls(kind)?;
         let instructions = match (instructions(kind, MANY), instructions(kind, FEW)) {
-            (Some(many), Some(few)) => ((many - few) / (MANY - FEW)).to_string(),
-            _ => "–".to_owned(),
+            (Some(many), Some(few)) => Some((many - few) / (MANY - FEW)),
+            _ => None,
         };
-        let total: u64 = calls.values().sum();
-        let which: Vec<_> = calls
-            .iter()
-            .map(|(name, times)| format!("{times} {name}"))
-            .collect();
-        let which = which.join(", ");
-        let name = kind.name();
-        table.push_str(&format!(
-            "| {name} | {instructions} | {total} | {which} |\n"
-        ));
+        let work = Work {
+            instructions,
+            hostcalls: hostcalls(kind)?,
+        };
+        requests.insert(kind.name().to_owned(), work);
     }
-    std::io::stdout()
-        .write_all(table.as_bytes())
-        .map_err(|error| error.to_string())
+    Ok(Baseline {
+        made_with: made_with(),
+        requests,
+    })
 }
 
-fn hostcalls(kind: Kind) -> Result<BTreeMap<&'static str, u64>, String> {
+fn hostcalls(kind: Kind) -> Result<BTreeMap<String, u64>, String> {
     let mut driver = Driver::new(kind);
     driver.request()?;
     driver.host().counting.set(true);
     driver.request()?;
-    let calls = driver.host().calls.borrow().clone();
-    Ok(calls)
+    let calls = driver.host().calls.borrow();
+    Ok(calls
+        .iter()
+        .map(|(name, n)| ((*name).to_owned(), *n))
+        .collect())
+}
+
+/// What instructions depend on besides the sources.
+fn made_with() -> String {
+    let rustc = Command::new("rustc").arg("--version").output();
+    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!("{}, {}", rustc.unwrap_or_default(), std::env::consts::ARCH)
 }
 
 /// Instructions of a whole run, by callgrind; `None` where there is none.
@@ -90,4 +127,25 @@ fn instructions(kind: Kind, times: u64) -> Option<u64> {
         .lines()
         .find_map(|line| line.split_once("Collected : "));
     collected?.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostcalls_are_those_that_were_committed() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("work.json");
+        let expected = Baseline::read(&file).unwrap();
+        for kind in Kind::ALL {
+            let expected = &expected.requests[kind.name()].hostcalls;
+            let hint = "make bench-work ARGS=--update writes what is counted now";
+            assert_eq!(
+                &hostcalls(kind).unwrap(),
+                expected,
+                "{}: {hint}",
+                kind.name()
+            );
+        }
+    }
 }

@@ -3,29 +3,32 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::rows::{Row, ROWS};
+use crate::plan::{Choice, Size, SIZES};
+use crate::rows::{Flavour, Row, ROWS};
 
 /// How to call the program.
 pub const USAGE: &str = "\
-usage: gateway-bench [--quick] [--rounds N] [--seconds N] [--connections 1,64] [--rows a,b]
-                     [--name NAME] [--out DIR] [--against LIST] [--envoy-workers N]
-                     [--no-pin] [--no-save]
+usage: gateway-bench [--quick] [--rounds N] [--seconds N] [--rows a,b] [--connections 1,64]
+                     [--sizes small,large-request,large-response] [--envoy-workers 1,2]
+                     [--name NAME] [--out DIR] [--against LIST] [--no-pin] [--no-save]
 
-  --quick        3 rounds of 1 s (default: 5 rounds of 5 s)
+  --quick        2 rounds (default: 5), the most telling rows, small bodies, one worker
   --rounds       how often every row runs, interleaved with the others
-  --seconds      how long one run is; whole seconds, as wrk has it
-  --connections  client connections, a list
+  --seconds      how long one run is; whole seconds, as wrk has it (default: 1)
   --rows         only rows whose name contains one of these; the reference always runs
-  --name         name of the two files (default: `quick` or `full`)
+  --connections  client connections, a list      \\  with one of these named, everything
+  --sizes        of requests and answers, a list  } that is named runs with everything
+  --envoy-workers  worker threads, a list        /  else (defaults: 1,64; small; 1)
+  --name         name of the files (default: `gateway-quick` or `gateway`)
   --out          where they go (default: bench/results)
   --against      compare: each row also runs through an Envoy that differs in these, a list of
                  wasm=FILE, tcp, http1, execution-http1
-  --envoy-workers  worker threads of every Envoy (default: 1)
   --no-pin       leave the placing of the parts to the kernel
   --no-save      only print
 
 WRK names the load generator (default: wrk). The other programs are found as the tests find
-them: ENVOY_BIN, IDEMPOTENCYD_BIN, DEMO_UPSTREAM_BIN, IDEMPOTENCY_WASM.";
+them: ENVOY_BIN, IDEMPOTENCYD_BIN, DEMO_UPSTREAM_BIN, IDEMPOTENCY_WASM, REDIS_SERVER_BIN,
+POSTGRES_BIN.";
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -34,18 +37,14 @@ pub struct Options {
     pub rounds: usize,
     /// How long one run is.
     pub run: Duration,
-    /// How long every row runs unmeasured before the first round.
-    pub warm_up: Duration,
-    /// Client connections.
-    pub connections: Vec<usize>,
-    /// The rows, the reference first.
+    /// Which rows.
     pub rows: Vec<Row>,
+    /// Which sizes, connections and workers.
+    pub choice: Choice,
     /// Name of the result.
     pub name: String,
     /// Directory of the result; `None`: only print.
     pub out: Option<PathBuf>,
-    /// Worker threads of every Envoy.
-    pub envoy_workers: u16,
     /// What the other one of a comparison differs in; `None`: no comparison.
     pub against: Option<Against>,
     /// Give every part a core of its own.
@@ -61,14 +60,15 @@ impl Options {
         let quick = args.iter().any(|arg| arg == "--quick");
         let wrk = std::env::var_os("WRK").unwrap_or_else(|| "wrk".into());
         let mut options = Self {
-            rounds: if quick { 3 } else { 5 },
-            run: Duration::from_secs(if quick { 1 } else { 5 }),
-            warm_up: Duration::from_secs(if quick { 1 } else { 2 }),
-            connections: vec![1, 64],
+            rounds: if quick { 2 } else { 5 },
+            run: Duration::from_secs(1),
             rows: ROWS.to_vec(),
-            name: if quick { "quick" } else { "full" }.to_owned(),
+            choice: Choice {
+                quick,
+                ..Choice::default()
+            },
+            name: if quick { "gateway-quick" } else { "gateway" }.to_owned(),
             out: Some(PathBuf::from("bench/results")),
-            envoy_workers: 1,
             against: None,
             pin: true,
             wrk: wrk.into(),
@@ -76,27 +76,24 @@ impl Options {
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+            let choice = &mut options.choice;
             match arg.as_str() {
                 "--quick" => {}
                 "--rounds" => options.rounds = number(&arg, &value()?)?,
                 "--seconds" => {
                     options.run = Duration::from_secs(number(&arg, &value()?)? as u64);
                 }
-                "--connections" => {
-                    let list = value()?;
-                    options.connections = list
-                        .split(',')
-                        .map(|one| number(&arg, one))
-                        .collect::<Result<_, _>>()?;
+                "--connections" => choice.connections = Some(numbers(&arg, &value()?)?),
+                "--sizes" => choice.sizes = Some(sizes(&value()?)?),
+                "--envoy-workers" => {
+                    let workers = numbers(&arg, &value()?)?;
+                    let few = workers.into_iter().map(u16::try_from);
+                    let few = few.collect::<Result<_, _>>();
+                    choice.workers = Some(few.map_err(|_| format!("{arg}: too many"))?);
                 }
                 "--rows" => options.rows = chosen(&value()?)?,
                 "--name" => options.name = value()?,
                 "--out" => options.out = Some(value()?.into()),
-                "--envoy-workers" => {
-                    let workers = number(&arg, &value()?)?;
-                    options.envoy_workers =
-                        u16::try_from(workers).map_err(|_| format!("{arg}: too many"))?;
-                }
                 "--against" => options.against = Some(Against::parse(&value()?)?),
                 "--no-pin" => options.pin = false,
                 "--no-save" => options.out = None,
@@ -142,10 +139,21 @@ impl Against {
 
 /// A row, and the same row through the other Envoy if it has a filter.
 fn both(row: Row) -> Vec<Row> {
-    match row.store {
-        Some(_) => vec![row, Row { other: true, ..row }],
-        None => vec![row],
+    match row.way.flavour() {
+        Flavour::Filter => vec![row, Row { other: true, ..row }],
+        _ => vec![row],
     }
+}
+
+fn numbers(name: &str, list: &str) -> Result<Vec<usize>, String> {
+    list.split(',').map(|one| number(name, one)).collect()
+}
+
+fn sizes(list: &str) -> Result<Vec<Size>, String> {
+    let find = |id: &str| SIZES.into_iter().find(|size| size.id == id.trim());
+    list.split(',')
+        .map(|id| find(id).ok_or_else(|| format!("no size is called `{id}`")))
+        .collect()
 }
 
 fn number(name: &str, text: &str) -> Result<usize, String> {
@@ -184,16 +192,28 @@ mod tests {
     #[test]
     fn what_is_asked_for() {
         let options = parse("--connections 1,32 --quick --rows replay --no-pin").unwrap();
-        assert_eq!(options.connections, [1, 32]);
-        assert_eq!((options.rounds, options.pin), (3, false));
+        assert_eq!(options.choice.connections, Some(vec![1, 32]));
+        assert_eq!((options.rounds, options.pin), (2, false));
         let ids: Vec<_> = options.rows.iter().map(|row| row.id).collect();
-        assert_eq!(ids, ["bare", "replay-relaxed", "replay-durable"]);
+        let replays = ["relaxed", "durable", "redis", "postgres"];
+        let replays = replays.map(|store| format!("replay-{store}"));
+        assert_eq!(ids[0], "bare");
+        assert_eq!(ids[1..], replays);
         assert_eq!(parse("").unwrap().rows.len(), ROWS.len());
+        let compared = parse("--against tcp --rows lua,unprotected").unwrap().rows;
+        assert_eq!(compared.iter().filter(|row| row.other).count(), 1);
     }
 
     #[test]
     fn what_cannot_be_understood() {
-        for line in ["--rounds", "--rounds 0", "--rows nothing", "--what"] {
+        for line in [
+            "--rounds",
+            "--rounds 0",
+            "--rows nothing",
+            "--sizes huge",
+            "--envoy-workers 70000",
+            "--what",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

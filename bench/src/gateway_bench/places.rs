@@ -2,40 +2,43 @@
 
 use idempotency_bench::cores::usable;
 
-/// The core of each part; `None`: too few cores, or not wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The cores of each part; `None`: too few cores, or not wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores {
     /// The load generator's.
     pub load: usize,
-    /// Envoy's.
-    pub envoy: usize,
+    /// Envoy's: as many as it has workers.
+    pub envoy: Vec<usize>,
     /// The idempotency service's.
     pub service: usize,
-    /// The upstream's.
+    /// The upstream's, and that of a store's server.
     pub upstream: usize,
 }
 
 impl Cores {
-    /// One core for each part, where there are four.
-    pub fn choose() -> Option<Self> {
-        match usable().as_slice() {
-            [load, envoy, service, upstream, ..] => Some(Self {
-                load: *load,
-                envoy: *envoy,
-                service: *service,
-                upstream: *upstream,
-            }),
-            _ => None,
-        }
+    /// One core for the load and one for each worker; one for the service and one for what is
+    /// behind, or one for both if there are no more.
+    pub fn choose(workers: u16) -> Option<Self> {
+        let usable = usable();
+        let (load, rest) = usable.split_first()?;
+        let (envoy, behind) = rest.split_at_checked(usize::from(workers))?;
+        let service = *behind.first()?;
+        Some(Self {
+            load: *load,
+            envoy: envoy.to_vec(),
+            service,
+            upstream: behind.get(1).copied().unwrap_or(service),
+        })
     }
 
     /// In words.
-    pub fn describe(cores: Option<Self>) -> String {
+    pub fn describe(cores: Option<&Self>) -> String {
         cores.map_or_else(
             || "not pinned: all parts share all cores".to_owned(),
             |c| {
                 format!(
-                    "pinned: load generator on core {}, Envoy on {}, service on {}, upstream on {}",
+                    "load generator on core {}, Envoy on {:?}, service on {}, upstream and the \
+                     store's server on {}",
                     c.load, c.envoy, c.service, c.upstream
                 )
             },

@@ -1,24 +1,27 @@
-//! The running parts: one upstream, one Envoy without the filter, and one Envoy with its service
-//! for each store. All of them run the whole time, so that rounds can be interleaved.
+//! The running parts: one upstream, one service for each store, and the Envoys before them. All of
+//! them run the whole time, so that rounds can be interleaved.
 
 use std::net::SocketAddr;
 
+use idempotency_bench::cores::{pin_process, pin_this_thread};
 use idempotency_stack::{
-    filter_config, Durability, Envoy, EnvoyConfig, Error, Service, ServiceAddress, ServiceOptions,
-    Upstream, UpstreamOptions,
+    filter_config, Backend, Durability, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions,
+    Redis, Service, ServiceAddress, ServiceOptions, Upstream, UpstreamOptions,
 };
 use serde_json::{json, Value};
 
-use idempotency_bench::cores::{pin_process, pin_this_thread};
-
 use crate::options::Options;
+use crate::others;
 use crate::places::Cores;
-use crate::rows::{Row, Store, Way};
+use crate::plan::Section;
+use crate::rows::{Flavour, Row, Store, Way};
 
 /// Everything that runs.
 #[derive(Debug)]
 pub struct Rig {
+    // Dropped in this order: nobody loses what it still asks.
     gateways: Vec<Gateway>,
+    services: Vec<Backing>,
     /// The upstream that all of them lead to.
     pub upstream: Upstream,
     /// Its process.
@@ -27,64 +30,132 @@ pub struct Rig {
     pub cores: Option<Cores>,
 }
 
-/// An Envoy and the service that it asks.
+/// A service, and the server of its store.
 #[derive(Debug)]
-pub struct Gateway {
+struct Backing {
+    store: Store,
+    service: Service,
+    service_id: u32,
+    server_id: Option<u32>,
+    _redis: Option<Redis>,
+    _postgres: Option<Postgres>,
+}
+
+/// An Envoy.
+#[derive(Debug)]
+struct Gateway {
+    flavour: Flavour,
     store: Option<Store>,
     other: bool,
-    /// Dropped before the service that it calls.
-    pub envoy: Envoy,
+    envoy: Envoy,
+    envoy_id: u32,
+}
+
+/// What a row's requests go through.
+#[derive(Debug, Clone, Copy)]
+pub struct Path {
+    /// Where the load generator sends them.
+    pub gateway: SocketAddr,
     /// Envoy's process.
     pub envoy_id: u32,
     /// The service's process.
     pub service_id: Option<u32>,
-    _service: Option<Service>,
+    /// The process of its store's server.
+    pub server_id: Option<u32>,
 }
 
 impl Rig {
-    /// Starts what the rows need, each part on its core.
+    /// Starts what a section needs, each part on its core.
     ///
     /// # Errors
     ///
     /// If a part is absent or does not start.
-    pub fn start(options: &Options) -> Result<Self, Error> {
-        let cores = options.pin.then(Cores::choose).flatten();
+    pub fn start(options: &Options, section: &Section) -> Result<Self, Error> {
+        let choose = || Cores::choose(section.workers);
+        let cores = options.pin.then(choose).flatten();
         let mut upstream = Upstream::start(UpstreamOptions {
-            threads: cores.map(|_| 1),
+            threads: cores.as_ref().map(|_| 1),
             ..UpstreamOptions::default()
         })?;
         let upstream_id = upstream.process().id();
-        if let Some(cores) = cores {
+        if let Some(cores) = &cores {
             pin_process(upstream_id, &[cores.upstream])?;
         }
-        let mut gateways: Vec<Gateway> = Vec::new();
-        for row in &options.rows {
-            if !gateways.iter().any(|gateway| gateway.is_for(row)) {
-                gateways.push(Gateway::start(row, upstream.address(), options, cores)?);
-            }
-        }
-        if let Some(cores) = cores {
-            // The load generator is a child of this thread.
-            pin_this_thread(&[cores.load])?;
-        }
-        Ok(Self {
-            gateways,
+        let mut rig = Self {
+            gateways: Vec::new(),
+            services: Vec::new(),
             upstream,
             upstream_id,
             cores,
-        })
+        };
+        for cell in &section.cells {
+            rig.provide(&cell.row, options, section.workers)?;
+        }
+        if let Some(cores) = &rig.cores {
+            // The load generator is a child of this thread.
+            pin_this_thread(&[cores.load])?;
+        }
+        Ok(rig)
     }
 
-    /// The gateway that a row's requests go through.
+    /// Starts what a row needs and is not there yet.
+    fn provide(&mut self, row: &Row, options: &Options, workers: u16) -> Result<(), Error> {
+        if self.gateways.iter().any(|gateway| gateway.is_for(row)) {
+            return Ok(());
+        }
+        if let Some(store) = row.store {
+            if self.backing(store).is_none() {
+                let backing = Backing::start(store, self.cores.as_ref())?;
+                self.services.push(backing);
+            }
+        }
+        let service = row.store.and_then(|store| self.backing(store));
+        let service = service.map(|backing| &backing.service);
+        let mut config = config(row, self.upstream.address(), service);
+        config.access_logging = false;
+        config.concurrency = workers;
+        if let (true, Some(against)) = (row.other, &options.against) {
+            config.wasm = against.wasm.clone();
+            config.service_http2 = !against.http1;
+            config.execution_http2 = !against.execution_http1;
+            if let (true, Some(service)) = (against.tcp, service) {
+                config.service = ServiceAddress::Tcp(service.address());
+            }
+        }
+        let mut envoy = Envoy::start(config)?;
+        let envoy_id = envoy.process().id();
+        if let Some(cores) = &self.cores {
+            pin_process(envoy_id, &cores.envoy)?;
+        }
+        self.gateways.push(Gateway {
+            flavour: row.way.flavour(),
+            store: row.store,
+            other: row.other,
+            envoy,
+            envoy_id,
+        });
+        Ok(())
+    }
+
+    fn backing(&self, store: Store) -> Option<&Backing> {
+        self.services.iter().find(|backing| backing.store == store)
+    }
+
+    /// What a row's requests go through.
     ///
     /// # Errors
     ///
     /// If it was not started, which only a row that was not asked for can bring about.
-    pub fn gateway(&self, row: &Row) -> Result<&Gateway, Error> {
-        self.gateways
-            .iter()
-            .find(|gateway| gateway.is_for(row))
-            .ok_or_else(|| Error::new(format!("{}: no such gateway", row)))
+    pub fn path(&self, row: &Row) -> Result<Path, Error> {
+        let gateway = self.gateways.iter().find(|gateway| gateway.is_for(row));
+        let gateway = gateway.ok_or_else(|| Error::new(format!("{row}: no such gateway")))?;
+        let backing = row.store.and_then(|store| self.backing(store));
+        Ok(Path {
+            gateway: gateway.envoy.gateway(),
+            envoy_id: gateway.envoy_id,
+            service_id: backing.map(|backing| backing.service_id),
+            server_id: backing.and_then(|backing| backing.server_id),
+        })
     }
 
     /// Envoy's version.
@@ -98,90 +169,111 @@ impl Rig {
         info.unwrap_or_default()
     }
 
-    /// All gateways.
-    pub fn gateways(&self) -> &[Gateway] {
-        &self.gateways
+    /// The processes whose memory is of interest, and what they are.
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let gateways = self
+            .gateways
+            .iter()
+            .map(|gateway| (gateway.name(), gateway.envoy_id));
+        let services = self
+            .services
+            .iter()
+            .map(|one| (format!("service, {}", one.store.name()), one.service_id));
+        gateways.chain(services).collect()
     }
 }
 
 impl Gateway {
-    fn start(
-        row: &Row,
-        upstream: SocketAddr,
-        options: &Options,
-        cores: Option<Cores>,
-    ) -> Result<Self, Error> {
-        let service = row.store.map(|store| start_service(store, cores));
-        let mut service = service.transpose()?;
-        let mut config = match &service {
-            Some(service) => {
-                let filter = filter_config(service.tokens(), rules());
-                let socket = ServiceAddress::Unix(service.socket().to_owned());
-                EnvoyConfig::new(filter.to_string(), upstream, socket)
-            }
-            // Without the filter nobody asks it.
-            None => EnvoyConfig::bare(upstream, ServiceAddress::Tcp(([127, 0, 0, 1], 1).into())),
-        };
-        config.access_logging = false;
-        config.concurrency = options.envoy_workers;
-        if let (true, Some(against)) = (row.other, &options.against) {
-            config.wasm = against.wasm.clone();
-            config.service_http2 = !against.http1;
-            config.execution_http2 = !against.execution_http1;
-            if let (true, Some(service)) = (against.tcp, &service) {
-                config.service = ServiceAddress::Tcp(service.address());
-            }
-        }
-        let mut envoy = Envoy::start(config)?;
-        let envoy_id = envoy.process().id();
-        let service_id = service.as_mut().map(|service| service.process().id());
-        if let Some(cores) = cores {
-            pin_process(envoy_id, &[cores.envoy])?;
-        }
-        Ok(Self {
-            store: row.store,
-            other: row.other,
-            envoy,
-            envoy_id,
-            service_id,
-            _service: service,
-        })
-    }
-
     fn is_for(&self, row: &Row) -> bool {
-        (self.store, self.other) == (row.store, row.other)
+        (self.flavour, self.store, self.other) == (row.way.flavour(), row.store, row.other)
     }
 
-    /// In the words of the result: which gateway this is.
-    pub fn name(&self) -> String {
-        let store = match self.store {
-            None => "bare",
-            Some(Store::Durable) => "embedded durable",
-            Some(Store::Relaxed) => "embedded relaxed",
-        };
+    fn name(&self) -> String {
         let mark = if self.other { " (other)" } else { "" };
-        format!("{store}{mark}")
+        match (self.flavour, self.store) {
+            (Flavour::ExtAuthz, _) => "Envoy, `ext_authz`".to_owned(),
+            (Flavour::Lua, _) => "Envoy, Lua".to_owned(),
+            (Flavour::Filter, Some(store)) => format!("Envoy, {}{mark}", store.name()),
+            _ => "Envoy, bare".to_owned(),
+        }
     }
 }
 
-fn start_service(store: Store, cores: Option<Cores>) -> Result<Service, Error> {
-    let mut options = ServiceOptions {
-        durability: match store {
-            Store::Durable => Durability::Durable,
-            Store::Relaxed => Durability::Relaxed,
-        },
-        log_level: Some("warn".to_owned()),
-        ..ServiceOptions::default()
+fn config(row: &Row, upstream: SocketAddr, service: Option<&Service>) -> EnvoyConfig {
+    let Some(service) = service else {
+        // Nobody asks it.
+        return EnvoyConfig::bare(upstream, ServiceAddress::Tcp(([127, 0, 0, 1], 1).into()));
     };
-    if cores.is_some() {
-        // As many as its cores, which it cannot see while it starts.
-        options.args = vec!["--threads".to_owned(), "1".to_owned()];
+    let socket = ServiceAddress::Unix(service.socket().to_owned());
+    let mut config = EnvoyConfig::bare(upstream, socket);
+    match row.way.flavour() {
+        Flavour::Bare => {}
+        Flavour::ExtAuthz => config.filters_before = vec![others::ext_authz()],
+        Flavour::Lua => config.filters_before = vec![others::lua(&service.tokens().gateway)],
+        Flavour::Filter => {
+            config.filter = Some(filter_config(service.tokens(), rules()).to_string());
+        }
     }
-    let mut service = Service::start(options)?;
-    if let Some(cores) = cores {
-        pin_process(service.process().id(), &[cores.service])?;
+    config
+}
+
+impl Backing {
+    fn start(store: Store, cores: Option<&Cores>) -> Result<Self, Error> {
+        let (mut redis, mut postgres) = (None, None);
+        let mut options = ServiceOptions {
+            durability: match store {
+                Store::Relaxed => Durability::Relaxed,
+                _ => Durability::Durable,
+            },
+            log_level: Some("warn".to_owned()),
+            ..ServiceOptions::default()
+        };
+        match store {
+            Store::Relaxed | Store::Durable => {}
+            Store::Redis => {
+                let server = Redis::start(&[])?;
+                options.backend = Backend::Named(server.url());
+                redis = Some(server);
+            }
+            Store::Postgres => {
+                let server = Postgres::start(PostgresOptions {
+                    fsync: true,
+                    settings: vec!["shared_buffers = 256MB".to_owned()],
+                    ..PostgresOptions::default()
+                })?;
+                server.create_database("bench");
+                options.backend = Backend::Named(server.url("bench"));
+                options.args.push("--migrate".to_owned());
+                postgres = Some(server);
+            }
+        }
+        let server_id = redis
+            .as_mut()
+            .map(|server: &mut Redis| server.process().id())
+            .or(postgres.as_mut().map(|server| server.process().id()));
+        if let Some(cores) = cores {
+            if let Some(id) = server_id {
+                pin_process(id, &[cores.upstream])?;
+            }
+            // As many as its cores, which it cannot see while it starts.
+            options
+                .args
+                .extend(["--threads".to_owned(), "1".to_owned()]);
+        }
+        let mut service = Service::start(options)?;
+        let service_id = service.process().id();
+        if let Some(cores) = cores {
+            pin_process(service_id, &[cores.service])?;
+        }
+        Ok(Self {
+            store,
+            service,
+            service_id,
+            server_id,
+            _redis: redis,
+            _postgres: postgres,
+        })
     }
-    Ok(service)
 }
 
 /// One rule for each way that is protected. Replays are of detached executions: a record is the

@@ -1,12 +1,16 @@
 //! What is compared: one row is one way through one Envoy.
 
-/// Where the service keeps its records. Each one gets a service and an Envoy of its own.
+/// Where the service keeps its records. Each one gets a service of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Store {
+    /// Embedded; an operation is on disk shortly after it is acknowledged.
+    Relaxed,
     /// Embedded; an operation is on disk before it is acknowledged.
     Durable,
-    /// Embedded; an operation is on disk shortly after.
-    Relaxed,
+    /// One Redis server.
+    Redis,
+    /// One PostgreSQL server.
+    Postgres,
 }
 
 /// What the requests of a row meet.
@@ -14,6 +18,10 @@ pub enum Store {
 pub enum Way {
     /// Envoy without the filter: what everything is compared with.
     Bare,
+    /// Envoy's own `ext_authz` filter asks the service, once per request; no store is behind it.
+    ExtAuthz,
+    /// A Lua filter makes the same two calls as our filter for a first request.
+    Lua,
     /// The filter is there, and no rule concerns the request.
     Unprotected,
     /// Every request has a new key and is executed in the filter chain.
@@ -22,6 +30,19 @@ pub enum Way {
     Detached,
     /// Every request is answered from its record.
     Replay,
+}
+
+/// Which of the Envoys before one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flavour {
+    /// No filter at all.
+    Bare,
+    /// With `ext_authz`.
+    ExtAuthz,
+    /// With the Lua filter.
+    Lua,
+    /// With our filter.
+    Filter,
 }
 
 /// A row of the result.
@@ -33,15 +54,27 @@ pub struct Row {
     pub label: &'static str,
     /// What its requests meet.
     pub way: Way,
-    /// The store behind it. The unprotected row goes through an Envoy whose store is not asked.
+    /// The store behind it. Some rows have one that is not asked.
     pub store: Option<Store>,
     /// Through the other Envoy of a comparison (`--against`).
     pub other: bool,
 }
 
 /// All rows, in the order in which a round runs them. The first is the one that ratios are of.
-pub const ROWS: [Row; 8] = [
+pub const ROWS: [Row; 16] = [
     row("bare", "bare Envoy", Way::Bare, None),
+    row(
+        "ext-authz",
+        "`ext_authz`: one callout, no store",
+        Way::ExtAuthz,
+        Some(Store::Relaxed),
+    ),
+    row(
+        "lua",
+        "Lua: two callouts, embedded relaxed",
+        Way::Lua,
+        Some(Store::Relaxed),
+    ),
     row(
         "unprotected",
         "unprotected route",
@@ -50,39 +83,75 @@ pub const ROWS: [Row; 8] = [
     ),
     row(
         "inline-relaxed",
-        "first request, inline, relaxed",
+        "first request, inline, embedded relaxed",
         Way::Inline,
         Some(Store::Relaxed),
     ),
     row(
         "inline-durable",
-        "first request, inline, durable",
+        "first request, inline, embedded durable",
         Way::Inline,
         Some(Store::Durable),
     ),
     row(
+        "inline-redis",
+        "first request, inline, Redis",
+        Way::Inline,
+        Some(Store::Redis),
+    ),
+    row(
+        "inline-postgres",
+        "first request, inline, PostgreSQL",
+        Way::Inline,
+        Some(Store::Postgres),
+    ),
+    row(
         "detached-relaxed",
-        "first request, detached, relaxed",
+        "first request, detached, embedded relaxed",
         Way::Detached,
         Some(Store::Relaxed),
     ),
     row(
         "detached-durable",
-        "first request, detached, durable",
+        "first request, detached, embedded durable",
         Way::Detached,
         Some(Store::Durable),
     ),
     row(
+        "detached-redis",
+        "first request, detached, Redis",
+        Way::Detached,
+        Some(Store::Redis),
+    ),
+    row(
+        "detached-postgres",
+        "first request, detached, PostgreSQL",
+        Way::Detached,
+        Some(Store::Postgres),
+    ),
+    row(
         "replay-relaxed",
-        "replay, relaxed",
+        "replay, embedded relaxed",
         Way::Replay,
         Some(Store::Relaxed),
     ),
     row(
         "replay-durable",
-        "replay, durable",
+        "replay, embedded durable",
         Way::Replay,
         Some(Store::Durable),
+    ),
+    row(
+        "replay-redis",
+        "replay, Redis",
+        Way::Replay,
+        Some(Store::Redis),
+    ),
+    row(
+        "replay-postgres",
+        "replay, PostgreSQL",
+        Way::Replay,
+        Some(Store::Postgres),
     ),
 ];
 
@@ -93,6 +162,14 @@ const fn row(id: &'static str, label: &'static str, way: Way, store: Option<Stor
         way,
         store,
         other: false,
+    }
+}
+
+impl Row {
+    /// Whether it is worth its time where many things vary: the stores that lose power's last
+    /// moments differ from those that do not by what their disk does, not the gateway.
+    pub fn is_core(&self) -> bool {
+        !matches!(self.store, Some(Store::Durable | Store::Postgres))
     }
 }
 
@@ -108,16 +185,47 @@ impl Way {
     /// Path of its requests. The filter's rules go by it.
     pub fn path(self) -> &'static str {
         match self {
-            Self::Bare | Self::Unprotected => "/plain",
+            Self::Bare | Self::ExtAuthz | Self::Lua | Self::Unprotected => "/plain",
             Self::Inline => "/inline",
             Self::Detached => "/detached",
             Self::Replay => "/replay",
         }
     }
 
+    /// Method of its requests. `ext_authz` asks with the method of the request, and the endpoint
+    /// that costs the service least takes `GET`.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::ExtAuthz => "GET",
+            _ => "POST",
+        }
+    }
+
     /// Whether every request reaches the upstream; otherwise none does.
     pub fn executes(self) -> bool {
         self != Self::Replay
+    }
+
+    /// The Envoy that it goes through.
+    pub fn flavour(self) -> Flavour {
+        match self {
+            Self::Bare => Flavour::Bare,
+            Self::ExtAuthz => Flavour::ExtAuthz,
+            Self::Lua => Flavour::Lua,
+            _ => Flavour::Filter,
+        }
+    }
+}
+
+impl Store {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relaxed => "embedded relaxed",
+            Self::Durable => "embedded durable",
+            Self::Redis => "Redis",
+            Self::Postgres => "PostgreSQL",
+        }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use idempotency_bench::usage::cpu_time;
+use idempotency_bench::usage::{cpu_time, cpu_time_of_children, cpu_time_with_children};
 use idempotency_stack::{until, Error};
 
+use crate::plan::{Cell, Size};
 use crate::rig::Rig;
-use crate::rows::{Row, Way};
+use crate::rows::Way;
 use crate::seed;
-use crate::wrk::{Keys, Load, Seen, RESPONSE_BYTES};
+use crate::wrk::{Keys, Load, Seen};
 
 /// One measured run.
 #[derive(Debug, Clone)]
@@ -26,17 +27,19 @@ pub struct Cpu {
     pub envoy: Duration,
     /// The service's.
     pub service: Duration,
+    /// That of its store's server.
+    pub server: Duration,
     /// The upstream's.
     pub upstream: Duration,
+    /// The load generator's.
+    pub load: Duration,
 }
 
 /// Which run this is.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
-    /// What its requests meet.
-    pub row: &'a Row,
-    /// Client connections.
-    pub connections: usize,
+    /// What runs.
+    pub cell: &'a Cell,
     /// How long.
     pub duration: Duration,
     /// Name of the whole session, part of its keys.
@@ -46,8 +49,8 @@ pub struct Plan<'a> {
 }
 
 /// Path and query of a way's requests.
-pub fn target(way: Way) -> String {
-    format!("{}?bytes={RESPONSE_BYTES}", way.path())
+pub fn target(way: Way, size: Size) -> String {
+    format!("{}?bytes={}", way.path(), size.response)
 }
 
 impl Plan<'_> {
@@ -57,24 +60,35 @@ impl Plan<'_> {
     ///
     /// If it could not be run at all.
     pub fn run(&self, rig: &Rig, wrk: &std::path::Path) -> Result<Result<Sample, String>, Error> {
-        let gateway = rig.gateway(self.row)?;
+        let Cell {
+            row,
+            size,
+            connections,
+        } = *self.cell;
+        let path = rig.path(&row)?;
         let load = Load {
-            target: target(self.row.way),
-            keys: match self.row.way {
+            method: row.way.method(),
+            target: target(row.way, size),
+            size,
+            keys: match row.way {
                 Way::Replay => Keys::Cycle(self.key_prefix(), seed::KEYS),
                 _ => Keys::Unique(self.key_prefix()),
             },
-            connections: self.connections,
+            connections,
             duration: self.duration,
         };
         let cpu = || Cpu {
-            envoy: cpu_time(gateway.envoy_id),
-            service: gateway.service_id.map_or(Duration::ZERO, cpu_time),
+            envoy: cpu_time(path.envoy_id),
+            service: path.service_id.map_or(Duration::ZERO, cpu_time),
+            server: path
+                .server_id
+                .map_or(Duration::ZERO, cpu_time_with_children),
             upstream: cpu_time(rig.upstream_id),
+            load: cpu_time_of_children(),
         };
         rig.upstream.reset();
         let before = cpu();
-        let seen = load.run(wrk, gateway.envoy.gateway())?;
+        let seen = load.run(wrk, path.gateway)?;
         let cpu = cpu().since(before);
         let fault = seen
             .fault()
@@ -84,8 +98,8 @@ impl Plan<'_> {
 
     /// What the keys of this run begin with, and those of no other run but of other replays.
     fn key_prefix(&self) -> String {
-        match self.row.way {
-            Way::Replay => seed::prefix(self.session),
+        match self.cell.row.way {
+            Way::Replay => seed::prefix(self.session, self.cell.size),
             _ => format!("{}-{}-", self.session, self.number),
         }
     }
@@ -111,7 +125,7 @@ impl Plan<'_> {
             .iter()
             .filter(|(key, _)| key.starts_with(&prefix));
         let own = own.map(|(_, count)| count).sum();
-        executions_fault(self.row.way, answered, self.connections, own)
+        executions_fault(self.cell.row.way, answered, self.cell.connections, own)
     }
 }
 
@@ -131,7 +145,9 @@ impl Cpu {
         Self {
             envoy: self.envoy.saturating_sub(before.envoy),
             service: self.service.saturating_sub(before.service),
+            server: self.server.saturating_sub(before.server),
             upstream: self.upstream.saturating_sub(before.upstream),
+            load: self.load.saturating_sub(before.load),
         }
     }
 }

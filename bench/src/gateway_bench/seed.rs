@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use idempotency_stack::http::{Answer, Request};
 use idempotency_stack::Error;
 
+use crate::plan::{Cell, Size};
 use crate::rig::Rig;
-use crate::rows::{Row, Way};
+use crate::rows::Way;
 use crate::run::target;
-use crate::wrk::{REQUEST_BYTES, RESPONSE_BYTES, STATUS};
+use crate::wrk::STATUS;
 
 /// How many records are replayed in turn.
 pub const KEYS: usize = 1000;
@@ -17,43 +18,43 @@ pub const KEYS: usize = 1000;
 const AT_A_TIME: usize = 16;
 const MARKER: &str = "idempotency-replayed";
 
-/// Prefix of the keys that a row replays.
-pub fn prefix(session: &str) -> String {
-    format!("{session}-replayed-")
+/// Prefix of the keys that are replayed; records of one size are not those of another.
+pub fn prefix(session: &str, size: Size) -> String {
+    format!("{session}-replayed-{}-", size.id)
 }
 
-/// Makes the records of a row that replays, then checks an answer of the row.
+/// Makes the records of a cell that replays, then checks an answer of it.
 ///
 /// # Errors
 ///
 /// If an answer is not the expected one.
-pub fn prepare(rig: &Rig, row: &Row, session: &str) -> Result<(), Error> {
-    let gateway = rig.gateway(row)?.envoy.gateway();
+pub fn prepare(rig: &Rig, cell: &Cell, session: &str) -> Result<(), Error> {
+    let (row, gateway) = (&cell.row, rig.path(&cell.row)?.gateway);
     if row.way == Way::Replay {
-        seed(gateway, row, session)?;
+        seed(gateway, cell, session)?;
     }
     let key = match row.way {
-        Way::Replay => format!("{}0", prefix(session)),
-        _ => format!("{session}-look-{}", row),
+        Way::Replay => format!("{}0", prefix(session, cell.size)),
+        _ => format!("{session}-look-{row}-{}", cell.size.id),
     };
-    let answer = ask(gateway, row, &key)?;
+    let answer = ask(gateway, cell, &key)?;
     let marked = answer.header(MARKER) == Some("true");
     if marked != (row.way == Way::Replay) {
         let headers = &answer.headers;
-        return Err(Error::new(format!("{}: replayed or not? {headers:?}", row)));
+        return Err(Error::new(format!("{row}: replayed or not? {headers:?}")));
     }
     Ok(())
 }
 
-fn seed(gateway: SocketAddr, row: &Row, session: &str) -> Result<(), Error> {
-    let prefix = prefix(session);
+fn seed(gateway: SocketAddr, cell: &Cell, session: &str) -> Result<(), Error> {
+    let prefix = prefix(session, cell.size);
     std::thread::scope(|scope| {
         let some = |first: usize| {
             let prefix = &prefix;
             scope.spawn(move || {
                 (first..KEYS)
                     .step_by(AT_A_TIME)
-                    .try_for_each(|key| ask(gateway, row, &format!("{prefix}{key}")).map(drop))
+                    .try_for_each(|key| ask(gateway, cell, &format!("{prefix}{key}")).map(drop))
             })
         };
         let workers: Vec<_> = (0..AT_A_TIME).map(some).collect();
@@ -65,17 +66,18 @@ fn seed(gateway: SocketAddr, row: &Row, session: &str) -> Result<(), Error> {
 }
 
 /// One request as the load generator sends it.
-fn ask(gateway: SocketAddr, row: &Row, key: &str) -> Result<Answer, Error> {
-    let answer = Request::post(&target(row.way))
+fn ask(gateway: SocketAddr, cell: &Cell, key: &str) -> Result<Answer, Error> {
+    let Cell { row, size, .. } = cell;
+    let answer = Request::new(row.way.method(), &target(row.way, *size))
         .header("Content-Type", "application/json")
         .header("Idempotency-Key", key)
-        .body(vec![b'b'; REQUEST_BYTES])
+        .body(vec![b'b'; size.request])
         .send(gateway)
-        .map_err(|error| Error::new(format!("{}: {error}", row)))?;
-    if answer.status != STATUS || answer.body.len() != RESPONSE_BYTES {
+        .map_err(|error| Error::new(format!("{row}: {error}")))?;
+    if answer.status != STATUS || answer.body.len() != size.response {
         return Err(Error::new(format!(
-            "{}: {STATUS} with {RESPONSE_BYTES} bytes was expected, not {} with: {}",
-            row,
+            "{row}: {STATUS} with {} bytes was expected, not {} with: {}",
+            size.response,
             answer.status,
             answer.text()
         )));

@@ -14,7 +14,7 @@ function setup(thread)
 end
 
 function init()
-  head = "POST " .. path .. " HTTP/1.1\r\nHost: bench.invalid\r\n" ..
+  head = "@METHOD@ " .. path .. " HTTP/1.1\r\nHost: bench.invalid\r\n" ..
     "Content-Type: application/json\r\nContent-Length: " .. #body ..
     "\r\nIdempotency-Key: @PREFIX@"
   if unique then
@@ -52,12 +52,16 @@ function done(summary, latency)
     table.insert(unexpected, string.format('"%s":%d', status, count))
   end
   local errors = summary.errors
+  local times = {}
+  for _, share in ipairs({@SHARES@}) do
+    table.insert(times, string.format("%d", latency:percentile(share)))
+  end
   local file = assert(io.open("@OUTPUT@", "w"))
   file:write(string.format(
     '{"requests":%d,"duration_us":%d,"expected":%d,"unexpected":{%s},' ..
-    '"socket_errors":%d,"timeouts":%d,"p50_us":%d,"p90_us":%d,"p99_us":%d,"max_us":%d}',
+    '"socket_errors":%d,"timeouts":%d,"latency_us":[%s]}',
     summary.requests, summary.duration, good, table.concat(unexpected, ","),
     errors.connect + errors.read + errors.write, errors.timeout,
-    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency.max))
+    table.concat(times, ",")))
   file:close()
 end

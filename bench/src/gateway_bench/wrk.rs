@@ -9,12 +9,12 @@ use std::time::Duration;
 use idempotency_stack::Error;
 use serde::Deserialize;
 
+use crate::plan::Size;
+
 const SCRIPT: &str = include_str!("wrk.lua");
 
-/// Octets of every request body.
-pub const REQUEST_BYTES: usize = 200;
-/// Octets of every response body.
-pub const RESPONSE_BYTES: usize = 200;
+/// The percentiles of the latency that are told.
+pub const SHARES: [f64; 9] = [1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
 /// The status that the upstream answers and that every client must see.
 pub const STATUS: u16 = 201;
 
@@ -30,8 +30,12 @@ pub enum Keys {
 /// One run of the load generator.
 #[derive(Debug, Clone)]
 pub struct Load {
+    /// The method.
+    pub method: &'static str,
     /// Path and query.
     pub target: String,
+    /// Octets of the bodies.
+    pub size: Size,
     /// The keys.
     pub keys: Keys,
     /// Connections that are kept busy.
@@ -55,14 +59,9 @@ pub struct Seen {
     pub socket_errors: u64,
     /// Requests without an answer in time.
     pub timeouts: u64,
-    /// Median latency.
-    pub p50_us: u64,
-    /// 90th percentile of the latency.
-    pub p90_us: u64,
-    /// 99th percentile of the latency.
-    pub p99_us: u64,
-    /// The slowest answer.
-    pub max_us: u64,
+    /// Percentiles of the latency in microseconds, those of [`SHARES`]. wrk corrects them for
+    /// the requests that it could not send while one took long.
+    pub latency_us: Vec<u64>,
 }
 
 impl Load {
@@ -107,9 +106,14 @@ impl Load {
             .replace("@UNIQUE@", &unique.to_string())
             .replace("@KEYS@", &keys.to_string())
             .replace("@PREFIX@", prefix)
+            .replace("@METHOD@", self.method)
             .replace("@PATH@", &self.target)
-            .replace("@REQUEST_BYTES@", &REQUEST_BYTES.to_string())
-            .replace("@RESPONSE_BYTES@", &RESPONSE_BYTES.to_string())
+            .replace("@REQUEST_BYTES@", &self.size.request.to_string())
+            .replace("@RESPONSE_BYTES@", &self.size.response.to_string())
+            .replace(
+                "@SHARES@",
+                &SHARES.map(|share| share.to_string()).join(", "),
+            )
             .replace("@STATUS@", &STATUS.to_string())
             .replace("@OUTPUT@", &output.display().to_string())
     }
@@ -121,6 +125,13 @@ impl Seen {
         self.requests as f64 * 1e6 / self.duration_us.max(1) as f64
     }
 
+    /// That percentile of the latency in microseconds.
+    pub fn latency(&self, share: f64) -> f64 {
+        let at = SHARES.iter().position(|known| *known >= share);
+        let time = at.and_then(|at| self.latency_us.get(at));
+        time.map_or(0.0, |time| *time as f64)
+    }
+
     /// Why this run does not count; `None` if every answer was the expected one.
     pub fn fault(&self) -> Option<String> {
         if self.requests == 0 {
@@ -130,7 +141,7 @@ impl Seen {
             return None;
         }
         Some(format!(
-            "{} of {} answers were not {STATUS} with {RESPONSE_BYTES} bytes ({:?}), \
+            "{} of {} answers were not {STATUS} with the expected size ({:?}), \
              {} connections failed, {} requests timed out",
             self.requests.saturating_sub(self.expected),
             self.requests,
@@ -144,6 +155,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::SIZES;
 
     fn seen() -> Seen {
         Seen {
@@ -153,17 +165,16 @@ mod tests {
             unexpected: BTreeMap::new(),
             socket_errors: 0,
             timeouts: 0,
-            p50_us: 1,
-            p90_us: 2,
-            p99_us: 3,
-            max_us: 4,
+            latency_us: (1..=9).collect(),
         }
     }
 
     #[test]
     fn every_mark_of_the_script_is_filled() {
         let load = Load {
+            method: "POST",
             target: "/x?bytes=200".to_owned(),
+            size: SIZES[0],
             keys: Keys::Cycle("p-".to_owned(), 7),
             connections: 1,
             duration: Duration::from_secs(1),
@@ -178,6 +189,7 @@ mod tests {
     fn one_wrong_answer_spoils_a_run() {
         assert_eq!(seen().fault(), None);
         assert!((seen().rate() - 5.0).abs() < 1e-9);
+        assert_eq!((seen().latency(50.0), seen().latency(99.0)), (4.0, 8.0));
         for spoilt in [
             Seen {
                 expected: 9,

@@ -1,0 +1,8 @@
+//! What the filter itself does for one request, without Envoy and without a quiet machine: the glue
+//! and the state machines run natively against a host in memory.
+
+mod drive;
+mod host;
+
+pub use drive::{Driver, Kind};
+pub use host::Memory;

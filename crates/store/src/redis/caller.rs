@@ -1,14 +1,12 @@
 //! Calling the script: pipelined, on the right connection, and again where that helps.
 
-use super::connect::{closed, Connection, Connector, Purpose};
+use super::connect::{closed, Connector, Purpose};
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
 use super::script::{Call, Scripts, INLINE_MAX};
-use futures_util::future::join_all;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
-use std::collections::HashMap;
+use super::send::{send, Outcome, Sending};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -21,14 +19,6 @@ const BULK_LINKS: usize = 2;
 /// with the text there.
 const ATTEMPTS: usize = 4;
 
-/// What came of one call.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub value: RedisResult<Value>,
-    /// Enough replicas have it (or none are asked for).
-    pub confirmed: bool,
-}
-
 pub(super) struct Caller {
     scripts: Scripts,
     small: Vec<Link>,
@@ -37,14 +27,6 @@ pub(super) struct Caller {
     turn: AtomicUsize,
     wait: Option<WaitReplicas>,
     closed: AtomicBool,
-}
-
-/// A command of which the sending is at hand.
-struct Sending {
-    /// Its place among the calls.
-    at: usize,
-    command: Cmd,
-    key: bytes::Bytes,
 }
 
 impl Caller {
@@ -77,6 +59,11 @@ impl Caller {
             wait,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// The texts.
+    pub fn scripts(&self) -> &Scripts {
+        &self.scripts
     }
 
     /// Refuses all further calls.
@@ -175,6 +162,16 @@ impl Caller {
         let repeatable = calls.iter().all(|call| call.repeatable) && no_key_twice(calls);
         let mut sendings = commands(calls, |call| self.scripts.normal.by_name(call));
         let mut reconnected = false;
+        if repeatable {
+            let together = self.together(link, calls, wait).await;
+            reconnected = together.broken;
+            for (at, outcome) in together.outcomes.into_iter().enumerate() {
+                if let Some(outcome) = outcome {
+                    put(&mut outcomes, at, outcome);
+                    sendings.retain(|sending| sending.at != at);
+                }
+            }
+        }
         for _ in 0..ATTEMPTS {
             if sendings.is_empty() {
                 break;
@@ -259,100 +256,4 @@ fn no_key_twice(calls: &[Call]) -> bool {
     let mut keys: Vec<&[u8]> = calls.iter().map(|call| call.key.as_ref()).collect();
     keys.sort_unstable();
     keys.windows(2).all(|pair| pair.first() != pair.last())
-}
-
-async fn send(
-    connection: Connection,
-    sendings: Vec<Sending>,
-    wait: Option<WaitReplicas>,
-) -> Vec<Outcome> {
-    match connection {
-        Connection::Node(mut node) => {
-            let count = sendings.len();
-            let mut pipeline = Pipeline::with_capacity(count + 1);
-            for sending in sendings {
-                pipeline.add_command(sending.command);
-            }
-            let expected = match wait {
-                Some(wait) => {
-                    pipeline.add_command(wait_command(wait));
-                    count + 1
-                }
-                None => count,
-            };
-            match node.send_packed_commands(&pipeline, 0, expected).await {
-                Ok(mut values) => {
-                    let confirmed = wait.is_none_or(|wait| enough(values.pop(), wait));
-                    let outcome = |value| Outcome {
-                        value: extract(value),
-                        confirmed,
-                    };
-                    values.into_iter().map(outcome).collect()
-                }
-                Err(error) => {
-                    let outcome = |_| Outcome {
-                        value: Err(error.clone()),
-                        confirmed: false,
-                    };
-                    (0..count).map(outcome).collect()
-                }
-            }
-        }
-        Connection::Cluster(cluster) => {
-            // Per record in order, all records at once; the connections underneath pipeline.
-            let mut chains: HashMap<bytes::Bytes, Vec<Sending>> = HashMap::new();
-            for sending in sendings {
-                chains.entry(sending.key.clone()).or_default().push(sending);
-            }
-            let chains = chains.into_values().map(|chain| {
-                let cluster = cluster.clone();
-                async move {
-                    let mut cluster = cluster;
-                    let mut outcomes = Vec::with_capacity(chain.len());
-                    for sending in chain {
-                        let to = route(&sending.key);
-                        let value = cluster.route_command(sending.command, to).await;
-                        let value = value.and_then(extract);
-                        let confirmed = match wait.filter(|_| value.is_ok()) {
-                            // On the same connection, hence after the write.
-                            Some(wait) => {
-                                let to = route(&sending.key);
-                                let acked = cluster.route_command(wait_command(wait), to).await;
-                                enough(acked.ok(), wait)
-                            }
-                            None => wait.is_none(),
-                        };
-                        outcomes.push((sending.at, Outcome { value, confirmed }));
-                    }
-                    outcomes
-                }
-            });
-            let mut all: Vec<_> = join_all(chains).await.into_iter().flatten().collect();
-            all.sort_by_key(|(at, _)| *at);
-            all.into_iter().map(|(_, outcome)| outcome).collect()
-        }
-    }
-}
-
-fn wait_command(wait: WaitReplicas) -> Cmd {
-    let mut command = redis::cmd("WAIT");
-    let ms = u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX);
-    command.arg(wait.count).arg(ms);
-    command
-}
-
-fn enough(acked: Option<Value>, wait: WaitReplicas) -> bool {
-    matches!(acked, Some(Value::Int(n)) if n >= i64::from(wait.count))
-}
-
-fn route(key: &[u8]) -> RoutingInfo {
-    let route = Route::with_key(key, SlotAddr::Master);
-    RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route))
-}
-
-fn extract(value: Value) -> RedisResult<Value> {
-    match value {
-        Value::ServerError(error) => Err(error.into()),
-        value => Ok(value),
-    }
 }

@@ -30,7 +30,6 @@
 -- first, on the packed bytes: an acquire that finds nothing or a stored outcome, and a complete
 -- that finds its own execution. Whatever else there is goes the long way below it.
 
-local key, event = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -50,48 +49,57 @@ local GRACE = 86400000000
 
 -- Never before the record's own end, which counts in microseconds. Lua itself would write a number of
 -- this size as 1.7e+12.
-local function expire_after(us)
+local function expire_after(key, us)
   redis.call('PEXPIREAT', key, string.format('%.0f', (us - us % 1000) / 1000 + 1))
 end
 
-local stored = redis.call('HMGET', key, 'm', 'k')
-local m = stored[1]
+-- The record, and the argument before its event. What follows, up to the long way, is also the body of
+-- a function that takes both: many records in one call (together.rs).
+local key, at = KEYS[1], 0
 
 -- The short way.
 
+local event = ARGV[at + 1]
+local stored = redis.call('HMGET', key, 'm', 'k')
+local m = stored[1]
+
 if not m then
-  if event == 'acquire' and not stored[2] and ARGV[8] ~= '1' then
-    local unknown_ttl, until_ = tonumber(ARGV[6]), now + ARGV[4]
-    redis.call('HSET', key, 'm', struct.pack('>BBI8I8I4Bc16c40I8I8I8I8I8', 1, EXECUTING, now, now, 1,
-      1, ARGV[2], ARGV[3], now, now, tonumber(ARGV[5]), unknown_ttl, until_) .. NO_OUTCOME)
-    expire_after(until_ + unknown_ttl + GRACE)
+  if event == 'acquire' and not stored[2] and ARGV[at + 8] ~= '1' then
+    local unknown_ttl, until_ = tonumber(ARGV[at + 6]), now + ARGV[at + 4]
+    redis.call('HSET', key, 'm', struct.pack('>BBI8I8I4Bc16c40I8I8I8I8I8', 1, EXECUTING, now, now,
+      1, 1, ARGV[at + 2], ARGV[at + 3], now, now, ARGV[at + 5], unknown_ttl, until_) .. NO_OUTCOME)
+    expire_after(key, until_ + unknown_ttl + GRACE)
     return { 'granted', now, 1, -1 }
   end
 elseif event == 'complete' then
   -- Format 1, executing, owned by this owner; and no marks.
-  if not stored[2] and m:sub(1, 2) == '\1\1' and m:sub(23, 39) == '\1' .. ARGV[2] then
+  if not stored[2] and m:sub(1, 2) == '\1\1' and m:sub(23, 39) == '\1' .. ARGV[at + 2] then
     local version, ttl = struct.unpack('>I8', m, 3), struct.unpack('>I8', m, 96)
     local last = now + ttl
     redis.call('HSET', key, 'm', struct.pack('>BBI8', 1, COMPLETED, math.max(version + 1, now))
       .. m:sub(11, 87) .. struct.pack('>I8', now) .. m:sub(96, 119)
-      .. struct.pack('>I2BI8c32I8', ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]), 'o', ARGV[8])
-    expire_after(last)
+      .. struct.pack('>I2BI8c32I8', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6],
+        ARGV[at + 7]), 'o', ARGV[at + 8])
+    expire_after(key, last)
     redis.call('SPUBLISH', key, '')
     return { 'completed', (last - last % 1000) / 1000 }
   end
 elseif event == 'acquire' then
   -- Format 1, completed, with this fingerprint.
-  if m:sub(1, 2) == '\1\2' and m:sub(40, 79) == ARGV[3] then
+  if m:sub(1, 2) == '\1\2' and m:sub(40, 79) == ARGV[at + 3] then
     local changed, ttl = struct.unpack('>I8I8', m, 88)
     local last, age = changed + ttl, now - changed
     if last > now then
       local fence, attempt = struct.unpack('>I8I4', m, 11)
-      local outcome = struct.unpack('>I8', m, 163) <= tonumber(ARGV[9]) and redis.call('HGET', key, 'o')
+      local outcome = struct.unpack('>I8', m, 163) <= tonumber(ARGV[at + 9])
+        and redis.call('HGET', key, 'o')
       return { 'stored', fence, attempt, (age - age % 1000) / 1000, (last - last % 1000) / 1000,
         m:sub(131, 162), outcome }
     end
   end
 end
+
+-- The long way.
 
 -- Reading.
 
@@ -192,7 +200,7 @@ local function put(outcome)
   elseif stored[2] then
     redis.call('HDEL', key, 'k')
   end
-  expire_after(last)
+  expire_after(key, last)
   return m
 end
 

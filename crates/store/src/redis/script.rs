@@ -1,5 +1,6 @@
 //! The script, and what is handed to it.
 
+use super::together;
 use crate::clock::micros;
 use crate::machine::{AcquireEvent, Event, Room};
 use crate::record::StoredOutcome;
@@ -19,7 +20,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    fn new(source: String) -> Text {
+    pub fn new(source: String) -> Text {
         let sha = redis::Script::new(&source).get_hash().to_owned();
         Text { source, sha }
     }
@@ -34,9 +35,29 @@ impl Text {
         Text::command("EVAL", &self.source, call)
     }
 
-    fn command(name: &str, script: &str, call: &Call) -> Cmd {
+    /// The start of a call about so many records, by name or by source.
+    pub fn start(&self, by_source: bool, records: usize) -> Cmd {
+        if by_source {
+            Text::starting("EVAL", &self.source, records)
+        } else {
+            Text::starting("EVALSHA", &self.sha, records)
+        }
+    }
+
+    #[cfg(test)]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    fn starting(name: &str, script: &str, records: usize) -> Cmd {
         let mut command = redis::cmd(name);
-        command.arg(script).arg(1).arg(call.key.as_ref());
+        command.arg(script).arg(records);
+        command
+    }
+
+    fn command(name: &str, script: &str, call: &Call) -> Cmd {
+        let mut command = Text::starting(name, script, 1);
+        command.arg(call.key.as_ref());
         for argument in &call.arguments {
             command.arg(argument.as_ref());
         }
@@ -47,12 +68,14 @@ impl Text {
 /// The script's text; for measuring the server alone.
 pub const SOURCE: &str = include_str!("script.lua");
 
-/// The script in its two forms.
+/// The script in its forms.
 pub(super) struct Scripts {
     /// Refused by a server that is out of memory, as soon as it writes.
     pub normal: Text,
     /// Allowed to write all the same: for what ends an execution, which must get through.
     pub at_any_cost: Text,
+    /// For many records at once.
+    pub together: Text,
 }
 
 impl Scripts {
@@ -76,6 +99,7 @@ impl Scripts {
     fn of(source: &str) -> Scripts {
         Scripts {
             normal: Text::new(source.to_owned()),
+            together: together::script(source),
             at_any_cost: Text::new(format!("#!lua flags=allow-oom\n{source}")),
         }
     }
@@ -144,6 +168,12 @@ impl Call {
             outcome.data.clone().unwrap_or_default(),
         ]);
         self
+    }
+
+    /// The short way may answer it.
+    pub fn goes_the_short_way(&self) -> bool {
+        let event = self.arguments.first().map(Bytes::as_ref);
+        matches!(event, Some(b"acquire" | b"complete"))
     }
 
     fn getting_through(mut self) -> Call {

@@ -15,4 +15,5 @@ mod redlock;
 mod storm;
 mod support;
 mod tls;
+mod together;
 mod two_stores;

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{black_box, Bencher};
-use idempotency::config::plan::{BodyMode, FingerprintPolicy, KeySyntax};
+use idempotency::config::{BodyMode, FingerprintPolicy, KeySyntax};
 use idempotency::fingerprint::{scheme, Hasher};
 use idempotency_bench::driver::{Driver, Kind};
 use idempotency_protocol::{

@@ -24,7 +24,8 @@ pub fn draw(lines: &[Line], machine: &Machine, envoy: &str) -> String {
         .filter_map(bar)
         .collect();
     if !bars.is_empty() {
-        let most = bars.iter().map(|bar| bar.range.1).fold(1.0, f64::max);
+        // Extremes of a busy machine may leave the picture.
+        let most = bars.iter().map(|bar| bar.value).fold(1.1, f64::max);
         picture.bars(
             "Throughput, bare Envoy = 1 (64 connections, one worker, 200 B; red: the goal)",
             &bars,

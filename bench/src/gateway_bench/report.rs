@@ -47,7 +47,7 @@ impl Report {
     pub fn save(&self, dir: &Path, name: &str) -> Result<(), Error> {
         let failed = |error: std::io::Error| Error::new(format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let json = format!("{:#}\n", self.json);
+        let json = format!("{}\n", self.json);
         std::fs::write(dir.join(format!("{name}.md")), &self.markdown).map_err(failed)?;
         std::fs::write(dir.join(format!("{name}.json")), json).map_err(failed)?;
         std::fs::write(dir.join(format!("{name}.svg")), &self.svg).map_err(failed)

@@ -88,13 +88,13 @@ fn service_table(text: &mut String, alone: &Alone) {
          server in the same round. `redis-benchmark` acquires first and then completes other keys; \
          the service is asked for both by turns.\n\n\
          | | ratio | op/s | p50 µs | p99 µs | service µs/op | Redis µs/op | service busy % of 200 | \
-         Redis busy % |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         Redis busy % | load busy % |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         service::BODY
     );
     for line in &alone.lines {
         let _ = writeln!(
             text,
-            "| {} | **{}** | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | **{}** | {} | {} | {} | {} | {} | {} | {} | {} |",
             line.label,
             with_extremes(line.ratio, 2),
             with_extremes(line.rate, 0),
@@ -104,6 +104,7 @@ fn service_table(text: &mut String, alone: &Alone) {
             median(line.redis_us, 1),
             median(line.service_busy, 0),
             median(line.redis_busy, 0),
+            median(line.load_busy, 0),
         );
     }
     let mib = alone.service_peak_rss as f64 / 1_048_576.0;

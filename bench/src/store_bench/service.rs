@@ -112,6 +112,8 @@ struct Sample {
     lap: Lap,
     /// CPU seconds of the service; `None`: it was not asked.
     service_s: Option<f64>,
+    /// CPU seconds of the load generator; `None` for `redis-benchmark`, which also makes keys.
+    load_s: Option<f64>,
 }
 
 impl Sample {
@@ -121,6 +123,10 @@ impl Sample {
 
     fn service_busy(&self) -> Option<f64> {
         Some(self.service_s? * 100.0 / self.lap.seconds)
+    }
+
+    fn load_busy(&self) -> Option<f64> {
+        Some(self.load_s? * 100.0 / self.lap.seconds)
     }
 }
 
@@ -147,6 +153,8 @@ pub struct Line {
     pub service_busy: Option<Spread>,
     /// How much of its core Redis used, in percent.
     pub redis_busy: Option<Spread>,
+    /// How much of its core the load generator used, in percent.
+    pub load_busy: Option<Spread>,
     samples: Vec<Sample>,
 }
 
@@ -251,6 +259,7 @@ impl Rig {
                 Ok(Sample {
                     lap,
                     service_s: None,
+                    load_s: None,
                 })
             }
             Way::Service(connections, batch, unix) => {
@@ -271,7 +280,9 @@ impl Rig {
                 if row.replay {
                     on(&load, || wanted.exactly(KNOWN, &body))?;
                 }
-                let before = (cpu_time(self.service_id), cpu_time(self.redis_id));
+                // The load is all that this process does.
+                let parts = [self.service_id, self.redis_id, std::process::id()];
+                let before = parts.map(cpu_time);
                 let lap = on(&load, || {
                     if row.replay {
                         wanted.replays(KNOWN)
@@ -279,13 +290,16 @@ impl Rig {
                         wanted.firsts(&body)
                     }
                 })?;
-                let after = (cpu_time(self.service_id), cpu_time(self.redis_id));
+                let mut used = parts.map(cpu_time).into_iter().zip(before);
+                let mut used = || {
+                    used.next()
+                        .map_or(0.0, |(now, then)| (now - then).as_secs_f64())
+                };
+                let (service_s, server_s, load_s) = (used(), used(), used());
                 Ok(Sample {
-                    lap: Lap {
-                        server_s: (after.1 - before.1).as_secs_f64(),
-                        ..lap
-                    },
-                    service_s: Some((after.0 - before.0).as_secs_f64()),
+                    lap: Lap { server_s, ..lap },
+                    service_s: Some(service_s),
+                    load_s: Some(load_s),
                 })
             }
         }
@@ -321,6 +335,7 @@ fn lines(samples: Vec<Vec<Sample>>) -> Vec<Line> {
                 redis_us: some(|sample| sample.lap.server_us()),
                 service_busy: some(Sample::service_busy),
                 redis_busy: some(|sample| sample.lap.server_busy()),
+                load_busy: some(Sample::load_busy),
                 samples,
             }
         })

@@ -50,6 +50,10 @@ pub struct Config {
     /// cannot read them.
     #[serde(default = "buffer_size")]
     pub client_body_buffer_size: usize,
+    /// Whether bodies are read before the filter runs (yes, as everything that we ship has it: the
+    /// plugin `post-function` with `kong.request.get_raw_body()`).
+    #[serde(default = "on")]
+    pub early_bodies: bool,
     /// `proxy_ignore_client_abort` (on, as everything that we ship has it; nginx's own is off).
     #[serde(default = "on")]
     pub ignore_client_abort: bool,

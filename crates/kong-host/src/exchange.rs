@@ -141,27 +141,45 @@ impl Exchange {
         })
     }
 
-    async fn run(&self, body: Incoming, client: Client) -> Ended {
-        let vm = &self.worker.vm;
+    async fn run(&self, incoming: Incoming, client: Client) -> Ended {
+        let (vm, config) = (&self.worker.vm, &self.worker.config);
+        let mut incoming = Some(incoming);
+        let mut body = Bytes::new();
+        if config.early_bodies {
+            match read(incoming.take()).await {
+                Ok(bytes) => body = bytes,
+                Err(ended) => return ended,
+            }
+            if !body.is_empty() {
+                vm.read_early(self.id, self.held(body.clone()));
+            }
+        }
         if vm.request_headers(self.id).await == Verdict::Replies {
             return self.local_reply(client);
         }
-        let Ok(body) = body.collect().await else {
-            // "client prematurely closed connection"
-            return ended(400);
-        };
-        let body = body.to_bytes();
+        if let Some(incoming) = incoming {
+            match read(Some(incoming)).await {
+                Ok(bytes) => body = bytes,
+                Err(ended) => return ended,
+            }
+        }
         if !body.is_empty() {
-            let body = if body.len() > self.worker.config.client_body_buffer_size {
-                Body::Spilled(body.clone())
-            } else {
-                Body::Buffered(body.clone())
-            };
-            if vm.request_body(self.id, body).await == Verdict::Replies {
+            let held = self.held(body.clone());
+            let verdict = vm.request_body(self.id, held, config.ignore_client_abort);
+            if verdict.await == Verdict::Replies {
                 return self.local_reply(client);
             }
         }
         self.pass_on(body, client).await
+    }
+
+    /// How nginx holds a body of this size.
+    fn held(&self, body: Bytes) -> Body {
+        if body.len() > self.worker.config.client_body_buffer_size {
+            Body::Spilled(body)
+        } else {
+            Body::Buffered(body)
+        }
     }
 
     /// The filter's own answer. It passes the response callbacks, changed by the host.
@@ -272,6 +290,15 @@ impl Exchange {
         show(Bytes::new(), true);
         ended(status)
     }
+}
+
+/// The whole body of a request. `Err`: "client prematurely closed connection".
+async fn read(incoming: Option<Incoming>) -> Result<Bytes, Ended> {
+    let Some(incoming) = incoming else {
+        return Ok(Bytes::new());
+    };
+    let body = incoming.collect().await.map_err(|_| ended(400))?;
+    Ok(body.to_bytes())
 }
 
 /// The client's headers. Their names are shown as clients of HTTP/1.1 tend to write them: this

@@ -16,6 +16,7 @@ use tokio::time::{interval, MissedTickBehavior};
 use crate::callout::{self, Answer};
 use crate::host::{Handle, Shared};
 use crate::metrics::Metrics;
+use crate::report::broken;
 use crate::stream::{Body, Fields, Reply, Stream, Upstream};
 
 /// The root's id. The host makes them of a checksum, so they are large and not 1.
@@ -47,7 +48,7 @@ impl Vm {
         vm.callback(Step::Configure(ROOT), None, |filter| {
             filter.on_context_create(ROOT, 0);
             if !filter.on_configure(ROOT, text.len()) {
-                crate::report::broken("on_configure said no: traffic would flow without a filter");
+                broken("on_configure said no: traffic would flow without a filter");
             }
             Flow::Continue
         });
@@ -147,13 +148,30 @@ impl Vm {
         self.until_decided(id, verdict).await
     }
 
-    /// The whole body, once; never an empty one.
-    pub async fn request_body(self: &Rc<Self>, id: u32, body: Body) -> Verdict {
+    /// Somebody reads the body before the filter runs.
+    pub fn read_early(&self, id: u32, body: Body) {
+        self.shared.stream(id, |stream| stream.body = Some(body));
+    }
+
+    /// The whole body, once; never an empty one. `ignore_client_abort`: as nginx is set.
+    pub async fn request_body(
+        self: &Rc<Self>,
+        id: u32,
+        body: Body,
+        ignore_client_abort: bool,
+    ) -> Verdict {
         let size = body.bytes().len();
         self.shared.stream(id, |stream| stream.body = Some(body));
         let verdict = self.callback(Step::RequestBody(size), Some(id), |filter| {
             filter.on_request_body(id, size, true)
         });
+        if verdict == Verdict::Waits && ignore_client_abort {
+            // Measured: the module stays the request's write event handler.
+            broken(
+                "a callout from the body callback with proxy_ignore_client_abort on: nginx runs the \
+                 content phase again at the next write event, and the request is executed twice",
+            );
+        }
         self.until_decided(id, verdict).await
     }
 

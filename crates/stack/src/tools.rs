@@ -109,11 +109,21 @@ pub fn kong_nginx() -> Result<PathBuf, Error> {
     })
 }
 
-/// The Lua libraries of that nginx (`resty/wasmx/proxy_wasm.lua`), by which Kong attaches filters;
-/// without them nginx's own directive does.
-pub fn kong_lualib() -> Option<PathBuf> {
-    let dir = std::env::var_os("KONG_LUALIB").filter(|dir| !dir.is_empty())?;
-    Some(PathBuf::from(dir))
+/// The Lua libraries of that nginx, by which Kong attaches filters: a directory with
+/// `resty/core.lua` and `resty/wasmx/proxy_wasm.lua`.
+///
+/// # Errors
+///
+/// If `KONG_LUALIB` does not name one.
+pub fn kong_lualib() -> Result<PathBuf, Error> {
+    let dir = std::env::var_os("KONG_LUALIB").map(PathBuf::from);
+    dir.filter(|dir| dir.join("resty/wasmx/proxy_wasm.lua").is_file())
+        .ok_or_else(|| {
+            Error::new(
+                "KONG_LUALIB must be a directory with resty/core.lua and resty/wasmx/proxy_wasm.lua: \
+                 filters are attached from Lua, as Kong does it",
+            )
+        })
 }
 
 /// The program of the Redis server.

@@ -21,8 +21,7 @@ pub(super) struct Conf<'a> {
     pub(super) config: &'a GatewayConfig,
     pub(super) filter: Option<&'a str>,
     pub(super) wasm: &'a Path,
-    /// Attach the filter from Lua, as Kong does.
-    pub(super) lualib: Option<&'a Path>,
+    pub(super) lualib: &'a Path,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) dir: &'a Path,
@@ -141,27 +140,22 @@ http {{
         )
     }
 
-    fn attach(&self) -> String {
-        match (self.filter, self.lualib) {
-            (None, _) => String::new(),
-            (Some(_), Some(_)) => "access_by_lua_block { attach() }".to_owned(),
-            (Some(filter), None) => {
-                let quoted = filter.replace('\\', "\\\\").replace('\'', "\\'");
-                format!("proxy_wasm idempotency '{quoted}';")
-            }
+    /// What Kong does in `access`: `post-function` reads the body, then the filter is attached.
+    fn attach(&self) -> &'static str {
+        match self.filter {
+            Some(_) => "access_by_lua_block { ngx.req.read_body() attach() }",
+            None => "",
         }
     }
 
-    /// What Kong does in `init_worker` and in `access`, when the plugins have run.
+    /// What Kong does in `init_worker`.
     fn lua(&self) -> String {
-        let (Some(lualib), Some(_)) = (self.lualib, self.filter) else {
-            return match self.lualib {
-                Some(lualib) => format!("lua_package_path '{}/?.lua;;';", lualib.display()),
-                None => String::new(),
-            };
-        };
+        let path = format!("lua_package_path '{}/?.lua;;';", self.lualib.display());
+        if self.filter.is_none() {
+            return path;
+        }
         format!(
-            r#"lua_package_path '{lualib}/?.lua;;';
+            r#"{path}
     init_worker_by_lua_block {{
         local proxy_wasm = require "resty.wasmx.proxy_wasm"
         local file = assert(io.open("{dir}/{FILTER}", "rb"))
@@ -189,14 +183,13 @@ http {{
             assert(proxy_wasm.set_host_properties_handlers(get, set))
         end
     }}"#,
-            lualib = lualib.display(),
             dir = self.dir.display(),
         )
     }
 
     /// The filter's metrics, `name: value` per line.
     fn stats(&self) -> String {
-        if self.lualib.is_none() || self.filter.is_none() {
+        if self.filter.is_none() {
             return String::new();
         }
         r#"location = /stats {

@@ -37,13 +37,13 @@ impl Kong {
         let [address, admin] =
             [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let filter = config.filter_for_kong();
-        let lualib = tools::kong_lualib();
+        let lualib = tools::kong_lualib()?;
         let wasm = tools::wasm()?;
         let conf = conf::Conf {
             config: &config,
             filter: filter.as_deref(),
             wasm: &wasm,
-            lualib: lualib.as_deref(),
+            lualib: &lualib,
             address,
             admin,
             dir: dir.path(),
@@ -94,16 +94,12 @@ impl Kong {
         read_lossy(&self.dir.path().join(conf::ACCESS_LOG))
     }
 
-    /// The filter's metrics. They take Lua to be read.
+    /// The filter's metrics.
     ///
     /// # Panics
     ///
-    /// If it does not answer, or there is no Lua.
+    /// If it does not answer.
     pub fn stats(&self) -> BTreeMap<String, u64> {
-        assert!(
-            tools::kong_lualib().is_some(),
-            "the filter's metrics are asked for: set KONG_LUALIB"
-        );
         match Request::get("/stats").send(self.admin) {
             Ok(answer) => read_stats(&answer.text()),
             Err(error) => panic!("nginx does not tell the filter's metrics: {error}"),

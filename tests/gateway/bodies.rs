@@ -2,9 +2,9 @@
 
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, inline_rule, log,
-    record_state, rule, with_rules, Connection, Http, Request, Shared, Wire,
+    record_state, recorded, rule, with_rules, Connection, Http, Request, Shared, Wire,
 };
-use idempotency_stack::Stack;
+use idempotency_stack::{Host, Stack};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -97,12 +97,22 @@ fn every_form_of_an_empty_body_is_the_same_operation() {
         let request = Request::post(path).key(&key);
         let first = raw("\r\n");
         assert_eq!(first.status, 201, "{first:?}");
+        recorded(&stack, &key);
         assert_replay(&first, &raw("content-length: 0\r\n\r\n"));
-        assert_replay(&first, &raw("transfer-encoding: chunked\r\n\r\n0\r\n\r\n"));
         assert_replay(&first, &request.send(&stack));
         assert_replay(&first, &request.send_h2(&stack));
+        // Over HTTP/2 it has no header that announces a body, and is an empty one like others.
         assert_replay(&first, &request.clone().chunked(1).send_h2(&stack));
+        let chunked = raw("transfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+        by_host!(
+            "an empty chunked body gets 411 on Kong, whose host would never announce it",
+            envoy: assert_replay(&first, &chunked),
+            kong: assert_problem(&chunked, 411, "unsupported-request"),
+        );
         assert_received(&stack, &key, b"");
+        if Host::chosen().is_kong() {
+            continue;
+        }
         // The other way round: the chunked form first.
         let key = fresh_key("empty");
         let request = Request::post(path).key(&key);
@@ -155,6 +165,7 @@ fn a_body_over_the_cap_is_413_and_the_key_stays_free() {
 
 #[test]
 fn a_body_that_is_announced_as_too_large_is_refused_unread() {
+    only_on!(Envoy, "Kong reads the body before any filter runs");
     let stack = STACK.get();
     for path in ["/small", "/inline/small"] {
         let key = fresh_key("announced");
@@ -173,6 +184,10 @@ fn a_body_that_is_announced_as_too_large_is_refused_unread() {
 
 #[test]
 fn an_endless_body_is_cut_at_the_cap() {
+    only_on!(
+        Envoy,
+        "Kong reads the body before any filter runs; client_max_body_size ends it"
+    );
     let stack = STACK.get();
     for path in ["/small", "/inline/small", "/charges", "/inline"] {
         let key = fresh_key("endless");
@@ -234,6 +249,10 @@ fn request_trailers_end_a_body_too() {
             assert_received(&stack, &key, &body);
             let other = connection.send(&request.clone().body("x"));
             assert_problem(&other, 422, "key-reused");
+            if Host::chosen().is_kong() {
+                // An empty chunked body: 411.
+                continue;
+            }
             // Trailers without a body.
             let key = fresh_key("trailers");
             let request = Request::post(path).key(&key).trailer("x-checksum", "abc");
@@ -267,6 +286,7 @@ fn a_client_that_expects_100_continue_gets_it_and_one_execution() {
         let first = send(&request);
         assert_eq!(first.status, 201, "{first:?}");
         assert_eq!(first.echoed("expect"), None);
+        recorded(&stack, &key);
         assert_replay(&first, &send(&request));
         assert_received(&stack, &key, &body);
         let plain = Request::post(path).key(&key).body(body);
@@ -301,6 +321,7 @@ fn nothing_happens_before_the_body_is_whole() {
             wire.send(&tail[tail.len() - 1..]);
             let first = wire.answer();
             assert_eq!(first.status, 201, "{first:?}");
+            recorded(&stack, &key);
             assert_replay(&first, &request.send(&stack));
             assert_received(&stack, &key, &body);
         }

@@ -76,7 +76,10 @@ fn client_headers_that_make_the_gateway_retry_hedge_or_give_up_are_stripped() {
         for (query, status) in [
             ("delay_ms=200", 201),
             ("status=500", 500),
-            ("reset=before", 503),
+            (
+                "reset=before",
+                by_host!("nginx answers a reset with 502", envoy: 503, kong: 502),
+            ),
         ] {
             let key = fresh_key("steering");
             let mut request = Request::post(&format!("{path}?{query}")).key(&key);
@@ -322,6 +325,10 @@ fn upgrades_and_grpc_are_refused_where_a_rule_matches_and_nowhere_else() {
 
 #[test]
 fn a_cleartext_http2_upgrade_is_an_ordinary_request() {
+    only_on!(
+        Envoy,
+        "nginx leaves the header, and an upgrade cannot be protected: 400"
+    );
     let stack = STACK.get();
     for path in PATHS {
         let key = fresh_key("h2c");
@@ -376,11 +383,13 @@ fn what_no_rule_matches_is_left_alone() {
     let key = fresh_key("unprotected");
     let request = Request::new("PUT", "/charges/retried?status=500").key(&key);
     assert_eq!(request.send(&stack).status, 500);
-    assert_eq!(executions(&stack, &key), 3);
+    let runs = by_host!("what we ship for Kong resends nothing", envoy: 3, kong: 1);
+    assert_eq!(executions(&stack, &key), runs);
 }
 
 #[test]
 fn unprotected_requests_and_answers_stream() {
+    only_on!(Envoy, "Kong reads a request whole before it passes it on");
     let stack = STACK.get();
     // The answer: its first piece is here before the last one is sent.
     let target = "/other?bytes=40&chunk_bytes=10&chunk_delay_ms=300";

@@ -1,6 +1,9 @@
 //! The whole gateway behind a real Envoy: what clients get, and how often the upstream executes.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+extern crate idempotency_e2e;
+
 mod bodies;
 mod conflict;
 mod faults;

@@ -100,7 +100,7 @@ fn strange_requests_leave_the_filter_alive() {
         wire.send(request);
         wire.read_until("any answer", |received| received.len() > 12);
         let said = String::from_utf8_lossy(wire.received()).into_owned();
-        assert!(said.is_empty() || said.starts_with("HTTP/1.1 "), "{said}");
+        assert!(said.is_empty() || said.starts_with("HTTP/1."), "{said}");
     }
     assert_eq!(executions(&stack, "strange"), 0);
     for path in PATHS {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use idempotency_e2e::{eventually, fresh_key, Request};
-use idempotency_stack::{until, Stack};
+use idempotency_stack::{until, Host, Stack};
 use serde_json::json;
 use std::time::Duration;
 
@@ -18,12 +18,15 @@ fn counters(stack: &Stack) -> BTreeMap<String, u64> {
         .map(|(name, value)| (name.replace(PREFIX, ""), value))
         .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
         .filter(|(name, _)| name != "outbox" && name != "queued")
+        // On Kong a client that comes back at once may meet the gap before the record.
+        .filter(|(name, _)| name != "problem.in_flight" || !Host::chosen().is_kong())
         .collect()
 }
 
 fn await_counters(stack: &Stack, expected: &[(&str, u64)]) {
     let expected: BTreeMap<_, _> = expected
         .iter()
+        .filter(|(name, _)| *name != "problem.in_flight" || !Host::chosen().is_kong())
         .map(|(name, value)| ((*name).to_owned(), *value))
         .collect();
     until(Duration::from_secs(10), || counters(stack) == expected);
@@ -129,6 +132,7 @@ fn waits_and_their_replays_are_counted() {
 
 #[test]
 fn callout_times_are_a_histogram_and_the_outbox_a_gauge() {
+    only_on!(Envoy, "asks Envoy for Prometheus' text");
     let mut stack = with_rule("detached", json!({})).start();
     let key = fresh_key("times");
     let client = in_background(&stack, &charge("/charges?delay_ms=1200", &key));

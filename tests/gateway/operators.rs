@@ -131,6 +131,7 @@ fn a_deleted_record_is_a_new_key() {
     let stack = STACK.get();
     let key = fresh_key("deleted");
     let first = charge("/charges", &key).send(&stack);
+    assert_eq!(record_state(&stack, &key), "completed");
     let version = version(&stack, &key);
     let target = format!("/v1/record?key={key}&version={version}");
     assert_eq!(stack.service.operator("DELETE", &target, "").status, 200);

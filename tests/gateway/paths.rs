@@ -1,9 +1,10 @@
 //! Every way of writing a protected path is protected or refused; none is a way around the filter.
 
 use idempotency_e2e::{
-    assert_problem, assert_replay, executions, fresh_key, replayed, Answer, Request, Shared, Wire,
+    assert_problem, assert_replay, executions, fresh_key, recorded, replayed, Answer, Request,
+    Shared, Wire,
 };
-use idempotency_stack::Stack;
+use idempotency_stack::{Host, Stack};
 use serde_json::json;
 
 use crate::support::{problem, rule};
@@ -36,7 +37,14 @@ fn raw(stack: &Stack, method: &str, target: &str, key: &str, headers: &str) -> O
         "{method} {target} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: {key}\r\n{headers}\
          content-length: 2\r\n\r\n{{}}"
     ));
-    wire.try_answer(method == "HEAD").ok()
+    let answer = wire.try_answer(method == "HEAD").ok();
+    if answer
+        .as_ref()
+        .is_some_and(|answer| answer.status == 201 && !replayed(answer))
+    {
+        recorded(stack, key);
+    }
+    answer
 }
 
 /// What the gateway makes of a target.
@@ -190,6 +198,11 @@ fn refusals_say_why() {
     let stack = STACK.get();
     for target in ["/charges%2Ffoo", "/x%5C..%5Ccharges", "/charges%00"] {
         let answer = raw(&stack, "POST", target, &fresh_key("why"), "").expect("an answer");
+        if target.ends_with("%00") && Host::chosen().is_kong() {
+            // nginx's own.
+            assert_eq!(answer.status, 400, "{answer:?}");
+            continue;
+        }
         assert_problem(&answer, 400, "unsupported-request");
         assert!(answer.text().contains("path"), "{answer:?}");
     }
@@ -347,6 +360,7 @@ fn fate_of_headers(stack: &Stack, headers: &str) -> Fate {
 
 #[test]
 fn with_envoys_own_normalisation_in_front_nothing_changes() {
+    only_on!(Envoy, "a setting of Envoy");
     let stack = Stack::builder()
         .rules(json!([rule("detached", json!({}))]))
         .envoy(|envoy| envoy.normalize_path = true)

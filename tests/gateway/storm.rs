@@ -153,7 +153,7 @@ fn a_gateway_that_is_killed_again_and_again_costs_no_key_a_second_run() {
             for count in [20, 80, 140, 200] {
                 await_answers(done, count);
                 stack.gateway.kill();
-                stack.gateway.restart().expect("Envoy starts again");
+                stack.gateway.restart().expect("the gateway starts again");
             }
         });
         let mut cut = 0;
@@ -169,8 +169,14 @@ fn a_gateway_that_is_killed_again_and_again_costs_no_key_a_second_run() {
             } else {
                 // Killed while it ran. Nobody may have seen a success.
                 assert_problem(&now, 409, "outcome-unknown");
-                let none = answers.iter().all(|answer| answer.status == 409);
-                assert!(none, "{key}: {answers:?}");
+                let seen = answers.iter().filter(|answer| answer.status != 409).count();
+                let most = by_host!(
+                    "on Kong the record follows the answer: whoever kills the gateway in between \
+                     leaves one client with an answer that nobody else gets",
+                    envoy: 0,
+                    kong: 1,
+                );
+                assert!(seen <= most, "{key}: {answers:?}");
                 cut += 1;
             }
         }
@@ -221,7 +227,7 @@ fn envoy_killed_and_the_rule_allows_a_retry_then_one_retry_runs() {
     await_execution(&stack, &key);
     stack.gateway.kill();
     assert!(client.join().expect("a client").is_err());
-    stack.gateway.restart().expect("Envoy starts again");
+    stack.gateway.restart().expect("the gateway starts again");
     let second = persist(&stack, &request);
     assert_eq!(second.status, 201, "{second:?}");
     idempotency_e2e::assert_replay(&second, &request.send(&stack));

@@ -135,9 +135,7 @@ fn a_forged_tenant_is_overwritten_by_the_authentication_in_front() {
     let rule = rule("detached", json!({ "scope": { "header": "x-tenant" } }));
     let stack = Stack::builder()
         .rules(json!([rule]))
-        .envoy(|envoy| {
-            envoy.filters_before = vec![authenticated("OVERWRITE_IF_EXISTS_OR_ADD")];
-        })
+        .gateway(|gateway| gateway.identity = Some(("x-verified-user", "x-tenant")))
         .start();
     let key = fresh_key("forged");
     let request = |user: &str| charge("/charges", &key).header("x-verified-user", user);
@@ -155,6 +153,10 @@ fn a_forged_tenant_is_overwritten_by_the_authentication_in_front() {
 
 #[test]
 fn a_forged_tenant_beside_a_verified_one_is_refused() {
+    only_on!(
+        Envoy,
+        "no plugin of Kong leaves the client's header standing"
+    );
     // An authentication that adds its header and leaves the client's one standing.
     let rule = rule("detached", json!({ "scope": { "header": "x-tenant" } }));
     let stack = Stack::builder()
@@ -191,11 +193,21 @@ fn static_credentials_are_tenants_of_their_own() {
         // Envoy joins repeated credentials to one value, which is neither of them.
         let both = with("Bearer sk_alice").header("authorization", "Bearer sk_bob");
         let joined = both.send(&stack);
-        assert_eq!(joined.status, 201, "{joined:?}");
-        assert_ne!(joined.body, alice.body);
-        assert_ne!(joined.body, bob.body);
-        assert_replay(&joined, &both.send(&stack));
-        assert_eq!(executions(&stack, &key), 3, "{execution}");
+        let runs = by_host!(
+            "nginx does not join repeated credentials: the request is refused",
+            envoy: {
+                assert_eq!(joined.status, 201, "{joined:?}");
+                assert_ne!(joined.body, alice.body);
+                assert_ne!(joined.body, bob.body);
+                assert_replay(&joined, &both.send(&stack));
+                3
+            },
+            kong: {
+                assert!(matches!(joined.status, 400 | 403), "{joined:?}");
+                2
+            },
+        );
+        assert_eq!(executions(&stack, &key), runs, "{execution}");
         let list = stack.service.operator("GET", "/v1/records", "").text();
         assert!(
             list.contains(&key) && !list.contains("sk_alice"),
@@ -206,6 +218,10 @@ fn static_credentials_are_tenants_of_their_own() {
 
 #[test]
 fn a_property_of_the_host_names_the_tenant() {
+    only_on!(
+        Envoy,
+        "metadata is Envoy's; Kong's properties have a case of their own"
+    );
     let rule = rule(
         "detached",
         json!({ "scope": { "property": ["metadata", "filter_metadata", "auth", "tenant"] } }),
@@ -237,11 +253,43 @@ fn a_property_of_the_host_names_the_tenant() {
 }
 
 #[test]
-fn a_property_that_is_not_there_is_no_tenant() {
-    let stack = with_scope(
-        "detached",
-        json!({ "property": ["metadata", "filter_metadata", "auth", "tenant"] }),
+fn kongs_route_and_consumer_name_the_tenant() {
+    only_on!(
+        KongHost | Kong,
+        "Kong's properties, and the header that its plugins set"
     );
+    for (scope, tenant) in [
+        (
+            json!({ "property": ["kong", "route_id"] }),
+            "b1f0a1a2-0000-4000-8000-000000000001",
+        ),
+        (json!({ "header": "x-consumer-id" }), "alice"),
+    ] {
+        let rule = rule("detached", json!({ "scope": scope }));
+        let stack = Stack::builder()
+            .rules(json!([rule]))
+            .gateway(|gateway| gateway.identity = Some(("x-verified-user", "X-Consumer-ID")))
+            .start();
+        let key = fresh_key("kong");
+        let request = charge("/charges", &key)
+            .header("x-verified-user", "alice")
+            .header("x-consumer-id", "mallory");
+        let first = request.send(&stack);
+        assert_eq!(first.status, 201, "{first:?}");
+        assert_replay(&first, &request.send(&stack));
+        assert!(record_of(&stack, tenant, "", &key).is_some(), "{tenant}");
+        assert_eq!(executions(&stack, &key), 1);
+    }
+}
+
+#[test]
+fn a_property_that_is_not_there_is_no_tenant() {
+    let property = by_host!(
+        "the properties of the hosts have other names",
+        envoy: json!(["metadata", "filter_metadata", "auth", "tenant"]),
+        kong: json!(["kong", "ctx", "shared", "tenant"]),
+    );
+    let stack = with_scope("detached", json!({ "property": property }));
     let key = fresh_key("property");
     let refused = charge("/charges", &key).send(&stack);
     assert_problem(&refused, 403, "tenant-missing");

@@ -82,6 +82,10 @@ fn a_response_at_the_cap_is_replayed() {
 
 #[test]
 fn a_response_with_trailers_is_delivered_and_never_executed_again() {
+    only_on!(
+        Envoy,
+        "Kong passes no trailers on: the answer is complete without them"
+    );
     let stack = STACK.get();
     for path in ["/charges", "/inline"] {
         for query in [

@@ -202,8 +202,8 @@ fn kong_configurations() {
         ),
         (twice, "    filters:\n    - name: idem\n", "no such filter"),
         (
-            "kong.request.get_raw_body()",
-            "return",
+            "get_http_version() < 2 or",
+            "get_http_version() < 3 or",
             "plugins: none reads request bodies",
         ),
         (

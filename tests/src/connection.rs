@@ -131,11 +131,7 @@ impl Connection {
     ///
     /// If the request is none, e.g. a header value with a line feed.
     pub fn try_send(&self, request: &Request) -> Result<Answer, Broken> {
-        let answer = gap::bridge(request, || runtime().block_on(self.ask(request)));
-        if let Ok(answer) = &answer {
-            gap::note(request, answer);
-        }
-        answer
+        gap::bridge(request, || runtime().block_on(self.ask(request)))
     }
 
     async fn ask(&self, request: &Request) -> Result<Answer, Broken> {

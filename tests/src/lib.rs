@@ -38,6 +38,7 @@ pub use check::{
     record, record_state, replayed,
 };
 pub use connection::{Connection, Http};
+pub use gap::recorded;
 pub use request::Request;
 pub use rules::{inline_rule, rule, with_config, with_rules};
 pub use scripted::{Script, Scripted};

@@ -113,9 +113,7 @@ impl Request {
 
     /// Writes all of it on a new socket and reads nothing.
     pub fn start(&self, stack: &Stack) -> Wire {
-        let mut wire = Wire::connect(stack.address());
-        wire.send(self.bytes());
-        wire
+        Wire::with(stack.address(), self)
     }
 
     /// The head as HTTP/1.1, with the empty line and the header that announces the body.

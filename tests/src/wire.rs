@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Broken};
+use crate::gap;
 use crate::parse::{self, Parsed};
+use crate::request::Request;
 
 /// How long [`Wire`] waits for what it is told to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -13,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A connection to the gateway whose every byte the test decides on.
 #[derive(Debug)]
 pub struct Wire {
+    /// What was sent, if it is one request and nothing else.
+    request: Option<Request>,
     stream: TcpStream,
     received: Vec<u8>,
     closed: Option<String>,
@@ -33,12 +37,21 @@ impl Wire {
         });
         match connected {
             Ok(stream) => Self {
+                request: None,
                 stream,
                 received: Vec::new(),
                 closed: None,
             },
             Err(error) => panic!("cannot connect to {address}: {error}"),
         }
+    }
+
+    /// Connects and sends a request.
+    pub(crate) fn with(address: SocketAddr, request: &Request) -> Self {
+        let mut wire = Self::connect(address);
+        wire.send(request.bytes());
+        wire.request = Some(request.clone());
+        wire
     }
 
     /// Sends some bytes.
@@ -127,6 +140,20 @@ impl Wire {
     ///
     /// If the connection stays open and silent for a minute, or says what is no HTTP.
     pub fn try_answer(&mut self, head_only: bool) -> Result<Answer, Broken> {
+        let Some(request) = self.request.clone() else {
+            return self.next_answer(head_only);
+        };
+        let mut sent = true;
+        gap::bridge(&request, || {
+            if !std::mem::take(&mut sent) {
+                // Should it be closed behind the answer, reading says so.
+                let _ = self.try_send(request.bytes());
+            }
+            self.next_answer(head_only)
+        })
+    }
+
+    fn next_answer(&mut self, head_only: bool) -> Result<Answer, Broken> {
         let mut seen = usize::MAX;
         self.read_until("a whole answer", |received| {
             // Parsing is worth it only when something is new.

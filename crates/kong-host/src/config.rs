@@ -26,9 +26,10 @@ pub struct Route {
     /// `write_timeout` and `read_timeout` of the service, in milliseconds.
     #[serde(default = "minute")]
     pub read_timeout_ms: u64,
-    /// What auth plugins do before the filter runs: headers that are set, in place of the client's.
+    /// What an auth plugin does before the filter runs: the value of the first header becomes the
+    /// second one, in place of the client's.
     #[serde(default)]
-    pub set_headers: Vec<(String, String)>,
+    pub identity: Option<(String, String)>,
 }
 
 /// Everything about one host. The defaults are Kong's.

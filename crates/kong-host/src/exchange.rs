@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use idempotency::testing::kong_reply;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Route, Target};
 use crate::server::Worker;
-use crate::stream::{get, set, Body, Fields, Stream};
+use crate::stream::{get, remove, set, Body, Fields, Stream};
 use crate::upstream::{self, NoAnswer};
 use crate::uri;
 
@@ -36,8 +36,8 @@ impl std::error::Error for Cut {}
 type Pieces = mpsc::UnboundedReceiver<Result<Frame<Bytes>, Cut>>;
 
 /// The body of an answer to a client: whole pieces, written as fast as it reads (`proxy_buffering
-/// on`: a slow client holds nobody up).
-pub struct ReplyBody(Pieces);
+/// on`: a slow client holds nobody up). `None`: an answer that has none.
+pub struct ReplyBody(Option<Pieces>);
 
 impl http_body::Body for ReplyBody {
     type Data = Bytes;
@@ -47,7 +47,14 @@ impl http_body::Body for ReplyBody {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        self.0.poll_recv(cx)
+        match &mut self.0 {
+            Some(pieces) => pieces.poll_recv(cx),
+            None => std::task::Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
     }
 }
 
@@ -76,6 +83,8 @@ pub struct Exchange {
     route: Route,
     method: Method,
     target: Bytes,
+    /// Lua raises an error when it is asked for the body of an HTTP/2 request without a length.
+    can_read_early: bool,
 }
 
 /// Runs one request to its end, and answers the client on the way.
@@ -116,8 +125,12 @@ impl Exchange {
             None => "/".into(),
         };
         let mut fields = request_fields(&parts);
-        for (name, value) in &route.set_headers {
-            set(&mut fields, name.as_bytes(), value.as_bytes());
+        if let Some((from, to)) = &route.identity {
+            let value = get(&fields, from.as_bytes()).cloned();
+            remove(&mut fields, to.as_bytes());
+            if let Some(value) = value {
+                set(&mut fields, to.as_bytes(), &value);
+            }
         }
         let stream = Stream {
             method: Bytes::copy_from_slice(parts.method.as_str().as_bytes()),
@@ -136,6 +149,8 @@ impl Exchange {
             id: worker.vm.open(stream),
             worker: worker.clone(),
             route,
+            can_read_early: parts.version < Version::HTTP_2
+                || parts.headers.contains_key(http::header::CONTENT_LENGTH),
             method: parts.method,
             target,
         })
@@ -145,7 +160,7 @@ impl Exchange {
         let (vm, config) = (&self.worker.vm, &self.worker.config);
         let mut incoming = Some(incoming);
         let mut body = Bytes::new();
-        if config.early_bodies {
+        if config.early_bodies && self.can_read_early {
             match read(incoming.take()).await {
                 Ok(bytes) => body = bytes,
                 Err(ended) => return ended,
@@ -200,7 +215,7 @@ impl Exchange {
             }
             check_length(&fields, sent.len());
         }
-        let (pieces, answer) = answer(status, &fields);
+        let (pieces, answer) = answer(status, &fields, bodiless);
         let _ = pieces.send(Ok(Frame::data(sent)));
         let _ = client.send(answer);
         ended(status)
@@ -255,7 +270,8 @@ impl Exchange {
         let length = get(&fields, b"content-length")
             .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
         let (status, fields) = vm.response_headers(self.id, status, fields);
-        let (pieces, answer) = answer(status, &fields);
+        let bodiless = self.method == Method::HEAD || matches!(status, 204 | 304);
+        let (pieces, answer) = answer(status, &fields, bodiless);
         // The client may have gone: everything goes on without it.
         let _ = client.send(answer);
         if self.method == Method::HEAD {
@@ -348,12 +364,13 @@ fn response_fields(parts: &http::response::Parts) -> Fields {
 fn answer(
     status: u16,
     fields: &Fields,
+    bodiless: bool,
 ) -> (
     mpsc::UnboundedSender<Result<Frame<Bytes>, Cut>>,
     Response<ReplyBody>,
 ) {
     let (sender, pieces) = mpsc::unbounded_channel();
-    let mut answer = Response::new(ReplyBody(pieces));
+    let mut answer = Response::new(ReplyBody((!bodiless).then_some(pieces)));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     for (name, value) in fields {
         let field = HeaderName::from_bytes(name)
@@ -400,7 +417,7 @@ fn error_page(client: Client, status: u16) {
         ),
         ("Content-Length".into(), body.len().to_string().into()),
     ];
-    let (pieces, answer) = answer(status, &fields);
+    let (pieces, answer) = answer(status, &fields, false);
     let _ = pieces.send(Ok(Frame::data(body)));
     let _ = client.send(answer);
 }

@@ -135,6 +135,7 @@ fn settings(
                 "prefix": route.prefix,
                 "target": target,
                 "read_timeout_ms": timeout.unwrap_or(u64::MAX),
+                "identity": config.identity,
             })
         })
         .collect();

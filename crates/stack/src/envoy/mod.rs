@@ -1,7 +1,7 @@
 //! A real Envoy as a child, and the configuration that it runs with.
 
 mod config;
-mod parts;
+pub(crate) mod parts;
 
 pub use config::EnvoyConfig;
 

@@ -108,6 +108,20 @@ pub(super) fn one_request_cluster(address: SocketAddr) -> Value {
     cluster
 }
 
+/// A filter that sets a request header to another one's value.
+pub(crate) fn set_from(from: &str, to: &str) -> Value {
+    json!({
+        "name": "auth",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            json!({ "mutations": { "request_mutations": [{ "append": {
+                "header": { "key": to, "value": format!("%REQ({from})%") },
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            } }] } }),
+        ),
+    })
+}
+
 /// The filter itself.
 pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool) -> Value {
     json!({

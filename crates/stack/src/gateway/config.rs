@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 
 use super::Route;
-use crate::envoy::EnvoyConfig;
+use crate::envoy::{parts, EnvoyConfig};
 
 /// The name under which configurations speak of the service. Envoy has a cluster of that name;
 /// Kong's hosts get the address in its place.
@@ -47,6 +47,9 @@ pub struct GatewayConfig {
     pub workers: u16,
     /// How long an upstream may take (15 s).
     pub upstream_timeout: Duration,
+    /// What an authentication in front of the filter does: the value of the first header (whom it
+    /// trusts) becomes the second one, in place of what a client put there.
+    pub identity: Option<(&'static str, &'static str)>,
     /// How large bodies can be that the filter is to read, in bytes (8 MiB).
     pub buffer_bytes: u32,
 }
@@ -69,6 +72,7 @@ impl GatewayConfig {
             routes: Route::defaults(),
             workers: 1,
             upstream_timeout: Duration::from_secs(15),
+            identity: None,
             buffer_bytes: 8 << 20,
         }
     }
@@ -97,8 +101,10 @@ impl GatewayConfig {
 
 impl From<GatewayConfig> for EnvoyConfig {
     fn from(config: GatewayConfig) -> Self {
+        let identity = config.identity.map(|(from, to)| parts::set_from(from, to));
         Self {
             filter: config.filter,
+            filters_before: identity.into_iter().collect(),
             routes: config.routes,
             concurrency: config.workers,
             execution_timeout: config.upstream_timeout,

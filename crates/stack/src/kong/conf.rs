@@ -141,11 +141,20 @@ http {{
     }
 
     /// What Kong does in `access`: `post-function` reads the body, then the filter is attached.
-    fn attach(&self) -> &'static str {
-        match self.filter {
-            Some(_) => "access_by_lua_block { ngx.req.read_body() attach() }",
-            None => "",
+    fn attach(&self) -> String {
+        if self.filter.is_none() {
+            return String::new();
         }
+        let identity = match self.config.identity {
+            Some((from, to)) => {
+                format!("ngx.req.set_header(\"{to}\", ngx.req.get_headers()[\"{from}\"]) ")
+            }
+            None => String::new(),
+        };
+        format!(
+            "access_by_lua_block {{ {identity}if ngx.req.http_version() < 2 or \
+             ngx.var.http_content_length then ngx.req.read_body() end attach() }}"
+        )
     }
 
     /// What Kong does in `init_worker`.

@@ -258,17 +258,9 @@ impl Host for Abi {
         Ok(take(data, got))
     }
 
-    fn set_buffer(
-        &self,
-        buffer: Buffer,
-        start: usize,
-        size: usize,
-        bytes: &[u8],
-    ) -> HostResult<()> {
-        // SAFETY: passes a slice to be read.
-        status(unsafe {
-            proxy_set_buffer_bytes(buffer as u32, start, size, bytes.as_ptr(), bytes.len())
-        })
+    fn prepend_buffer(&self, buffer: Buffer, bytes: &[u8]) -> HostResult<()> {
+        // SAFETY: passes a slice to be read. From 0, over 0 bytes: before the first one.
+        status(unsafe { proxy_set_buffer_bytes(buffer as u32, 0, 0, bytes.as_ptr(), bytes.len()) })
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {

@@ -14,7 +14,7 @@ use crate::reply::LocalReply;
 use crate::request::{Request, Settings};
 use crate::rules::{self, Place, RuleMatch};
 use crate::stream::without_key;
-use crate::{key, tenant};
+use crate::{key, tenant, upstream};
 use bytes::Bytes;
 use std::rc::Rc;
 
@@ -201,6 +201,10 @@ fn protect<H: Host>(
     let policy = &rule.policy;
     let plan = &settings.plan;
     supported(&headers)?;
+    if let Some(name) = upstream::cannot_be_changed(settings.profile, policy, &headers) {
+        let detail = format!("This gateway cannot keep the header {name} from the upstream.");
+        return Err(Refusal::new(Problem::UnsupportedRequest, detail));
+    }
 
     let values: Vec<&[u8]> = headers.all(&policy.key.header).map(Bytes::as_ref).collect();
     let client_key = if values.is_empty() {

@@ -84,9 +84,8 @@ pub trait Host {
     fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()>;
     /// Part of a buffer.
     fn buffer(&self, buffer: Buffer, start: usize, size: usize) -> HostResult<Bytes>;
-    /// Replaces `size` bytes of a buffer, from `start` on.
-    fn set_buffer(&self, buffer: Buffer, start: usize, size: usize, bytes: &[u8])
-        -> HostResult<()>;
+    /// Puts bytes before those of a buffer.
+    fn prepend_buffer(&self, buffer: Buffer, bytes: &[u8]) -> HostResult<()>;
     /// A property; `None` where the host does not know it.
     fn property(&self, path: &[&str]) -> Option<Bytes>;
     /// Lets a paused request go on.

@@ -57,6 +57,23 @@ fn must_not_pass(name: &[u8]) -> bool {
             .any(|p| name.starts_with(p.as_bytes()))
 }
 
+/// A header of a client's request that would have to go, or to have one value, on its way upstream,
+/// and cannot: nginx sends on what a filter removes, and all but one of what it sets (measured).
+pub fn cannot_be_changed(
+    profile: Profile,
+    policy: &Policy,
+    headers: &Headers,
+) -> Option<&'static str> {
+    if profile == Profile::Envoy {
+        return None;
+    }
+    let encodings = headers.all("accept-encoding").count();
+    if policy.identity_encoding && encodings > 1 {
+        return Some("accept-encoding");
+    }
+    OURS.into_iter().find(|name| headers.has(name))
+}
+
 /// The changes that turn the client's request into the one that is executed.
 pub fn changes(
     profile: Profile,
@@ -66,10 +83,14 @@ pub fn changes(
     forwarding: &Forwarding,
 ) -> Vec<HeaderChange> {
     let mut changes: Vec<HeaderChange> = Vec::new();
-    for (name, _) in &headers.0 {
-        let change = HeaderChange::Remove(name.clone());
-        if must_not_pass(name) && !changes.contains(&change) {
-            changes.push(change);
+    // In Kong nothing can be removed; `cannot_be_changed` has refused what would have to be, and
+    // Envoy's headers mean nothing there.
+    if profile == Profile::Envoy {
+        for (name, _) in &headers.0 {
+            let change = HeaderChange::Remove(name.clone());
+            if must_not_pass(name) && !changes.contains(&change) {
+                changes.push(change);
+            }
         }
     }
     let mut set = |name: &'static str, value: String| {

@@ -160,7 +160,7 @@ impl Host for FakeHost {
         }
     }
 
-    fn set_buffer(&self, _: Buffer, _: usize, _: usize, _: &[u8]) -> HostResult<()> {
+    fn prepend_buffer(&self, _: Buffer, _: &[u8]) -> HostResult<()> {
         panic!("Envoy sends bodies as they are");
     }
 

@@ -22,7 +22,6 @@ pub struct Reply {
     pub status: u16,
     pub details: String,
     pub headers: Fields,
-    pub body: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +166,10 @@ impl Host for FakeKong {
             !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)),
             "unsafe header value"
         );
+        let named = |(n, _): &&(Bytes, Bytes)| n.eq_ignore_ascii_case(name);
+        if self.headers(map)?.iter().filter(named).count() > 1 {
+            self.judge(Hostcall::SetRepeated(map));
+        }
         self.edit_headers(map, |fields| kong_reply::set(fields, name, value))
     }
 
@@ -176,6 +179,7 @@ impl Host for FakeKong {
     }
 
     fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()> {
+        self.judge(Hostcall::RemoveHeader(map));
         self.edit_headers(map, |fields| {
             fields.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
         })
@@ -196,15 +200,9 @@ impl Host for FakeKong {
         }
     }
 
-    fn set_buffer(
-        &self,
-        buffer: Buffer,
-        start: usize,
-        size: usize,
-        bytes: &[u8],
-    ) -> HostResult<()> {
-        self.judge(Hostcall::WriteBuffer(buffer, start, size));
-        self.stream(|s| s.piece = kong_reply::write(&s.piece, start, size, bytes))
+    fn prepend_buffer(&self, buffer: Buffer, bytes: &[u8]) -> HostResult<()> {
+        self.judge(Hostcall::PrependBuffer(buffer));
+        self.stream(|s| s.piece.splice(0..0, bytes.iter().copied()).for_each(drop))
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
@@ -239,7 +237,7 @@ impl Host for FakeKong {
         headers: &[(Bytes, Bytes)],
         body: &[u8],
     ) -> HostResult<()> {
-        self.judge(Hostcall::LocalReply(status));
+        self.judge(Hostcall::LocalReply(status, body.len()));
         assert!((200..=599).contains(&status), "status {status}");
         for (name, value) in headers {
             assert!(name.iter().all(|b| b.is_ascii_graphic()), "bad header name");
@@ -258,7 +256,6 @@ impl Host for FakeKong {
                 status,
                 details: details.to_owned(),
                 headers: headers.to_vec(),
-                body: Bytes::copy_from_slice(body),
             });
         })
     }

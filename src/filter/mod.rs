@@ -399,7 +399,7 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         };
         if !entry.stream.is_active() {
-            self.mend_body(context, size);
+            self.mend_body(context);
             return Flow::Continue;
         }
         let start = entry.response.start();
@@ -478,10 +478,10 @@ impl<H: Host> Filter<H> {
     }
 
     /// The body of our own answer passes the response callbacks.
-    fn mend_body(&mut self, context: u32, size: usize) {
+    fn mend_body(&mut self, context: u32) {
         let entry = self.streams.get_mut(&context);
         if let Some(reply) = entry.and_then(|e| e.reply.as_mut()) {
-            reply.mend_body(&self.host, size);
+            reply.mend_body(&self.host);
         }
     }
 

@@ -147,15 +147,14 @@ impl Nginx {
     /// Our own answer passes the response callbacks.
     fn reply(&mut self, id: u32) {
         let reply = self.edit(id, |s| s.reply.clone()).unwrap();
-        let (headers, body) = kong_reply::local_reply(&reply.headers, &reply.body);
+        let headers = kong_reply::local_reply(&reply.headers);
         self.edit(id, |s| s.response = headers);
         self.host().begin(Step::ResponseHeaders, Some(id));
         let flow = self.filter.on_response_headers(id, false);
         self.host().end(flow);
-        let size = body.len();
-        self.edit(id, |s| s.piece = body.to_vec());
-        self.host().begin(Step::ResponseBody(size), Some(id));
-        let flow = self.filter.on_response_body(id, size, true);
+        self.edit(id, |s| s.piece.clear());
+        self.host().begin(Step::ResponseBody(0), Some(id));
+        let flow = self.filter.on_response_body(id, 0, true);
         self.host().end(flow);
         let delivered = self.edit(id, |s| Delivered {
             status: reply.status,

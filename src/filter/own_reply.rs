@@ -13,15 +13,21 @@ pub(super) struct OwnReply {
     changes: Vec<HeaderChange>,
     /// Values besides the first, of headers that occur more than once.
     more: Vec<(Bytes, Bytes)>,
-    body: Body,
+    /// A body that was not given to the host, and is to be put in on its way.
+    body: Bytes,
 }
 
-#[derive(Debug)]
-enum Body {
-    /// It passes as it is.
-    Kept,
-    /// To be made of what the host made of it: this, and a newline.
-    Wanted(Bytes),
+/// How much of a body the host is given with a reply.
+///
+/// ngx_wasm_module gets none (measured, `docs/kong-facts.md`). It would append a newline, keep the
+/// body in a buffer that it empties when it forgets a callout that failed, so that the client gets
+/// no answer, and whoever takes the newline off by replacing the body breaks the next request of
+/// the connection. A body that is put before the end of an empty one has none of that.
+pub(super) fn given(profile: Profile, reply: &LocalReply) -> &[u8] {
+    match profile {
+        Profile::Envoy => &reply.body,
+        Profile::Kong => &[],
+    }
 }
 
 impl OwnReply {
@@ -32,7 +38,7 @@ impl OwnReply {
             return OwnReply {
                 changes,
                 more,
-                body: Body::Kept,
+                body: Bytes::new(),
             };
         }
         // Of repeated headers, ngx_wasm_module keeps the last.
@@ -49,10 +55,6 @@ impl OwnReply {
                 changes.push(HeaderChange::Set(name.clone(), value.clone()));
             }
         }
-        if body.len() == 1 {
-            changes.push(HeaderChange::Set("connection".into(), "close".into()));
-        }
-        // It counts the newline that it appends.
         let length = Bytes::from_static(b"content-length");
         changes.push(match status {
             100..=199 | 204 | 304 => HeaderChange::Remove(length),
@@ -61,10 +63,7 @@ impl OwnReply {
         OwnReply {
             changes,
             more,
-            body: match body.is_empty() {
-                true => Body::Kept,
-                false => Body::Wanted(body),
-            },
+            body,
         }
     }
 
@@ -81,19 +80,11 @@ impl OwnReply {
         }
     }
 
-    /// In the body callback, which tells of `size` bytes: the body and a newline, in one buffer.
-    ///
-    /// The buffer is cut before the body's last byte, and that byte is appended as a buffer of its
-    /// own. Replacing the whole buffer gives the same bytes, but leaves the connection with a
-    /// chain link of the request's memory, and the next request on the connection fails (measured).
-    /// A body of one byte has to be replaced; its connection is closed.
-    pub fn mend_body<H: Host>(&mut self, host: &H, size: usize) {
-        let Body::Wanted(body) = std::mem::replace(&mut self.body, Body::Kept) else {
-            return;
-        };
-        let start = body.len().saturating_sub(1);
-        let last = body.get(start..).unwrap_or_default();
-        let rest = size.saturating_sub(start);
-        let _ = host.set_buffer(Buffer::Response, start, rest, last);
+    /// In the body callback.
+    pub fn mend_body<H: Host>(&mut self, host: &H) {
+        let body = std::mem::take(&mut self.body);
+        if !body.is_empty() {
+            let _ = host.prepend_buffer(Buffer::Response, &body);
+        }
     }
 }

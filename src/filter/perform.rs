@@ -1,7 +1,7 @@
 //! Effects become hostcalls here, and nowhere else.
 
 use super::callouts::{Cargo, Job, Purpose};
-use super::own_reply::OwnReply;
+use super::own_reply::{given, OwnReply};
 use super::{Filter, Internal, Phase};
 use crate::execution::Execution;
 use crate::host::{Buffer, Host, Level, Map};
@@ -46,9 +46,12 @@ impl<H: Host> Filter<H> {
     /// Answers the current stream.
     pub(super) fn reply(&mut self, context: u32, reply: LocalReply) {
         let details = self.profile.reply_details();
-        let sent = self
-            .host
-            .local_reply(reply.status, details, &reply.headers, &reply.body);
+        let sent = self.host.local_reply(
+            reply.status,
+            details,
+            &reply.headers,
+            given(self.profile, &reply),
+        );
         if sent.is_err() {
             self.host
                 .log(Level::Error, "idempotency: the host refused a local reply");

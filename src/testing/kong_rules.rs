@@ -50,18 +50,22 @@ pub enum Hostcall<'a> {
     },
     /// `proxy_get_buffer_bytes`.
     ReadBuffer(Buffer, usize, usize),
-    /// `proxy_set_buffer_bytes`: which, from where, how many bytes are replaced.
-    WriteBuffer(Buffer, usize, usize),
+    /// `proxy_set_buffer_bytes` from 0 over 0 bytes, of which buffer.
+    PrependBuffer(Buffer),
     /// A header, or all of them, are read.
     ReadHeaders(Map),
     /// A header is set, added or removed.
     WriteHeaders(Map),
+    /// A header is removed; besides [`Hostcall::WriteHeaders`].
+    RemoveHeader(Map),
+    /// A header is set that occurs more than once; besides [`Hostcall::WriteHeaders`].
+    SetRepeated(Map),
     /// `proxy_get_property`.
     Property(&'a [&'a str]),
     /// `proxy_set_tick_period_milliseconds`.
     SetTick(u32),
-    /// `proxy_send_local_response`.
-    LocalReply(u16),
+    /// `proxy_send_local_response`: status, length of the body.
+    LocalReply(u16, usize),
     /// `proxy_continue_stream`.
     Resume,
     /// `proxy_close_stream`.
@@ -95,8 +99,8 @@ pub enum Rule {
     PartialBufferRead,
     /// Each buffer has its callbacks; elsewhere a trap.
     BufferInWrongStep,
-    /// Only the response body may be written, to its end. From 0 on, the next request of the
-    /// connection fails: only with a newline and one byte, and `connection: close`.
+    /// Only the response body may be written, and only in front of it. A buffer that is left empty
+    /// is freed into the wrong pool: the next request of the connection fails.
     BufferWrite,
     /// Each header map has its callbacks; elsewhere a trap or a crash.
     HeadersInWrongStep,
@@ -110,6 +114,12 @@ pub enum Rule {
     TickTwice,
     /// A second local reply, or one after the response began, traps; outside a stream, a crash.
     LocalReplyTooLate,
+    /// A local reply's body stands in the buffer of the callout before it. If that one failed, the
+    /// buffer is emptied, and the client gets no answer at all. (And it gets a newline.)
+    LocalReplyWithBody,
+    /// A request header that is removed, or the further ones of a name that is set, only vanish
+    /// from the filter's sight: nginx sends them upstream.
+    RequestHeaderStays,
     /// Nothing to be resumed: outside a stream, or in a response.
     ResumeOutsideRequest,
     /// This host cannot cut a stream off: nothing would happen.
@@ -258,17 +268,9 @@ impl KongRules {
                 timeout_ms,
             } => self.callout(step, stream, target, headers, timeout_ms),
             Hostcall::ReadBuffer(buffer, start, size) => read_buffer(step, buffer, start, size),
-            Hostcall::WriteBuffer(buffer, start, size) => match (step, buffer) {
-                (Step::ResponseBody(total), Buffer::Response)
-                    if (start > 0 && start < total || total == 2)
-                        && start.saturating_add(size) >= total =>
-                {
-                    Ok(())
-                }
-                _ => broken(
-                    Rule::BufferWrite,
-                    format!("{buffer:?} from {start} over {size} in {step:?}"),
-                ),
+            Hostcall::PrependBuffer(buffer) => match (step, buffer) {
+                (Step::ResponseBody(_), Buffer::Response) => Ok(()),
+                _ => broken(Rule::BufferWrite, format!("{buffer:?} in {step:?}")),
             },
             Hostcall::ReadHeaders(map) => {
                 let fine = match map {
@@ -290,6 +292,9 @@ impl KongRules {
                 )
             }
             Hostcall::WriteHeaders(map) => self.write_headers(step, stream, map),
+            Hostcall::RemoveHeader(Map::Request) => broken(Rule::RequestHeaderStays, "removed"),
+            Hostcall::SetRepeated(Map::Request) => broken(Rule::RequestHeaderStays, "repeated"),
+            Hostcall::RemoveHeader(_) | Hostcall::SetRepeated(_) => Ok(()),
             Hostcall::Property(path) => property(stream.filter(|_| step != Step::Delete), path),
             Hostcall::SetTick(period) => {
                 let fresh = match step {
@@ -301,7 +306,7 @@ impl KongRules {
                 }
                 broken(Rule::TickTwice, format!("{period} ms in {step:?}"))
             }
-            Hostcall::LocalReply(status) => self.local_reply(step, stream, status),
+            Hostcall::LocalReply(status, length) => self.local_reply(step, stream, status, length),
             Hostcall::Resume => {
                 let request = matches!(
                     step,
@@ -415,7 +420,19 @@ impl KongRules {
         )
     }
 
-    fn local_reply(&mut self, step: Step, stream: Option<u32>, status: u16) -> Judged<()> {
+    fn local_reply(
+        &mut self,
+        step: Step,
+        stream: Option<u32>,
+        status: u16,
+        length: usize,
+    ) -> Judged<()> {
+        if length > 0 {
+            return broken(
+                Rule::LocalReplyWithBody,
+                format!("{status}, {length} bytes"),
+            );
+        }
         let in_request = matches!(
             step,
             Step::RequestHeaders | Step::RequestBody(_) | Step::Answer(_)
@@ -538,9 +555,9 @@ mod tests {
         rules.begin(Step::RequestHeaders, Some(7));
         dispatch(&mut rules).unwrap();
         rules.dispatched(1);
-        rules.call(Hostcall::LocalReply(409)).unwrap();
+        rules.call(Hostcall::LocalReply(409, 0)).unwrap();
         assert!(!rules.is_pending(1), "cancelled");
-        let second = rules.call(Hostcall::LocalReply(409));
+        let second = rules.call(Hostcall::LocalReply(409, 0));
         assert_eq!(rule(second), Rule::LocalReplyTooLate);
         assert_eq!(rules.end(Flow::Pause), Ok(Verdict::Replies));
         for (step, stream) in [
@@ -549,14 +566,14 @@ mod tests {
             (Step::Log, Some(8)),
         ] {
             rules.begin(step, stream);
-            let reply = rules.call(Hostcall::LocalReply(409));
+            let reply = rules.call(Hostcall::LocalReply(409, 0));
             assert_eq!(rule(reply), Rule::LocalReplyTooLate, "{step:?}");
         }
     }
 
     #[test]
     fn buffers_are_read_whole_and_in_their_callbacks() {
-        use Hostcall::{ReadBuffer, WriteBuffer};
+        use Hostcall::{PrependBuffer, ReadBuffer};
         for (step, call, broken) in [
             (
                 Step::RequestBody(9),
@@ -583,24 +600,15 @@ mod tests {
                 ReadBuffer(Buffer::Response, 0, 9),
                 Some(Rule::BufferInWrongStep),
             ),
+            (Step::ResponseBody(9), PrependBuffer(Buffer::Response), None),
             (
-                Step::ResponseBody(9),
-                WriteBuffer(Buffer::Response, 7, 2),
-                None,
-            ),
-            (
-                Step::ResponseBody(2),
-                WriteBuffer(Buffer::Response, 0, 2),
-                None,
-            ),
-            (
-                Step::ResponseBody(9),
-                WriteBuffer(Buffer::Response, 0, 9),
+                Step::ResponseHeaders,
+                PrependBuffer(Buffer::Response),
                 Some(Rule::BufferWrite),
             ),
             (
-                Step::ResponseBody(9),
-                WriteBuffer(Buffer::Response, 7, 1),
+                Step::RequestBody(9),
+                PrependBuffer(Buffer::Request),
                 Some(Rule::BufferWrite),
             ),
         ] {

@@ -44,6 +44,18 @@ fn forged_headers_of_the_filter_are_stripped() {
                 .header("idempotency-record", "tenant=other&namespace=&key=other")
                 .header("idempotency-unprotected", "yes");
             let answer = Connection::new(http, stack.address()).send(&request);
+            let refused = by_host!(
+                "nginx sends on what a filter removes: on Kong a forger is refused",
+                envoy: false,
+                kong: {
+                    assert_problem(&answer, 400, "unsupported-request");
+                    assert_eq!(executions(&stack, &key), 0);
+                    true
+                },
+            );
+            if refused {
+                continue;
+            }
             assert_eq!(answer.status, 201, "{answer:?}");
             let fence = answer.echoed("idempotency-fence").unwrap_or_default();
             let fence: u64 = fence.parse().unwrap_or_default();
@@ -94,8 +106,13 @@ fn client_headers_that_make_the_gateway_retry_hedge_or_give_up_are_stripped() {
             request = request.header(name, value);
         }
         let answer = request.send(&stack);
-        for (name, _) in steering {
-            assert_eq!(answer.echoed(name), None, "{path}");
+        for (name, value) in steering {
+            let left = by_host!(
+                "Envoy's headers mean nothing to Kong",
+                envoy: None,
+                kong: Some(value),
+            );
+            assert_eq!(answer.echoed(name).as_deref(), left, "{path}");
         }
     }
 }

@@ -189,6 +189,12 @@ fn plain_writings_are_protected_and_ambiguous_ones_refused() {
         // Paths have case (RFC 3986 section 6.2.2.1).
         ("/CHARGES", Fate::Open),
     ] {
+        let bad_escape = target.contains("%z") || target.ends_with('%');
+        let expected = by_host!(
+            "nginx itself refuses bad escapes",
+            envoy: expected,
+            kong: if bad_escape { Fate::Refused } else { expected },
+        );
         assert_eq!(fate(&stack, "POST", target, ""), expected, "{target}");
     }
 }

@@ -34,7 +34,12 @@ fn deliver_the_client_has_its_answer_and_the_record_follows() {
             None,
             "nothing is stored yet"
         );
-        await_counter(&stack, "complete_unanswered", 1);
+        let unanswered = by_host!(
+            "on Kong every outcome goes through the outbox, which tries again without counting",
+            envoy: 1,
+            kong: 0,
+        );
+        await_counter(&stack, "complete_unanswered", unanswered);
         assert_problem(&request.send(&stack), 503, "store-unavailable");
 
         stack.service.restart().expect("the service starts again");

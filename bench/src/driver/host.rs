@@ -130,7 +130,7 @@ impl Host for Memory {
         Ok(all.slice(start.min(end)..end))
     }
 
-    fn set_buffer(&self, _: Buffer, _: usize, _: usize, _: &[u8]) -> HostResult<()> {
+    fn prepend_buffer(&self, _: Buffer, _: &[u8]) -> HostResult<()> {
         self.called("set_buffer_bytes");
         Ok(())
     }

@@ -203,16 +203,13 @@ impl Exchange {
         let Some(reply) = vm.reply(self.id) else {
             crate::report::broken("the chain stopped without a local reply");
         };
-        let (mut fields, body) = kong_reply::local_reply(&reply.headers, &reply.body);
+        let mut fields = kong_reply::local_reply(&reply.headers);
         set(&mut fields, b"Server", b"kong-host");
         let (status, fields) = vm.response_headers(self.id, reply.status, fields);
         let bodiless = self.method == Method::HEAD || matches!(status, 204 | 304);
         let mut sent = Bytes::new();
         if !bodiless {
-            let length = Some(body.len() as u64);
-            if let Some(end) = kong_reply::response_piece(length, body.len(), true) {
-                sent = vm.response_body(self.id, body, end);
-            }
+            sent = vm.response_body(self.id, Bytes::new(), true);
             check_length(&fields, sent.len());
         }
         let (pieces, answer) = answer(status, &fields, bodiless);
@@ -278,12 +275,14 @@ impl Exchange {
             return ended(status);
         }
         let show = |piece: Bytes, last: bool| {
+            let mut written = true;
             if let Some(end) = kong_reply::response_piece(length, piece.len(), last) {
                 let shown = vm.response_body(self.id, piece, end);
                 if !shown.is_empty() {
-                    let _ = pieces.send(Ok(Frame::data(shown)));
+                    written = pieces.send(Ok(Frame::data(shown))).is_ok();
                 }
             }
+            written
         };
         loop {
             let frame = match tokio::time::timeout(patience, body.frame()).await {
@@ -300,7 +299,11 @@ impl Exchange {
             };
             while !data.is_empty() {
                 let piece = data.split_to(PIECE.min(data.len()));
-                show(piece, false);
+                if !show(piece, false) {
+                    // nginx stops reading the upstream when it cannot write to the client, also
+                    // with `proxy_ignore_client_abort on`, which is for the time before.
+                    return ended(status);
+                }
             }
         }
         show(Bytes::new(), true);

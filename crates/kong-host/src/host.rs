@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use idempotency::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
-use idempotency::testing::kong_reply;
 use idempotency::testing::kong_rules::{Hostcall, KongRules, Violation};
 
 use crate::callout::{Answer, Callout};
@@ -123,6 +122,13 @@ impl Host for Handle {
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> HostResult<()> {
         self.0.call(Hostcall::WriteHeaders(map));
         check_field(name, value);
+        let repeated = self.0.on_current(|stream| {
+            let named = |(n, _): &&(Bytes, Bytes)| n.eq_ignore_ascii_case(name);
+            stream.fields(map).iter().filter(named).count() > 1
+        })?;
+        if repeated {
+            self.0.call(Hostcall::SetRepeated(map));
+        }
         self.0.on_current(|stream| {
             if !stream.set_pseudo(map, name, value) {
                 set(stream.fields(map), name, value);
@@ -139,6 +145,7 @@ impl Host for Handle {
 
     fn remove_header(&self, map: Map, name: &[u8]) -> HostResult<()> {
         self.0.call(Hostcall::WriteHeaders(map));
+        self.0.call(Hostcall::RemoveHeader(map));
         self.0.on_current(|stream| remove(stream.fields(map), name))
     }
 
@@ -158,18 +165,10 @@ impl Host for Handle {
         Ok(whole.slice(..size.min(whole.len())))
     }
 
-    fn set_buffer(
-        &self,
-        buffer: Buffer,
-        start: usize,
-        size: usize,
-        bytes: &[u8],
-    ) -> HostResult<()> {
-        self.0.call(Hostcall::WriteBuffer(buffer, start, size));
-        self.0.on_current(|stream| {
-            let written = kong_reply::write(&stream.piece, start, size, bytes);
-            stream.piece = written.into();
-        })
+    fn prepend_buffer(&self, buffer: Buffer, bytes: &[u8]) -> HostResult<()> {
+        self.0.call(Hostcall::PrependBuffer(buffer));
+        self.0
+            .on_current(|stream| stream.piece = [bytes, &stream.piece].concat().into())
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
@@ -207,14 +206,13 @@ impl Host for Handle {
         headers: &[(Bytes, Bytes)],
         body: &[u8],
     ) -> HostResult<()> {
-        self.0.call(Hostcall::LocalReply(status));
+        self.0.call(Hostcall::LocalReply(status, body.len()));
         for (name, value) in headers {
             check_field(name, value);
         }
         let reply = Reply {
             status,
             headers: headers.to_vec(),
-            body: Bytes::copy_from_slice(body),
         };
         self.0.on_current(|stream| stream.reply = Some(reply))
     }

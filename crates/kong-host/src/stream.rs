@@ -46,8 +46,6 @@ pub struct Reply {
     pub status: u16,
     /// As the filter gave them.
     pub headers: Fields,
-    /// As the filter gave it.
-    pub body: Bytes,
 }
 
 /// A request of a client.
@@ -170,6 +168,10 @@ impl Stream {
             "scheme" => "http".to_owned(),
             "request_id" | "kong_request_id" => self.id.clone(),
             "status" => self.status.map_or("000".to_owned(), |s| format!("{s:03}")),
+            "request_body_file" => match &self.body {
+                Some(Body::Spilled(_)) => "/var/client_body/0000000001".to_owned(),
+                _ => String::new(),
+            },
             "upstream_addr" => upstream?.address.clone(),
             "upstream_status" => upstream?.status.clone(),
             "upstream_connect_time" => seconds(upstream?.connect_time),

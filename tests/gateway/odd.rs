@@ -145,6 +145,12 @@ fn stack(script: Script) -> (Stack, Scripted) {
 fn odd_answers_are_replayed_byte_for_byte() {
     let (stack, upstream) = stack(GOOD);
     for (name, _) in GOOD {
+        let interim = matches!(*name, "/hints" | "/continue");
+        if by_host!("nginx 1.25 takes an upstream's interim answer for the final one",
+            envoy: false, kong: interim)
+        {
+            continue;
+        }
         for path in PATHS {
             for http in Http::BOTH {
                 let key = fresh_key("odd");

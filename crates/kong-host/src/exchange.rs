@@ -85,6 +85,7 @@ pub struct Exchange {
     target: Bytes,
     /// Lua raises an error when it is asked for the body of an HTTP/2 request without a length.
     can_read_early: bool,
+    http2: bool,
 }
 
 /// Runs one request to its end, and answers the client on the way.
@@ -151,6 +152,7 @@ impl Exchange {
             route,
             can_read_early: parts.version < Version::HTTP_2
                 || parts.headers.contains_key(http::header::CONTENT_LENGTH),
+            http2: parts.version >= Version::HTTP_2,
             method: parts.method,
             target,
         })
@@ -269,8 +271,11 @@ impl Exchange {
         let (status, fields) = vm.response_headers(self.id, status, fields);
         let bodiless = self.method == Method::HEAD || matches!(status, 204 | 304);
         let (pieces, answer) = answer(status, &fields, bodiless);
-        // The client may have gone: everything goes on without it.
-        let _ = client.send(answer);
+        // A client that has gone is noticed when something is written to it, and over HTTP/2 before.
+        let gone = client.send(answer).is_err();
+        if gone && self.http2 {
+            return ended(status);
+        }
         if self.method == Method::HEAD {
             return ended(status);
         }

@@ -39,6 +39,9 @@ fi
 say "== end-to-end tests again, a callout for every operation"
 ENVOY_BIN="$newest" BATCH=off cargo test --no-fail-fast --package idempotency-e2e
 
+say "== end-to-end tests again, in Kong's host as the tests play it"
+GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e
+
 if [ -n "${ENVOY_BIN:-}" ]; then
     [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"
     skip "the oldest supported Envoy, since ENVOY_BIN is set"

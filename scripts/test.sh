@@ -40,7 +40,7 @@ say "== end-to-end tests again, a callout for every operation"
 ENVOY_BIN="$newest" BATCH=off cargo test --no-fail-fast --package idempotency-e2e
 
 say "== end-to-end tests again, in Kong's host as the tests play it"
-GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e
+GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e --test gateway
 
 if [ -n "${ENVOY_BIN:-}" ]; then
     [ -z "${CI:-}" ] || die "ENVOY_BIN is set: CI must test the oldest supported Envoy too"

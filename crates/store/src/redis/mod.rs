@@ -147,50 +147,73 @@ impl RedisStore {
         self.waiters.len()
     }
 
-    /// Turns what came of an operation into its answer; whether it is a grant that this very
-    /// operation was given.
+    /// Turns what came of operations into their answers.
     async fn conclude(
         &self,
-        asked: Asked,
-        event: &Event,
-        call: &Call,
-        outcome: Outcome,
-    ) -> Concluded {
-        let mut confirmed = outcome.confirmed;
-        let value = match outcome.value {
-            // What ends an execution must get through, at least as a fact.
-            Err(error) if is_out_of_memory(&error) && call.must_get_through => {
-                confirmed = self.shared.connector.options().wait.is_none();
-                let call = Call::as_fact(event, call.key.clone());
-                self.shared.caller.at_any_cost(&call).await
-            }
-            value => value,
-        };
-        let value = match value {
-            Ok(value) => value,
-            Err(error) => return Concluded::old(reply::fault(Some(event), &error)),
-        };
-        Concluded::old(match reply::answer(value, asked) {
-            Reply::Fresh(grant) if confirmed => {
-                return Concluded {
-                    answer: Answer::Granted(grant),
-                    fresh: true,
+        asked: Vec<Asked>,
+        events: &[(LookupKey, Event)],
+        calls: &[Call],
+        outcomes: Vec<Outcome>,
+    ) -> Vec<Concluded> {
+        let mut concluded = Vec::with_capacity(calls.len());
+        // Nearly always none: their futures are large, and not made before they are needed.
+        let mut unfinished = Vec::new();
+        let each = outcomes.into_iter().zip(asked).zip(events).zip(calls);
+        for (at, (((outcome, asked), (_, event)), call)) in each.enumerate() {
+            let confirmed = outcome.confirmed;
+            let finish = match outcome.value {
+                Ok(value) => match at_once(reply::answer(value, asked), confirmed) {
+                    Ok(answer) => {
+                        concluded.push(answer);
+                        continue;
+                    }
+                    Err(reply) => Unfinished::Reply(reply),
+                },
+                Err(error) => Unfinished::Error(error, asked),
+            };
+            concluded.push(Concluded::old(reply::unreadable_answer()));
+            unfinished.push(async move { (at, self.finish(finish, event, call).await) });
+        }
+        if !unfinished.is_empty() {
+            for (at, answer) in futures_util::future::join_all(unfinished).await {
+                if let Some(place) = concluded.get_mut(at) {
+                    *place = answer;
                 }
             }
+        }
+        concluded
+    }
+
+    /// Does what is left to do before an operation can be answered.
+    async fn finish(&self, what: Unfinished, event: &Event, call: &Call) -> Concluded {
+        let reply = match what {
+            Unfinished::Reply(reply) => reply,
+            // What ends an execution must get through, at least as a fact.
+            Unfinished::Error(error, asked)
+                if is_out_of_memory(&error) && call.must_get_through =>
+            {
+                let fact = Call::as_fact(event, call.key.clone());
+                let reply = match self.shared.caller.at_any_cost(&fact).await {
+                    Ok(value) => reply::answer(value, asked),
+                    Err(error) => return Concluded::old(reply::fault(Some(event), &error)),
+                };
+                let confirmed = self.shared.connector.options().wait.is_none();
+                match at_once(reply, confirmed) {
+                    Ok(answer) => return answer,
+                    Err(reply) => reply,
+                }
+            }
+            Unfinished::Error(error, _) => {
+                return Concluded::old(reply::fault(Some(event), &error))
+            }
+        };
+        Concluded::old(match reply {
             Reply::Fresh(grant) => {
                 self.take_back(event, &grant, call).await;
                 unconfirmed("the grant was taken back")
             }
-            Reply::Answer(
-                Answer::Granted(_)
-                | Answer::Completed { .. }
-                | Answer::Failed
-                | Answer::Abandoned
-                | Answer::Marked
-                | Answer::Extended { .. },
-            ) if !confirmed => unconfirmed("what was written stays"),
-            Reply::Answer(answer) => answer,
             Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
+            Reply::Answer(answer) => answer,
             Reply::Waiting { .. } => reply::unreadable_answer(),
         })
     }
@@ -237,7 +260,34 @@ impl RedisStore {
     }
 }
 
-/// An answer that may not be the last word yet.
+/// What is known of an operation that cannot be answered at once.
+enum Unfinished {
+    Reply(Reply),
+    Error(redis::RedisError, Asked),
+}
+
+/// The answer, where a reply leaves nothing to do.
+fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
+    match reply {
+        Reply::Fresh(grant) if confirmed => Ok(Concluded {
+            answer: Answer::Granted(grant),
+            fresh: true,
+        }),
+        Reply::Answer(
+            Answer::Granted(_)
+            | Answer::Completed { .. }
+            | Answer::Failed
+            | Answer::Abandoned
+            | Answer::Marked
+            | Answer::Extended { .. },
+        ) if !confirmed => Ok(Concluded::old(unconfirmed("what was written stays"))),
+        Reply::Answer(answer) => Ok(Concluded::old(answer)),
+        reply => Err(reply),
+    }
+}
+
+/// An answer that may not be the last word yet; whether it is a grant that this very operation was
+/// given.
 struct Concluded {
     answer: Answer,
     /// A grant that nobody knows of so far.
@@ -341,11 +391,7 @@ impl Store for RedisStore {
             events.push((key, event));
         }
         let outcomes = self.shared.caller.all(&calls, true).await;
-        let concluded = outcomes.into_iter().zip(asked).zip(&events).zip(&calls);
-        let concluded = concluded.map(|(((outcome, asked), (_, event)), call)| {
-            self.conclude(asked, event, call, outcome)
-        });
-        let concluded = futures_util::future::join_all(concluded).await;
+        let concluded = self.conclude(asked, &events, &calls, outcomes).await;
         let answers = match &self.guard {
             Some(guard) => {
                 let deaf = deaf && room == Room::NoGrants;

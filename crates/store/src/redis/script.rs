@@ -35,12 +35,13 @@ impl Text {
         Text::command("EVAL", &self.source, call)
     }
 
-    /// The start of a call about so many records, by name or by source.
-    pub fn start(&self, by_source: bool, records: usize) -> Cmd {
+    /// The start of a call about so many records, by name or by source, with room for so many
+    /// arguments and bytes of arguments.
+    pub fn start(&self, by_source: bool, records: usize, room: (usize, usize)) -> Cmd {
         if by_source {
-            Text::starting("EVAL", &self.source, records)
+            Text::starting("EVAL", &self.source, records, room)
         } else {
-            Text::starting("EVALSHA", &self.sha, records)
+            Text::starting("EVALSHA", &self.sha, records, room)
         }
     }
 
@@ -49,14 +50,16 @@ impl Text {
         &self.source
     }
 
-    fn starting(name: &str, script: &str, records: usize) -> Cmd {
-        let mut command = redis::cmd(name);
+    fn starting(name: &str, script: &str, records: usize, room: (usize, usize)) -> Cmd {
+        let size = name.len() + script.len() + room.1 + 4;
+        let mut command = Cmd::with_capacity(room.0 + 3, size);
+        command.arg(name);
         command.arg(script).arg(records);
         command
     }
 
     fn command(name: &str, script: &str, call: &Call) -> Cmd {
-        let mut command = Text::starting(name, script, 1);
+        let mut command = Text::starting(name, script, 1, call.room());
         command.arg(call.key.as_ref());
         for argument in &call.arguments {
             command.arg(argument.as_ref());
@@ -168,6 +171,12 @@ impl Call {
             outcome.data.clone().unwrap_or_default(),
         ]);
         self
+    }
+
+    /// Number and bytes of its arguments, the record's name among them.
+    pub fn room(&self) -> (usize, usize) {
+        let bytes: usize = self.arguments.iter().map(Bytes::len).sum();
+        (self.arguments.len() + 1, self.key.len() + bytes)
     }
 
     /// The short way may answer it.

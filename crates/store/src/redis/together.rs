@@ -86,7 +86,7 @@ impl Caller {
             let sending = |(at, places): (usize, &&[usize])| Sending {
                 at,
                 // The text is sent once; the server then knows it, and the rest go by name.
-                command: command(text.start(tell && at == 0, places.len()), calls, places),
+                command: command(text, tell && at == 0, calls, places),
                 key: Bytes::new(),
             };
             let sendings = chunks.iter().enumerate().map(sending).collect();
@@ -126,8 +126,13 @@ impl Caller {
     }
 }
 
-fn command(mut command: Cmd, calls: &[Call], places: &[usize]) -> Cmd {
+fn command(text: &Text, by_source: bool, calls: &[Call], places: &[usize]) -> Cmd {
     let chosen = || places.iter().filter_map(|at| calls.get(*at));
+    let room = chosen().map(Call::room).fold((0, 0), |sum, room| {
+        // One more argument: their number.
+        (sum.0 + room.0 + 1, sum.1 + room.1 + 2)
+    });
+    let mut command = text.start(by_source, places.len(), room);
     for call in chosen() {
         command.arg(call.key.as_ref());
     }

@@ -11,7 +11,7 @@
 //! | a response can be held | yes | no |
 //! | settlements | before the client has the end | behind its back, from the next tick |
 //! | who made an answer | `response.code_details` | nginx's own variables about the upstream |
-//! | our own answers | are sent as they are | get a newline, lose repeated headers; mended on their way |
+//! | our own answers | are sent as they are | lose repeated headers, and cannot have a body; mended on their way |
 
 use crate::host::Host;
 
@@ -56,11 +56,13 @@ impl Profile {
         }
     }
 
-    /// Reason phrase or details of our own answers. ngx_wasm_module writes it into the status line.
-    pub fn reply_details(self) -> &'static str {
-        match self {
-            Profile::Envoy => "idempotency",
-            Profile::Kong => "",
+    /// Details of our own answers. ngx_wasm_module writes them into the status line, as the reason
+    /// phrase. A 204 needs one: nginx takes the content type from one that has none (measured).
+    pub fn reply_details(self, status: u16) -> &'static str {
+        match (self, status) {
+            (Profile::Envoy, _) => "idempotency",
+            (Profile::Kong, 204) => "No Content",
+            (Profile::Kong, _) => "",
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the filter counts. Names are stable: dashboards hang on them.
 
+use crate::host::MetricKind;
 use crate::problem::Problem;
 
 /// A counter.
@@ -44,6 +45,31 @@ pub enum Counter {
 }
 
 impl Counter {
+    /// Every counter.
+    pub fn all() -> impl Iterator<Item = Counter> {
+        const SINGLE: [Counter; 16] = [
+            Counter::Executed,
+            Counter::Replayed,
+            Counter::Waited,
+            Counter::PassedUnprotected,
+            Counter::GrantExpired,
+            Counter::Completed,
+            Counter::Failed,
+            Counter::Unknown,
+            Counter::CompleteUnanswered,
+            Counter::CompleteRefused,
+            Counter::LeaseRenewed,
+            Counter::LeaseLost,
+            Counter::OutboxDropped,
+            Counter::CalloutFailed,
+            Counter::ObservedReplay,
+            Counter::ObservedExecution,
+        ];
+        let problems = Problem::ALL.into_iter();
+        let problems = problems.flat_map(|p| [Counter::Problem(p), Counter::Observed(p)]);
+        SINGLE.into_iter().chain(problems)
+    }
+
     /// The counter's name below the host's own prefix.
     pub fn name(self) -> String {
         let name = match self {
@@ -82,3 +108,11 @@ pub const OUTBOX_SIZE: &str = "idempotency.outbox";
 pub const CALLOUT_OPERATIONS: &str = "idempotency.callout_operations";
 /// Gauge of operations that wait for a callout.
 pub const QUEUE_SIZE: &str = "idempotency.queued";
+
+/// Every metric that is no counter.
+pub const OTHERS: [(MetricKind, &str); 4] = [
+    (MetricKind::Histogram, CALLOUT_TIME),
+    (MetricKind::Gauge, OUTBOX_SIZE),
+    (MetricKind::Histogram, CALLOUT_OPERATIONS),
+    (MetricKind::Gauge, QUEUE_SIZE),
+];

@@ -7,7 +7,7 @@ use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::config::Service;
 use crate::execution::Executed;
 use crate::headers::Headers;
-use crate::host::{Buffer, Host, Map, MetricKind};
+use crate::host::{Buffer, Host, Map};
 use crate::profile::Profile;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
@@ -171,12 +171,11 @@ impl<H: Host> Filter<H> {
 
     fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
         let micros = self.now().saturating_sub(sent_ns) / 1000;
-        if let Some(root) = self.roots.get_mut(&root) {
-            let kind = MetricKind::Histogram;
-            root.metrics.record(&self.host, kind, CALLOUT_TIME, micros);
+        if let Some(root) = self.roots.get(&root) {
+            root.metrics.record(&self.host, CALLOUT_TIME, micros);
             if let (Ok(operations), true) = (u64::try_from(operations), operations > 0) {
                 root.metrics
-                    .record(&self.host, kind, CALLOUT_OPERATIONS, operations);
+                    .record(&self.host, CALLOUT_OPERATIONS, operations);
             }
         }
     }

@@ -301,6 +301,7 @@ impl Host for FakeKong {
     }
 
     fn define_metric(&self, kind: MetricKind, _name: &str) -> HostResult<u32> {
+        self.judge(Hostcall::DefineMetric);
         let mut metrics = self.metrics.borrow_mut();
         metrics.push(kind);
         u32::try_from(metrics.len() - 1).map_err(|_| FAILED)

@@ -1,51 +1,58 @@
-//! Counters and histograms of the host, defined when they are first used.
+//! Counters, gauges and histograms of the host.
 
 use crate::host::{Host, MetricKind};
-use crate::stats::Counter;
-use std::collections::BTreeMap;
+use crate::stats::{Counter, OTHERS};
 
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
-    counters: BTreeMap<Counter, u32>,
-    others: BTreeMap<&'static str, u32>,
+    counters: Vec<(Counter, u32)>,
+    others: Vec<(&'static str, u32)>,
 }
 
 impl Metrics {
-    pub fn count<H: Host>(&mut self, host: &H, counter: Counter) {
-        let id = match self.counters.get(&counter) {
-            Some(id) => *id,
-            None => {
-                let Ok(id) = host.define_metric(MetricKind::Counter, &counter.name()) else {
-                    return;
-                };
-                self.counters.insert(counter, id);
-                id
+    /// Defines all of them, before the first request. Not when they are first used: ngx_wasm_module
+    /// takes a lock for it, which Kong's Prometheus plugin holds while it sleeps, and a worker that
+    /// meets it in a request stands still for ever (measured, `docs/kong-facts.md`).
+    ///
+    /// A host without metrics loses what is counted, nothing else.
+    pub fn define<H: Host>(&mut self, host: &H) {
+        if !self.counters.is_empty() {
+            return;
+        }
+        for counter in Counter::all() {
+            if let Ok(id) = host.define_metric(MetricKind::Counter, &counter.name()) {
+                self.counters.push((counter, id));
             }
-        };
-        // A host without metrics loses the count, nothing else.
-        let _ = host.increment_metric(id, 1);
+        }
+        for (kind, name) in OTHERS {
+            if let Ok(id) = host.define_metric(kind, name) {
+                self.others.push((name, id));
+            }
+        }
+    }
+
+    pub fn count<H: Host>(&self, host: &H, counter: Counter) {
+        if let Some((_, id)) = self.counters.iter().find(|(c, _)| *c == counter) {
+            let _ = host.increment_metric(*id, 1);
+        }
     }
 
     /// Sets a gauge or adds a value to a histogram.
-    pub fn record<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str, value: u64) {
-        if let Some(id) = self.other(host, kind, name) {
+    pub fn record<H: Host>(&self, host: &H, name: &str, value: u64) {
+        if let Some(id) = self.other(name) {
             let _ = host.record_metric(id, value);
         }
     }
 
     /// Adds to a gauge.
-    pub fn add<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str, change: i64) {
-        if let Some(id) = self.other(host, kind, name) {
+    pub fn add<H: Host>(&self, host: &H, name: &str, change: i64) {
+        if let Some(id) = self.other(name) {
             let _ = host.increment_metric(id, change);
         }
     }
 
-    fn other<H: Host>(&mut self, host: &H, kind: MetricKind, name: &'static str) -> Option<u32> {
-        if let Some(id) = self.others.get(name) {
-            return Some(*id);
-        }
-        let id = host.define_metric(kind, name).ok()?;
-        self.others.insert(name, id);
-        Some(id)
+    fn other(&self, name: &str) -> Option<u32> {
+        let (_, id) = self.others.iter().find(|(n, _)| *n == name)?;
+        Some(*id)
     }
 }

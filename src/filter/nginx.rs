@@ -156,6 +156,9 @@ impl Nginx {
         self.host().begin(Step::ResponseBody(0), Some(id));
         let flow = self.filter.on_response_body(id, 0, true);
         self.host().end(flow);
+        if kong_reply::loses_type(reply.status, false, &reply.details) {
+            self.edit(id, |s| s.response.retain(|(n, _)| n != "content-type"));
+        }
         let delivered = self.edit(id, |s| Delivered {
             status: reply.status,
             details: reply.details.clone(),

@@ -28,8 +28,8 @@ impl<H: Host> Filter<H> {
         true
     }
 
-    pub(super) fn count(&mut self, root: u32, counter: Counter) {
-        if let Some(root) = self.roots.get_mut(&root) {
+    pub(super) fn count(&self, root: u32, counter: Counter) {
+        if let Some(root) = self.roots.get(&root) {
             root.metrics.count(&self.host, counter);
         }
     }
@@ -45,7 +45,7 @@ impl<H: Host> Filter<H> {
 
     /// Answers the current stream.
     pub(super) fn reply(&mut self, context: u32, reply: LocalReply) {
-        let details = self.profile.reply_details();
+        let details = self.profile.reply_details(reply.status);
         let sent = self.host.local_reply(
             reply.status,
             details,

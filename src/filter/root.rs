@@ -7,7 +7,7 @@ use crate::batch::{Batches, Limits};
 use crate::call::Call;
 use crate::config;
 use crate::execution::Execution;
-use crate::host::{Host, Level, MetricKind};
+use crate::host::{Host, Level};
 use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
@@ -43,6 +43,7 @@ impl Root {
     /// Takes a configuration. A rejected one leaves the filter without settings, which refuses
     /// everything that could be protected.
     pub fn configure<H: Host>(&mut self, host: &H, profile: Profile, text: &[u8]) {
+        self.metrics.define(host);
         let fitted = config::parse_bytes(text).and_then(|plan| config::fit(plan, profile));
         match fitted {
             Ok(plan) => {
@@ -85,7 +86,6 @@ impl Root {
             (OUTBOX_SIZE, self.outbox.len()),
             (QUEUE_SIZE, self.batches.len()),
         ];
-        let kind = MetricKind::Gauge;
         for ((name, waiting), told) in lengths.into_iter().zip(&mut self.told) {
             let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
             let change = waiting.saturating_sub(*told);
@@ -93,10 +93,10 @@ impl Root {
                 continue;
             }
             match profile {
-                Profile::Envoy => self.metrics.add(host, kind, name, change),
+                Profile::Envoy => self.metrics.add(host, name, change),
                 Profile::Kong => {
                     let waiting = waiting.unsigned_abs();
-                    self.metrics.record(host, kind, name, waiting);
+                    self.metrics.record(host, name, waiting);
                 }
             }
             *told = waiting;

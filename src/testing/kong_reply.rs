@@ -29,6 +29,12 @@ pub fn local_reply(headers: &[(Bytes, Bytes)]) -> Fields {
     kept
 }
 
+/// What nginx itself takes off an answer: the content type of a 204, over HTTP/2 always, else if
+/// its status line has no reason phrase. An upstream's always has one.
+pub fn loses_type(status: u16, http2: bool, reason: &str) -> bool {
+    status == 204 && (http2 || reason.is_empty())
+}
+
 /// Sets a field to one value, as the host does: in place of all of its name.
 pub fn set(fields: &mut Fields, name: &[u8], value: &[u8]) {
     fields.retain(|(n, _)| !is(n, name));
@@ -69,6 +75,14 @@ mod tests {
             local_reply(&headers),
             fields(&[("etag", "x"), ("link", "b"), ("content-length", "0")])
         );
+    }
+
+    #[test]
+    fn types_of_nothing() {
+        assert!(loses_type(204, false, ""));
+        assert!(loses_type(204, true, "No Content"));
+        assert!(!loses_type(204, false, "No Content"));
+        assert!(!loses_type(200, true, ""));
     }
 
     #[test]

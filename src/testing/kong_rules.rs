@@ -70,6 +70,8 @@ pub enum Hostcall<'a> {
     Resume,
     /// `proxy_close_stream`.
     Reset,
+    /// `proxy_define_metric`.
+    DefineMetric,
     /// `proxy_increment_metric` on a metric of this kind.
     Increment(MetricKind),
     /// `proxy_record_metric` on a metric of this kind.
@@ -124,6 +126,9 @@ pub enum Rule {
     ResumeOutsideRequest,
     /// This host cannot cut a stream off: nothing would happen.
     ResetIsNoOp,
+    /// Defining a metric takes a lock that Kong's Prometheus plugin holds while it sleeps: a worker
+    /// that meets it in a request stands still for ever. Before the first request nobody asks.
+    MetricDefinedLate,
     /// Counters are incremented, gauges and histograms recorded; the other way round traps.
     MetricKind,
 }
@@ -318,11 +323,14 @@ impl KongRules {
                 broken(Rule::ResumeOutsideRequest, format!("in {step:?}"))
             }
             Hostcall::Reset => broken(Rule::ResetIsNoOp, format!("in {step:?}")),
+            Hostcall::DefineMetric if !matches!(step, Step::Configure(_)) => {
+                broken(Rule::MetricDefinedLate, format!("in {step:?}"))
+            }
             Hostcall::Increment(kind) if kind != MetricKind::Counter => {
                 broken(Rule::MetricKind, format!("incremented a {kind:?}"))
             }
             Hostcall::Record(MetricKind::Counter) => broken(Rule::MetricKind, "recorded a counter"),
-            Hostcall::Increment(_) | Hostcall::Record(_) => Ok(()),
+            Hostcall::DefineMetric | Hostcall::Increment(_) | Hostcall::Record(_) => Ok(()),
         }
     }
 
@@ -624,10 +632,15 @@ mod tests {
         rules.begin(Step::Configure(1), None);
         rules.call(Hostcall::SetTick(10)).unwrap();
         assert_eq!(rule(rules.call(Hostcall::SetTick(10))), Rule::TickTwice);
+        rules.call(Hostcall::DefineMetric).unwrap();
         let read = Hostcall::Property(&["ngx", "request_uri"]);
         assert_eq!(rule(rules.call(read)), Rule::PropertyOutsideRequest);
         rules.begin(Step::RequestHeaders, Some(7));
         rules.call(read).unwrap();
+        assert_eq!(
+            rule(rules.call(Hostcall::DefineMetric)),
+            Rule::MetricDefinedLate
+        );
         let details = Hostcall::Property(&["response", "code_details"]);
         assert_eq!(rule(rules.call(details)), Rule::UnknownProperty);
         rules.call(Hostcall::WriteHeaders(Map::Request)).unwrap();

@@ -151,8 +151,21 @@ fn odd_answers_are_replayed_byte_for_byte() {
         {
             continue;
         }
+        let forbidden = by_host!(
+            "nginx passes on to HTTP/2 what HTTP/2 forbids, and the client breaks off",
+            envoy: false,
+            kong: *name == "/hop",
+        );
+        let untyped = by_host!(
+            "nginx gives a 204 over HTTP/2 no content type, whoever made it",
+            envoy: false,
+            kong: *name == "/type-of-nothing",
+        );
         for path in PATHS {
             for http in Http::BOTH {
+                if forbidden && http == Http::Two {
+                    continue;
+                }
                 let key = fresh_key("odd");
                 let request = Request::post(&format!("{path}{name}")).key(&key).body("{}");
                 let connection = Connection::new(http, stack.address());
@@ -162,7 +175,8 @@ fn odd_answers_are_replayed_byte_for_byte() {
                     "{path}{name}: {first:?}"
                 );
                 assert_replay(&first, &connection.send(&request));
-                let other = Connection::http1(stack.address());
+                let other = if untyped { http } else { Http::One };
+                let other = Connection::new(other, stack.address());
                 assert_replay(&first, &other.send(&request));
                 assert_eq!(upstream.executions(&key), 1, "{path}{name}");
             }
@@ -207,12 +221,22 @@ fn an_answer_that_is_none_leaves_the_outcome_unknown() {
         for path in PATHS {
             let key = fresh_key("bad");
             let request = Request::post(&format!("{path}{name}")).key(&key).body("{}");
-            if let Ok(answer) = request.try_send(&stack) {
-                assert!(answer.status >= 500, "{path}{name}: {answer:?}");
+            let answered = by_host!(
+                "nginx 1.25 takes an upstream's interim answer for the final one, and its client \
+                 waits for the rest",
+                envoy: true,
+                kong: *name != "/only-hints",
+            );
+            let waits = (!answered).then(|| request.start(&stack));
+            if answered {
+                if let Ok(answer) = request.try_send(&stack) {
+                    assert!(answer.status >= 500, "{path}{name}: {answer:?}");
+                }
             }
             eventually(&format!("the outcome of {path}{name} is unknown"), || {
                 record_state(&stack, &key) == "unknown"
             });
+            drop(waits);
             assert_problem(&request.send(&stack), 409, "outcome-unknown");
             assert_eq!(upstream.executions(&key), 1, "{path}{name}");
         }

@@ -207,7 +207,10 @@ impl Exchange {
         };
         let mut fields = kong_reply::local_reply(&reply.headers);
         set(&mut fields, b"Server", b"kong-host");
-        let (status, fields) = vm.response_headers(self.id, reply.status, fields);
+        let (status, mut fields) = vm.response_headers(self.id, reply.status, fields);
+        if kong_reply::loses_type(status, self.http2, &reply.reason) {
+            remove(&mut fields, b"content-type");
+        }
         let bodiless = self.method == Method::HEAD || matches!(status, 204 | 304);
         let mut sent = Bytes::new();
         if !bodiless {
@@ -268,7 +271,10 @@ impl Exchange {
         let status = parts.status.as_u16();
         let length = get(&fields, b"content-length")
             .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
-        let (status, fields) = vm.response_headers(self.id, status, fields);
+        let (status, mut fields) = vm.response_headers(self.id, status, fields);
+        if kong_reply::loses_type(status, self.http2, "its upstream's") {
+            remove(&mut fields, b"content-type");
+        }
         let bodiless = self.method == Method::HEAD || matches!(status, 204 | 304);
         let (pieces, answer) = answer(status, &fields, bodiless);
         // A client that has gone is noticed when something is written to it, and over HTTP/2 before.

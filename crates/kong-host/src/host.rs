@@ -202,7 +202,7 @@ impl Host for Handle {
     fn local_reply(
         &self,
         status: u16,
-        _details: &str,
+        details: &str,
         headers: &[(Bytes, Bytes)],
         body: &[u8],
     ) -> HostResult<()> {
@@ -212,6 +212,7 @@ impl Host for Handle {
         }
         let reply = Reply {
             status,
+            reason: details.to_owned(),
             headers: headers.to_vec(),
         };
         self.0.on_current(|stream| stream.reply = Some(reply))
@@ -265,6 +266,7 @@ impl Host for Handle {
     }
 
     fn define_metric(&self, kind: MetricKind, name: &str) -> HostResult<u32> {
+        self.0.call(Hostcall::DefineMetric);
         Ok(self.0.metrics.define(kind, name))
     }
 

@@ -44,6 +44,8 @@ pub struct Upstream {
 pub struct Reply {
     /// The status.
     pub status: u16,
+    /// The reason phrase.
+    pub reason: String,
     /// As the filter gave them.
     pub headers: Fields,
 }

@@ -62,7 +62,7 @@ daemon off;
 worker_processes {workers};
 pid {dir}/nginx.pid;
 error_log stderr info;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 16384; }}
 {wasm}
 http {{
     log_format cases '"$request" $status key=$http_idempotency_key';
@@ -88,6 +88,8 @@ http {{
     server {{
         listen {address};
         http2 on;
+        # Crowds come over one connection.
+        http2_max_concurrent_streams 1024;
         error_page 400 404 405 408 411 412 413 414 417 /kong_error_handler;
         error_page 494 =494 /kong_error_handler;
         error_page 500 502 503 504 /kong_error_handler;

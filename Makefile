@@ -41,6 +41,10 @@ wasm: prepare ## Build the filter, target/idempotency.wasm
 test: build wasm ## All tests, the end-to-end ones on the newest and the oldest supported Envoy
 	@scripts/test.sh
 
+.PHONY: test-kong
+test-kong: prepare ## The end-to-end tests in a real nginx of Kong's kind: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib
+	@KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
+
 .PHONY: bench
 bench: prepare wasm ## The gateway beside bare Envoy, ext_authz and Lua, on every store, about 15 minutes
 	@scripts/bench.sh $(ARGS)

@@ -1,4 +1,5 @@
-//! The shell scripts: their grammar, and `run.sh` with stand-ins for Docker and for Kong.
+//! The shell scripts: their grammar, and `run.sh` and `test-kong.sh` with stand-ins for Docker, Kong
+//! and nginx.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -122,6 +123,72 @@ fn without_docker_the_way_without_it_is_named() {
         let output = run(script, &["sideways"], dir.path()).output().unwrap();
         assert!(text(&output).contains("usage: "), "{output:?}");
     }
+}
+
+fn test_kong(dir: &Path, nginx: Option<&Path>) -> Output {
+    let mut command = run("scripts/test-kong.sh", &[], dir);
+    command.env_remove("KONG_LUALIB").env_remove("KONG_NGINX");
+    command.env_remove("SKIPPED_FILE").env("CI", "true");
+    if let Some(nginx) = nginx {
+        command.env("KONG_NGINX", nginx);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn without_an_nginx_of_kongs_kind_one_line_says_why_nothing_is_tested() {
+    let dir = tempfile::tempdir().unwrap();
+    stand_in(dir.path(), "docker", "[ \"$1\" != info ]\n");
+    let output = test_kong(dir.path(), None);
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for word in ["skipped", "KONG_NGINX is not set", "Docker"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn an_nginx_that_is_none_of_kongs_kind_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    stand_in(dir.path(), "true", "");
+    let says = |directive: &str| {
+        format!("grep -q '{directive}' \"$5\" && echo 'unknown directive' || echo fine\n")
+    };
+    stand_in(dir.path(), "plain", &says("wasm {}"));
+    stand_in(dir.path(), "without-lua", &says("lua_package_path"));
+    stand_in(dir.path(), "without-libraries", &says("nothing"));
+    for (nginx, told) in [
+        ("nowhere", "is no program"),
+        ("true", "no nginx with ngx_wasm_module"),
+        ("plain", "no nginx with ngx_wasm_module"),
+        ("without-lua", "no lua-nginx-module"),
+        ("without-libraries", "resty/core.lua"),
+    ] {
+        let output = test_kong(dir.path(), Some(&at(nginx)));
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{nginx}: {said}");
+        assert_eq!(said.lines().count(), 1, "{nginx}: {said}");
+        assert!(said.contains(told), "{nginx}: {said}");
+    }
+}
+
+#[test]
+fn with_docker_a_real_kong_is_walked_through_instead() {
+    let stack = Stack::builder().start();
+    let dir = tempfile::tempdir().unwrap();
+    docker(dir.path());
+    let mut command = run("scripts/test-kong.sh", &[], dir.path());
+    command.env_remove("KONG_NGINX");
+    let port = stack.address().port().to_string();
+    let output = command.env("GATEWAY_PORT", port).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("idempotency-replayed: true"), "{said}");
+    let last = calls(dir.path()).pop().unwrap_or_default();
+    assert!(last.ends_with("down --volumes"), "{last}");
+    assert_eq!(stack.upstream.executions().total, 1);
 }
 
 /// A Kong that writes down what it is told, and passes requests on to the demo upstream's program.

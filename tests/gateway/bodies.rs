@@ -4,7 +4,7 @@ use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, inline_rule, log,
     record_state, recorded, rule, with_rules, Connection, Http, Request, Shared, Wire,
 };
-use idempotency_stack::{Host, Stack};
+use idempotency_stack::Stack;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -136,10 +136,14 @@ fn every_form_of_an_empty_body_is_the_same_operation() {
             kong: assert_problem(&chunked, 411, "unsupported-request"),
         );
         assert_received(&stack, &key, b"");
-        if Host::chosen().is_kong() {
+        let chunked_first = by_host!(
+            "an empty chunked body gets 411 on Kong, whose host would never announce it",
+            envoy: true,
+            kong: false,
+        );
+        if !chunked_first {
             continue;
         }
-        // The other way round: the chunked form first.
         let key = fresh_key("empty");
         let request = Request::post(path).key(&key);
         let first = request.clone().chunked(1).send(&stack);
@@ -286,11 +290,14 @@ fn request_trailers_end_a_body_too() {
             assert_received(&stack, &key, &body);
             let other = connection.send(&request.clone().body("x"));
             assert_problem(&other, 422, "key-reused");
-            if Host::chosen().is_kong() {
-                // An empty chunked body: 411.
+            let trailers_alone = by_host!(
+                "an empty chunked body gets 411 on Kong, whose host would never announce it",
+                envoy: true,
+                kong: false,
+            );
+            if !trailers_alone {
                 continue;
             }
-            // Trailers without a body.
             let key = fresh_key("trailers");
             let request = Request::post(path).key(&key).trailer("x-checksum", "abc");
             let first = connection.send(&request);

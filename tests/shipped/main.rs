@@ -3,6 +3,8 @@
 //! against the real programs, and where it can be by running the parts as processes.
 #![forbid(unsafe_code)]
 
+mod case_list;
+mod cases;
 mod compose;
 mod dockerfile;
 mod docs;

@@ -1,0 +1,288 @@
+//! The end-to-end cases and the hosts that each holds on, read from the cases themselves: what
+//! `only_on!` and `by_host!` say there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// The hosts, as `only_on!` names them, and the heads of their columns.
+const HOSTS: [(&str, &str); 3] = [
+    ("Envoy", "Envoy"),
+    ("KongHost", "Kong, played"),
+    ("Kong", "nginx"),
+];
+
+/// One file of cases.
+pub struct Module {
+    pub name: String,
+    /// Its first sentences: what the cases in it are about.
+    pub idea: String,
+    pub cases: Vec<Case>,
+}
+
+/// One case.
+pub struct Case {
+    pub name: String,
+    /// The hosts that it is for.
+    pub hosts: BTreeSet<String>,
+    /// Why it is not for the others, and what it expects of Kong other than of Envoy.
+    pub differences: BTreeSet<String>,
+}
+
+/// A function or a static of a module.
+#[derive(Default)]
+struct Item {
+    is_case: bool,
+    hosts: Option<BTreeSet<String>>,
+    reasons: BTreeSet<String>,
+    /// Names that occur in it.
+    uses: BTreeSet<String>,
+}
+
+impl Item {
+    fn read(&mut self, tokens: impl IntoIterator<Item = TokenTree>) {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        for (at, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Ident(name) => {
+                    let is_member = at > 0 && is_punct(tokens.get(at - 1), '.');
+                    let arguments = match (tokens.get(at + 1), tokens.get(at + 2)) {
+                        (Some(TokenTree::Punct(p)), Some(TokenTree::Group(arguments)))
+                            if p.as_char() == '!' =>
+                        {
+                            Some(arguments.stream())
+                        }
+                        _ => None,
+                    };
+                    match (name.to_string().as_str(), arguments) {
+                        ("only_on", Some(arguments)) => self.only_on(arguments),
+                        ("by_host", Some(arguments)) => {
+                            self.reasons.extend(first_text(arguments));
+                        }
+                        (name, _) if !is_member => {
+                            self.uses.insert(name.to_owned());
+                        }
+                        _ => {}
+                    }
+                }
+                TokenTree::Group(group) => self.read(group.stream()),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+            }
+        }
+    }
+
+    fn only_on(&mut self, arguments: TokenStream) {
+        self.reasons.extend(first_text(arguments.clone()));
+        let names = arguments.into_iter().filter_map(|token| match token {
+            TokenTree::Ident(name) => Some(name.to_string()),
+            _ => None,
+        });
+        self.hosts = Some(names.collect());
+    }
+}
+
+fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted)
+}
+
+/// The first string among the arguments of a macro.
+fn first_text(arguments: TokenStream) -> Option<String> {
+    arguments.into_iter().find_map(|token| match token {
+        TokenTree::Literal(literal) => match syn::Lit::new(literal) {
+            syn::Lit::Str(text) => Some(text.value()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// What a file declares at its top level.
+fn items(source: TokenStream) -> Vec<(String, Item)> {
+    let mut tokens = source.into_iter().peekable();
+    let mut items = Vec::new();
+    let mut is_case = false;
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket => {
+                is_case |= group.stream().to_string() == "test";
+            }
+            TokenTree::Ident(keyword)
+                if ["fn", "static", "const"].contains(&keyword.to_string().as_str()) =>
+            {
+                let Some(TokenTree::Ident(name)) = tokens.next() else {
+                    continue;
+                };
+                let mut item = Item {
+                    is_case: std::mem::take(&mut is_case),
+                    ..Item::default()
+                };
+                for token in tokens.by_ref() {
+                    let is_body = matches!(&token, TokenTree::Group(group)
+                        if group.delimiter() == Delimiter::Brace);
+                    let ends = is_body || is_punct(Some(&token), ';');
+                    item.read([token]);
+                    if ends {
+                        break;
+                    }
+                }
+                items.push((name.to_string(), item));
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+/// The reasons of an item and of everything in its module that it uses.
+fn reasons(
+    name: &str,
+    items: &BTreeMap<&str, &Item>,
+    seen: &mut BTreeSet<String>,
+) -> BTreeSet<String> {
+    let Some(item) = items.get(name).filter(|_| seen.insert(name.to_owned())) else {
+        return BTreeSet::new();
+    };
+    let mut all = item.reasons.clone();
+    for used in &item.uses {
+        all.extend(reasons(used, items, seen));
+    }
+    all
+}
+
+fn module(name: &str, source: &str) -> Module {
+    let stream: TokenStream = source
+        .parse()
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let items = items(stream);
+    let by_name: BTreeMap<_, _> = items
+        .iter()
+        .map(|(name, item)| (name.as_str(), item))
+        .collect();
+    let idea = source
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .collect::<String>();
+    let cases = items.iter().filter(|(_, item)| item.is_case);
+    let cases = cases.map(|(name, item)| Case {
+        name: name.clone(),
+        hosts: match &item.hosts {
+            Some(hosts) => hosts.clone(),
+            None => HOSTS.iter().map(|(host, _)| (*host).to_owned()).collect(),
+        },
+        differences: reasons(name, &by_name, &mut BTreeSet::new()),
+    });
+    let module = Module {
+        name: name.to_owned(),
+        idea: idea.trim().to_owned(),
+        cases: cases.collect(),
+    };
+    let told: BTreeSet<_> = module
+        .cases
+        .iter()
+        .flat_map(|case| &case.differences)
+        .collect();
+    let declared = source.matches("by_host!").count() + source.matches("only_on!").count();
+    assert!(
+        module.cases.is_empty() || declared == 0 || !told.is_empty(),
+        "{name} declares differences that no case leads to"
+    );
+    for (item_name, item) in &items {
+        let lost: Vec<_> = item
+            .reasons
+            .iter()
+            .filter(|reason| !told.contains(reason))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "{name}: {item_name} is used by no case: {lost:?}"
+        );
+    }
+    module
+}
+
+/// All modules with cases, by name.
+pub fn modules(dir: &Path) -> Vec<Module> {
+    let entries =
+        std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let files: BTreeSet<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    let modules = files.iter().map(|file| {
+        let name = file.file_stem().expect("a name").to_string_lossy();
+        let source = std::fs::read_to_string(file).expect("a readable file");
+        module(&name, &source)
+    });
+    modules.filter(|module| !module.cases.is_empty()).collect()
+}
+
+/// The page of the documentation.
+pub fn page(modules: &[Module]) -> String {
+    let mut page = String::from(INTRODUCTION);
+    let cases = || modules.iter().flat_map(|module| &module.cases);
+    let on = |host: &str| cases().filter(|case| case.hosts.contains(host)).count();
+    let _ = writeln!(
+        page,
+        "| | host | cases of {} |\n|---|---|--:|",
+        cases().count()
+    );
+    for ((host, head), what) in HOSTS.iter().zip(WHAT) {
+        let _ = writeln!(page, "| {head} | {what} | {} |", on(host));
+    }
+    page.push_str(LEGEND);
+    for module in modules {
+        let _ = writeln!(
+            page,
+            "\n## {}\n\n{}\n",
+            module.name.replace('_', " "),
+            module.idea
+        );
+        let heads = HOSTS.map(|(_, head)| head).join(" | ");
+        let _ = writeln!(page, "| | {heads} | differs |\n|---|:-:|:-:|:-:|---|");
+        for case in &module.cases {
+            let signs = HOSTS.map(|(host, _)| {
+                if case.hosts.contains(host) {
+                    "✓"
+                } else {
+                    "–"
+                }
+            });
+            let differences: Vec<_> = case.differences.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} |",
+                case.name.replace('_', " "),
+                signs.join(" | "),
+                differences.join("; ").replace('|', "\\|"),
+            );
+        }
+    }
+    page
+}
+
+const INTRODUCTION: &str = "\
+# The end-to-end cases, host by host
+
+One list of cases (`tests/gateway`) runs against every host: real requests over real sockets, the same
+`idempotency.wasm`, the real service, an upstream that counts its executions. A case that expects
+something else of Kong than of Envoy says so itself, and why; this page is made of what the cases say
+(`cargo run -p idempotency-e2e --example cases_page`), and a test keeps it current.
+
+";
+
+const WHAT: [&str; 3] = [
+    "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
+     PostgreSQL, and with one callout for every operation: `make test`",
+    "a host of our own that enforces the rules of Kong's ([ADR 9](adr/0009-kong-profile.md)) and fails \
+     a case that breaks one: `make test`",
+    "a real nginx with Kong's module for WebAssembly, which is not everywhere to be had: \
+     `make test-kong`",
+];
+
+const LEGEND: &str = "
+✓ it holds there; – it is not for this host. The last column says what Kong does otherwise. One
+difference concerns every case and stands in none: on Envoy a client has the last byte of an answer when
+its record is stored, on Kong the record follows within milliseconds, and who comes back in between is
+told `in-flight`. There the clients of these cases come again, as the answer says.
+";

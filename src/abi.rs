@@ -504,11 +504,6 @@ extern "C" fn proxy_on_done(context: u32) -> u32 {
 }
 
 #[no_mangle]
-extern "C" fn proxy_on_log(context: u32) {
-    with((), |f| f.on_log(context));
-}
-
-#[no_mangle]
 extern "C" fn proxy_on_delete(context: u32) {
     with((), |f| f.on_delete(context));
 }

@@ -26,7 +26,7 @@ impl<H: Host> Filter<H> {
 
     /// A callout with operations is back, or could not be sent.
     pub(super) fn batch_returned(&mut self, root: u32, counted: bool) {
-        let returned = |r: &mut super::Root| counted && r.batches.returned();
+        let returned = |r: &mut Box<super::Root>| counted && r.batches.returned();
         if self.roots.get_mut(&root).is_some_and(returned) {
             self.ask_for_turn(root);
         }

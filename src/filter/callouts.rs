@@ -113,7 +113,7 @@ impl<H: Host> Filter<H> {
             cargo,
             sent_ns: self.now(),
         };
-        self.pending.insert(token, pending);
+        self.pending.insert(token, Box::new(pending));
     }
 
     /// The answer of a callout; `headers` 0: there is none.

@@ -105,9 +105,11 @@ pub struct Filter<H: Host> {
     owners: Owners,
     /// The time at which the host's callback began, once somebody has asked.
     now_ns: Cell<Option<u64>>,
-    roots: BTreeMap<u32, Root>,
-    streams: BTreeMap<u32, Entry>,
-    pending: BTreeMap<u32, Pending>,
+    // Boxed: a map holds eleven values in one piece of memory, and its code is made anew for every
+    // size of them.
+    roots: BTreeMap<u32, Box<Root>>,
+    streams: BTreeMap<u32, Box<Entry>>,
+    pending: BTreeMap<u32, Box<Pending>>,
     internal: VecDeque<Internal>,
     /// The context that hostcalls act on.
     current: u32,
@@ -147,21 +149,19 @@ impl<H: Host> Filter<H> {
     /// A context was created; the parent of a root is 0.
     pub fn on_context_create(&mut self, context: u32, parent: u32) {
         if parent == 0 {
-            self.roots.insert(context, Root::default());
+            self.roots.insert(context, Box::default());
         } else {
-            self.streams.insert(
-                context,
-                Entry {
-                    root: parent,
-                    stream: Stream::passing(),
-                    request: Cursor::default(),
-                    response: Cursor::default(),
-                    body_expected_ns: None,
-                    body: Body::None,
-                    reply: None,
-                    deleted: false,
-                },
-            );
+            let entry = Entry {
+                root: parent,
+                stream: Stream::passing(),
+                request: Cursor::default(),
+                response: Cursor::default(),
+                body_expected_ns: None,
+                body: Body::None,
+                reply: None,
+                deleted: false,
+            };
+            self.streams.insert(context, Box::new(entry));
         }
     }
 
@@ -422,17 +422,14 @@ impl<H: Host> Filter<H> {
         self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
     }
 
-    /// The stream has ended.
-    pub fn on_log(&mut self, context: u32) {
+    /// A stream has ended. (`on_log` would say the same, a callback more for every request.) Of a
+    /// root, the host asks whether it may go: one that is being replaced stays until its executions
+    /// have ended and its settlements are delivered.
+    pub fn on_done(&mut self, context: u32) -> bool {
         self.begin(context);
         if self.is_active(context) {
             self.feed(context, None, Event::Gone);
         }
-    }
-
-    /// The host asks whether a context may go. A root that is being replaced stays until its
-    /// executions have ended and its settlements are delivered.
-    pub fn on_done(&mut self, context: u32) -> bool {
         let idle = self.is_idle(context);
         if let Some(root) = self.roots.get_mut(&context) {
             root.leaving = !idle;
@@ -440,7 +437,7 @@ impl<H: Host> Filter<H> {
         idle
     }
 
-    /// The context is no more. Kong's host leaves out `on_log` where an error page took the request
+    /// The context is no more. Kong's host leaves out `on_done` where an error page took the request
     /// over, and no hostcall may touch the stream any more.
     pub fn on_delete(&mut self, context: u32) {
         self.begin(context);
@@ -463,7 +460,7 @@ impl<H: Host> Filter<H> {
 
     /// Whether a root has nothing left to do. What is no root has nothing to do.
     fn is_idle(&self, context: u32) -> bool {
-        let lingers = |e: &Entry| e.deleted && e.root == context;
+        let lingers = |e: &Box<Entry>| e.deleted && e.root == context;
         self.roots
             .get(&context)
             .is_none_or(|root| root.is_idle() && !self.streams.values().any(lingers))

@@ -211,7 +211,6 @@ impl Nginx {
         if logged {
             self.host().begin(Step::Log, Some(id));
             assert!(self.filter.on_done(id));
-            self.filter.on_log(id);
             self.host().end(crate::stream::Flow::Continue);
         }
         self.host().begin(Step::Delete, Some(id));

@@ -186,8 +186,8 @@ impl<H: Host> Filter<H> {
         };
         r.next_execution = r.next_execution.wrapping_add(1);
         let id = r.next_execution;
-        r.executions
-            .insert(id, Execution::new(request, lease, context));
+        let execution = Execution::new(request, lease, context);
+        r.executions.insert(id, Box::new(execution));
 
         let token = match (body, cluster) {
             (Some(body), Some(cluster)) if self.enter(root) => self

@@ -267,7 +267,7 @@ impl World {
 
     fn close(&mut self, id: u32) {
         self.enter(id);
-        self.filter.on_log(id);
+        assert!(self.filter.on_done(id));
         let stream = self.filter.host().streams.borrow_mut().remove(&id);
         self.filter.on_delete(id);
         self.live.retain(|s| *s != id);

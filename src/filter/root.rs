@@ -28,7 +28,7 @@ pub(super) struct Root {
     pub batches: Batches<Job>,
     /// The queue by which the host is asked for a callback.
     pub queue: Option<u32>,
-    pub executions: BTreeMap<u32, Execution>,
+    pub executions: BTreeMap<u32, Box<Execution>>,
     pub next_execution: u32,
     pub metrics: Metrics,
     /// What this VM has told of what waits: in the outbox, and for a callout.

@@ -28,7 +28,7 @@ pub enum Step {
     ResponseHeaders,
     /// `on_response_body`, with the size of this piece.
     ResponseBody(usize),
-    /// `on_log`, and `on_done` just before it. Left out where an error page took over.
+    /// `on_done`, and `on_log` right after it. Left out where an error page took over.
     Log,
     /// `on_delete`: only the clock, the log and metrics; all else crashes the worker.
     Delete,

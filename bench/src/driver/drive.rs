@@ -206,7 +206,6 @@ impl Driver {
         }
         let filter = &mut self.filter;
         filter.on_done(stream);
-        filter.on_log(stream);
         filter.on_delete(stream);
         if self.host().callouts.borrow().is_empty() {
             Ok(())

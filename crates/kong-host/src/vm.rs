@@ -244,7 +244,6 @@ impl Vm {
             self.callback(Step::Log, Some(id), |filter| {
                 // What it says is ignored.
                 let _ = filter.on_done(id);
-                filter.on_log(id);
                 Flow::Continue
             });
         }

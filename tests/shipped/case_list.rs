@@ -274,7 +274,7 @@ something else of Kong than of Envoy says so itself, and why; this page is made 
 const WHAT: [&str; 3] = [
     "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
      PostgreSQL, and with one callout for every operation: `make test`",
-    "a host of our own that enforces the rules of Kong's ([ADR 9](adr/0009-kong-profile.md)) and fails \
+    "a host of our own that enforces the rules of Kong's ([kong-facts.md](kong-facts.md)) and fails \
      a case that breaks one: `make test`",
     "a real nginx with Kong's module for WebAssembly, which is not everywhere to be had: \
      `make test-kong`",

@@ -4,7 +4,7 @@ use idempotency_e2e::{
     assert_problem, assert_replay, executions, fresh_key, recorded, replayed, Answer, Request,
     Shared, Wire,
 };
-use idempotency_stack::Stack;
+use idempotency_stack::{Cluster, Route, Stack};
 use serde_json::json;
 
 use crate::support::{problem, rule};
@@ -365,6 +365,32 @@ fn fate_of_headers(stack: &Stack, headers: &str) -> Fate {
         0 => Fate::Refused,
         1 => Fate::Protected,
         _ => Fate::Open,
+    }
+}
+
+#[test]
+fn a_route_on_which_envoy_disables_the_filter_is_open_and_no_way_to_another() {
+    only_on!(Envoy, "a setting of Envoy");
+    let stack = Stack::builder()
+        .rules(json!([rule("detached", json!({}))]))
+        .envoy(|envoy| {
+            // What docs and examples ask for where the filter is disabled by path.
+            envoy.normalize_path = true;
+            let disabled = Route {
+                without_filter: true,
+                ..Route::new("/open", Cluster::Upstream)
+            };
+            envoy.routes.insert(0, disabled);
+        })
+        .start();
+    assert_eq!(fate(&stack, "POST", "/open", ""), Fate::Open);
+    assert_eq!(fate(&stack, "POST", "/charges", ""), Fate::Protected);
+    for target in ["/open/../charges", "/open/%2e%2e/charges", "//charges"] {
+        let fate = fate(&stack, "POST", target, "");
+        assert_eq!(fate, Fate::Protected, "{target}");
+    }
+    for target in ["/open%2F..%2Fcharges", "/open/..%5Ccharges"] {
+        assert_eq!(fate(&stack, "POST", target, ""), Fate::Refused, "{target}");
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use idempotency_bench::cores::{pin_process, pin_this_thread};
 use idempotency_stack::{
-    filter_config, Backend, Durability, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions,
-    Redis, Service, ServiceAddress, ServiceOptions, Upstream, UpstreamOptions,
+    filter_config, Backend, Cluster, Durability, Envoy, EnvoyConfig, Error, Postgres,
+    PostgresOptions, Redis, Route, Service, ServiceAddress, ServiceOptions, Upstream,
+    UpstreamOptions,
 };
 use serde_json::{json, Value};
 
@@ -212,6 +213,11 @@ fn config(row: &Row, upstream: SocketAddr, service: Option<&Service>) -> EnvoyCo
         Flavour::Lua => config.filters_before = vec![others::lua(&service.tokens().gateway)],
         Flavour::Filter => {
             config.filter = Some(filter_config(service.tokens(), rules()).to_string());
+            let disabled = Route {
+                without_filter: true,
+                ..Route::new(Way::Disabled.path(), Cluster::Upstream)
+            };
+            config.routes.insert(0, disabled);
         }
     }
     config

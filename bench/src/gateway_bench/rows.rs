@@ -24,6 +24,8 @@ pub enum Way {
     Lua,
     /// The filter is there, and no rule concerns the request.
     Unprotected,
+    /// The filter is disabled on the request's route.
+    Disabled,
     /// Every request has a new key and is executed in the filter chain.
     Inline,
     /// Every request has a new key and is executed by the gateway itself.
@@ -61,7 +63,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which a round runs them. The first is the one that ratios are of.
-pub const ROWS: [Row; 16] = [
+pub const ROWS: [Row; 17] = [
     row("bare", "bare Envoy", Way::Bare, None),
     row(
         "ext-authz",
@@ -79,6 +81,12 @@ pub const ROWS: [Row; 16] = [
         "unprotected",
         "unprotected route",
         Way::Unprotected,
+        Some(Store::Relaxed),
+    ),
+    row(
+        "disabled",
+        "route on which the filter is disabled",
+        Way::Disabled,
         Some(Store::Relaxed),
     ),
     row(
@@ -186,6 +194,7 @@ impl Way {
     pub fn path(self) -> &'static str {
         match self {
             Self::Bare | Self::ExtAuthz | Self::Lua | Self::Unprotected => "/plain",
+            Self::Disabled => "/disabled",
             Self::Inline => "/inline",
             Self::Detached => "/detached",
             Self::Replay => "/replay",

@@ -51,7 +51,8 @@ pub struct EnvoyConfig {
     pub gateway_timeout: Duration,
     /// Timeout of the routes behind the internal listener (15 s).
     pub execution_timeout: Duration,
-    /// Let Envoy normalise paths and merge slashes before any filter sees them (off).
+    /// Let Envoy normalise paths, merge slashes and refuse escaped ones before any filter sees them
+    /// (off).
     pub normalize_path: bool,
     /// Upgrade types that the gateway's listener accepts (`websocket`).
     pub upgrades: Vec<String>,

@@ -122,14 +122,17 @@ pub(crate) fn set_from(from: &str, to: &str) -> Value {
     })
 }
 
+/// The filter's name among the HTTP filters; routes refer to it.
+const FILTER: &str = "idempotency";
+
 /// The filter itself.
 pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool) -> Value {
     json!({
-        "name": "idempotency",
+        "name": FILTER,
         "typed_config": typed("envoy.extensions.filters.http.wasm.v3.Wasm", json!({
             "config": {
-                "name": "idempotency",
-                "root_id": "idempotency",
+                "name": FILTER,
+                "root_id": FILTER,
                 "failure_policy": "FAIL_CLOSED",
                 "allow_on_headers_stop_iteration": stop_iteration,
                 "configuration": typed(
@@ -137,7 +140,7 @@ pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool
                     json!({ "value": configuration }),
                 ),
                 "vm_config": {
-                    "vm_id": "idempotency",
+                    "vm_id": FILTER,
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": { "local": { "filename": wasm } },
                 },
@@ -181,6 +184,8 @@ impl Hcm<'_> {
             "http_protocol_options": { "enable_trailers": true },
             "normalize_path": self.normalize_path,
             "merge_slashes": self.normalize_path,
+            "path_with_escaped_slashes_action":
+                if self.normalize_path { "REJECT_REQUEST" } else { "KEEP_UNCHANGED" },
             "route_config": {
                 "name": self.name,
                 "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }],
@@ -235,7 +240,13 @@ impl Hcm<'_> {
         if route.retries {
             action["retry_policy"] = json!({ "retry_on": "5xx,reset", "num_retries": 2 });
         }
-        json!({ "match": { "prefix": route.prefix }, "route": action })
+        let mut whole = json!({ "match": { "prefix": route.prefix }, "route": action });
+        if route.without_filter {
+            let disabled = json!({ "disabled": true });
+            whole["typed_per_filter_config"] =
+                json!({ FILTER: typed("envoy.config.route.v3.FilterConfig", disabled) });
+        }
+        whole
     }
 }
 

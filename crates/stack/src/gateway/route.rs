@@ -29,6 +29,8 @@ pub struct Route {
     pub retries: bool,
     /// How long the upstream may take, instead of the gateway's timeout.
     pub timeout: Option<Duration>,
+    /// Envoy: the filter is disabled on it.
+    pub without_filter: bool,
 }
 
 impl Route {
@@ -39,6 +41,7 @@ impl Route {
             cluster,
             retries: false,
             timeout: None,
+            without_filter: false,
         }
     }
 

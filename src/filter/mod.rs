@@ -460,10 +460,10 @@ impl<H: Host> Filter<H> {
 
     /// Whether a root has nothing left to do. What is no root has nothing to do.
     fn is_idle(&self, context: u32) -> bool {
-        let lingers = |e: &Box<Entry>| e.deleted && e.root == context;
+        let lingers = |e: &Entry| e.deleted && e.root == context;
         self.roots
             .get(&context)
-            .is_none_or(|root| root.is_idle() && !self.streams.values().any(lingers))
+            .is_none_or(|root| root.is_idle() && !self.streams.values().any(|e| lingers(e)))
     }
 
     /// The headers of our own answer pass the response callbacks.

@@ -3,7 +3,7 @@
 #
 #   kong/run.sh          the stack of docker-compose.yaml: builds it, starts it, walks through it
 #   kong/run.sh down     stops it and forgets its records
-#   kong/run.sh local    without Docker: a `kong` on the PATH (3.4 to 3.9, built with WebAssembly),
+#   kong/run.sh local    without Docker: a `kong` on the PATH (3.9, built with WebAssembly),
 #                        the service on its embedded store; Ctrl-C stops it all. GATEWAY_PORT and
 #                        UPSTREAM_PORT, where 8000 and 7481 are taken
 set -euo pipefail

@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms of the host.
 
 use crate::host::{Host, MetricKind};
+use crate::profile::Profile;
 use crate::stats::{Counter, OTHERS};
 
 #[derive(Debug, Default)]
@@ -10,12 +11,13 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Defines all of them, before the first request. Not when they are first used: ngx_wasm_module
-    /// takes a lock for it, which Kong's Prometheus plugin holds while it sleeps, and a worker that
-    /// meets it in a request stands still for ever (measured, `docs/kong-facts.md`).
+    /// Defines all of them, before the first request. Not when they are first used, and no histogram
+    /// in Kong: ngx_wasm_module takes a lock to define a metric and when a histogram grows, Kong's
+    /// Prometheus plugin sleeps while it holds that lock, and a worker that meets it in a request
+    /// stands still for ever (measured, `docs/kong-facts.md`).
     ///
     /// A host without metrics loses what is counted, nothing else.
-    pub fn define<H: Host>(&mut self, host: &H) {
+    pub fn define<H: Host>(&mut self, host: &H, profile: Profile) {
         if !self.counters.is_empty() {
             return;
         }
@@ -25,6 +27,9 @@ impl Metrics {
             }
         }
         for (kind, name) in OTHERS {
+            if profile == Profile::Kong && kind == MetricKind::Histogram {
+                continue;
+            }
             if let Ok(id) = host.define_metric(kind, name) {
                 self.others.push((name, id));
             }

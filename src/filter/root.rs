@@ -43,7 +43,7 @@ impl Root {
     /// Takes a configuration. A rejected one leaves the filter without settings, which refuses
     /// everything that could be protected.
     pub fn configure<H: Host>(&mut self, host: &H, profile: Profile, text: &[u8]) {
-        self.metrics.define(host);
+        self.metrics.define(host, profile);
         let fitted = config::parse_bytes(text).and_then(|plan| config::fit(plan, profile));
         match fitted {
             Ok(plan) => {

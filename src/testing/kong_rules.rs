@@ -126,10 +126,11 @@ pub enum Rule {
     ResumeOutsideRequest,
     /// This host cannot cut a stream off: nothing would happen.
     ResetIsNoOp,
-    /// Defining a metric takes a lock that Kong's Prometheus plugin holds while it sleeps: a worker
-    /// that meets it in a request stands still for ever. Before the first request nobody asks.
-    MetricDefinedLate,
-    /// Counters are incremented, gauges and histograms recorded; the other way round traps.
+    /// Defining a metric, and a histogram that grows, take a lock that Kong's Prometheus plugin holds
+    /// while it sleeps: a worker that meets it in a request stands still for ever. Before the first
+    /// request nobody asks.
+    MetricsLock,
+    /// Counters are incremented, gauges recorded; the other way round traps.
     MetricKind,
 }
 
@@ -324,10 +325,13 @@ impl KongRules {
             }
             Hostcall::Reset => broken(Rule::ResetIsNoOp, format!("in {step:?}")),
             Hostcall::DefineMetric if !matches!(step, Step::Configure(_)) => {
-                broken(Rule::MetricDefinedLate, format!("in {step:?}"))
+                broken(Rule::MetricsLock, format!("in {step:?}"))
             }
             Hostcall::Increment(kind) if kind != MetricKind::Counter => {
                 broken(Rule::MetricKind, format!("incremented a {kind:?}"))
+            }
+            Hostcall::Record(MetricKind::Histogram) => {
+                broken(Rule::MetricsLock, "recorded a histogram")
             }
             Hostcall::Record(MetricKind::Counter) => broken(Rule::MetricKind, "recorded a counter"),
             Hostcall::DefineMetric | Hostcall::Increment(_) | Hostcall::Record(_) => Ok(()),
@@ -637,10 +641,7 @@ mod tests {
         assert_eq!(rule(rules.call(read)), Rule::PropertyOutsideRequest);
         rules.begin(Step::RequestHeaders, Some(7));
         rules.call(read).unwrap();
-        assert_eq!(
-            rule(rules.call(Hostcall::DefineMetric)),
-            Rule::MetricDefinedLate
-        );
+        assert_eq!(rule(rules.call(Hostcall::DefineMetric)), Rule::MetricsLock);
         let details = Hostcall::Property(&["response", "code_details"]);
         assert_eq!(rule(rules.call(details)), Rule::UnknownProperty);
         rules.call(Hostcall::WriteHeaders(Map::Request)).unwrap();

@@ -1,6 +1,7 @@
 //! Envoy's own statistics tell how every request ended.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use idempotency_e2e::{eventually, fresh_key, Request};
 use idempotency_stack::{until, Stack};
@@ -137,6 +138,36 @@ fn waits_and_their_replays_are_counted() {
             ("replayed", 3),
         ],
     );
+}
+
+#[test]
+fn whoever_reads_the_metrics_all_the_time_stops_no_worker() {
+    let stack = with_rule("detached", json!({})).start();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    counters(&stack);
+                }
+            });
+        }
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        let request = charge("/charges", &fresh_key("read"));
+                        assert_eq!(request.send(&stack).status, 201);
+                    }
+                })
+            })
+            .collect();
+        // Also if one of them fails.
+        let ends: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ends.iter().all(Result::is_ok), "every client is answered");
+    });
+    await_counters(&stack, &[("executed", 320), ("completed", 320)]);
 }
 
 #[test]

@@ -290,6 +290,35 @@ fn an_upstream_cannot_speak_for_the_gateway() {
 }
 
 #[test]
+fn an_answer_whose_head_is_too_large_leaves_the_outcome_unknown() {
+    let size = by_host!(
+        "Kong reads heads of 4 KiB (proxy_buffer_size)",
+        envoy: 128 * 1024,
+        kong: 4 * 1024,
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\nx-long: {}\r\n\r\nx",
+        "v".repeat(size)
+    );
+    let script: Script = Box::leak(Box::new([(
+        "/too-large",
+        &*Box::leak(head.into_bytes().into_boxed_slice()),
+    )]));
+    let (stack, upstream) = stack(script);
+    for path in PATHS {
+        let key = fresh_key("head");
+        let request = Request::post(&format!("{path}/too-large")).key(&key);
+        let answer = request.send(&stack);
+        assert!(answer.status >= 500, "{path}: {answer:?}");
+        eventually("the outcome is unknown", || {
+            record_state(&stack, &key) == "unknown"
+        });
+        assert_problem(&request.send(&stack), 409, "outcome-unknown");
+        assert_eq!(upstream.executions(&key), 1, "{path}");
+    }
+}
+
+#[test]
 fn what_fills_the_gateways_own_limits_is_executed_and_replayed() {
     let fields = |count: usize, size: usize| -> String {
         let value = "v".repeat(size);

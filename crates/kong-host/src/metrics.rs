@@ -11,7 +11,6 @@ struct Metric {
     name: String,
     kind: MetricKind,
     value: u64,
-    samples: u64,
 }
 
 /// All metrics, and what the host counts itself.
@@ -36,7 +35,6 @@ impl Metrics {
                     name: name.to_owned(),
                     kind,
                     value: 0,
-                    samples: 0,
                 });
                 metrics.len() - 1
             });
@@ -58,12 +56,11 @@ impl Metrics {
         });
     }
 
-    /// Sets a gauge, or takes a sample of a histogram.
+    /// Sets a gauge.
     pub fn record(&self, id: u32, value: u64) {
         self.with(|metrics| {
             if let Some(metric) = metrics.get_mut(id as usize) {
                 metric.value = value;
-                metric.samples += 1;
             }
         });
     }
@@ -78,15 +75,10 @@ impl Metrics {
         self.callouts.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// `name: value` per line; of a histogram, the number of its samples.
+    /// `name: value` per line.
     pub fn text(&self) -> String {
-        let values: BTreeMap<String, u64> = self.with(|metrics| {
-            let value = |m: &Metric| match m.kind {
-                MetricKind::Histogram => m.samples,
-                _ => m.value,
-            };
-            metrics.iter().map(|m| (m.name.clone(), value(m))).collect()
-        });
+        let values: BTreeMap<String, u64> =
+            self.with(|metrics| metrics.iter().map(|m| (m.name.clone(), m.value)).collect());
         let callouts = self.callouts.load(Ordering::Relaxed);
         let lines = values
             .iter()

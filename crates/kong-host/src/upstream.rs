@@ -22,6 +22,9 @@ pub struct NoAnswer {
     pub status: u16,
 }
 
+/// The largest head of an answer (`proxy_buffer_size`): a larger one is nginx's own 502.
+const HEAD: usize = 4 * 1024;
+
 /// Fields that belong to a hop.
 const HOP: [&str; 9] = [
     "connection",
@@ -82,8 +85,18 @@ async fn attempt(
     spawn_local(connection);
     let answer = timeout(patience, sender.send_request(request)).await;
     let answer = answer.map_err(|_| LATE)?.map_err(|_| BROKEN)?;
+    if head_size(&answer) > HEAD {
+        return Err(BROKEN);
+    }
     told.header_time = Some(began.elapsed().as_secs_f64());
     Ok(answer)
+}
+
+/// How many bytes the head of an answer had, but for its reason phrase.
+fn head_size(answer: &Response<Incoming>) -> usize {
+    let fields = answer.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    "HTTP/1.1 200 \r\n\r\n".len() + fields.sum::<usize>()
 }
 
 /// The request as it goes upstream. `None`: the filter made something of it that cannot be sent.

@@ -30,7 +30,22 @@ impl Process {
     /// # Errors
     ///
     /// If the log cannot be written or the program cannot be started.
-    pub fn start(name: &str, mut command: Command, log: PathBuf) -> Result<Self, Error> {
+    pub fn start(name: &str, command: Command, log: PathBuf) -> Result<Self, Error> {
+        Self::start_until(name, command, log, Signal::KILL)
+    }
+
+    /// As [`Self::start`], for a program that must end its own children: if this process ends without
+    /// having stopped it, it gets SIGTERM and is not killed.
+    pub(crate) fn start_parent(name: &str, command: Command, log: PathBuf) -> Result<Self, Error> {
+        Self::start_until(name, command, log, Signal::TERM)
+    }
+
+    fn start_until(
+        name: &str,
+        mut command: Command,
+        log: PathBuf,
+        last: Signal,
+    ) -> Result<Self, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -44,7 +59,7 @@ impl Process {
             .stdout(out)
             .stderr(err);
         let child =
-            crate::spawn::spawn(command).map_err(failed(&format!("cannot run {program}")))?;
+            crate::spawn::spawn(command, last).map_err(failed(&format!("cannot run {program}")))?;
         Ok(Self {
             name: name.to_owned(),
             child,

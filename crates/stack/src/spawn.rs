@@ -38,11 +38,11 @@ fn spawner() -> Sender<Job> {
         .clone()
 }
 
-/// Starts a command in a process group of its own; the kernel kills it when this process ends,
-/// however it ends.
-pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
+/// Starts a command in a process group of its own; the kernel sends it `last` when this process
+/// ends, however it ends.
+pub(crate) fn spawn(mut command: Command, last: Signal) -> io::Result<Child> {
     command.process_group(0);
-    die_with_parent(&mut command);
+    die_with_parent(&mut command, last);
     let (reply, child) = channel();
     let gone = |_| io::Error::other("the spawning thread is gone");
     spawner()
@@ -61,13 +61,13 @@ pub fn terminate_with_parent() -> io::Result<()> {
 }
 
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
+fn die_with_parent(command: &mut Command, last: Signal) {
     let parent = getpid();
     // SAFETY: the closure runs in the forked child before `exec`. It makes two system calls and
     // touches neither memory that other threads may have left locked nor the allocator.
     unsafe {
         command.pre_exec(move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
+            set_parent_process_death_signal(Some(last))?;
             // The parent may have died before the call above.
             if getppid() != Some(parent) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe));

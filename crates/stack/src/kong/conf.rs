@@ -210,10 +210,6 @@ http {{
                 for name in metrics:iterate_keys() do
                     local metric = metrics:get_by_name(name, { prefix = false })
                     local value = metric and metric.value
-                    if metric and metric.type == "histogram" then
-                        value = 0
-                        for _, bin in ipairs(metric.value) do value = value + bin.count end
-                    end
                     if value then
                         ngx.say((name:gsub("^pw[.:]idempotency[.:]", "")), ": ",
                             string.format("%d", value))

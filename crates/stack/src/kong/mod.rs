@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -24,6 +25,8 @@ pub struct Kong {
     address: SocketAddr,
     admin: SocketAddr,
     dir: TempDir,
+    /// Lua holds the metrics' lock while it sleeps: a second reader would stop the worker.
+    reading: Mutex<()>,
 }
 
 impl Kong {
@@ -60,6 +63,7 @@ impl Kong {
             address,
             admin,
             dir,
+            reading: Mutex::default(),
         })
     }
 
@@ -100,6 +104,7 @@ impl Kong {
     ///
     /// If it does not answer.
     pub fn stats(&self) -> BTreeMap<String, u64> {
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         match Request::get("/stats").send(self.admin) {
             Ok(answer) => read_stats(&answer.text()),
             Err(error) => panic!("nginx does not tell the filter's metrics: {error}"),
@@ -111,7 +116,7 @@ fn launch(dir: &Path, admin: SocketAddr) -> Result<Process, Error> {
     let mut command = Command::new(tools::kong_nginx()?);
     let conf: PathBuf = dir.join(conf::FILE);
     command.arg("-p").arg(dir).arg("-c").arg(conf);
-    let mut process = Process::start("nginx", command, dir.join(conf::LOG))?;
+    let mut process = Process::start_parent("nginx", command, dir.join(conf::LOG))?;
     let ready = || Request::get("/ready").send(admin).is_ok();
     // Compiling the filter on a busy machine takes a while.
     process.await_ready(Duration::from_secs(60), ready)?;

@@ -503,6 +503,11 @@ extern "C" fn proxy_on_done(context: u32) -> u32 {
     u32::from(with(true, |f| f.on_done(context)))
 }
 
+/// Does nothing: `proxy_on_done` has come just before. It must be there all the same, since
+/// ngx_wasm_module calls it without looking, and its worker dies where it is missing (measured).
+#[no_mangle]
+extern "C" fn proxy_on_log(_context: u32) {}
+
 #[no_mangle]
 extern "C" fn proxy_on_delete(context: u32) {
     with((), |f| f.on_delete(context));

@@ -422,7 +422,7 @@ impl<H: Host> Filter<H> {
         self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
     }
 
-    /// A stream has ended. (`on_log` would say the same, a callback more for every request.) Of a
+    /// A stream has ended. (`on_log` says the same, and is not listened to.) Of a
     /// root, the host asks whether it may go: one that is being replaced stays until its executions
     /// have ended and its settlements are delivered.
     pub fn on_done(&mut self, context: u32) -> bool {

@@ -116,3 +116,42 @@ pub const OTHERS: [(MetricKind, &str); 4] = [
     (MetricKind::Histogram, CALLOUT_OPERATIONS),
     (MetricKind::Gauge, QUEUE_SIZE),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A new counter does not compile here until it has a number; then it must be among all.
+    fn number(counter: Counter) -> u32 {
+        match counter {
+            Counter::Executed => 0,
+            Counter::Replayed => 1,
+            Counter::Waited => 2,
+            Counter::PassedUnprotected => 3,
+            Counter::GrantExpired => 4,
+            Counter::Completed => 5,
+            Counter::Failed => 6,
+            Counter::Unknown => 7,
+            Counter::CompleteUnanswered => 8,
+            Counter::CompleteRefused => 9,
+            Counter::LeaseRenewed => 10,
+            Counter::LeaseLost => 11,
+            Counter::OutboxDropped => 12,
+            Counter::CalloutFailed => 13,
+            Counter::ObservedReplay => 14,
+            Counter::ObservedExecution => 15,
+            Counter::Problem(_) => 16,
+            Counter::Observed(_) => 17,
+        }
+    }
+
+    #[test]
+    fn every_counter_is_among_all_once() {
+        let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
+        assert!(numbers.into_iter().eq(0..18));
+        let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
+        assert_eq!(names.len(), Counter::all().count());
+        assert_eq!(names.len(), 16 + 2 * Problem::ALL.len());
+    }
+}

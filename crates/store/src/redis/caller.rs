@@ -6,7 +6,7 @@ use super::link::Link;
 use super::options::WaitReplicas;
 use super::script::{Call, Scripts, INLINE_MAX};
 use super::send::{send, Outcome, Sending};
-use redis::{Cmd, RedisError, RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -160,18 +160,20 @@ impl Caller {
         };
         let mut outcomes: Vec<Outcome> = calls.iter().map(|_| failed(closed())).collect();
         let repeatable = calls.iter().all(|call| call.repeatable) && no_key_twice(calls);
-        let mut sendings = commands(calls, |call| self.scripts.normal.by_name(call));
         let mut reconnected = false;
+        let mut left: Vec<usize> = (0..calls.len()).collect();
         if repeatable {
             let together = self.together(link, calls, wait).await;
             reconnected = together.broken;
+            left.clear();
             for (at, outcome) in together.outcomes.into_iter().enumerate() {
-                if let Some(outcome) = outcome {
-                    put(&mut outcomes, at, outcome);
-                    sendings.retain(|sending| sending.at != at);
+                match outcome {
+                    Some(outcome) => put(&mut outcomes, at, outcome),
+                    None => left.push(at),
                 }
             }
         }
+        let mut sendings = self.by_name(calls, &left);
         for _ in 0..ATTEMPTS {
             if sendings.is_empty() {
                 break;
@@ -220,6 +222,19 @@ impl Caller {
         outcomes
     }
 
+    /// The calls at these places, each on its own.
+    fn by_name(&self, calls: &[Call], places: &[usize]) -> Vec<Sending> {
+        let sending = |at: &usize| {
+            let call = calls.get(*at)?;
+            Some(Sending {
+                at: *at,
+                command: self.scripts.normal.by_name(call),
+                key: call.key.clone(),
+            })
+        };
+        places.iter().filter_map(sending).collect()
+    }
+
     /// Sends one call to a server that is out of memory, by the script that may write all the
     /// same.
     pub async fn at_any_cost(&self, call: &Call) -> RedisResult<Value> {
@@ -239,15 +254,6 @@ fn put(outcomes: &mut [Outcome], at: usize, outcome: Outcome) {
     if let Some(place) = outcomes.get_mut(at) {
         *place = outcome;
     }
-}
-
-fn commands(calls: &[Call], command: impl Fn(&Call) -> Cmd) -> Vec<Sending> {
-    let sending = |(at, call): (usize, &Call)| Sending {
-        at,
-        command: command(call),
-        key: call.key.clone(),
-    };
-    calls.iter().enumerate().map(sending).collect()
 }
 
 /// Twice the same acquire is one grant, but an acquire and its fail, both sent twice, are not the

@@ -138,7 +138,11 @@ fn compose_files() {
             "user: kong\n",
             "services.kong.read_only",
         ),
-        ("user: kong\n", "", "services.kong.user: it runs as root"),
+        (
+            "    user: kong\n",
+            "",
+            "services.kong.user: it runs as root",
+        ),
         ("user: redis\n", "user: \"0:0\"\n", "services.redis.user"),
         (
             "user: redis\n    read_only: true\n    cap_drop: [ALL]\n",

@@ -39,9 +39,10 @@ impl Callout {
     pub fn operations<'a>(
         operations: impl ExactSizeIterator<Item = &'a Operation>,
         service: &Service,
+        timeout_ms: u64,
     ) -> Callout {
         let body = Request::encode_all(operations);
-        Callout::new(OPERATIONS_PATH, body, service.timeout_ms, service)
+        Callout::new(OPERATIONS_PATH, body, timeout_ms, service)
     }
 
     /// A wait. The service ends it; the callout must outlast it.

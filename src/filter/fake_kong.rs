@@ -48,6 +48,10 @@ pub struct FakeStream {
 pub struct Call {
     pub token: u32,
     pub body: Bytes,
+    pub timeout_ms: u64,
+    /// The stream that waits for it; `None`: a root.
+    pub stream: Option<u32>,
+    pub sent_ns: u64,
 }
 
 #[derive(Default)]
@@ -279,6 +283,9 @@ impl Host for FakeKong {
         self.calls.borrow_mut().push(Call {
             token,
             body: Bytes::copy_from_slice(body),
+            timeout_ms,
+            stream: self.current.get(),
+            sent_ns: self.now.get(),
         });
         Ok(token)
     }

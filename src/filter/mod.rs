@@ -10,6 +10,9 @@ mod fake;
 mod fake_kong;
 #[cfg(test)]
 mod kong_test;
+mod lane;
+#[cfg(test)]
+mod lane_test;
 mod metrics;
 #[cfg(test)]
 mod nginx;

@@ -64,7 +64,7 @@ impl Vm {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.callback(Step::Tick, None, |filter| {
+            self.callback(Step::Tick(ROOT), None, |filter| {
                 filter.on_tick(ROOT);
                 Flow::Continue
             });

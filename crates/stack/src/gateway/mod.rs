@@ -200,7 +200,7 @@ impl Gateway {
         }
     }
 
-    /// The filter's metrics whose name begins so, e.g. `idempotency.problem`. Of a histogram, the
+    /// The filter's metrics whose name begins so, e.g. `idempotency_problem`. Of a histogram, the
     /// number of its samples; Envoy tells none of those.
     ///
     /// # Panics
@@ -220,7 +220,7 @@ impl Gateway {
             .collect()
     }
 
-    /// A metric of the filter, e.g. `idempotency.executed`; 0 while there is none.
+    /// A metric of the filter, e.g. `idempotency_executed`; 0 while there is none.
     ///
     /// # Panics
     ///

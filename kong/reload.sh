@@ -53,12 +53,15 @@ workers() {
     return 0
 }
 
-# What the filters have begun and not ended, in all workers. Fails while somebody else reads.
+# What is under way in all workers: requests, and records that are not delivered. Fails while somebody
+# else reads the metrics.
 under_way() {
     curl --silent --fail --max-time 10 "$status/metrics" 2>/dev/null | awk '
-        $1 ~ /^pw_idempotency_.*begun$/ { begun = $2; found++ }
-        $1 ~ /^pw_idempotency_.*ended$/ { ended = $2; found++ }
-        END { if (found != 2) exit 1; print begun - ended }'
+        $1 == "pw_idempotency_idempotency_protected_begun" { sum += $2; found++ }
+        $1 == "pw_idempotency_idempotency_protected_ended" { sum -= $2; found++ }
+        $1 == "pw_idempotency_idempotency_outbox_entered" { sum += $2; found++ }
+        $1 == "pw_idempotency_idempotency_outbox_left" { sum -= $2; found++ }
+        END { if (found != 4) exit 1; print sum }'
 }
 
 old="$(workers)"

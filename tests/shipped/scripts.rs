@@ -354,10 +354,15 @@ cat "$here/page"
     }
 
     fn under_way(&self, count: u32) {
-        let begun = 100 + count;
+        // One of them waits in the outbox.
+        let (begun, entered) = (100 + count.saturating_sub(1), 50 + count.min(1));
         let page = format!(
-            "pw_idempotency_idempotency_executed 7\npw_idempotency_idempotency_begun {begun}\n\
-             pw_idempotency_idempotency_ended 100\n"
+            "# TYPE pw_idempotency_idempotency_executed counter\n\
+             pw_idempotency_idempotency_executed 7\n\
+             pw_idempotency_idempotency_outbox_entered {entered}\n\
+             pw_idempotency_idempotency_outbox_left 50\n\
+             pw_idempotency_idempotency_protected_begun {begun}\n\
+             pw_idempotency_idempotency_protected_ended 100\n"
         );
         std::fs::write(self.at("page.new"), page).unwrap();
         std::fs::rename(self.at("page.new"), self.at("page")).unwrap();

@@ -39,6 +39,11 @@ pub enum Counter {
     OutboxEntered,
     /// A settlement left the outbox: it was answered, or given up.
     OutboxLeft,
+    /// Kong: a protected request has begun. (What is under way in all workers is this without the
+    /// ended ones, and what is in the outbox: `kong/reload.sh` waits until it is nothing.)
+    ProtectedBegun,
+    /// Kong: a protected request is over, its settlement in the outbox.
+    ProtectedEnded,
     /// A callout to the service failed.
     CalloutFailed,
     /// A problem was answered.
@@ -54,7 +59,7 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 18] = [
+        const SINGLE: [Counter; 20] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
@@ -70,6 +75,8 @@ impl Counter {
             Counter::OutboxDropped,
             Counter::OutboxEntered,
             Counter::OutboxLeft,
+            Counter::ProtectedBegun,
+            Counter::ProtectedEnded,
             Counter::CalloutFailed,
             Counter::ObservedReplay,
             Counter::ObservedExecution,
@@ -97,6 +104,8 @@ impl Counter {
             Counter::OutboxDropped => "outbox_dropped",
             Counter::OutboxEntered => "outbox_entered",
             Counter::OutboxLeft => "outbox_left",
+            Counter::ProtectedBegun => "protected_begun",
+            Counter::ProtectedEnded => "protected_ended",
             Counter::CalloutFailed => "callout_failed",
             Counter::ObservedReplay => "observed_replay",
             Counter::ObservedExecution => "observed_execution",
@@ -154,8 +163,10 @@ mod tests {
             Counter::ObservedExecution => 15,
             Counter::OutboxEntered => 16,
             Counter::OutboxLeft => 17,
-            Counter::Problem(_) => 18,
-            Counter::Observed(_) => 19,
+            Counter::ProtectedBegun => 18,
+            Counter::ProtectedEnded => 19,
+            Counter::Problem(_) => 20,
+            Counter::Observed(_) => 21,
         }
     }
 
@@ -173,9 +184,9 @@ mod tests {
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..20));
+        assert!(numbers.into_iter().eq(0..22));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 18 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 20 + 2 * Problem::ALL.len());
     }
 }

@@ -27,7 +27,9 @@ fn counters(stack: &Stack) -> BTreeMap<String, u64> {
         .into_iter()
         .map(|(name, value)| (name.replace(PREFIX, ""), value))
         .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
-        .filter(|(name, _)| !name.starts_with("outbox") && name != "queued")
+        .filter(|(name, _)| {
+            !name.starts_with("outbox") && !name.starts_with("protected_") && name != "queued"
+        })
         .filter(|(_, value)| *value > 0)
         .filter(|(name, _)| is_certain(name))
         .collect()

@@ -3,6 +3,7 @@
 use crate::config::{Plan, Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
+use crate::names::Names;
 use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
 use crate::reply::LocalReply;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub plan: Plan,
     /// Its rules, shareable one by one.
     pub rules: Vec<Rc<Rule>>,
+    /// The fields that they compare, remove or hash.
+    pub names: Names,
     /// Their fingerprint schemes, which cost a hash each.
     pub schemes: Vec<Scheme>,
 }
@@ -32,6 +35,7 @@ impl Settings {
         let scheme = |rule: &Rule| fingerprint::scheme(&rule.policy.fingerprint);
         let schemes = plan.rules.iter().map(scheme).collect();
         Settings {
+            names: Names::of(&plan),
             profile,
             plan,
             rules,
@@ -73,6 +77,12 @@ impl Request {
     /// The request's `Origin`, for CORS.
     pub fn origin(&self) -> Option<&Bytes> {
         self.headers.get("origin")
+    }
+
+    /// A trailer that the filter would have acted on, had it been a header.
+    pub fn unwelcome_trailer<'t>(&self, trailers: &'t Headers) -> Option<&'t Bytes> {
+        let mut names = trailers.0.iter().map(|(name, _)| name);
+        names.find(|name| self.settings.names.concern(name))
     }
 
     /// The record's identity.

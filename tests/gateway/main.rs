@@ -29,6 +29,7 @@ mod operators;
 mod paths;
 mod service_down;
 mod settle_down;
+mod spellings;
 mod storm;
 mod support;
 mod tenants;

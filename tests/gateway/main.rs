@@ -7,6 +7,7 @@ extern crate idempotency_e2e;
 mod bodies;
 mod conflict;
 mod faults;
+mod floods;
 mod hangups;
 mod headers;
 mod keys;

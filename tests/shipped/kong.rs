@@ -59,6 +59,10 @@ pub fn faults(text: &str) -> Vec<String> {
         "plugins: none reads request bodies before the filter",
     );
     report.expect(
+        elements(&document["plugins"]).any(clears_names),
+        "plugins: none clears header names that can be taken for others",
+    );
+    report.expect(
         elements(&document["services"]).count() > 0,
         "services: there are none",
     );
@@ -74,6 +78,22 @@ end";
 /// Whether a plugin reads request bodies where the filter needs them.
 fn reads_bodies(plugin: &Value) -> bool {
     plugin["name"] == "post-function" && strings(&plugin["config"]["access"]) == [READS_BODIES]
+}
+
+/// What clears them, as run in nginx (`docs/kong-facts.md`).
+const CLEARS_NAMES: &str = "\
+for name in pairs(kong.request.get_headers(1000)) do
+  if name:find(\"[^%w-]\") then
+    kong.service.request.clear_header(name)
+  end
+end
+for _, name in ipairs({ \"Fence\", \"Attempt\", \"Record\", \"Unprotected\" }) do
+  kong.service.request.clear_header(\"Idempotency-\" .. name)
+end";
+
+/// Whether a plugin clears what a filter cannot remove, in front of everything.
+fn clears_names(plugin: &Value) -> bool {
+    plugin["name"] == "pre-function" && strings(&plugin["config"]["access"]) == [CLEARS_NAMES]
 }
 
 /// Names of members that are numbers without quotes.

@@ -50,6 +50,7 @@ impl Demo {
             gateway_port: settings.gateway_port,
             admin_port: settings.admin_port,
             concurrency: settings.concurrency,
+            limits: true,
             wasm_log_level: settings.log_level.clone(),
             log: Some(settings.logs.join("envoy.log")),
             access_log: Some(settings.logs.join("access.log")),

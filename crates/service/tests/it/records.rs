@@ -356,12 +356,17 @@ async fn reads_and_changes_are_audited() {
         ("delete", &acme, key, json!("ticket 17"), "version-changed"),
         ("list", &acme, &none, json!("ticket 18"), "done"),
         ("list", &none, &none, none.clone(), "done"),
-        ("inspect", &acme, &lines[4]["key"], none.clone(), "no-such-key"),
+        (
+            "inspect",
+            &acme,
+            &lines[4]["key"],
+            none.clone(),
+            "no-such-key",
+        ),
         ("delete", &acme, key, none.clone(), "done"),
     ];
     assert_eq!(lines.len(), expected.len(), "{text}");
-    for (n, (line, (action, tenant, key, reason, result))) in
-        lines.iter().zip(expected).enumerate()
+    for (n, (line, (action, tenant, key, reason, result))) in lines.iter().zip(expected).enumerate()
     {
         assert_eq!(line["who"], "alice");
         assert_eq!(line["action"], action, "{line}");

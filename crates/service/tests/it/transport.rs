@@ -1,5 +1,6 @@
 //! Sockets, protocol versions, connections.
 
+use crate::support::http2::frame;
 use crate::support::*;
 use http::{Method, Version};
 use idempotency_protocol::{Answer, Request, CONTENT_TYPE, OPERATIONS_PATH};
@@ -28,16 +29,6 @@ async fn http2_with_prior_knowledge_on_both_sockets() {
         let timed_out = client.wait(&wait(&format!("{name}-2"), fence, 10)).await;
         assert_eq!(timed_out, Answer::TimedOut);
     }
-}
-
-/// One HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 /// After a moment in which the service stood still, a gateway has reset all that has timed out;

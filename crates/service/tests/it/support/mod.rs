@@ -4,6 +4,7 @@ pub mod child;
 pub mod client;
 pub mod frames;
 pub mod gate;
+pub mod http2;
 pub mod shared;
 
 pub use child::Child;

@@ -106,7 +106,6 @@ impl Acceptor {
             from,
             watch: Watch::new(),
             guest: Arc::new(guest),
-            greedy: CancellationToken::new(),
         };
         self.spawn(stream, connection, place);
     }

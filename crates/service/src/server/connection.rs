@@ -15,12 +15,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::future::Future;
+use std::future::{poll_fn, Future};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 
 /// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
 /// gateway worker keeps in flight; a worker that does not know the limit yet may send more, and
@@ -49,8 +48,6 @@ pub(super) struct Connection {
     pub from: Address,
     pub watch: Arc<Watch>,
     pub guest: Arc<Guest>,
-    /// Cancelled when it asks for too much.
-    pub greedy: CancellationToken,
 }
 
 impl Connection {
@@ -87,11 +84,16 @@ impl Connection {
         let closed = loop {
             tokio::select! {
                 biased;
-                () = connection.greedy.cancelled() => break Closed::Greedy,
                 () = gave_way.cancelled(), if !connection.watch.is_known() => {
                     break Closed::GaveWay;
                 }
-                ended = serving.as_mut() => {
+                ended = poll_fn(|cx| {
+                    connection.watch.new_round();
+                    serving.as_mut().poll(cx)
+                }) => {
+                    if connection.watch.is_greedy() {
+                        break Closed::Greedy;
+                    }
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     }
@@ -134,12 +136,12 @@ impl Connection {
         let open = self.watch.begin(&self.app.limits);
         let charged = (!self.watch.is_known()).then(|| {
             if self.watch.requests() > STRANGERS_REQUESTS {
-                self.greedy.cancel();
+                self.watch.asks_too_much();
             }
             Charged::new(self.guest.clone(), REQUEST_BYTES)
         });
         async move {
-            if self.greedy.is_cancelled() {
+            if self.watch.is_greedy() {
                 return Err(io::Error::other("too many requests at once"));
             }
             let response = self.dispatch.answer(request, arrival).await;

@@ -43,8 +43,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.watch.is_greedy() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if self.watch.is_blocked() {
             self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if self.watch.read_enough() {
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();

@@ -7,13 +7,15 @@
 use crate::config::Limits;
 use crate::telemetry::refusals::Closed;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Milliseconds since the connection was opened; `NOTHING`: it has not happened.
 type Moment = u64;
 const NOTHING: Moment = u64::MAX;
+/// What is read of a stranger before its requests are looked at.
+const ROUND_BYTES: usize = 4096;
 
 /// What is known of a connection.
 pub(super) struct Watch {
@@ -29,6 +31,10 @@ pub(super) struct Watch {
     seen: AtomicBool,
     /// It has shown a valid token.
     known: AtomicBool,
+    /// It asked for more than it may, and nothing more is read of it.
+    greedy: AtomicBool,
+    /// Bytes read since the library was last asked to go on.
+    round: AtomicUsize,
     open: Mutex<Open>,
 }
 
@@ -60,6 +66,8 @@ impl Watch {
             http2: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             known: AtomicBool::new(false),
+            greedy: AtomicBool::new(false),
+            round: AtomicUsize::new(0),
             open: Mutex::default(),
         })
     }
@@ -77,6 +85,7 @@ impl Watch {
         if bytes.is_empty() {
             return;
         }
+        self.round.fetch_add(bytes.len(), Relaxed);
         if !self.seen.swap(true, Relaxed) {
             // The preface of HTTP/2; no method of HTTP/1.1 begins so.
             self.http2.store(bytes.starts_with(b"PRI"), Relaxed);
@@ -87,6 +96,17 @@ impl Watch {
         if first {
             self.head_since.store(self.now(), Relaxed);
         }
+    }
+
+    /// The library goes on.
+    pub(super) fn new_round(&self) {
+        self.round.store(0, Relaxed);
+    }
+
+    /// So much was read that the requests in it must be looked at first: the HTTP library would
+    /// read all that there is before it shows us one of them.
+    pub(super) fn read_enough(&self) -> bool {
+        !self.is_known() && self.round.load(Relaxed) >= ROUND_BYTES
     }
 
     /// The socket took bytes, or would not.
@@ -111,6 +131,16 @@ impl Watch {
     /// It has shown a valid token.
     pub(super) fn is_known(&self) -> bool {
         self.known.load(Relaxed)
+    }
+
+    /// It asks for more than it may.
+    pub(super) fn asks_too_much(&self) {
+        self.greedy.store(true, Relaxed);
+    }
+
+    /// It asked for more than it may.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.greedy.load(Relaxed)
     }
 
     /// A head is complete.

@@ -245,7 +245,18 @@ fn kong_configurations() {
         (
             "get_http_version() < 2 or",
             "get_http_version() < 3 or",
-            "plugins: none reads request bodies",
+            "plugins: none guards it",
+        ),
+        (
+            "= ngx.ctx.buffered_proxying",
+            "= false",
+            "plugins: none guards it",
+        ),
+        ("ngx.worker.exiting() or ", "", "plugins: none guards it"),
+        (
+            "- name: post-function\n  service: payments",
+            "- name: pre-function\n  service: payments",
+            "payments: plugins: none guards it",
         ),
         (
             "strip_path: false\n  - name: executions",

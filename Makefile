@@ -42,8 +42,8 @@ test: build wasm ## All tests, the end-to-end ones on the newest and the oldest 
 	@scripts/test.sh
 
 .PHONY: test-kong
-test-kong: prepare ## The end-to-end tests in a real nginx of Kong's kind: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib
-	@KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
+test-kong: prepare ## The end-to-end tests in a complete Kong: KONG=/path/to/prefix; in its nginx alone: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib
+	@KONG="$(KONG)" KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
 
 .PHONY: bench
 bench: prepare wasm ## The gateway beside bare Envoy, ext_authz and Lua, on every store, about 15 minutes

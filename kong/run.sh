@@ -36,8 +36,13 @@ children=()
 work=
 stop() {
     local pid
+    # `kong start` does not pass a signal on to the nginx that it has started.
+    if [ -s "$work/kong/pids/nginx.pid" ]; then children+=("$(cat "$work/kong/pids/nginx.pid")"); fi
     for pid in "${children[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${children[@]}"; do wait "$pid" 2>/dev/null || true; done
+    for pid in "${children[@]}"; do
+        # nginx is no child of this shell.
+        wait "$pid" 2>/dev/null || while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    done
     if [ -n "$work" ]; then rm -rf "$work"; fi
 }
 
@@ -59,6 +64,7 @@ locally() {
 
     work="$(mktemp -d)"
     trap stop EXIT
+    trap 'exit 143' TERM
     # Kong's workers may run as another user.
     chmod 755 "$work"
     mkdir "$work/filters"
@@ -68,6 +74,8 @@ locally() {
     sed -e "s|unix:/run/idempotency/sock|unix:$work/sock|" \
         -e "s|http://demo-upstream:7481|http://127.0.0.1:$upstream_port|" \
         kong/kong.yml >"$work/kong.yml"
+
+    sed "s|/usr/local/kong/|$work/kong/|" kong/idempotency-drain.conf >"$work/idempotency-drain.conf"
 
     "$upstream" --listen "127.0.0.1:$upstream_port" >"$work/upstream.log" 2>&1 &
     children+=($!)
@@ -85,6 +93,7 @@ locally() {
     export KONG_PROXY_LISTEN="127.0.0.1:$port"
     export KONG_DECLARATIVE_CONFIG="$work/kong.yml"
     export KONG_WASM_FILTERS_PATH="$work/filters"
+    export KONG_NGINX_PROXY_INCLUDE="$work/idempotency-drain.conf"
     export KONG_NGINX_DAEMON=off
     kong start >"$work/kong.log" 2>&1 &
     children+=($!)

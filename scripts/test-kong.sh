@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# The end-to-end case list in a real nginx with Kong's module for WebAssembly, ngx_wasm_module.
+# The end-to-end case list in a complete Kong, or in a real nginx with Kong's module for WebAssembly,
+# ngx_wasm_module.
 #
-#   KONG_NGINX    its path. It must have the module, and lua-nginx-module: Kong attaches filters from Lua
+#   KONG          a directory with the bin/kong of a complete Kong 3.9
+#   KONG_NGINX    the path of an nginx. It must have the module, and lua-nginx-module: Kong attaches
+#                 filters from Lua
 #   KONG_LUALIB   the directory of its Lua libraries (resty/core.lua, resty/wasmx/proxy_wasm.lua); if
 #                 not set, lualib beside nginx' own directory, as in OpenResty and in Kong's image
 #
-# Without KONG_NGINX, but with a Docker engine that has the stack's Kong or can get it: kong/run.sh.
-# Without either, a line says so, and that is a success: nobody has to have one. Arguments go to the
-# test program.
+# Both may be set. Without either, but with a Docker engine that has the stack's Kong or can get it:
+# kong/run.sh. Without all of them, a line says so, and that is a success: nobody has to have one.
+# Arguments go to the test program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
@@ -34,17 +37,35 @@ knows() {
     esac
 }
 
+if [ -n "${KONG:-}" ]; then
+    [ -x "$KONG/bin/kong" ] || die "KONG=$KONG has no bin/kong"
+    KONG="$(cd "$KONG" && pwd)"
+    export KONG
+    # Kong says it itself: another version may do without WebAssembly, or with another host.
+    version="$("$KONG/bin/kong" version 2>&1 | head -n 1)"
+    case "$version" in
+        3.9.* | *" 3.9."*) ;;
+        *) die "KONG=$KONG is no Kong 3.9: $version" ;;
+    esac
+    command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
+    command -v promtool >/dev/null || need_packages "promtool, which reads Kong's metrics" prometheus
+    "${MAKE:-make}" --no-print-directory build wasm
+    say "== end-to-end tests in a complete Kong, $version: $KONG"
+    GATEWAY=kong cargo test --no-fail-fast --package idempotency-e2e --test gateway -- "$@"
+    [ -n "${KONG_NGINX:-}" ] || exit 0
+fi
+
 if [ -z "${KONG_NGINX:-}" ]; then
     image="$(sed -n 's/^ *image: \(kong:.*\)$/\1/p' kong/docker-compose.yaml)"
     if engine "$image"; then
-        say "KONG_NGINX is not set: kong/run.sh walks through a real Kong in Docker ($image) instead"
+        say "neither KONG nor KONG_NGINX is set: kong/run.sh walks through a real Kong in Docker ($image) instead"
         # Not the demo that may be running.
         export COMPOSE_PROJECT_NAME=idempotency-kong-test
         trap 'kong/run.sh down' EXIT
         kong/run.sh
         exit
     fi
-    skip "the case list in a real nginx: KONG_NGINX is not set, and there is no Docker engine with $image for kong/run.sh"
+    skip "the case list in a real Kong: neither KONG nor KONG_NGINX is set, and there is no Docker engine with $image for kong/run.sh"
     exit
 fi
 
@@ -61,5 +82,5 @@ lualib="$(cd "$lualib" && pwd)"
 
 "${MAKE:-make}" --no-print-directory build wasm
 say "== end-to-end tests in $("$nginx" -v 2>&1): $nginx"
-GATEWAY=kong KONG_NGINX="$nginx" KONG_LUALIB="$lualib" \
+GATEWAY=nginx KONG_NGINX="$nginx" KONG_LUALIB="$lualib" \
     cargo test --no-fail-fast --package idempotency-e2e --test gateway -- "$@"

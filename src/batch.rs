@@ -42,6 +42,45 @@ impl Default for Limits {
     }
 }
 
+/// The room in one callout.
+#[derive(Debug)]
+pub struct Room {
+    operations: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// An empty callout that takes so many operations.
+    pub fn new(operations: usize) -> Room {
+        Room {
+            operations: operations.max(1),
+            bytes: MAX_BYTES,
+        }
+    }
+
+    /// How many operations it still takes.
+    pub fn operations(&self) -> usize {
+        self.operations
+    }
+
+    /// Takes the place of an operation with an outcome of this length, if there is one.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        match (self.operations, self.bytes.checked_sub(bytes)) {
+            (1.., Some(left)) => {
+                self.operations -= 1;
+                self.bytes = left;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether an outcome of this length must travel alone.
+pub fn is_alone(bytes: usize) -> bool {
+    bytes > MAX_SHARED_OUTCOME
+}
+
 /// What is done with an operation that has come.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival<T> {
@@ -112,7 +151,7 @@ impl<T> Batches<T> {
 
     /// An operation has come; `bytes` is the length of the outcome that it carries.
     pub fn arrive(&mut self, item: T, bytes: usize, now_ns: u64) -> Arrival<T> {
-        if self.limits.max_in_flight == 0 || bytes > MAX_SHARED_OUTCOME {
+        if self.limits.max_in_flight == 0 || is_alone(bytes) {
             return Arrival::Alone(item);
         }
         if self.in_flight == 0 && self.waiting.is_empty() && !self.crowded {

@@ -34,6 +34,12 @@ impl Lease {
         }
     }
 
+    /// When it is over, unless it is renewed.
+    fn end_ns(&self) -> u64 {
+        let lease_ns = self.lease_ms.saturating_mul(1_000_000);
+        self.since_ns.saturating_add(lease_ns)
+    }
+
     /// Whether more than `lease − margin` has passed. A clock that ran backwards proves nothing,
     /// so it counts as too late.
     pub fn is_stale(&self, now_ns: u64, margin_ms: u64) -> bool {
@@ -73,26 +79,29 @@ impl Leases {
         self.0.remove(&owner);
     }
 
-    /// The renewals that are due now. Each is reported once, until [`Leases::renewed`].
-    pub fn due(&mut self, now_ns: u64) -> Vec<(Owner, Operation)> {
-        let mut due = Vec::new();
-        for tracked in self.0.values_mut() {
+    /// The renewals that are due now, at most so many, the ones whose lease ends first. Each is
+    /// reported once, until [`Leases::renewed`].
+    pub fn due(&mut self, now_ns: u64, most: usize) -> Vec<(Owner, Operation)> {
+        let is_due = |tracked: &&mut Tracked| {
             let half = tracked.lease.lease_ms.saturating_mul(500_000);
             let elapsed = now_ns.saturating_sub(tracked.lease.since_ns);
-            if tracked.renewal_sent_ns.is_some() || elapsed < half {
-                continue;
-            }
-            tracked.renewal_sent_ns = Some(now_ns);
-            due.push((
-                tracked.lease.owner,
-                Operation::Extend {
-                    key: tracked.lease.key.clone(),
-                    owner: tracked.lease.owner,
-                    lease_ms: tracked.lease.lease_ms,
-                },
-            ));
+            tracked.renewal_sent_ns.is_none() && elapsed >= half
+        };
+        let mut due: Vec<&mut Tracked> = self.0.values_mut().filter(is_due).collect();
+        if due.len() > most {
+            due.sort_by_key(|tracked| tracked.lease.end_ns());
+            due.truncate(most);
         }
-        due
+        let renew = |tracked: &mut Tracked| {
+            tracked.renewal_sent_ns = Some(now_ns);
+            let renewal = Operation::Extend {
+                key: tracked.lease.key.clone(),
+                owner: tracked.lease.owner,
+                lease_ms: tracked.lease.lease_ms,
+            };
+            (tracked.lease.owner, renewal)
+        };
+        due.into_iter().map(renew).collect()
     }
 
     /// The answer to a renewal; `None`: no answer, try again at the next tick. Returns false when
@@ -166,20 +175,40 @@ mod tests {
         let l = lease(1);
         let start = l.since_ns;
         leases.track(l.clone());
-        assert!(leases.due(start + 499 * MS).is_empty());
-        assert_eq!(leases.due(start + 500 * MS).len(), 1);
+        assert!(leases.due(start + 499 * MS, 9).is_empty());
+        assert_eq!(leases.due(start + 500 * MS, 9).len(), 1);
         assert!(
-            leases.due(start + 600 * MS).is_empty(),
+            leases.due(start + 600 * MS, 9).is_empty(),
             "one renewal at a time"
         );
         // No answer: due again.
         assert!(leases.renewed(l.owner, None));
-        assert_eq!(leases.due(start + 700 * MS).len(), 1);
+        assert_eq!(leases.due(start + 700 * MS, 9).len(), 1);
         // The new lease counts from the moment the renewal was sent.
         assert!(leases.renewed(l.owner, Some(&Answer::Extended { lease_ms: 1000 })));
-        assert!(leases.due(start + 1199 * MS).is_empty());
-        assert_eq!(leases.due(start + 1200 * MS).len(), 1);
+        assert!(leases.due(start + 1199 * MS, 9).is_empty());
+        assert_eq!(leases.due(start + 1200 * MS, 9).len(), 1);
         assert!(!leases.renewed(l.owner, Some(&Answer::Lost)));
         assert!(leases.is_empty());
+    }
+
+    #[test]
+    fn where_not_all_have_room_the_ones_that_end_first_are_renewed() {
+        let mut leases = Leases::default();
+        let start = lease(1).since_ns;
+        for (owner, age) in [(1, 0), (2, 2), (3, 1)] {
+            leases.track(Lease {
+                since_ns: start - age * MS,
+                ..lease(owner)
+            });
+        }
+        let mut renewed = || -> Vec<u8> {
+            let due = leases.due(start + 500 * MS, 2);
+            due.iter().map(|(owner, _)| owner.0[0]).collect()
+        };
+        let mut first = renewed();
+        first.sort_unstable();
+        assert_eq!(first, [2, 3]);
+        assert_eq!(renewed(), [1]);
     }
 }

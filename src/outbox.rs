@@ -100,18 +100,23 @@ impl Outbox {
         queue.insert((due_ns, id));
     }
 
-    /// What is to be sent now, at most `limit` operations: what was executed first, then unlocks.
-    pub fn due(&mut self, now_ns: u64, limit: usize) -> Vec<(u64, Operation)> {
+    /// What is to be sent now, as far as `has_room` goes: what was executed first, then unlocks.
+    pub fn due(
+        &mut self,
+        now_ns: u64,
+        mut has_room: impl FnMut(&Operation) -> bool,
+    ) -> Vec<(u64, Operation)> {
         let mut due = Vec::new();
         for queue in &mut self.due {
-            while due.len() < limit && queue.first().is_some_and(|(at, _)| *at <= now_ns) {
-                let Some((_, id)) = queue.pop_first() else {
-                    break;
-                };
+            while let Some((_, id)) = queue.first().copied().filter(|(at, _)| *at <= now_ns) {
                 if let Some(entry) = self.entries.get_mut(&id) {
+                    if !has_room(&entry.operation) {
+                        return due;
+                    }
                     entry.due_ns = None;
                     due.push((id, entry.operation.clone()));
                 }
+                queue.pop_first();
             }
         }
         due
@@ -169,6 +174,14 @@ mod tests {
     use super::*;
     use idempotency_protocol::{LookupKey, Origin, Owner};
 
+    fn due(outbox: &mut Outbox, now_ns: u64, mut limit: usize) -> Vec<(u64, Operation)> {
+        outbox.due(now_ns, |_| {
+            let room = limit > 0;
+            limit = limit.saturating_sub(1);
+            room
+        })
+    }
+
     fn fail() -> Operation {
         let key = LookupKey {
             tenant: String::new(),
@@ -189,10 +202,13 @@ mod tests {
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            let due = outbox.due(now, 10);
-            assert_eq!(due.len(), 1);
-            assert!(outbox.due(now, 10).is_empty(), "in flight: not sent twice");
-            assert!(outbox.unanswered(due[0].0, now));
+            let sent_now = due(&mut outbox, now, 10);
+            assert_eq!(sent_now.len(), 1);
+            assert!(
+                due(&mut outbox, now, 10).is_empty(),
+                "in flight: not sent twice"
+            );
+            assert!(outbox.unanswered(sent_now[0].0, now));
             let sent = now;
             while outbox.entries.values().all(|e| e.due_ns > Some(now)) {
                 now += 50_000_000;
@@ -200,7 +216,7 @@ mod tests {
             pauses.push((now - sent) / 1_000_000);
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
-        let id = outbox.due(now, 10)[0].0;
+        let id = due(&mut outbox, now, 10)[0].0;
         outbox.answered(id);
         assert!(outbox.is_empty());
     }
@@ -209,7 +225,7 @@ mod tests {
     fn given_up_when_its_time_is_over() {
         let mut outbox = Outbox::default();
         outbox.push(fail(), 0).unwrap();
-        let id = outbox.due(0, 1)[0].0;
+        let id = due(&mut outbox, 0, 1)[0].0;
         assert!(!outbox.unanswered(id, PATIENCE_NS));
         assert!(outbox.is_empty());
     }
@@ -238,10 +254,13 @@ mod tests {
         }
         assert_eq!(outbox.push(fail(), 0), Err(Full));
         outbox.push(abandon(), 0).unwrap();
-        let due = outbox.due(0, 2);
-        let names: Vec<_> = due.iter().map(|(_, operation)| operation.name()).collect();
+        let sent_now = due(&mut outbox, 0, 2);
+        let names: Vec<_> = sent_now
+            .iter()
+            .map(|(_, operation)| operation.name())
+            .collect();
         assert_eq!(names, ["abandon", "fail"]);
-        outbox.answered(due[1].0);
+        outbox.answered(sent_now[1].0);
         assert_eq!(outbox.push(fail(), 0), Ok(()), "room again");
     }
 }

@@ -26,6 +26,10 @@ pub struct Settings {
     pub names: Names,
     /// Their fingerprint schemes, which cost a hash each.
     pub schemes: Vec<Scheme>,
+    /// Kong: how long the root's only callout may be out. At most a quarter of the shortest lease:
+    /// leases are renewed from half of their time on, and a call that hangs must leave time for
+    /// the renewal after it.
+    pub lane_timeout_ms: u64,
 }
 
 impl Settings {
@@ -34,12 +38,16 @@ impl Settings {
         let rules = plan.rules.iter().cloned().map(Rc::new).collect();
         let scheme = |rule: &Rule| fingerprint::scheme(&rule.policy.fingerprint);
         let schemes = plan.rules.iter().map(scheme).collect();
+        let shortest = plan.rules.iter().map(|rule| rule.policy.lease_ms).min();
+        let quarter = shortest.map_or(u64::MAX, |lease_ms| lease_ms / 4);
+        let lane_timeout_ms = plan.service.timeout_ms.min(quarter).max(1);
         Settings {
             names: Names::of(&plan),
             profile,
             plan,
             rules,
             schemes,
+            lane_timeout_ms,
         }
     }
 }

@@ -1,4 +1,6 @@
-//! What the filter counts. Names are stable: dashboards hang on them.
+//! What the filter counts. Names are stable: dashboards hang on them. They are names of metrics to
+//! Prometheus as they are (letters, digits, underscores): Kong replaces nothing but colons, and one
+//! name that Prometheus does not take loses the whole page.
 
 use crate::host::MetricKind;
 use crate::problem::Problem;
@@ -32,6 +34,16 @@ pub enum Counter {
     LeaseLost,
     /// A settlement was given up: the outbox was full or its time was over.
     OutboxDropped,
+    /// A settlement was taken into the outbox. (In Kong, the gauge tells what the worker said that
+    /// spoke last; the difference of these two counters is exact.)
+    OutboxEntered,
+    /// A settlement left the outbox: it was answered, or given up.
+    OutboxLeft,
+    /// Kong: a protected request has begun. (What is under way in all workers is this without the
+    /// ended ones, and what is in the outbox: `kong/reload.sh` waits until it is nothing.)
+    ProtectedBegun,
+    /// Kong: a protected request is over, its settlement in the outbox.
+    ProtectedEnded,
     /// A callout to the service failed.
     CalloutFailed,
     /// A problem was answered.
@@ -47,7 +59,7 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 16] = [
+        const SINGLE: [Counter; 20] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
@@ -61,6 +73,10 @@ impl Counter {
             Counter::LeaseRenewed,
             Counter::LeaseLost,
             Counter::OutboxDropped,
+            Counter::OutboxEntered,
+            Counter::OutboxLeft,
+            Counter::ProtectedBegun,
+            Counter::ProtectedEnded,
             Counter::CalloutFailed,
             Counter::ObservedReplay,
             Counter::ObservedExecution,
@@ -86,13 +102,17 @@ impl Counter {
             Counter::LeaseRenewed => "lease_renewed",
             Counter::LeaseLost => "lease_lost",
             Counter::OutboxDropped => "outbox_dropped",
+            Counter::OutboxEntered => "outbox_entered",
+            Counter::OutboxLeft => "outbox_left",
+            Counter::ProtectedBegun => "protected_begun",
+            Counter::ProtectedEnded => "protected_ended",
             Counter::CalloutFailed => "callout_failed",
-            Counter::ObservedReplay => "observed.replay",
-            Counter::ObservedExecution => "observed.execution",
-            Counter::Problem(p) => return format!("idempotency.problem.{}", underscored(p)),
-            Counter::Observed(p) => return format!("idempotency.observed.{}", underscored(p)),
+            Counter::ObservedReplay => "observed_replay",
+            Counter::ObservedExecution => "observed_execution",
+            Counter::Problem(p) => return format!("idempotency_problem_{}", underscored(p)),
+            Counter::Observed(p) => return format!("idempotency_observed_{}", underscored(p)),
         };
-        format!("idempotency.{name}")
+        format!("idempotency_{name}")
     }
 }
 
@@ -101,13 +121,13 @@ fn underscored(problem: Problem) -> String {
 }
 
 /// Histogram of callout times in microseconds.
-pub const CALLOUT_TIME: &str = "idempotency.callout_us";
+pub const CALLOUT_TIME: &str = "idempotency_callout_us";
 /// Gauge of operations that wait to be delivered without a client waiting for them.
-pub const OUTBOX_SIZE: &str = "idempotency.outbox";
+pub const OUTBOX_SIZE: &str = "idempotency_outbox";
 /// Histogram of operations in one callout.
-pub const CALLOUT_OPERATIONS: &str = "idempotency.callout_operations";
+pub const CALLOUT_OPERATIONS: &str = "idempotency_callout_operations";
 /// Gauge of operations that wait for a callout.
-pub const QUEUE_SIZE: &str = "idempotency.queued";
+pub const QUEUE_SIZE: &str = "idempotency_queued";
 
 /// Every metric that is no counter.
 pub const OTHERS: [(MetricKind, &str); 4] = [
@@ -141,17 +161,32 @@ mod tests {
             Counter::CalloutFailed => 13,
             Counter::ObservedReplay => 14,
             Counter::ObservedExecution => 15,
-            Counter::Problem(_) => 16,
-            Counter::Observed(_) => 17,
+            Counter::OutboxEntered => 16,
+            Counter::OutboxLeft => 17,
+            Counter::ProtectedBegun => 18,
+            Counter::ProtectedEnded => 19,
+            Counter::Problem(_) => 20,
+            Counter::Observed(_) => 21,
+        }
+    }
+
+    /// <https://prometheus.io/docs/concepts/data_model/>: and no colon, which is for rules.
+    #[test]
+    fn every_name_is_one_to_prometheus() {
+        let counters = Counter::all().map(Counter::name);
+        let others = OTHERS.iter().map(|(_, name)| (*name).to_owned());
+        for name in counters.chain(others) {
+            let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(name.bytes().all(fine), "{name}");
         }
     }
 
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..18));
+        assert!(numbers.into_iter().eq(0..22));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 16 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 20 + 2 * Problem::ALL.len());
     }
 }

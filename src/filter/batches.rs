@@ -2,7 +2,7 @@
 //! host. The host is asked for a callback by way of a shared queue, whose name nobody else has: it
 //! calls the root back in the same turn of its event loop, after everything that is ready now.
 
-use super::callouts::Job;
+use super::callouts::{Job, Way};
 use super::Filter;
 use crate::batch::{self, Arrival};
 use crate::call::CallFailed;
@@ -13,22 +13,30 @@ impl<H: Host> Filter<H> {
     pub(super) fn ask(&mut self, root: u32, job: Job) {
         let now_ns = self.now();
         let Some(r) = self.roots.get_mut(&root) else {
-            return self.operations_answered(root, vec![job], Err(CallFailed));
+            return self.operations_answered(root, vec![job], Err(CallFailed), Way::Alone);
         };
         let bytes = batch::bytes(&job.operation);
         match r.batches.arrive(job, bytes, now_ns) {
-            Arrival::Alone(job) => self.send_operations(root, vec![job], false),
-            Arrival::Leaves(job) => self.send_operations(root, vec![job], true),
+            Arrival::Alone(job) => self.send_operations(root, vec![job], Way::Alone),
+            Arrival::Leaves(job) => self.send_operations(root, vec![job], Way::Batch),
             Arrival::Waits { call: true } => self.ask_for_turn(root),
             Arrival::Waits { call: false } => {}
         }
     }
 
     /// A callout with operations is back, or could not be sent.
-    pub(super) fn batch_returned(&mut self, root: u32, counted: bool) {
-        let returned = |r: &mut Box<super::Root>| counted && r.batches.returned();
-        if self.roots.get_mut(&root).is_some_and(returned) {
-            self.ask_for_turn(root);
+    pub(super) fn returned(&mut self, root: u32, way: Way) {
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
+        match way {
+            Way::Alone => {}
+            Way::Batch => {
+                if r.batches.returned() {
+                    self.ask_for_turn(root);
+                }
+            }
+            Way::Lane => r.lane.returned(),
         }
     }
 
@@ -58,7 +66,7 @@ impl<H: Host> Filter<H> {
     fn share_no_more(&mut self, root: u32) {
         let left = self.roots.get_mut(&root).map(|r| r.batches.give_up());
         for job in left.unwrap_or_default() {
-            self.send_operations(root, vec![job], false);
+            self.send_operations(root, vec![job], Way::Alone);
         }
     }
 
@@ -82,10 +90,10 @@ impl<H: Host> Filter<H> {
         let timeout_ms = r.settings().map_or(0, |s| s.plan.service.timeout_ms);
         let turn = r.batches.turn(now_ns, timeout_ms.saturating_mul(1_000_000));
         if !turn.expired.is_empty() {
-            self.operations_answered(root, turn.expired, Err(CallFailed));
+            self.operations_answered(root, turn.expired, Err(CallFailed), Way::Alone);
         }
         if !turn.leaves.is_empty() {
-            self.send_operations(root, turn.leaves, true);
+            self.send_operations(root, turn.leaves, Way::Batch);
         }
         if turn.call {
             self.ask_for_turn(root);

@@ -4,11 +4,11 @@
 
 use super::{Filter, Internal};
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
-use crate::config::Service;
 use crate::execution::Executed;
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Map};
 use crate::profile::Profile;
+use crate::request::Settings;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
@@ -16,8 +16,6 @@ use idempotency_protocol::{Answer, Operation, Owner};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
-/// How many calls of observed streams may wait for a tick.
-const MAX_DEFERRED: usize = 1024;
 
 /// Whom the answer to an operation is for.
 #[derive(Debug)]
@@ -39,15 +37,28 @@ pub(super) struct Job {
     pub purpose: Purpose,
 }
 
+/// How operations leave, and so who is told when they are back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By themselves, beside all others.
+    Alone,
+    /// One of the batches in flight.
+    Batch,
+    /// Kong: in the root's only callout.
+    Lane,
+}
+
 /// What a callout carries.
 #[derive(Debug)]
 pub(super) enum Cargo {
-    /// Operations, in the order of their answers. `counted`: one of the batches in flight.
-    Operations { jobs: Vec<Job>, counted: bool },
+    /// Operations, in the order of their answers.
+    Operations { jobs: Vec<Job>, way: Way },
     /// The wait of a stream.
     Wait(u32),
     /// A detached execution: its answer is the upstream's.
     Execution(u32),
+    /// Kong: whether the service can be reached from the root's tick.
+    Probe,
 }
 
 /// A callout that is out.
@@ -67,7 +78,9 @@ impl<H: Host> Filter<H> {
                 self.ask(root, Job { operation, purpose });
             }
             Call::Wait(wait) => {
-                let sent = self.send(root, |service| Callout::wait(&wait, service));
+                let sent = self.send(root, |settings| {
+                    Callout::wait(&wait, &settings.plan.service)
+                });
                 match sent {
                     Some(token) => self.sent(root, token, Cargo::Wait(context)),
                     None => self.waited(root, context, Err(CallFailed)),
@@ -77,24 +90,33 @@ impl<H: Host> Filter<H> {
     }
 
     /// Sends operations in one callout. Those that cannot be sent are answered as failed, at once.
-    pub(super) fn send_operations(&mut self, root: u32, jobs: Vec<Job>, counted: bool) {
-        let sent = self.send(root, |service| {
-            Callout::operations(jobs.iter().map(|job| &job.operation), service)
+    pub(super) fn send_operations(&mut self, root: u32, jobs: Vec<Job>, way: Way) {
+        let sent = self.send(root, |settings| {
+            let operations = jobs.iter().map(|job| &job.operation);
+            let timeout_ms = match way {
+                Way::Alone | Way::Batch => settings.plan.service.timeout_ms,
+                Way::Lane => settings.lane_timeout_ms,
+            };
+            Callout::operations(operations, &settings.plan.service, timeout_ms)
         });
         match sent {
-            Some(token) => self.sent(root, token, Cargo::Operations { jobs, counted }),
+            Some(token) => self.sent(root, token, Cargo::Operations { jobs, way }),
             None => {
-                self.operations_answered(root, jobs, Err(CallFailed));
-                self.batch_returned(root, counted);
+                self.operations_answered(root, jobs, Err(CallFailed), way);
+                self.returned(root, way);
             }
         }
     }
 
     /// Starts a callout to the service; its token.
-    fn send(&mut self, root: u32, callout: impl FnOnce(&Service) -> Callout) -> Option<u32> {
+    pub(super) fn send(
+        &mut self,
+        root: u32,
+        callout: impl FnOnce(&Settings) -> Callout,
+    ) -> Option<u32> {
         let settings = self.roots.get(&root)?.settings()?;
+        let callout = callout(&settings);
         let service = &settings.plan.service;
-        let callout = callout(service);
         self.enter(root).then_some(())?;
         let Callout {
             headers,
@@ -130,6 +152,14 @@ impl<H: Host> Filter<H> {
             return;
         };
         let root = pending.root;
+        if headers == 0
+            && matches!(
+                pending.cargo,
+                Cargo::Probe | Cargo::Operations { way: Way::Lane, .. }
+            )
+        {
+            self.lane_failed(root);
+        }
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {
             Some(bytes::Bytes::new())
@@ -153,12 +183,13 @@ impl<H: Host> Filter<H> {
                 };
                 self.executed(root, execution, executed);
             }
-            Cargo::Operations { jobs, counted } => {
+            Cargo::Operations { jobs, way } => {
                 self.measure(root, pending.sent_ns, jobs.len());
                 let answers = self.service_answers(headers, body, jobs.len());
-                self.operations_answered(root, jobs, answers);
-                self.batch_returned(root, counted);
+                self.operations_answered(root, jobs, answers, way);
+                self.returned(root, way);
             }
+            Cargo::Probe => self.returned(root, Way::Lane),
             Cargo::Wait(stream) => {
                 self.measure(root, pending.sent_ns, 0);
                 let answers = self.service_answers(headers, body, 1);
@@ -205,13 +236,14 @@ impl<H: Host> Filter<H> {
         root: u32,
         jobs: Vec<Job>,
         answers: Result<Vec<Answer>, CallFailed>,
+        way: Way,
     ) {
         match answers {
             Ok(answers) => {
                 let shared = jobs.len() > 1;
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     if shared && answer == Answer::AskAlone {
-                        self.send_operations(root, vec![job], false);
+                        self.ask_alone(root, job, way);
                     } else {
                         self.answered(root, job, Ok(answer));
                     }
@@ -223,6 +255,14 @@ impl<H: Host> Filter<H> {
                     self.answered(root, job, Err(failed));
                 }
             }
+        }
+    }
+
+    /// Sends an operation that was refused beside others once more.
+    fn ask_alone(&mut self, root: u32, job: Job, way: Way) {
+        match (way, self.roots.get_mut(&root)) {
+            (Way::Lane, Some(r)) => r.lane.alone(job),
+            _ => self.send_operations(root, vec![job], Way::Alone),
         }
     }
 
@@ -282,6 +322,7 @@ impl<H: Host> Filter<H> {
         if settled == Settled::Unanswered {
             if !r.outbox.unanswered(id, now_ns) {
                 self.count(root, Counter::OutboxDropped);
+                self.count(root, Counter::OutboxLeft);
             }
             return;
         }
@@ -290,6 +331,7 @@ impl<H: Host> Filter<H> {
             .operation(id)
             .and_then(|operation| settled.counter(operation));
         r.outbox.answered(id);
+        self.count(root, Counter::OutboxLeft);
         if let Some(counter) = counter {
             self.count(root, counter);
         }
@@ -305,35 +347,10 @@ impl<H: Host> Filter<H> {
             self.count(root, Counter::OutboxDropped);
             return;
         }
+        self.count(root, Counter::OutboxEntered);
         // In Kong, what runs now may be a callback that must not call.
         if self.profile == Profile::Envoy {
             self.flush_outbox(root, now_ns);
-        }
-    }
-
-    /// Puts a call of a stream that is only observed off until the next tick.
-    pub(super) fn defer(&mut self, root: u32, context: u32, call: Call) {
-        if let Some(r) = self.roots.get_mut(&root) {
-            if r.deferred.len() < MAX_DEFERRED {
-                r.deferred.push_back((context, call));
-                return;
-            }
-        }
-        self.internal
-            .push_back(Internal::Answer(context, Err(CallFailed)));
-    }
-
-    /// Sends the calls that were put off.
-    pub(super) fn flush_deferred(&mut self, root: u32) {
-        for _ in 0..OUTBOX_BURST {
-            let next = self
-                .roots
-                .get_mut(&root)
-                .and_then(|r| r.deferred.pop_front());
-            let Some((context, call)) = next else {
-                return;
-            };
-            self.call(root, context, call);
         }
     }
 
@@ -342,7 +359,13 @@ impl<H: Host> Filter<H> {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
-        for (id, operation) in r.outbox.due(now_ns, OUTBOX_BURST) {
+        let mut left = OUTBOX_BURST;
+        let due = r.outbox.due(now_ns, |_| {
+            let room = left > 0;
+            left = left.saturating_sub(1);
+            room
+        });
+        for (id, operation) in due {
             let purpose = Purpose::Outbox(id);
             self.ask(root, Job { operation, purpose });
         }

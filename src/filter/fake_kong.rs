@@ -48,6 +48,10 @@ pub struct FakeStream {
 pub struct Call {
     pub token: u32,
     pub body: Bytes,
+    pub timeout_ms: u64,
+    /// The stream that waits for it; `None`: a root.
+    pub stream: Option<u32>,
+    pub sent_ns: u64,
 }
 
 #[derive(Default)]
@@ -59,6 +63,8 @@ pub struct FakeKong {
     pub streams: RefCell<BTreeMap<u32, FakeStream>>,
     pub calls: RefCell<Vec<Call>>,
     pub answer: RefCell<(Fields, Bytes)>,
+    /// Why the callout whose answer is told has none.
+    pub dispatch_status: Cell<&'static str>,
     pub configuration: RefCell<Bytes>,
     pub errors: RefCell<Vec<String>>,
     next: Cell<u32>,
@@ -148,6 +154,10 @@ impl Host for FakeKong {
     }
 
     fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
+        if name == ":dispatch_status" {
+            self.judge(Hostcall::DispatchStatus);
+            return Ok(Some(self.dispatch_status.get().into()));
+        }
         self.judge(Hostcall::ReadHeaders(map));
         let fields = self.map(map)?;
         let found = fields
@@ -279,6 +289,9 @@ impl Host for FakeKong {
         self.calls.borrow_mut().push(Call {
             token,
             body: Bytes::copy_from_slice(body),
+            timeout_ms,
+            stream: self.current.get(),
+            sent_ns: self.now.get(),
         });
         Ok(token)
     }

@@ -7,14 +7,14 @@ use crate::testing::kong_rules::Step;
 use bytes::Bytes;
 use idempotency_protocol::*;
 
-const CONFIG: &str = r#"{
+pub(super) const CONFIG: &str = r#"{
   "service": {"target": "unix:/run/s.sock"},
   "kong": {"bodies": "late"},
   "defaults": {"scope": "global"},
   "rules": [{"match": {"methods": "*", "path_prefix": "/charges"}}]
 }"#;
 
-fn charge(body: &[u8]) -> FakeStream {
+pub(super) fn charge(body: &[u8]) -> FakeStream {
     FakeStream {
         method: "POST".into(),
         raw_path: "/charges".into(),
@@ -53,14 +53,18 @@ fn answer(nginx: &mut Nginx, answer: Answer) {
 }
 
 fn grant() -> Answer {
+    grant_of(60_000)
+}
+
+pub(super) fn grant_of(lease_ms: u64) -> Answer {
     Answer::Granted(Grant {
         fence: 7,
         attempt: 1,
-        lease_ms: 60_000,
+        lease_ms,
     })
 }
 
-fn from_upstream(status: &'static str) -> Vec<(&'static str, &'static str)> {
+pub(super) fn from_upstream(status: &'static str) -> Vec<(&'static str, &'static str)> {
     vec![
         ("ngx.upstream_addr", "127.0.0.1:80"),
         ("ngx.upstream_connect_time", "0.001"),
@@ -577,7 +581,14 @@ fn a_configuration_that_cannot_work_refuses_what_it_might_protect() {
         ),
     ] {
         let mut nginx = Nginx::new(config);
-        assert!(!nginx.host().errors.borrow().is_empty(), "loudly");
+        let errors = nginx.host().errors.borrow().clone();
+        assert!(!errors.is_empty(), "loudly");
+        // With many chains: which one it is.
+        let named = config.contains("path_prefix");
+        assert!(
+            !named || errors[0].contains("rejected (rules /charges): "),
+            "{errors:?}"
+        );
         nginx.open(1, charge(b""));
         assert_eq!(nginx.delivered[&1].status, 503);
         for (id, method) in [(2, "GET"), (3, "HEAD"), (4, "OPTIONS")] {
@@ -597,7 +608,7 @@ fn responses_of_streams_that_the_filter_never_saw_pass() {
     nginx.response_headers(1, fields(&[(":status", "403")]), &[]);
     assert_eq!(nginx.response_piece(1, b"denied", true), b"denied");
     nginx.close(1, true);
-    nginx.host().begin(Step::Tick, None);
+    nginx.host().begin(Step::Tick(super::fake_kong::ROOT), None);
     assert!(names(&nginx).is_empty());
 }
 

@@ -10,6 +10,9 @@ mod fake;
 mod fake_kong;
 #[cfg(test)]
 mod kong_test;
+mod lane;
+#[cfg(test)]
+mod lane_test;
 mod metrics;
 #[cfg(test)]
 mod nginx;
@@ -88,6 +91,8 @@ struct Entry {
     reply: Option<OwnReply>,
     /// The host has forgotten it; only an answer is still awaited.
     deleted: bool,
+    /// It has been counted as begun, and its end is to be.
+    counted: bool,
 }
 
 /// An event that the filter itself made while it was doing something else.
@@ -161,6 +166,7 @@ impl<H: Host> Filter<H> {
                 body: Body::None,
                 reply: None,
                 deleted: false,
+                counted: false,
             };
             self.streams.insert(context, Box::new(entry));
         }
@@ -250,7 +256,14 @@ impl<H: Host> Filter<H> {
                     effects: &mut effects,
                 };
                 let (stream, flow) = Stream::protect(*request, *hasher, whole, &mut env);
+                // Where a worker that is told to end can record nothing any more, somebody has to know
+                // when nothing is under way.
+                let counted = self.profile == Profile::Kong;
+                if counted {
+                    self.count(root_id, Counter::ProtectedBegun);
+                }
                 if let Some(entry) = self.streams.get_mut(&context) {
+                    entry.counted = counted;
                     entry.stream = stream;
                     entry.body_expected_ns = whole.is_none().then_some(now_ns);
                     entry.body = match body {
@@ -466,8 +479,15 @@ impl<H: Host> Filter<H> {
         }
         match self.streams.get_mut(&context) {
             Some(entry) if entry.stream.lingers() => entry.deleted = true,
-            Some(_) => drop(self.streams.remove(&context)),
+            Some(_) => self.forget(context),
             None => self.delete_root(context),
+        }
+    }
+
+    /// A stream that was protected has come to its end, its settlement is in the outbox.
+    fn forget(&mut self, context: u32) {
+        if let Some(entry) = self.streams.remove(&context).filter(|entry| entry.counted) {
+            self.count(entry.root, Counter::ProtectedEnded);
         }
     }
 
@@ -538,10 +558,16 @@ impl<H: Host> Filter<H> {
             effects: &mut effects,
         };
         let flow = entry.stream.on(event, &mut env);
-        if entry.deleted && !entry.stream.lingers() {
+        let over = entry.deleted && !entry.stream.lingers();
+        let counted = over && entry.counted;
+        if over {
             self.streams.remove(&context);
         }
         self.perform(root, context, effects);
+        if counted {
+            // Behind its settlement, so that the two together are never nothing in between.
+            self.count(root, Counter::ProtectedEnded);
+        }
         if phase.is_some() {
             return self.leave(flow);
         }

@@ -225,7 +225,7 @@ impl Nginx {
     pub fn tick(&mut self, ms: u64) {
         let host = self.host();
         host.now.set(host.now.get() + ms * MS);
-        host.begin(Step::Tick, None);
+        host.begin(Step::Tick(ROOT), None);
         self.filter.on_tick(ROOT);
         self.host().end(crate::stream::Flow::Continue);
     }

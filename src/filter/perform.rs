@@ -210,15 +210,10 @@ impl<H: Host> Filter<H> {
         let now_ns = self.now();
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
-                let due = root.leases.due(now_ns);
-                for (owner, operation) in due {
-                    let purpose = Purpose::Renewal(owner);
-                    self.ask(context, Job { operation, purpose });
+                match self.profile {
+                    Profile::Envoy => self.send_due(context, now_ns),
+                    Profile::Kong => self.run_lane(context, now_ns),
                 }
-                self.flush_outbox(context, now_ns);
-                self.flush_deferred(context);
-                // What waits too long, and what a lost callback has left.
-                self.turn(context);
                 self.settle_internal();
             }
         }
@@ -234,6 +229,19 @@ impl<H: Host> Filter<H> {
             self.host.done();
         }
         self.check_bodies_come(context, now_ns);
+    }
+
+    fn send_due(&mut self, context: u32, now_ns: u64) {
+        let Some(root) = self.roots.get_mut(&context) else {
+            return;
+        };
+        for (owner, operation) in root.leases.due(now_ns, usize::MAX) {
+            let purpose = Purpose::Renewal(owner);
+            self.ask(context, Job { operation, purpose });
+        }
+        self.flush_outbox(context, now_ns);
+        // What waits too long, and what a lost callback has left.
+        self.turn(context);
     }
 
     /// Envoy delivers no body callback after a paused header callback unless the plugin says

@@ -2,9 +2,9 @@
 //! detached executions.
 
 use super::callouts::Job;
+use super::lane::Lane;
 use super::metrics::Metrics;
 use crate::batch::{Batches, Limits};
-use crate::call::Call;
 use crate::config;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::profile::Profile;
 use crate::request::Settings;
 use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A root context.
@@ -22,9 +22,7 @@ pub(super) struct Root {
     settings: Option<Rc<Settings>>,
     pub leases: Leases,
     pub outbox: Outbox,
-    /// Kong: calls of streams that are only observed; they leave at the next tick, since a call
-    /// from the stream itself would hold it.
-    pub deferred: VecDeque<(u32, Call)>,
+    pub lane: Lane,
     pub batches: Batches<Job>,
     /// The queue by which the host is asked for a callback.
     pub queue: Option<u32>,
@@ -53,6 +51,7 @@ impl Root {
                     // There, a callout belongs to the stream that it was sent from.
                     Profile::Kong => Limits::ALONE,
                 });
+                self.lane.configure(profile, &plan.service.target);
                 self.settings = Some(Rc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,
@@ -64,11 +63,14 @@ impl Root {
             }
             Err(errors) => {
                 self.settings = None;
+                // No host says in its log line which filter chain it is.
+                let whose = match config::label(text) {
+                    label if label.is_empty() => label,
+                    label => format!(" ({label})"),
+                };
                 for error in errors {
-                    host.log(
-                        Level::Error,
-                        &format!("idempotency: configuration rejected: {error}"),
-                    );
+                    let line = format!("idempotency: configuration rejected{whose}: {error}");
+                    host.log(Level::Error, &line);
                 }
             }
         }
@@ -84,7 +86,7 @@ impl Root {
     pub fn tell_lengths<H: Host>(&mut self, host: &H, profile: Profile) {
         let lengths = [
             (OUTBOX_SIZE, self.outbox.len()),
-            (QUEUE_SIZE, self.batches.len()),
+            (QUEUE_SIZE, self.batches.len() + self.lane.len()),
         ];
         for ((name, waiting), told) in lengths.into_iter().zip(&mut self.told) {
             let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
@@ -109,6 +111,6 @@ impl Root {
             && self.outbox.is_empty()
             && self.batches.is_empty()
             && self.executions.is_empty()
-            && self.deferred.is_empty()
+            && self.lane.is_idle()
     }
 }

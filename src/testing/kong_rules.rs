@@ -17,8 +17,8 @@ use std::fmt;
 pub enum Step {
     /// `on_configure` of this root.
     Configure(u32),
-    /// `on_tick` of a root.
-    Tick,
+    /// `on_tick` of this root.
+    Tick(u32),
     /// `on_request_headers`.
     RequestHeaders,
     /// `on_request_body`, with the size that it tells; comes once, whole, and never for an empty
@@ -54,6 +54,8 @@ pub enum Hostcall<'a> {
     PrependBuffer(Buffer),
     /// A header, or all of them, are read.
     ReadHeaders(Map),
+    /// `:dispatch_status` of a callout, which one that failed has, too; not [`Hostcall::ReadHeaders`].
+    DispatchStatus,
     /// A header is set, added or removed.
     WriteHeaders(Map),
     /// A header is removed; besides [`Hostcall::WriteHeaders`].
@@ -89,6 +91,10 @@ pub enum Rule {
     CalloutTarget,
     /// A callout without a timeout hangs.
     CalloutWithoutTimeout,
+    /// A root has one callout out at most, and none leaves from the answer to another one of its
+    /// own: the host never frees the connection of a callout whose root has one more (its resume
+    /// handler says `NGX_AGAIN`), and the worker ends without any.
+    OverlappingRootCallouts,
     /// A stream that was answered by us, or whose response began, or that has gone.
     CalloutForAnsweredStream,
     /// A dispatch followed by `Continue` crashes the worker or sends the request twice.
@@ -168,11 +174,20 @@ struct Stream {
     gone: bool,
 }
 
+/// Who sent a callout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Stream(u32),
+    Root(u32),
+}
+
 /// The callback that is running.
 #[derive(Debug)]
 struct Running {
     step: Step,
     stream: Option<u32>,
+    /// The root that acts, if no stream does.
+    root: Option<u32>,
     dispatched: bool,
     /// Whether the answer has headers (it came at all).
     answered: bool,
@@ -183,8 +198,8 @@ struct Running {
 pub struct KongRules {
     running: Option<Running>,
     streams: BTreeMap<u32, Stream>,
-    /// The stream that waits for a callout; `None`: the root.
-    callouts: BTreeMap<u32, Option<u32>>,
+    /// Who waits for a callout.
+    callouts: BTreeMap<u32, Sender>,
     /// Roots whose tick period is set.
     ticking: BTreeSet<u32>,
 }
@@ -209,9 +224,14 @@ impl KongRules {
                 _ => {}
             }
         }
+        let root = match step {
+            Step::Configure(root) | Step::Tick(root) => Some(root),
+            _ => None,
+        };
         self.running = Some(Running {
             step,
             stream,
+            root,
             dispatched: false,
             answered: false,
         });
@@ -220,13 +240,18 @@ impl KongRules {
     /// The answer of a callout begins; `headers`: how many it has, 0 for a failure. Returns the
     /// stream on which hostcalls act, `None` for a root.
     pub fn begin_answer(&mut self, token: u32, headers: usize, size: usize) -> Option<u32> {
-        let stream = self.callouts.remove(&token).flatten();
+        let (stream, root) = match self.callouts.remove(&token) {
+            Some(Sender::Stream(stream)) => (Some(stream), None),
+            Some(Sender::Root(root)) => (None, Some(root)),
+            None => (None, None),
+        };
         if let Some(stream) = stream.and_then(|id| self.streams.get_mut(&id)) {
             stream.callouts.remove(&token);
         }
         self.running = Some(Running {
             step: Step::Answer(size),
             stream,
+            root,
             dispatched: false,
             answered: headers > 0,
         });
@@ -239,7 +264,11 @@ impl KongRules {
             return;
         };
         running.dispatched = true;
-        self.callouts.insert(token, running.stream);
+        let sender = match (running.stream, running.root) {
+            (Some(stream), _) => Sender::Stream(stream),
+            (None, root) => Sender::Root(root.unwrap_or_default()),
+        };
+        self.callouts.insert(token, sender);
         if let Some(stream) = running.stream.and_then(|id| self.streams.get_mut(&id)) {
             stream.callouts.insert(token);
         }
@@ -261,6 +290,7 @@ impl KongRules {
         let Some(Running {
             step,
             stream,
+            root,
             answered,
             ..
         }) = self.running
@@ -272,7 +302,10 @@ impl KongRules {
                 target,
                 headers,
                 timeout_ms,
-            } => self.callout(step, stream, target, headers, timeout_ms),
+            } => {
+                self.callout(step, stream, target, headers, timeout_ms)?;
+                self.one_of_a_root(step, root)
+            }
             Hostcall::ReadBuffer(buffer, start, size) => read_buffer(step, buffer, start, size),
             Hostcall::PrependBuffer(buffer) => match (step, buffer) {
                 (Step::ResponseBody(_), Buffer::Response) => Ok(()),
@@ -297,6 +330,13 @@ impl KongRules {
                     format!("read {map:?} in {step:?}"),
                 )
             }
+            Hostcall::DispatchStatus => match step {
+                Step::Answer(_) => Ok(()),
+                _ => broken(
+                    Rule::HeadersInWrongStep,
+                    format!("a callout's status in {step:?}"),
+                ),
+            },
             Hostcall::WriteHeaders(map) => self.write_headers(step, stream, map),
             Hostcall::RemoveHeader(Map::Request) => broken(Rule::RequestHeaderStays, "removed"),
             Hostcall::SetRepeated(Map::Request) => broken(Rule::RequestHeaderStays, "repeated"),
@@ -389,7 +429,7 @@ impl KongRules {
     ) -> Judged<()> {
         if !matches!(
             step,
-            Step::RequestHeaders | Step::RequestBody(_) | Step::Tick | Step::Answer(_)
+            Step::RequestHeaders | Step::RequestBody(_) | Step::Tick(_) | Step::Answer(_)
         ) {
             return broken(Rule::CalloutInWrongStep, format!("{step:?}"));
         }
@@ -409,6 +449,21 @@ impl KongRules {
             return broken(Rule::CalloutForAnsweredStream, format!("in {step:?}"));
         }
         Ok(())
+    }
+
+    fn one_of_a_root(&self, step: Step, root: Option<u32>) -> Judged<()> {
+        let Some(root) = root else {
+            return Ok(());
+        };
+        let out = |sender: &&Sender| **sender == Sender::Root(root);
+        let out = self.callouts.values().filter(out).count();
+        if out == 0 && matches!(step, Step::Tick(_)) {
+            return Ok(());
+        }
+        broken(
+            Rule::OverlappingRootCallouts,
+            format!("in {step:?}, {out} of the root are out"),
+        )
     }
 
     fn write_headers(&self, step: Step, stream: Option<u32>, map: Map) -> Judged<()> {
@@ -522,7 +577,7 @@ mod tests {
     fn callouts_have_their_callbacks() {
         for (step, stream, allowed) in [
             (Step::Configure(1), None, false),
-            (Step::Tick, None, true),
+            (Step::Tick(1), None, true),
             (Step::RequestHeaders, Some(7), true),
             (Step::RequestBody(3), Some(7), true),
             (Step::ResponseHeaders, Some(7), false),
@@ -562,6 +617,30 @@ mod tests {
     }
 
     #[test]
+    fn a_root_has_one_callout_out_and_none_leaves_from_its_answer() {
+        let overlapping = |rules: &mut KongRules| rule(dispatch(rules));
+        let mut rules = KongRules::default();
+        rules.begin(Step::Tick(1), None);
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(1);
+        assert_eq!(overlapping(&mut rules), Rule::OverlappingRootCallouts);
+        rules.begin(Step::Tick(1), None);
+        assert_eq!(overlapping(&mut rules), Rule::OverlappingRootCallouts);
+        // Another root, and a stream, have nothing to do with it.
+        rules.begin(Step::Tick(2), None);
+        dispatch(&mut rules).unwrap();
+        rules.begin(Step::RequestHeaders, Some(7));
+        dispatch(&mut rules).unwrap();
+        rules.dispatched(2);
+        rules.begin_answer(1, 2, 0);
+        assert_eq!(overlapping(&mut rules), Rule::OverlappingRootCallouts);
+        rules.begin_answer(2, 2, 0);
+        dispatch(&mut rules).unwrap();
+        rules.begin(Step::Tick(1), None);
+        dispatch(&mut rules).unwrap();
+    }
+
+    #[test]
     fn one_local_reply_before_the_response_begins() {
         let mut rules = KongRules::default();
         rules.begin(Step::RequestHeaders, Some(7));
@@ -573,7 +652,7 @@ mod tests {
         assert_eq!(rule(second), Rule::LocalReplyTooLate);
         assert_eq!(rules.end(Flow::Pause), Ok(Verdict::Replies));
         for (step, stream) in [
-            (Step::Tick, None),
+            (Step::Tick(1), None),
             (Step::ResponseHeaders, Some(8)),
             (Step::Log, Some(8)),
         ] {
@@ -654,7 +733,7 @@ mod tests {
         rules.call(Hostcall::WriteHeaders(Map::Response)).unwrap();
         let late = rules.call(Hostcall::WriteHeaders(Map::Request));
         assert_eq!(rule(late), Rule::HeadersInWrongStep);
-        rules.begin(Step::Tick, None);
+        rules.begin(Step::Tick(1), None);
         assert_eq!(
             rule(rules.call(Hostcall::Increment(MetricKind::Gauge))),
             Rule::MetricKind

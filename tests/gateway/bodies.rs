@@ -95,7 +95,10 @@ fn a_body_of_many_tiny_chunks_is_one_body() {
 
 #[test]
 fn a_body_that_http2_does_not_announce_is_refused_and_runs_nothing() {
-    only_on!(KongHost | Kong, "Envoy tells whether there is a body");
+    only_on!(
+        KongHost | Nginx | Kong,
+        "Envoy tells whether there is a body"
+    );
     let stack = STACK.get();
     for path in ["/charges", "/inline"] {
         let key = fresh_key("unannounced");

@@ -398,7 +398,7 @@ fn a_client_that_leaves_while_it_waits_changes_nothing() {
         .body("{}");
     let mut first = executing(&stack, &request, &key);
     for leave in LEAVES {
-        let waiting = |stack: &Stack| stack.gateway.metric("idempotency.waited");
+        let waiting = |stack: &Stack| stack.gateway.metric("idempotency_waited");
         let before = waiting(&stack);
         let wire = request.start(&stack);
         eventually("it waits", || waiting(&stack) > before);

@@ -15,19 +15,21 @@ fn is_certain(name: &str) -> bool {
     by_host!(
         "on Kong a client that comes back at once may meet the gap before the record",
         envoy: true,
-        kong: name != "problem.in_flight",
+        kong: name != "problem_in_flight",
     )
 }
 
 /// All counters of the filter that have counted, without their prefix.
 fn counters(stack: &Stack) -> BTreeMap<String, u64> {
-    const PREFIX: &str = "idempotency.";
+    const PREFIX: &str = "idempotency_";
     let metrics = stack.gateway.metrics(PREFIX);
     metrics
         .into_iter()
         .map(|(name, value)| (name.replace(PREFIX, ""), value))
         .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
-        .filter(|(name, _)| name != "outbox" && name != "queued")
+        .filter(|(name, _)| {
+            !name.starts_with("outbox") && !name.starts_with("protected_") && name != "queued"
+        })
         .filter(|(_, value)| *value > 0)
         .filter(|(name, _)| is_certain(name))
         .collect()
@@ -103,15 +105,15 @@ fn every_outcome_has_a_counter_of_its_own() {
             ("unknown", 1),
             ("failed", 2),
             ("replayed", 2),
-            ("problem.key_reused", 1),
-            ("problem.missing_key", 1),
-            ("problem.invalid_key", 1),
-            ("problem.unsupported_request", 1),
-            ("problem.body_too_large", 1),
-            ("problem.tenant_missing", 1),
-            ("problem.not_replayable", 1),
-            ("problem.outcome_unknown", 1),
-            ("problem.in_flight", 1),
+            ("problem_key_reused", 1),
+            ("problem_missing_key", 1),
+            ("problem_invalid_key", 1),
+            ("problem_unsupported_request", 1),
+            ("problem_body_too_large", 1),
+            ("problem_tenant_missing", 1),
+            ("problem_not_replayable", 1),
+            ("problem_outcome_unknown", 1),
+            ("problem_in_flight", 1),
         ],
     );
     assert_eq!(stack.upstream.executions().total, 8);

@@ -42,8 +42,8 @@ fn every_duplicate_runs_and_is_counted_as_the_replay_it_would_have_been() {
             bodies.push(again.body);
         }
         assert_eq!(executions(&stack, &key), 4, "{execution}");
-        await_counter(&stack, "observed.replay", 3);
-        await_counter(&stack, "observed.execution", 1);
+        await_counter(&stack, "observed_replay", 3);
+        await_counter(&stack, "observed_execution", 1);
         await_counter(&stack, "completed", 1);
         assert_eq!(counter(&stack, "replayed") + counter(&stack, "executed"), 0);
     }
@@ -148,10 +148,10 @@ fn what_would_have_been_refused_is_counted_and_runs() {
         ("body_too_large", 1),
         ("execution", 1),
     ] {
-        await_counter(&stack, &format!("observed.{name}"), count);
+        await_counter(&stack, &format!("observed_{name}"), count);
     }
     assert_eq!(stack.upstream.executions().total, 6);
-    let problems = stack.gateway.metrics("idempotency.problem");
+    let problems = stack.gateway.metrics("idempotency_problem");
     assert!(problems.values().all(|count| *count == 0), "{problems:?}");
 }
 
@@ -166,7 +166,7 @@ fn a_duplicate_in_flight_runs_at_once() {
     eventually("the duplicate runs beside it", || {
         executions(&stack, &key) == 2
     });
-    await_counter(&stack, "observed.in_flight", 1);
+    await_counter(&stack, "observed_in_flight", 1);
     for client in [client, other] {
         let answer = client.join().expect("a client").expect("an answer");
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -190,7 +190,7 @@ fn nothing_is_delayed_or_refused_when_the_service_is_down() {
         }
         assert_eq!(executions(&stack, &key), 3);
         if !paused {
-            await_counter(&stack, "observed.store_unavailable", 3);
+            await_counter(&stack, "observed_store_unavailable", 3);
         }
         stack.service.process().resume();
     }

@@ -36,7 +36,7 @@ fn closed_nothing_runs_and_the_retry_runs_once_when_the_service_is_back() {
         // One of them is the unprotected one.
         assert_eq!(executions(&stack, &key), 2, "{execution}");
         assert_eq!(counter(&stack, "executed"), 1);
-        assert!(counter(&stack, "problem.store_unavailable") >= 3);
+        assert!(counter(&stack, "problem_store_unavailable") >= 3);
     }
 }
 

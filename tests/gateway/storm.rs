@@ -124,10 +124,10 @@ fn a_service_that_stands_still_now_and_then_costs_no_key_a_second_run() {
         let seen = storm(&mut stack, &keys, 4, |stack, done| {
             for count in [20, 80, 140] {
                 await_answers(done, count);
-                let before = counter(stack, "problem.store_unavailable");
+                let before = counter(stack, "problem_store_unavailable");
                 stack.service.process().pause();
                 eventually("requests meet the standstill", || {
-                    counter(stack, "problem.store_unavailable") > before + 5
+                    counter(stack, "problem_store_unavailable") > before + 5
                 });
                 stack.service.process().resume();
             }

@@ -95,7 +95,7 @@ pub fn problem(answer: &Answer) -> String {
 
 /// The filter's counter of this name; 0 if nothing was counted yet.
 pub fn counter(stack: &Stack, name: &str) -> u64 {
-    stack.gateway.metric(&format!("idempotency.{name}"))
+    stack.gateway.metric(&format!("idempotency_{name}"))
 }
 
 /// Waits until the filter's counter has this value.

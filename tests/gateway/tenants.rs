@@ -244,7 +244,7 @@ fn a_property_of_the_host_names_the_tenant() {
 #[test]
 fn kongs_route_and_consumer_name_the_tenant() {
     only_on!(
-        KongHost | Kong,
+        KongHost | Nginx | Kong,
         "Kong's properties, and the header that its plugins set"
     );
     for (scope, tenant) in [

@@ -8,10 +8,11 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The hosts, as `only_on!` names them, and the heads of their columns.
-const HOSTS: [(&str, &str); 3] = [
+const HOSTS: [(&str, &str); 4] = [
     ("Envoy", "Envoy"),
     ("KongHost", "Kong, played"),
-    ("Kong", "nginx"),
+    ("Nginx", "nginx"),
+    ("Kong", "Kong"),
 ];
 
 /// One file of cases.
@@ -245,7 +246,7 @@ pub fn page(modules: &[Module]) -> String {
             module.idea
         );
         let heads = HOSTS.map(|(_, head)| head).join(" | ");
-        let _ = writeln!(page, "| | {heads} | differs |\n|---|:-:|:-:|:-:|---|");
+        let _ = writeln!(page, "| | {heads} | differs |\n|---|:-:|:-:|:-:|:-:|---|");
         for case in &module.cases {
             let signs = HOSTS.map(|(host, _)| {
                 if case.hosts.contains(host) {
@@ -277,13 +278,15 @@ something else of Kong than of Envoy says so itself, and why; this page is made 
 
 ";
 
-const WHAT: [&str; 3] = [
+const WHAT: [&str; 4] = [
     "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
      PostgreSQL, and with one callout for every operation: `make test`",
     "a host of our own that enforces the rules of Kong's ([kong-facts.md](kong-facts.md)) and fails \
      a case that breaks one: `make test`",
-    "a real nginx with Kong's module for WebAssembly, which is not everywhere to be had: \
-     `make test-kong`",
+    "a real nginx with Kong's module for WebAssembly and none of Kong's Lua, which is not everywhere \
+     to be had: `make test-kong KONG_NGINX=…`",
+    "a complete Kong 3.9 without a database, with the settings that we ship: \
+     `make test-kong KONG=…`",
 ];
 
 const LEGEND: &str = "

@@ -109,6 +109,11 @@ impl Service<'_> {
             "healthcheck",
             "restart",
             "init",
+            "read_only",
+            "cap_drop",
+            "security_opt",
+            "user",
+            "tmpfs",
         ];
         known(report, "", service, &keys);
         match (&service["image"], &service["build"]) {
@@ -122,15 +127,76 @@ impl Service<'_> {
         self.health(report);
         self.environment(report);
         self.command(report);
-        let restart = service["restart"].as_str();
-        report.expect(
-            service["restart"].is_null()
-                || matches!(restart, Some("unless-stopped" | "on-failure")),
-            "restart: is odd",
-        );
+        self.hardening(report);
+        self.restart(report);
         report.expect(
             service["init"].is_null() || service["init"] == true,
             "init: is odd",
+        );
+    }
+
+    /// Nobody writes to an image, is root, has a capability or can get one.
+    fn hardening(&self, report: &mut Report) {
+        let service = self.service;
+        report.expect(service["read_only"] == true, "read_only: is not true");
+        report.expect(
+            strings(&service["cap_drop"]) == ["ALL"],
+            "cap_drop: does not drop ALL",
+        );
+        report.expect(
+            strings(&service["security_opt"]) == ["no-new-privileges:true"],
+            "security_opt: is not no-new-privileges",
+        );
+        let target = service["build"]["target"].as_str();
+        let user = service["user"].as_str().map(str::to_owned);
+        let user = user.or_else(|| dockerfile::user(target?));
+        let is_root = |user: &str| matches!(user.split(':').next(), Some("" | "root" | "0") | None);
+        report.expect(
+            user.is_some_and(|user| !is_root(&user)),
+            "user: it runs as root",
+        );
+        for mount in strings(&service["tmpfs"]) {
+            report.expect(mount.starts_with('/'), "tmpfs: is not absolute");
+        }
+        if self.name == "redis" {
+            self.password(report);
+        }
+    }
+
+    /// The server asks for one, and its health check and the service know it.
+    fn password(&self, report: &mut Report) {
+        let command = strings(&self.service["command"]);
+        let mut pairs = command.windows(2);
+        let password = pairs.find_map(|pair| match pair {
+            ["--requirepass", password] => Some(*password),
+            _ => None,
+        });
+        let Some(password) = report.found(password, "command: asks for no password") else {
+            return;
+        };
+        let known = &self.service["environment"]["REDISCLI_AUTH"];
+        report.expect(known == password, "environment.REDISCLI_AUTH: is another");
+        let service = &self.document["services"]["idempotencyd"];
+        let url = environment(self.stack, service).remove("IDEMPOTENCYD_STORE");
+        report.expect(
+            url.flatten() == Some(format!("redis://:{password}@redis:6379")),
+            "command: the service has another password",
+        );
+    }
+
+    /// Everything that is to run is started again when it ends.
+    fn restart(&self, report: &mut Report) {
+        let ends = members(&self.document["services"]).any(|(_, other)| {
+            let condition = &other["depends_on"][self.name]["condition"];
+            condition == "service_completed_successfully"
+        });
+        let restart = self.service["restart"].as_str();
+        report.expect(
+            match restart {
+                None => ends && self.service["restart"].is_null(),
+                Some(policy) => !ends && matches!(policy, "unless-stopped" | "always"),
+            },
+            "restart: is odd",
         );
     }
 
@@ -277,6 +343,7 @@ impl Service<'_> {
         for (name, value) in environment(self.stack, self.service) {
             let target = self.service["build"]["target"].as_str();
             let known = match (self.name, target) {
+                ("redis", _) => name == "REDISCLI_AUTH",
                 (_, Some("idempotencyd")) => parts::service_variables().contains(&name),
                 ("kong", _) => kong_settings::VARIABLES
                     .iter()

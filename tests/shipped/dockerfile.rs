@@ -61,6 +61,19 @@ pub fn targets() -> BTreeSet<String> {
         .collect()
 }
 
+/// The user of a target, where it or what it stands on names one.
+pub fn user(target: &str) -> Option<String> {
+    let stages = stages(&read(PATH));
+    let mut name = target.to_owned();
+    while let Some(stage) = stages.iter().find(|stage| stage.name == name) {
+        if let Some(user) = stage.last("USER") {
+            return Some(user.to_owned());
+        }
+        name.clone_from(&stage.image);
+    }
+    None
+}
+
 pub fn faults(text: &str) -> Vec<String> {
     let mut report = Report::default();
     let pinned = versions("kong/VERSIONS");

@@ -50,14 +50,14 @@ pub fn faults(text: &str) -> Vec<String> {
         let name = service["name"].as_str().unwrap_or_default();
         let mut inner = Report::default();
         self::service(&mut inner, service, &document["consumers"]);
+        inner.expect(
+            elements(&document["plugins"]).any(|plugin| guards(plugin, name)),
+            "plugins: none guards it",
+        );
         for fault in inner.faults() {
             report.fault(format!("{name}: {fault}"));
         }
     }
-    report.expect(
-        elements(&document["plugins"]).any(reads_bodies),
-        "plugins: none reads request bodies before the filter",
-    );
     report.expect(
         elements(&document["plugins"]).any(clears_names),
         "plugins: none clears header names that can be taken for others",
@@ -69,15 +69,27 @@ pub fn faults(text: &str) -> Vec<String> {
     report.faults()
 }
 
-/// What reads them. lua-nginx-module raises an error where an HTTP/2 request announces no length.
-const READS_BODIES: &str = "\
-if kong.request.get_http_version() < 2 or kong.request.get_header(\"content-length\") then
-  kong.request.get_raw_body()
-end";
+/// What the code before the filter must do: read bodies (lua-nginx-module raises an error where an
+/// HTTP/2 request announces no length), then refuse what would run without protection or could not be
+/// recorded.
+const GUARD: [&str; 4] = [
+    "if kong.request.get_http_version() < 2 or kong.request.get_header(\"content-length\") then\n  \
+     kong.request.get_raw_body()\nend\n",
+    "local buffered = ngx.ctx.buffered_proxying\n",
+    "local leaving = ngx.worker.exiting() or ngx.var.idempotency_drain == \"1\"\n",
+    "if buffered or leaving then\n",
+];
 
-/// Whether a plugin reads request bodies where the filter needs them.
-fn reads_bodies(plugin: &Value) -> bool {
-    plugin["name"] == "post-function" && strings(&plugin["config"]["access"]) == [READS_BODIES]
+/// Whether a plugin guards a service.
+fn guards(plugin: &Value, service: &str) -> bool {
+    let code = strings(&plugin["config"]["access"]).concat();
+    let mut rest = code.as_str();
+    let in_order = GUARD.iter().all(|part| {
+        let found = rest.split_once(part);
+        rest = found.map_or("", |(_, rest)| rest);
+        found.is_some()
+    });
+    plugin["name"] == "post-function" && plugin["service"] == service && in_order
 }
 
 /// What clears them, as run in nginx (`docs/kong-facts.md`).
@@ -328,6 +340,19 @@ fn filter_name() -> String {
 #[test]
 fn the_declarative_configuration_fits_the_stack() {
     report::none(faults(&read("kong/kong.yml")));
+}
+
+/// What an operator would ask says the same.
+#[test]
+fn check_config_finds_it_usable() {
+    let mut command = std::process::Command::new(idempotency_stack::tools::idempotencyd().unwrap());
+    let file = crate::repository::root().join("kong/kong.yml");
+    let output = command.arg("check-config").arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for place in ["service charges (1 rule)", "route payments (1 rule)"] {
+        assert!(said.contains(place), "{said}");
+    }
 }
 
 /// One chain on a service, one on a route: both ways are shown.

@@ -45,6 +45,22 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE",
         "`client_body_buffer_size` in the http block",
     ),
+    (
+        "KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER",
+        "`proxy_wasm_lua_resolver` in the wasm block: host names from the tick",
+    ),
+    (
+        "KONG_NGINX_HTTP_LIMIT_CONN_ZONE",
+        "`limit_conn_zone` in the http block: a place to count readers of the metrics",
+    ),
+    (
+        "KONG_NGINX_STATUS_LIMIT_CONN",
+        "`limit_conn` in the status server: one reader at a time",
+    ),
+    (
+        "KONG_NGINX_PROXY_INCLUDE",
+        "`include` in the server block of the proxy: the drain's switch",
+    ),
 ];
 
 /// The paths that Kong is told lead to what is mounted there.
@@ -57,6 +73,7 @@ fn kong_finds_its_files() {
     let at = |name: &str| variables[name].clone().unwrap();
     for (source, variable) in [
         ("./kong.yml", "KONG_DECLARATIVE_CONFIG"),
+        ("./idempotency-drain.conf", "KONG_NGINX_PROXY_INCLUDE"),
         ("filters", "KONG_WASM_FILTERS_PATH"),
     ] {
         let mount = format!("{source}:{}:ro", at(variable));
@@ -86,6 +103,7 @@ fn the_settings_that_safety_rests_on() {
         ("KONG_WASM", "on"),
         ("KONG_NGINX_PROXY_PROXY_IGNORE_CLIENT_ABORT", "on"),
         ("KONG_NGINX_PROXY_PROXY_NEXT_UPSTREAM", "off"),
+        ("KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER", "on"),
     ] {
         assert_eq!(set[name], value, "{name}");
     }
@@ -112,6 +130,32 @@ fn the_settings_that_safety_rests_on() {
             );
         }
     }
+}
+
+/// Two readers of the metrics in one worker stop it: the second one is refused, by the whole server.
+#[test]
+fn one_reader_of_the_metrics_at_a_time() {
+    let set = variables("kong/kong.env");
+    let zone = &set["KONG_NGINX_HTTP_LIMIT_CONN_ZONE"];
+    let (key, zone) = zone.split_once(" zone=").unwrap();
+    assert_eq!(key, "$server_name", "all readers count together");
+    let (name, _) = zone.split_once(':').unwrap();
+    assert_eq!(set["KONG_NGINX_STATUS_LIMIT_CONN"], format!("{name} 1"));
+    let readme = read("kong/README.md");
+    let first = readme.split("\n## ").nth(1).unwrap();
+    assert!(first.contains("KONG_NGINX_STATUS_LIMIT_CONN"), "{first}");
+}
+
+/// The script, the switch and the guard speak of one file and one variable.
+#[test]
+fn the_drain_fits_together() {
+    let switch = read("kong/idempotency-drain.conf");
+    let script = read("kong/reload.sh");
+    assert!(script.contains("prefix=\"${KONG_PREFIX:-/usr/local/kong}\""));
+    assert!(script.contains("flag=\"$prefix/idempotency.drain\""));
+    assert!(switch.contains("if (-f /usr/local/kong/idempotency.drain) {\n"));
+    assert!(switch.contains("    set $idempotency_drain 1;\n"));
+    assert!(read("kong/kong.yml").contains("ngx.var.idempotency_drain == \"1\""));
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod repository;
 mod running;
 mod scripts;
 mod spoilt;
+mod systemd;

@@ -33,7 +33,7 @@ pub fn versions(path: &str) -> BTreeMap<String, String> {
     read(path).lines().map(pairs).collect()
 }
 
-/// `NAME=value` per line, as in `kong/kong.env`.
+/// `NAME=value` per line, as in `kong/kong.env`; what a shell would read otherwise is in single quotes.
 pub fn variables(path: &str) -> BTreeMap<String, String> {
     let text = read(path);
     let lines = text
@@ -41,7 +41,12 @@ pub fn variables(path: &str) -> BTreeMap<String, String> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
     let pairs = |line: &str| {
         let (name, value) = line.split_once('=').unwrap();
-        (name.to_owned(), value.to_owned())
+        let inner = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\''));
+        assert!(
+            inner.is_some() || !value.contains(['$', ' ', '"', '\'', '\\']),
+            "{line}: needs single quotes"
+        );
+        (name.to_owned(), inner.unwrap_or(value).to_owned())
     };
     lines.map(pairs).collect()
 }

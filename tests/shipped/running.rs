@@ -10,7 +10,7 @@ use idempotency_stack::{ports, tools, Process, Redis, Stack};
 use serde_json::Value;
 
 use crate::compose::{environment, path, STACKS};
-use crate::repository::{strings, yaml};
+use crate::repository::{parse_yaml, strings, yaml};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -94,6 +94,20 @@ fn redis_keeps_what_it_is_given() {
         let said = redis.cli(&["CONFIG", "GET", setting]).unwrap();
         assert_eq!(said.lines().last(), Some(wanted), "{setting}");
     }
+    // Its health check: with the password it is well, without it is not.
+    let address = redis.port().to_string();
+    let mut variables: Vec<(String, String)> = environment("kong", &part)
+        .into_iter()
+        .map(|(name, value)| (name, value.unwrap()))
+        .collect();
+    let part = parse_yaml(&format!(
+        "healthcheck: {{ test: [CMD, redis-cli, -p, \"{address}\", {}] }}",
+        strings(&part["healthcheck"]["test"])[2..].join(", ")
+    ))
+    .unwrap();
+    assert!(health(&part, &[], &variables).success());
+    variables.clear();
+    assert!(!health(&part, &[], &variables).success());
 }
 
 /// Its socket, its tokens, its store, its health check, and the operators' commands.
@@ -110,11 +124,12 @@ fn the_service(stack: &str, redis: &Redis, dir: &Path) {
     let part = service(stack, "idempotencyd");
     let program = tools::idempotencyd().unwrap().display().to_string();
     let tcp = format!("127.0.0.1:{}", ports::free());
-    let (here, url) = (dir.display().to_string(), redis.url());
+    let here = dir.display().to_string();
+    let url = redis.url().replace("://", "://:demo-redis-password@");
     let replaced = [
         ("/run/idempotency", &*here),
         ("0.0.0.0:7480", &*tcp),
-        ("redis://redis:6379", &*url),
+        ("redis://:demo-redis-password@redis:6379", &*url),
     ];
     let variables: Vec<(String, String)> = environment(stack, &part)
         .into_iter()

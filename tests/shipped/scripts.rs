@@ -128,6 +128,7 @@ fn without_docker_the_way_without_it_is_named() {
 fn test_kong(dir: &Path, nginx: Option<&Path>) -> Output {
     let mut command = run("scripts/test-kong.sh", &[], dir);
     command.env_remove("KONG_LUALIB").env_remove("KONG_NGINX");
+    command.env_remove("KONG");
     command.env_remove("SKIPPED_FILE").env("CI", "true");
     if let Some(nginx) = nginx {
         command.env("KONG_NGINX", nginx);
@@ -143,7 +144,7 @@ fn without_an_nginx_of_kongs_kind_one_line_says_why_nothing_is_tested() {
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    for word in ["skipped", "KONG_NGINX is not set", "Docker"] {
+    for word in ["skipped", "neither KONG nor KONG_NGINX is set", "Docker"] {
         assert!(said.contains(word), "{said}");
     }
 }
@@ -175,12 +176,28 @@ fn an_nginx_that_is_none_of_kongs_kind_is_told() {
 }
 
 #[test]
+fn a_kong_that_is_none_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |kong: &Path| {
+        let mut command = run("scripts/test-kong.sh", &[], dir.path());
+        command.env_remove("KONG_NGINX").env("KONG", kong);
+        text(&command.output().unwrap())
+    };
+    let said = with(&dir.path().join("nowhere"));
+    assert!(said.contains("nowhere has no bin/kong"), "{said}");
+    std::fs::create_dir(dir.path().join("bin")).unwrap();
+    stand_in(&dir.path().join("bin"), "kong", "echo 3.8.0\n");
+    let said = with(dir.path());
+    assert!(said.contains("is no Kong 3.9: 3.8.0"), "{said}");
+}
+
+#[test]
 fn with_docker_a_real_kong_is_walked_through_instead() {
     let stack = Stack::builder().start();
     let dir = tempfile::tempdir().unwrap();
     docker(dir.path());
     let mut command = run("scripts/test-kong.sh", &[], dir.path());
-    command.env_remove("KONG_NGINX");
+    command.env_remove("KONG_NGINX").env_remove("KONG");
     let port = stack.address().port().to_string();
     let output = command.env("GATEWAY_PORT", port).output().unwrap();
     let said = text(&output);
@@ -191,15 +208,21 @@ fn with_docker_a_real_kong_is_walked_through_instead() {
     assert_eq!(stack.upstream.executions().total, 1);
 }
 
-/// A Kong that writes down what it is told, and passes requests on to the demo upstream's program.
+/// A Kong that writes down what it is told, and passes requests on to the demo upstream's program. As
+/// with the real one, what listens is a child of `kong start`, which passes no signal on to it.
 const KONG: &str = r#"
 [ "$1" = start ]
 here="$(dirname "$0")"
 cp "$KONG_DECLARATIVE_CONFIG" "$here/kong.yml"
+cp "$KONG_NGINX_PROXY_INCLUDE" "$here/drain.conf"
 ls "$KONG_WASM_FILTERS_PATH" >"$here/filters"
 env >"$here/env.new"
 mv "$here/env.new" "$here/env"
-exec "$DEMO_UPSTREAM_BIN" --listen "$KONG_PROXY_LISTEN"
+"$DEMO_UPSTREAM_BIN" --listen "$KONG_PROXY_LISTEN" &
+mkdir -p "$KONG_PREFIX/pids"
+echo $! >"$KONG_PREFIX/pids/nginx.pid"
+echo "$KONG_PREFIX" >"$here/prefix"
+wait
 "#;
 
 #[test]
@@ -224,11 +247,17 @@ fn kong_without_docker_gets_its_settings_and_a_service_that_answers() {
     assert_eq!(filters, "idempotency.meta.json\nidempotency.wasm\n");
     let env = std::fs::read_to_string(dir.path().join("env")).unwrap();
     for (name, value) in variables("kong/kong.env") {
+        if name == "KONG_NGINX_PROXY_INCLUDE" {
+            continue;
+        }
         assert!(
             env.lines().any(|line| line == format!("{name}={value}")),
             "{name}: {env}"
         );
     }
+    let at = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let flag = format!("-f {}/idempotency.drain)", at("prefix").trim());
+    assert!(at("drain.conf").contains(&flag), "{flag}");
     // What its configuration names is there: the socket of the service, the upstream.
     let config = std::fs::read_to_string(dir.path().join("kong.yml")).unwrap();
     assert!(
@@ -254,6 +283,159 @@ fn kong_without_docker_gets_its_settings_and_a_service_that_answers() {
         "the service runs on"
     );
     assert!(!Path::new(target.trim_start_matches("unix:")).exists());
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", gateway)).is_ok();
+    assert!(
+        until(std::time::Duration::from_secs(30), || !listens()),
+        "Kong runs on"
+    );
+}
+
+/// What reload.sh meets: a master with a worker, a page of metrics that changes, a `kong`.
+struct Drained {
+    dir: tempfile::TempDir,
+    master: Process,
+    page: std::net::SocketAddr,
+}
+
+impl Drained {
+    /// `kong reload` replaces the worker, as nginx does: the old one's title says that it leaves.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("pids")).unwrap();
+        stand_in(
+            dir.path(),
+            "master",
+            r#"
+worker() { bash -c "exec -a '$1' sleep 1000" & echo $! >"$2"; }
+worker 'nginx: worker process' "$1/worker"
+trap 'kill $(cat "$1/worker"); worker "nginx: worker process is shutting down" "$1/old"; worker "nginx: worker process" "$1/worker"' HUP
+trap 'kill $(cat "$1/worker" "$1/old" 2>/dev/null); exit' TERM
+echo $$ >"$1/pids/nginx.pid"
+while :; do wait; done
+"#,
+        );
+        stand_in(
+            dir.path(),
+            "kong",
+            r#"
+here="$(dirname "$0")"
+{ echo "$*"; ls "$here" | grep drain || true; } >>"$here/calls"
+[ "$1" != reload ] || kill -HUP "$(cat "$here/pids/nginx.pid")"
+"#,
+        );
+        // Nothing of its metrics is needed but these two lines.
+        stand_in(
+            dir.path(),
+            "curl",
+            r#"
+here="$(dirname "$0")"
+for last; do :; done
+echo "$last" >"$here/url"
+[ -f "$here/drain-seen" ] || { [ ! -f "$here/idempotency.drain" ] || touch "$here/drain-seen"; }
+cat "$here/page"
+"#,
+        );
+        let mut command = Command::new(at("master"));
+        command.arg(dir.path());
+        let mut master = Process::start("master", command, at("master.log")).unwrap();
+        let started = || at("pids/nginx.pid").exists() && at("worker").exists();
+        master
+            .await_ready(std::time::Duration::from_secs(20), started)
+            .unwrap();
+        let page = std::net::SocketAddr::from(([127, 0, 0, 1], 8007));
+        let new = Self { dir, master, page };
+        new.under_way(3);
+        new
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn under_way(&self, count: u32) {
+        // One of them waits in the outbox.
+        let (begun, entered) = (100 + count.saturating_sub(1), 50 + count.min(1));
+        let page = format!(
+            "# TYPE pw_idempotency_idempotency_executed counter\n\
+             pw_idempotency_idempotency_executed 7\n\
+             pw_idempotency_idempotency_outbox_entered {entered}\n\
+             pw_idempotency_idempotency_outbox_left 50\n\
+             pw_idempotency_idempotency_protected_begun {begun}\n\
+             pw_idempotency_idempotency_protected_ended 100\n"
+        );
+        std::fs::write(self.at("page.new"), page).unwrap();
+        std::fs::rename(self.at("page.new"), self.at("page")).unwrap();
+    }
+
+    fn reload(&self, arguments: &[&str], patience: &str) -> Process {
+        let mut command = run("kong/reload.sh", arguments, self.dir.path());
+        command
+            .env("KONG_PREFIX", self.dir.path())
+            .env("PATIENCE", patience);
+        Process::start("reload.sh", command, self.at("log")).unwrap()
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.at("log")).unwrap()
+    }
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[test]
+fn a_reload_waits_for_what_is_under_way_and_refuses_meanwhile() {
+    let kong = Drained::new();
+    let mut reload = kong.reload(&[], "60");
+    assert!(until(PATIENCE, || kong.at("drain-seen").exists()));
+    let url = std::fs::read_to_string(kong.at("url")).unwrap();
+    assert_eq!(url.trim(), format!("http://{}/metrics", kong.page));
+    assert!(calls(kong.dir.path()).is_empty(), "not yet");
+    assert!(reload.exit_status().is_none());
+    kong.under_way(0);
+    assert!(until(PATIENCE, || reload.exit_status().is_some()));
+    assert!(reload.exit_status().unwrap().success(), "{}", kong.said());
+    let prefix = kong.dir.path().display();
+    assert_eq!(
+        calls(kong.dir.path()),
+        [
+            &*format!("reload --prefix {prefix}"),
+            "drain-seen",
+            "idempotency.drain"
+        ],
+        "the workers refuse while Kong reloads"
+    );
+    assert!(!kong.at("idempotency.drain").exists());
+    assert!(
+        kong.at("old").exists(),
+        "the old worker has been told to end"
+    );
+    drop(kong.master);
+}
+
+#[test]
+fn a_reload_that_would_lose_records_is_not_made() {
+    let kong = Drained::new();
+    let mut reload = kong.reload(&[], "2");
+    assert!(until(PATIENCE, || reload.exit_status().is_some()));
+    assert_eq!(reload.exit_status().unwrap().code(), Some(1));
+    assert!(
+        kong.said().contains("still under way after 2 seconds: 3\n"),
+        "{}",
+        kong.said()
+    );
+    assert!(kong.said().contains("ANYWAY=1"), "{}", kong.said());
+    assert!(calls(kong.dir.path()).is_empty());
+    assert!(!kong.at("idempotency.drain").exists(), "Kong serves on");
+    // Who interrupts it leaves nothing behind.
+    let mut reload = kong.reload(&["quit"], "60");
+    assert!(until(PATIENCE, || kong.at("idempotency.drain").exists()));
+    reload.stop(PATIENCE);
+    assert!(until(PATIENCE, || !kong.at("idempotency.drain").exists()));
+    assert!(calls(kong.dir.path()).is_empty());
+    let mut wrong = kong.reload(&["restart"], "60");
+    assert!(until(PATIENCE, || wrong.exit_status().is_some()));
+    assert!(kong.said().contains("usage: "));
 }
 
 fn process_said(dir: &Path, words: &str) -> bool {

@@ -92,7 +92,7 @@ fn compose_files() {
             "no such command",
         ),
         (
-            "[CMD, redis-cli, ping]",
+            "[CMD, redis-cli, -e, ping]",
             "redis-cli ping",
             "healthcheck.test",
         ),
@@ -126,7 +126,48 @@ fn compose_files() {
         (
             "restart: unless-stopped\n\n  redis:",
             "restart: allways\n\n  redis:",
-            "restart: is odd",
+            "services.idempotencyd.restart: is odd",
+        ),
+        (
+            "    restart: unless-stopped\n\n  redis:",
+            "\n  redis:",
+            "services.idempotencyd.restart: is odd",
+        ),
+        (
+            "user: kong\n    read_only: true\n",
+            "user: kong\n",
+            "services.kong.read_only",
+        ),
+        (
+            "    user: kong\n",
+            "",
+            "services.kong.user: it runs as root",
+        ),
+        ("user: redis\n", "user: \"0:0\"\n", "services.redis.user"),
+        (
+            "user: redis\n    read_only: true\n    cap_drop: [ALL]\n",
+            "user: redis\n    read_only: true\n    cap_drop: [CHOWN]\n",
+            "services.redis.cap_drop",
+        ),
+        (
+            "user: redis\n    read_only: true\n    cap_drop: [ALL]\n    security_opt:",
+            "user: redis\n    read_only: true\n    cap_drop: [ALL]\n    security_options:",
+            "services.redis.security_opt",
+        ),
+        (
+            "--requirepass, demo-redis-password, ",
+            "",
+            "services.redis.command: asks for no password",
+        ),
+        (
+            "REDISCLI_AUTH: demo-redis-password",
+            "REDISCLI_AUTH: password",
+            "services.redis.environment.REDISCLI_AUTH",
+        ),
+        (
+            "redis://:demo-redis-password@redis:6379",
+            "redis://redis:6379",
+            "the service has another password",
         ),
     ] {
         let document = parse_yaml(&spoil(&text, from, to)).unwrap();
@@ -204,7 +245,18 @@ fn kong_configurations() {
         (
             "get_http_version() < 2 or",
             "get_http_version() < 3 or",
-            "plugins: none reads request bodies",
+            "plugins: none guards it",
+        ),
+        (
+            "= ngx.ctx.buffered_proxying",
+            "= false",
+            "plugins: none guards it",
+        ),
+        ("ngx.worker.exiting() or ", "", "plugins: none guards it"),
+        (
+            "- name: post-function\n  service: payments",
+            "- name: pre-function\n  service: payments",
+            "payments: plugins: none guards it",
         ),
         (
             "strip_path: false\n  - name: executions",

@@ -16,7 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MARKER: &str = "idempotency-replayed";
 
 /// What the gateway itself puts on any answer.
-const OF_THE_GATEWAY: [&str; 6] = [
+const OF_THE_GATEWAY: [&str; 11] = [
+    "via",
+    "x-kong-proxy-latency",
+    "x-kong-request-id",
+    "x-kong-response-latency",
+    "x-kong-upstream-latency",
     "date",
     "server",
     "content-length",

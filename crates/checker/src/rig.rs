@@ -205,7 +205,7 @@ impl Rig {
     pub fn undelivered(&self) -> std::io::Result<u64> {
         let mut sum = 0;
         for admin in &self.admins {
-            let stats = http::Request::get("/stats?filter=idempotency.outbox$").send(*admin)?;
+            let stats = http::Request::get("/stats?filter=idempotency_outbox$").send(*admin)?;
             let text = stats.text();
             let values = text.lines().filter_map(|line| line.rsplit_once(": "));
             sum += values

@@ -4,8 +4,9 @@
 use crate::redact::log_id;
 use idempotency_store::{Resolution, Resolve};
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -54,11 +55,13 @@ impl Entry {
 }
 
 impl Audit {
-    /// Opens the file, so that a wrong path is found at start.
+    /// Opens the file, so that a wrong path is found at start. Only its owner may read it.
     pub(crate) fn open(path: Option<&Path>) -> std::io::Result<Audit> {
         let file = match path {
             Some(path) => {
-                let file = OpenOptions::new().append(true).create(true).open(path)?;
+                let mut options = OpenOptions::new();
+                let file = options.append(true).create(true).mode(0o600).open(path)?;
+                narrow(&file, path)?;
                 Some(Arc::new(Mutex::new(file)))
             }
             None => None,
@@ -88,6 +91,21 @@ impl Audit {
             Err(error) => tracing::error!(%error, "the audit log cannot be written"),
         }
     }
+}
+
+/// One that is there already may be wider; what is no file, a pipe to a collector, stays as it is.
+fn narrow(file: &File, path: &Path) -> std::io::Result<()> {
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if !metadata.is_file() || mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    match file.set_permissions(Permissions::from_mode(mode & 0o700)) {
+        Ok(()) => tracing::warn!(%path, "the audit log was open to others; now it is its owner's"),
+        Err(error) => tracing::warn!(%path, %error, "the audit log is open to others"),
+    }
+    Ok(())
 }
 
 fn append(file: &Mutex<File>, entry: &Entry, result: &str) -> std::io::Result<()> {

@@ -1,5 +1,6 @@
 //! Which store, and opening it.
 
+mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -7,7 +8,9 @@ mod redis;
 
 use crate::config::{DurabilityMode, Limits, Settings};
 use idempotency_store::clock::SystemClock;
-use idempotency_store::{Durability, Embedded, EmbeddedOptions, Memory, Store, WaiterCaps};
+use idempotency_store::{
+    Durability, Embedded, EmbeddedOptions, Memory, Store, StoreError, WaiterCaps,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,10 +166,18 @@ impl StoreChoice {
             }
             StoreChoice::Embedded(choice) => {
                 let options = choice.options(waiters);
+                let open = {
+                    let options = options.clone();
+                    move || open_embedded(options.clone())
+                };
                 // Recovery reads the disk.
-                let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
-                match opened {
-                    Ok(Ok(store)) => Ok(Arc::new(store)),
+                match tokio::task::spawn_blocking(open.clone()).await {
+                    Ok(Ok(store)) => Ok(store),
+                    Ok(Err(why @ StoreError::Transient(_))) => {
+                        // To open it takes reading all its journals: not before there is a chance.
+                        let again = move || Embedded::lack(&options).and_then(|()| open());
+                        Ok(Arc::new(opening::Opening::after(why, again)))
+                    }
                     Ok(Err(error)) => Err(OpenError(error.to_string())),
                     Err(error) => Err(OpenError(error.to_string())),
                 }
@@ -177,6 +188,15 @@ impl StoreChoice {
             StoreChoice::Postgres(options) => postgres::open(options, waiters).await,
         }
     }
+}
+
+/// Opens the embedded store, and tells what there is to tell. Blocks.
+fn open_embedded(options: EmbeddedOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let store = Embedded::open(options)?;
+    for note in store.notes() {
+        tracing::warn!("{note}");
+    }
+    Ok(Arc::new(store))
 }
 
 /// Refuses the settings of a guard.

@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
 //! | Kong's host, ours | `KONG_HOST_BIN` | `kong-host` beside the running test or program |
+//! | Kong | `KONG`, the directory of its `bin/kong` | |
 //! | nginx with ngx_wasm_module | `KONG_NGINX`; its Lua libraries: `KONG_LUALIB` | |
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
@@ -46,6 +47,7 @@ pub mod http;
 pub mod imports;
 pub mod kong;
 pub mod kong_host;
+pub mod nginx;
 pub mod ports;
 mod postgres;
 mod process;
@@ -62,8 +64,9 @@ mod wait;
 pub use envoy::{Envoy, EnvoyConfig};
 pub use error::Error;
 pub use gateway::{service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress};
-pub use kong::Kong;
+pub use kong::{Kong, KongSettings};
 pub use kong_host::KongHost;
+pub use nginx::Nginx;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;
 pub use redis::{Redis, RedisCluster, RedisRedlock, RedisSentinel};

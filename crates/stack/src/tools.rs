@@ -98,6 +98,19 @@ pub fn kong_host() -> Result<PathBuf, Error> {
     built("KONG_HOST_BIN", "kong-host")
 }
 
+/// The program of a complete Kong.
+///
+/// # Errors
+///
+/// If `KONG` names no directory with a `bin/kong`.
+pub fn kong() -> Result<PathBuf, Error> {
+    let prefix = std::env::var_os("KONG").filter(|prefix| !prefix.is_empty());
+    let program = prefix.map(|prefix| PathBuf::from(prefix).join("bin/kong"));
+    program.filter(|program| program.is_file()).ok_or_else(|| {
+        Error::new("KONG must be a directory with the bin/kong of a complete Kong 3.9")
+    })
+}
+
 /// An nginx with ngx_wasm_module.
 ///
 /// # Errors

@@ -184,6 +184,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can do its work now; the error names what is wrong.
     async fn ready(&self) -> Result<Usage, StoreError>;
 
+    /// Ends when this store can never work again in this process, and says why: the process should
+    /// end then, and be started again. Stores that recover by themselves never say so.
+    async fn broken(&self) -> StoreError {
+        std::future::pending().await
+    }
+
     /// Finishes what is in flight and makes it durable. Waiters are answered
     /// [`Answer::TimedOut`]. Operations that arrive later are answered with a fault.
     async fn close(&self);

@@ -497,3 +497,71 @@ async fn the_directory_does_not_grow_without_end() {
     assert!(peak < BOUND, "{peak} bytes for {written} written");
     assert_eq!(store.ready().await.unwrap().records, Some(0));
 }
+
+/// Bytes that this thread has handed to the system for writing.
+fn written_by_this_thread() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.unwrap().parse().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// After a failed fsync the system may take pages that are on no disk for clean, and the next
+/// process' fsync writes nothing. So a start writes them again, unless the end was in order.
+#[tokio::test]
+async fn what_an_unclean_end_left_is_written_again_before_it_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    let store = Embedded::open(EmbeddedOptions::new(&first)).unwrap();
+    // The journal is compressed.
+    let mut state: u32 = 1;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let body: Vec<u8> = (0..1 << 20).map(|_| random()).collect();
+    for n in 0..4 {
+        let name = format!("k{n}");
+        granted(&store, &name, 1).await;
+        completed(&store, &name, 1, &body).await;
+    }
+    // What a killed process leaves.
+    copy(&first, &second);
+
+    let open_and_count = || {
+        let before = written_by_this_thread();
+        let store = Embedded::open(EmbeddedOptions::new(&second)).unwrap();
+        (store, written_by_this_thread() - before)
+    };
+    let (again, written) = open_and_count();
+    assert!(written > 4 << 20, "{written}");
+    let notes = again.notes().join("; ");
+    assert!(notes.contains("synced again"), "{notes}");
+    for n in 0..4 {
+        let answer = one(&again, acquire(&format!("k{n}"), 2)).await;
+        assert!(matches!(answer, Answer::Stored(_)), "{answer:?}");
+    }
+    again.close().await;
+    drop(again);
+
+    let (again, written) = open_and_count();
+    assert!(written < 1 << 20, "{written}");
+    assert!(!again.notes().join("; ").contains("synced"));
+    // It is open: a crash from now on is unclean once more.
+    let third = dir.path().join("third");
+    copy(&second, &third);
+    let third = Embedded::open(EmbeddedOptions::new(third)).unwrap();
+    assert!(third.notes().join("; ").contains("synced again"));
+}

@@ -4,6 +4,7 @@ use crate::audit::Audit;
 use crate::auth::{Authority, Caller, Denied, Role};
 use crate::config::{Config, Limits};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::repeats::Repeats;
 use crate::waits::{Caps, Waits};
 use http::HeaderMap;
 use idempotency_store::Store;
@@ -18,6 +19,8 @@ pub(crate) struct App {
     pub limits: Limits,
     pub metrics: Metrics,
     pub audit: Audit,
+    /// What the store refused lately, for the log.
+    pub faults: Repeats,
     pub waits: Arc<Waits>,
     /// Room for request bodies, in KiB.
     pub buffered: Arc<Semaphore>,
@@ -42,6 +45,7 @@ impl App {
             store,
             metrics: Metrics::new(),
             audit,
+            faults: Repeats::default(),
             waits: Waits::new(Caps {
                 process: limits.max_waiters,
                 tenant: limits.max_waiters_per_tenant,

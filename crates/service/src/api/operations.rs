@@ -72,7 +72,7 @@ where
         app.metrics.operation(*index, answer);
     }
     app.metrics.call(started.elapsed(), size);
-    log(&batch.log_ids, &batch.indexes, &answers);
+    log(app, &batch.log_ids, &batch.indexes, &answers);
     Ok(message(answers))
 }
 
@@ -209,12 +209,21 @@ fn weave(refused: Vec<(usize, Fault)>, answers: Vec<Answer>, size: usize) -> Vec
     woven
 }
 
-fn log(log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
+fn log(app: &App, log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
     for answer in answers {
-        if let Answer::Fault(fault) = answer {
-            if fault.code == FaultCode::Internal {
-                tracing::error!(fault = %fault, "operation failed");
+        // A store that has failed fails every operation: the metrics count them, the log says why.
+        match answer {
+            Answer::Fault(fault) if fault.code == FaultCode::Internal => {
+                if let Some(unsaid) = app.faults.say(&fault.detail) {
+                    tracing::error!(fault = %fault, unsaid, "operation failed");
+                }
             }
+            Answer::Fault(fault) if fault.code == FaultCode::Unavailable => {
+                if let Some(unsaid) = app.faults.say(&fault.detail) {
+                    tracing::warn!(fault = %fault, unsaid, "operation not possible now");
+                }
+            }
+            _ => {}
         }
     }
     for ((id, index), answer) in log_ids.iter().zip(indexes).zip(answers) {

@@ -29,6 +29,9 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
+        // What is written here, by the storage engine as well, is the owner's alone. Sockets have a
+        // setting of their own.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let settings = match self.config.as_deref().map(config::read_file) {
             None => self.settings,
             Some(Ok(file)) => self.settings.over(file),
@@ -61,6 +64,8 @@ impl Serve {
         runtime.shutdown_background();
         match result {
             Ok(()) => ExitCode::SUCCESS,
+            // The log has it already.
+            Err(ServerError::Broken(_)) => ExitCode::FAILURE,
             Err(error) => fail(&error),
         }
     }

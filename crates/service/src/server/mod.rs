@@ -13,7 +13,7 @@ use crate::config::{Config, Listen};
 use crate::sweeper;
 use bind::Listener;
 use connection::Acceptor;
-use idempotency_store::Store;
+use idempotency_store::{Store, StoreError};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,9 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store cannot go on, and only another start can help it. Told in the log already.
+    #[error("the store cannot go on: {0}")]
+    Broken(StoreError),
     /// The audit log or the ready file cannot be written.
     #[error("{what} cannot be written: {source}")]
     File {
@@ -102,7 +105,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready, then stops: no new connections, waiters told, calls in
-    /// flight finished, the store closed; within the configured time.
+    /// flight finished, the store closed; within the configured time. A store that cannot go on ends
+    /// it as well, with an error and without delay.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
         let addresses = self.addresses();
         let Server {
@@ -144,12 +148,22 @@ impl Server {
             }
         }
 
-        shutdown.await;
+        let broken = tokio::select! {
+            () = shutdown => None,
+            error = app.store.broken() => Some(error),
+        };
+        let patience = match &broken {
+            None => config.shutdown_timeout,
+            Some(error) => {
+                tracing::error!(%error, "the store cannot go on; ending, so that a new start can");
+                config.shutdown_timeout.min(BROKEN_TIMEOUT)
+            }
+        };
         tracing::info!("stopping");
         // Tells acceptors, connections, waiters and the sweeper.
         app.stopping.cancel();
         let tracker = [&listening, &connections, &app.background];
-        let drained = tokio::time::timeout(config.shutdown_timeout, drain(tracker, sweeping)).await;
+        let drained = tokio::time::timeout(patience, drain(tracker, sweeping)).await;
         if drained.is_err() {
             let open = connections.len();
             tracing::warn!(
@@ -166,9 +180,12 @@ impl Server {
             ready::remove(path);
         }
         tracing::info!("stopped");
-        Ok(())
+        broken.map_or(Ok(()), |error| Err(ServerError::Broken(error)))
     }
 }
+
+/// What is in flight is answered by a broken store at once.
+const BROKEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A store that cannot make its last writes durable in this time will not.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);

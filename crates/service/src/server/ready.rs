@@ -1,7 +1,9 @@
 //! The ready file: tells whoever started the service where it listens.
 
 use crate::config::Listen;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Writes `{"pid":…,"listen":["127.0.0.1:7480",…]}`, whole or not at all.
@@ -12,6 +14,8 @@ pub(super) fn write(path: &Path, addresses: &[Listen]) -> std::io::Result<()> {
     temporary.push(format!(".{}", std::process::id()));
     let mut file = std::fs::File::create(&temporary)?;
     writeln!(file, "{document}")?;
+    // No secret, and read by whoever started the service.
+    file.set_permissions(Permissions::from_mode(0o644))?;
     drop(file);
     std::fs::rename(&temporary, path)
 }

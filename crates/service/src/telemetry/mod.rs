@@ -4,3 +4,4 @@ mod histogram;
 pub(crate) mod labels;
 pub mod logs;
 pub(crate) mod metrics;
+pub(crate) mod repeats;

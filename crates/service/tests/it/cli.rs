@@ -254,6 +254,58 @@ fn check_config() {
     assert_eq!(good.status.code(), Some(0), "{}", err(&good));
 }
 
+#[test]
+fn check_config_of_a_whole_kong() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        binary().arg("check-config").arg(&file).output().unwrap()
+    };
+    let shipped = include_str!("../../../../kong/kong.yml");
+    let good = check("kong.yml", shipped);
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+    let said = out(&good);
+    assert!(
+        said.contains("usable, service charges (1 rule), route payments (1 rule)"),
+        "{said}"
+    );
+
+    let two = shipped
+        .replacen("wait_ms: 5000", "wait_ms: -1", 1)
+        .replacen("retries: 0", "retries: 5", 1);
+    let bad = check("kong.yml", &two);
+    assert_eq!(bad.status.code(), Some(1));
+    let said = err(&bad);
+    assert!(
+        said.contains("kong.yml: service charges: rules[0].wait_ms: "),
+        "{said}"
+    );
+    assert!(
+        said.contains("kong.yml: service charges: retries of service charges"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 2, "{said}");
+
+    for (name, text, wanted) in [
+        (
+            "envoy.yaml",
+            "static_resources: {}",
+            "no declarative configuration of Kong",
+        ),
+        ("kong.yml", "services: [", "kong.yml: "),
+        (
+            "kong.json",
+            r#"{"_format_version": "3.0"}"#,
+            "there is no filter idempotency in it",
+        ),
+    ] {
+        let output = check(name, text);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(err(&output).contains(wanted), "{}", err(&output));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_asks_over_both_sockets() {
     let gate = Gate::new();

@@ -1,6 +1,7 @@
 //! The service over real sockets: in this process where that is enough, as a child where signals
 //! and crashes matter.
 
+mod store_end;
 mod support;
 
 mod cli;

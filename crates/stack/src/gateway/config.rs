@@ -8,6 +8,7 @@ use serde_json::{json, Value};
 
 use super::Route;
 use crate::envoy::{parts, EnvoyConfig};
+use crate::kong::KongSettings;
 
 /// The name under which configurations speak of the service. Envoy has a cluster of that name;
 /// Kong's hosts get the address in its place.
@@ -52,6 +53,8 @@ pub struct GatewayConfig {
     pub identity: Option<(&'static str, &'static str)>,
     /// How large bodies can be that the filter is to read, in bytes (8 MiB).
     pub buffer_bytes: u32,
+    /// What only a complete Kong can be told; other hosts go without it.
+    pub kong: KongSettings,
 }
 
 impl GatewayConfig {
@@ -74,6 +77,7 @@ impl GatewayConfig {
             upstream_timeout: Duration::from_secs(15),
             identity: None,
             buffer_bytes: 8 << 20,
+            kong: KongSettings::default(),
         }
     }
 

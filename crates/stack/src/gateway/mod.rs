@@ -18,6 +18,7 @@ use crate::envoy::Envoy;
 use crate::error::Error;
 use crate::kong::Kong;
 use crate::kong_host::KongHost;
+use crate::nginx::Nginx;
 use crate::process::Process;
 
 /// A host of the filter.
@@ -27,19 +28,22 @@ pub enum Host {
     Envoy,
     /// Our own Kong, which enforces the rules of the real one.
     KongHost,
-    /// A real nginx with Kong's module for WebAssembly.
+    /// A real nginx with Kong's module for WebAssembly, without Kong's Lua.
+    Nginx,
+    /// A complete Kong.
     Kong,
 }
 
 impl Host {
     /// All of them.
-    pub const ALL: [Host; 3] = [Host::Envoy, Host::KongHost, Host::Kong];
+    pub const ALL: [Host; 4] = [Host::Envoy, Host::KongHost, Host::Nginx, Host::Kong];
 
     /// Its name in the environment's `GATEWAY`.
     pub fn name(self) -> &'static str {
         match self {
             Host::Envoy => "envoy",
             Host::KongHost => "kong-host",
+            Host::Nginx => "nginx",
             Host::Kong => "kong",
         }
     }
@@ -56,7 +60,10 @@ impl Host {
             let wanted = if wanted.is_empty() { "envoy" } else { &wanted };
             match Host::ALL.into_iter().find(|host| host.name() == wanted) {
                 Some(host) => host,
-                None => panic!("GATEWAY={wanted} is not one of envoy, kong-host, kong"),
+                None => panic!(
+                    "GATEWAY={wanted} is not one of {}",
+                    Host::ALL.map(Host::name).join(", ")
+                ),
             }
         })
     }
@@ -73,7 +80,8 @@ impl Host {
 pub enum Gateway {
     Envoy(Box<Envoy>),
     KongHost(KongHost),
-    Kong(Kong),
+    Nginx(Nginx),
+    Kong(Box<Kong>),
 }
 
 impl Gateway {
@@ -86,7 +94,8 @@ impl Gateway {
         Ok(match Host::chosen() {
             Host::Envoy => Gateway::Envoy(Box::new(Envoy::start(config.into())?)),
             Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
-            Host::Kong => Gateway::Kong(Kong::start(config)?),
+            Host::Nginx => Gateway::Nginx(Nginx::start(config)?),
+            Host::Kong => Gateway::Kong(Box::new(Kong::start(config)?)),
         })
     }
 
@@ -95,6 +104,7 @@ impl Gateway {
         match self {
             Gateway::Envoy(envoy) => envoy.gateway(),
             Gateway::KongHost(host) => host.address(),
+            Gateway::Nginx(nginx) => nginx.address(),
             Gateway::Kong(kong) => kong.address(),
         }
     }
@@ -114,6 +124,18 @@ impl Gateway {
         }
     }
 
+    /// The complete Kong that it is.
+    ///
+    /// # Panics
+    ///
+    /// If it is another host: cases that need it say so.
+    pub fn kong(&mut self) -> &mut Kong {
+        match self {
+            Gateway::Kong(kong) => kong,
+            _ => panic!("this case asks Kong, and runs on {}", Host::chosen().name()),
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process().kill();
@@ -128,18 +150,19 @@ impl Gateway {
         match self {
             Gateway::Envoy(envoy) => envoy.restart(),
             Gateway::KongHost(host) => host.restart(),
+            Gateway::Nginx(nginx) => nginx.restart(),
             Gateway::Kong(kong) => kong.restart(),
         }
     }
 
     /// Stops it in its tracks until [`Self::resume`], with its workers.
     pub fn pause(&mut self) {
-        self.process().pause_all();
+        self.process().pause_tree();
     }
 
     /// Lets it go on.
     pub fn resume(&mut self) {
-        self.process().resume_all();
+        self.process().resume_tree();
     }
 
     /// Its process; nginx's workers are children of it.
@@ -147,6 +170,7 @@ impl Gateway {
         match self {
             Gateway::Envoy(envoy) => envoy.process(),
             Gateway::KongHost(host) => host.process(),
+            Gateway::Nginx(nginx) => nginx.process(),
             Gateway::Kong(kong) => kong.process(),
         }
     }
@@ -156,6 +180,7 @@ impl Gateway {
         match self {
             Gateway::Envoy(envoy) => envoy.log_path(),
             Gateway::KongHost(host) => host.log_path(),
+            Gateway::Nginx(nginx) => nginx.log_path(),
             Gateway::Kong(kong) => kong.log_path(),
         }
     }
@@ -170,11 +195,12 @@ impl Gateway {
         match self {
             Gateway::Envoy(envoy) => envoy.access_log(),
             Gateway::KongHost(host) => host.access_log(),
+            Gateway::Nginx(nginx) => nginx.access_log(),
             Gateway::Kong(kong) => kong.access_log(),
         }
     }
 
-    /// The filter's metrics whose name begins so, e.g. `idempotency.problem`. Of a histogram, the
+    /// The filter's metrics whose name begins so, e.g. `idempotency_problem`. Of a histogram, the
     /// number of its samples; Envoy tells none of those.
     ///
     /// # Panics
@@ -185,6 +211,7 @@ impl Gateway {
         let all = match self {
             Gateway::Envoy(envoy) => envoy.stats(&format!("{ENVOYS}{begin}")),
             Gateway::KongHost(host) => host.stats(),
+            Gateway::Nginx(nginx) => nginx.stats(),
             Gateway::Kong(kong) => kong.stats(),
         };
         all.into_iter()
@@ -193,7 +220,7 @@ impl Gateway {
             .collect()
     }
 
-    /// A metric of the filter, e.g. `idempotency.executed`; 0 while there is none.
+    /// A metric of the filter, e.g. `idempotency_executed`; 0 while there is none.
     ///
     /// # Panics
     ///
@@ -219,7 +246,7 @@ impl Gateway {
                 values.iter().sum()
             }
             Gateway::KongHost(_) => self.callouts_out(),
-            Gateway::Kong(_) => 0,
+            Gateway::Nginx(_) | Gateway::Kong(_) => 0,
         }
     }
 
@@ -235,7 +262,9 @@ impl Gateway {
                 active.values().sum()
             }
             Gateway::KongHost(host) => host.stats().get("host.callouts").copied().unwrap_or(0),
-            Gateway::Kong(_) => panic!("nginx does not count its callouts: the case must say so"),
+            Gateway::Nginx(_) | Gateway::Kong(_) => {
+                panic!("nginx does not count its callouts: the case must say so")
+            }
         }
     }
 }

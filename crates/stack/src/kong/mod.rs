@@ -1,69 +1,78 @@
-//! A real nginx with Kong's module for WebAssembly (ngx_wasm_module) as a child.
+//! A complete Kong as a child: without a database, with the settings that we ship.
 
-mod conf;
+mod document;
+mod settings;
+
+pub use settings::KongSettings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{kill_process, Pid, Signal};
 use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::gateway::GatewayConfig;
-use crate::http::Request;
-use crate::kong_host::read_stats;
+use crate::http::{Answer, Request};
+use crate::nginx::conf;
 use crate::process::{read_lossy, Process};
+use crate::wait::until;
 use crate::{ports, tools};
 
-/// A running nginx.
+/// A running Kong.
 #[derive(Debug)]
 pub struct Kong {
     process: Process,
     address: SocketAddr,
-    admin: SocketAddr,
+    status: SocketAddr,
+    environment: Vec<(String, String)>,
     dir: TempDir,
-    /// Lua holds the metrics' lock while it sleeps: a second reader would stop the worker.
+    /// Kong holds the metrics' lock while it sleeps, so the settings let in one reader at a time.
     reading: Mutex<()>,
+    /// Signs of trouble in the log that a test has made itself.
+    forgiven: Vec<String>,
 }
 
 impl Kong {
-    /// Writes the configuration, starts nginx and waits until it is ready.
+    /// Writes the configuration, starts Kong and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// If nginx or the filter is not there, or nginx does not start.
+    /// If Kong or the filter is not there, or Kong does not start.
     pub fn start(config: GatewayConfig) -> Result<Self, Error> {
         let dir = crate::stack::temp_dir()?;
-        let [address, admin] =
+        let [address, status] =
             [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let filter = config.filter_for_kong();
-        let lualib = tools::kong_lualib()?;
         let wasm = tools::wasm()?;
-        let conf = conf::Conf {
-            config: &config,
-            filter: filter.as_deref(),
-            wasm: &wasm,
-            lualib: &lualib,
-            address,
-            admin,
-            dir: dir.path(),
-        };
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
+        let document = document::of(&config)?;
+        let at = |name: &str| dir.path().join(name);
+        let write = |path: PathBuf, text: &str| {
             std::fs::write(&path, text)
                 .map_err(|error| Error::new(format!("{}: {error}", path.display())))
         };
-        write(conf::FILTER, filter.as_deref().unwrap_or_default())?;
-        write(conf::FILE, &conf.text())?;
+        let filters = at(settings::FILTERS);
+        let made = std::fs::create_dir(&filters)
+            .and_then(|()| std::fs::copy(&wasm, filters.join("idempotency.wasm")));
+        made.map_err(|error| Error::new(format!("{}: {error}", filters.display())))?;
+        // Without it, the filter gets what no schema would let pass.
+        if document.fits_the_schema {
+            write(filters.join("idempotency.meta.json"), settings::SCHEMA)?;
+        }
+        write(at(settings::DOCUMENT), &document.value.to_string())?;
+        write(at(settings::DRAIN), &settings::drain(&at(settings::PREFIX)))?;
+        let environment = settings::environment(&config, dir.path(), address, status);
         Ok(Self {
-            process: launch(dir.path(), admin)?,
+            process: launch(dir.path(), &environment, status)?,
             address,
-            admin,
+            status,
+            environment,
             dir,
             reading: Mutex::default(),
+            forgiven: Vec::new(),
         })
     }
 
@@ -73,8 +82,10 @@ impl Kong {
     ///
     /// If it does not start.
     pub fn restart(&mut self) -> Result<(), Error> {
-        self.process.kill();
-        self.process = launch(self.dir.path(), self.admin)?;
+        self.process.kill_tree();
+        // nginx had no time to take it away.
+        let _ = std::fs::remove_file(self.prefix().join("pids/nginx.pid"));
+        self.process = launch(self.dir.path(), &self.environment, self.status)?;
         Ok(())
     }
 
@@ -83,9 +94,75 @@ impl Kong {
         self.address
     }
 
-    /// Its process: nginx's master; signals go to its workers, too.
+    /// Where its state and its metrics are.
+    pub fn status(&self) -> SocketAddr {
+        self.status
+    }
+
+    /// The directory with its files.
+    pub fn prefix(&self) -> PathBuf {
+        self.dir.path().join(settings::PREFIX)
+    }
+
+    /// The declarative configuration that it was started with.
+    pub fn document(&self) -> PathBuf {
+        self.dir.path().join(settings::DOCUMENT)
+    }
+
+    /// Its process: `kong start`, whose children nginx and its workers are.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// The workers that serve requests, and are not about to end.
+    pub fn workers(&self) -> Vec<i32> {
+        let all = self.process.descendants().into_iter();
+        let serving = all.filter(|id| {
+            let title = read_lossy(Path::new(&format!("/proc/{id}/cmdline")));
+            title.contains("worker process") && !title.contains("shutting down")
+        });
+        serving.collect()
+    }
+
+    /// `kill -9` for one worker; nginx starts another one.
+    pub fn kill_worker(&self, id: i32) {
+        if let Some(pid) = Pid::from_raw(id) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Lines of the log with these words are no trouble of the filter's: the test made them.
+    pub fn forgive(&mut self, words: &str) {
+        self.forgiven.push(words.to_owned());
+    }
+
+    /// A command of Kong's, e.g. `reload`; or another program for this Kong, which finds `kong` on its
+    /// PATH.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let bin = tools::kong().ok();
+        let bin = bin.as_deref().and_then(Path::parent);
+        let path = std::env::var("PATH").unwrap_or_default();
+        if let Some(bin) = bin {
+            command.env("PATH", format!("{}:{path}", bin.display()));
+        }
+        command.envs(self.environment.iter().cloned());
+        command.env("STATUS_URL", format!("http://{}", self.status));
+        command.stdin(std::process::Stdio::null());
+        command
+    }
+
+    /// Runs `kong` with these arguments for this Kong.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such program.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let program = tools::kong().expect("the program that was started before");
+        let prefix = self.prefix();
+        let mut command = self.command(&program);
+        command.args(arguments).arg("--prefix").arg(prefix);
+        command.output().expect("a program that runs")
     }
 
     /// The file with its log.
@@ -95,7 +172,25 @@ impl Kong {
 
     /// The access log up to now.
     pub fn access_log(&self) -> String {
-        read_lossy(&self.dir.path().join(conf::ACCESS_LOG))
+        read_lossy(&self.prefix().join(settings::ACCESS_LOG))
+    }
+
+    /// Its page for Prometheus.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub fn metrics_page(&self) -> String {
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = None;
+        let told = until(Duration::from_secs(30), || {
+            // The connection of the reader before is closed by Kong when it comes to it.
+            let answer = Request::get("/metrics").send(self.status).ok();
+            page = answer.filter(|answer| answer.status == 200);
+            page.is_some()
+        });
+        assert!(told, "Kong does not tell its metrics");
+        page.as_ref().map(Answer::text).unwrap_or_default()
     }
 
     /// The filter's metrics.
@@ -104,33 +199,46 @@ impl Kong {
     ///
     /// If it does not answer.
     pub fn stats(&self) -> BTreeMap<String, u64> {
-        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        match Request::get("/stats").send(self.admin) {
-            Ok(answer) => read_stats(&answer.text()),
-            Err(error) => panic!("nginx does not tell the filter's metrics: {error}"),
-        }
+        const FILTER: &str = "pw_idempotency_";
+        let page = self.metrics_page();
+        let lines = page.lines().filter_map(|line| line.strip_prefix(FILTER));
+        let pairs = lines.filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        pairs.collect()
     }
 }
 
-fn launch(dir: &Path, admin: SocketAddr) -> Result<Process, Error> {
-    let mut command = Command::new(tools::kong_nginx()?);
-    let conf: PathBuf = dir.join(conf::FILE);
-    command.arg("-p").arg(dir).arg("-c").arg(conf);
-    let mut process = Process::start_parent("nginx", command, dir.join(conf::LOG))?;
-    let ready = || Request::get("/ready").send(admin).is_ok();
+fn launch(
+    dir: &Path,
+    environment: &[(String, String)],
+    status: SocketAddr,
+) -> Result<Process, Error> {
+    let mut command = Command::new(tools::kong()?);
+    command.arg("start").envs(environment.iter().cloned());
+    let mut process = Process::start_parent("kong", command, dir.join(settings::LOG))?;
+    let ready = || {
+        let answer = Request::get("/status/ready").send(status);
+        answer.is_ok_and(|answer| answer.status == 200)
+    };
     // Compiling the filter on a busy machine takes a while.
-    process.await_ready(Duration::from_secs(60), ready)?;
+    process.await_ready(Duration::from_secs(120), ready)?;
     Ok(process)
 }
 
 impl Drop for Kong {
     fn drop(&mut self) {
         let log = self.process.log();
-        let broken: Vec<_> = log.lines().filter(|line| conf::is_broken(line)).collect();
+        let forgiven = |line: &str| self.forgiven.iter().any(|words| line.contains(words));
+        let broken = log
+            .lines()
+            .filter(|line| conf::is_broken(line) && !forgiven(line));
+        let broken: Vec<_> = broken.collect();
         if broken.is_empty() {
             return;
         }
-        let message = format!("nginx had trouble with the filter:\n{}", broken.join("\n"));
+        let message = format!("Kong had trouble with the filter:\n{}", broken.join("\n"));
         if std::thread::panicking() {
             eprintln!("{message}");
         } else {

@@ -89,8 +89,21 @@ impl Redis {
     ///
     /// If it cannot be run, or the server answers with an error.
     pub fn cli(&self, command: &[&str]) -> Result<String, Error> {
-        cli(self.port, command)
+        match password(&self.arguments) {
+            None => cli(self.port, command),
+            Some(password) => {
+                let login = ["--no-auth-warning", "-a", password];
+                cli(self.port, &[login.as_slice(), command].concat())
+            }
+        }
     }
+}
+
+/// The password that it was started with.
+fn password(arguments: &[String]) -> Option<&str> {
+    let mut pairs = arguments.windows(2);
+    let pair = pairs.find(|pair| pair.first().is_some_and(|name| name == "--requirepass"))?;
+    pair.get(1).map(String::as_str)
 }
 
 fn socket(dir: &Path) -> PathBuf {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// An answer that waits for a commit. Gets the error if the commit failed.
 pub(super) type Held = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -47,6 +48,7 @@ pub(super) struct Commits {
     /// Number of the newest batch that is as durable as the mode promises.
     durable: AtomicU64,
     failed: OnceLock<StoreError>,
+    failing: Notify,
 }
 
 impl Commits {
@@ -59,6 +61,7 @@ impl Commits {
             filled: Condvar::new(),
             durable: AtomicU64::new(0),
             failed: OnceLock::new(),
+            failing: Notify::new(),
         }
     }
 
@@ -77,9 +80,23 @@ impl Commits {
         self.failed.get()
     }
 
+    /// Waits until there is a failure.
+    pub async fn broken(&self) -> StoreError {
+        let mut failing = std::pin::pin!(self.failing.notified());
+        // Before the look: what fails afterwards is heard.
+        failing.as_mut().enable();
+        if let Some(error) = self.failure() {
+            return error.clone();
+        }
+        failing.await;
+        let error = self.failure().cloned();
+        error.unwrap_or_else(|| StoreError::Permanent("the store failed".into()))
+    }
+
     /// Declares the store broken, and answers what waits.
     pub fn fail(&self, error: StoreError) {
         let _ = self.failed.set(error.clone());
+        self.failing.notify_waiters();
         let batch = std::mem::take(&mut self.lock().batch);
         release(batch.held, &Err(error));
     }

@@ -84,6 +84,8 @@ impl Committer {
             if let Some(head) = head {
                 self.witness.note_now(&head);
             }
+            // Without the note the next start only syncs once more.
+            let _ = self.witness.note_clean_end();
         }
         self.commits.set_durable(generation);
         for key in &changed {

@@ -1,7 +1,7 @@
 //! The trees on disk: what the rest of the store asks of the storage engine.
 
 use super::body::BodyReader;
-use super::codec;
+use super::{codec, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
 use crate::record::Slot;
@@ -93,10 +93,17 @@ pub(super) struct Engine {
     /// One entry: [`Head`].
     head: Keyspace,
     durability: Durability,
+    /// What there is to say about how it was opened.
+    pub notes: Vec<String>,
 }
 
 impl Engine {
-    /// Opens or creates the directory. Blocks.
+    /// Opens or creates the directory. Blocks. When it returns, everything that was found is on
+    /// disk, whatever happened to the process before.
+    ///
+    /// # Errors
+    ///
+    /// Transient where space or file descriptors lack: opening may be tried again.
     pub fn open(options: &EmbeddedOptions) -> Result<(Engine, Head), StoreError> {
         let place = options.path.display();
         let failed = |error: fjall::Error| match error {
@@ -106,15 +113,25 @@ impl Engine {
             fjall::Error::InvalidVersion(_) => {
                 StoreError::Permanent(format!("{place} was written by another version"))
             }
+            error if lack::is_lack(&error) => {
+                StoreError::Transient(format!("{place} cannot be opened now: {error}"))
+            }
             fjall::Error::Io(error) => {
                 StoreError::Permanent(format!("{place} cannot be opened: {error}"))
             }
             error => StoreError::Permanent(format!("{place} is damaged: {error}")),
         };
-        std::fs::create_dir_all(&options.path).map_err(|e| failed(e.into()))?;
+        private::create(&options.path).map_err(|e| failed(e.into()))?;
+        let mut notes = private::mend(&options.path);
+        lack::descriptors()?;
+        let is_new = !options.path.join("version").exists();
+        if is_new {
+            lack::space(options)?;
+        }
         let db = Database::builder(&options.path)
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.journal_bytes.max(64 << 20))
+            .max_cached_files(Some(lack::cached_tables()))
             .worker_threads(2)
             .open()
             .map_err(failed)?;
@@ -133,19 +150,32 @@ impl Engine {
                 .data_block_hash_ratio_policy(HashRatioPolicy::all(8.0))
         };
         let large = || tree().with_kv_separation(Some(KvSeparationOptions::default()));
-        let engine = Engine {
+        let mut engine = Engine {
             records: db.keyspace("records", points).map_err(failed)?,
             bodies: db.keyspace("bodies", large).map_err(failed)?,
             due: db.keyspace("due", tree).map_err(failed)?,
             head: db.keyspace("head", tree).map_err(failed)?,
             durability: options.durability,
             db,
+            notes: Vec::new(),
         };
         let head = match engine.head.get(HEAD).map_err(failed)? {
             None => Head::default(),
             Some(bytes) => decode_head(Bytes::from(bytes))
                 .map_err(|why| StoreError::Permanent(format!("{place} {why}")))?,
         };
+        // Not before: what an interrupted flush left behind is room again once the engine is open.
+        if !is_new {
+            lack::space(options)?;
+        }
+        if !resync::ended_cleanly(&options.path).map_err(|e| failed(e.into()))? && head.boot > 0 {
+            let bytes = resync::write_again(&options.path).map_err(|e| failed(e.into()))?;
+            notes.push(format!(
+                "{place}: the last process did not end in order: {bytes} bytes were synced again"
+            ));
+        }
+        resync::forget_clean_end(&options.path).map_err(|e| failed(e.into()))?;
+        engine.notes = notes;
         Ok((engine, head))
     }
 
@@ -322,11 +352,24 @@ fn damaged(what: &str) -> StoreError {
 }
 
 pub(super) fn unreadable(error: fjall::Error) -> StoreError {
-    StoreError::Permanent(format!("cannot read: {error}"))
+    classed(format!("cannot read: {error}"), &error)
 }
 
 fn unwritable(error: fjall::Error) -> StoreError {
-    StoreError::Permanent(format!("cannot write: {error}"))
+    match error {
+        fjall::Error::Poisoned => StoreError::Transient(
+            "cannot write: the engine stopped after it could not write a journal or a table".into(),
+        ),
+        error => classed(format!("cannot write: {error}"), &error),
+    }
+}
+
+fn classed(text: String, error: &fjall::Error) -> StoreError {
+    if lack::is_lack(error) {
+        StoreError::Transient(text)
+    } else {
+        StoreError::Permanent(text)
+    }
 }
 
 #[cfg(test)]

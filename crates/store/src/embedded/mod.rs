@@ -16,7 +16,10 @@ mod committer;
 mod engine;
 mod gauges;
 mod jobs;
+mod lack;
 mod options;
+mod private;
+mod resync;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -71,7 +74,8 @@ impl Embedded {
     /// # Errors
     ///
     /// [`StoreError::Permanent`] if another process has the directory open, if it cannot be read
-    /// or written, if it is damaged, or if a newer version has written it.
+    /// or written, if it is damaged, or if a newer version has written it. [`StoreError::Transient`]
+    /// while the disk or the file descriptors do not suffice: it may be tried again.
     pub fn open(options: EmbeddedOptions) -> Result<Embedded, StoreError> {
         Embedded::open_with_clock(options, |floor| {
             Arc::new(SystemClock::starting_after(floor))
@@ -138,6 +142,21 @@ impl Embedded {
             jobs: Mutex::new(Some(jobs)),
             threads: Mutex::new(vec![applier, committer]),
         })
+    }
+
+    /// Looks, without touching the files, whether space and file descriptors suffice for opening.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Transient`]: what is lacking.
+    pub fn lack(options: &EmbeddedOptions) -> Result<(), StoreError> {
+        lack::descriptors()?;
+        lack::space(options)
+    }
+
+    /// What there is to say about how it was opened; for the log.
+    pub fn notes(&self) -> &[String] {
+        &self.engine.notes
     }
 
     /// Number of waits now.
@@ -266,6 +285,10 @@ impl Store for Embedded {
             }
             None => Ok(self.gauges.usage()),
         }
+    }
+
+    async fn broken(&self) -> StoreError {
+        self.commits.broken().await
     }
 
     async fn close(&self) {

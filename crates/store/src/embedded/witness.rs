@@ -7,6 +7,7 @@
 //! costs an fsync of its own, so damage to the writes of the last second may go unnoticed.
 
 use super::engine::Head;
+use super::resync;
 use crate::clock::Micros;
 use crate::store::StoreError;
 use std::fs::File;
@@ -67,6 +68,11 @@ impl Witness {
         // One that cannot be written stays the older one, which is true as well.
         let _ = self.write(head);
         self.written = Some(Instant::now());
+    }
+
+    /// Notes that nothing will be written any more, and everything is synced.
+    pub fn note_clean_end(&self) -> std::io::Result<()> {
+        resync::note_clean_end(&self.dir)
     }
 
     fn write(&self, head: &Head) -> std::io::Result<()> {

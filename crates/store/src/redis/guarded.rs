@@ -51,12 +51,10 @@ impl Duty {
 }
 
 impl RedisStore {
-    /// The answers as the guard lets them stand; those about the same record in order. `deaf`: the
-    /// script was told to grant nothing, for want of nodes.
+    /// The answers as the guard lets them stand; those about the same record in order.
     pub(super) async fn guarded(
         &self,
         guard: &Redlock,
-        deaf: bool,
         events: &[(LookupKey, Event)],
         calls: &[Call],
         concluded: Vec<Concluded>,
@@ -71,7 +69,6 @@ impl RedisStore {
             let mut answers = Vec::with_capacity(chain.len());
             for (at, concluded, key, event, call) in chain {
                 let answer = match Duty::of(event, &concluded.answer) {
-                    None if deaf && is_capacity(&concluded.answer) => no_nodes(),
                     Some(duty) => self.do_duty(guard, duty, key, event, call, concluded).await,
                     None => concluded.answer,
                 };
@@ -128,17 +125,6 @@ impl RedisStore {
         let record = record.filter(|record| record.version == resolve.version);
         Ok(record.map(|record| record.fence))
     }
-}
-
-fn is_capacity(answer: &Answer) -> bool {
-    matches!(answer, Answer::Fault(fault) if fault.code == FaultCode::Capacity)
-}
-
-fn no_nodes() -> Answer {
-    Answer::Fault(Fault {
-        code: FaultCode::Unavailable,
-        detail: "Redlock: too few nodes answer; nothing is granted until they do".into(),
-    })
 }
 
 fn fault(missed: &Missed, so: &str) -> Answer {

@@ -14,13 +14,36 @@ use std::collections::HashMap;
 pub(super) struct Health {
     pub usage: Usage,
     pub room: Room,
+    /// Why a server must not be given new records: it may forget them, or it takes no writes.
+    pub distrust: Option<String>,
     /// What tells each master from every other server.
     pub run_ids: Vec<String>,
+}
+
+impl Health {
+    /// The look, unless a server is not trusted.
+    ///
+    /// # Errors
+    ///
+    /// Transient, with the reason: somebody may change the server's settings back.
+    pub fn trusted(self) -> Result<Health, StoreError> {
+        match self.distrust {
+            Some(why) => Err(StoreError::Transient(format!("Redis: {why}"))),
+            None => Ok(self),
+        }
+    }
 }
 
 /// The oldest server that has what the script needs: effects replication by default, sharded
 /// channels, and scripts that may run without memory.
 const OLDEST: u64 = 7;
+
+/// The settings that are asked for.
+const CONFIG: &[&str] = &[
+    "save",
+    "min-replicas-to-write",
+    "stop-writes-on-bgsave-error",
+];
 
 /// What one server says of itself.
 struct Node {
@@ -37,10 +60,10 @@ pub(super) async fn probe(
     let mut info = redis::cmd("INFO");
     info.arg("everything");
     let mut config = redis::cmd("CONFIG");
-    config.arg("GET").arg("save").arg("appendonly");
+    config.arg("GET").arg(CONFIG);
     let infos = ask(&connection, info).await.map_err(|e| store_error(&e))?;
     let configs = ask(&connection, config).await.unwrap_or_default();
-    let (mut records, mut bytes, mut room) = (0, 0, Room::Plenty);
+    let (mut records, mut bytes, mut room, mut distrust) = (0, 0, Room::Plenty, None);
     let mut run_ids = Vec::with_capacity(infos.len());
     for (address, value) in infos {
         let config = configs.iter().find(|(a, _)| *a == address);
@@ -49,9 +72,13 @@ pub(super) async fn probe(
             config: config.and_then(|(_, value)| pairs(value)),
         };
         node.identity(options)?;
-        if !options.accept_loss {
-            node.keeps_what_it_is_given()?;
-        }
+        let trust = node
+            .takes_writes()
+            .and_then(|()| match options.accept_loss {
+                true => Ok(()),
+                false => node.keeps_what_it_is_given(),
+            });
+        distrust = distrust.or(trust.err());
         records += node.records(options.database);
         bytes += node.number("used_memory");
         room = worse(room, node.room(options.high_water_percent));
@@ -67,6 +94,7 @@ pub(super) async fn probe(
             above_high_water: room != Room::Plenty,
         },
         room,
+        distrust,
         run_ids,
     })
 }
@@ -184,38 +212,65 @@ impl Node {
         Ok(())
     }
 
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.config.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// It does not refuse writes. A server that does says so to every grant as well; this tells why,
+    /// and before anybody has asked. What cannot be told because `CONFIG` is forbidden is not held
+    /// against it.
+    fn takes_writes(&self) -> Result<(), String> {
+        let needed = self.setting("min-replicas-to-write");
+        let needed: u64 = needed.and_then(|text| text.parse().ok()).unwrap_or(0);
+        // Valkey and Redis both kept this name.
+        let there = self.info.get("min_slaves_good_slaves");
+        // Not told where the lag does not matter: then the server does not count them either.
+        let there = there.and_then(|text| text.parse().ok()).unwrap_or(needed);
+        if there < needed {
+            return Err(format!(
+                "the server is read-only: {there} of {needed} replicas (min-replicas-to-write) are \
+                 connected"
+            ));
+        }
+        let stops = self.setting("stop-writes-on-bgsave-error") == Some("yes")
+            && self.setting("save").is_some_and(|save| !save.is_empty());
+        if stops && self.word("rdb_last_bgsave_status") == "err" {
+            return Err("the server is read-only: the last snapshot could not be written".into());
+        }
+        Ok(())
+    }
+
     /// It neither evicts records nor forgets them in a restart.
-    fn keeps_what_it_is_given(&self) -> Result<(), StoreError> {
-        let not_ready = |text: String| Err(StoreError::Transient(format!("Redis: {text}")));
+    fn keeps_what_it_is_given(&self) -> Result<(), String> {
         let policy = self.word("maxmemory_policy");
         if policy != "noeviction" {
-            return not_ready(format!(
+            return Err(format!(
                 "maxmemory-policy is {policy}: records may be evicted, and then execute again. \
                  Set noeviction, or accept_loss=true"
             ));
         }
         if self.word("aof_enabled") == "1" {
             if self.word("aof_last_write_status") == "err" {
-                return not_ready("the append-only file cannot be written".into());
+                return Err("the append-only file cannot be written".into());
             }
             return Ok(());
         }
-        let Some(config) = &self.config else {
-            return not_ready(
+        if self.config.is_none() {
+            return Err(
                 "whether it keeps records on disk cannot be told, since CONFIG is forbidden. Say \
                  accept_loss=true if it does"
                     .into(),
             );
-        };
-        if config.get("save").is_none_or(|save| save.is_empty()) {
-            return not_ready(
+        }
+        if self.setting("save").is_none_or(str::is_empty) {
+            return Err(
                 "persistence is off: a restart forgets all records. Switch AOF or RDB on, or say \
                  accept_loss=true"
                     .into(),
             );
         }
         if self.word("rdb_last_bgsave_status") == "err" {
-            return not_ready("the last snapshot could not be written".into());
+            return Err("the last snapshot could not be written".into());
         }
         Ok(())
     }
@@ -326,9 +381,29 @@ mod tests {
         ] {
             match (check(info, config), expected) {
                 (Ok(()), None) => {}
-                (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
                 other => panic!("{info}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_takes_no_writes() {
+        let check = |info: &str, config| node(info, config).takes_writes();
+        let replicas: &[(&str, &str)] = &[("min-replicas-to-write", "1")];
+        let stops: &[(&str, &str)] = &[("save", "60 1"), ("stop-writes-on-bgsave-error", "yes")];
+        let goes_on: &[(&str, &str)] = &[("save", "60 1"), ("stop-writes-on-bgsave-error", "no")];
+        let failed = "rdb_last_bgsave_status:err";
+        for (info, config, writes) in [
+            ("role:master", None, true),
+            ("min_slaves_good_slaves:1", Some(replicas), true),
+            ("min_slaves_good_slaves:0", Some(replicas), false),
+            (failed, Some(stops), false),
+            ("rdb_last_bgsave_status:ok", Some(stops), true),
+            (failed, Some(goes_on), true),
+            (failed, None, true),
+        ] {
+            assert_eq!(check(info, config).is_ok(), writes, "{info} {config:?}");
         }
     }
 

@@ -7,6 +7,7 @@ mod bell;
 mod caller;
 mod connect;
 mod errors;
+mod gate;
 mod guarded;
 mod health;
 mod link;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use caller::Caller;
 use connect::Connector;
 use errors::{is_out_of_memory, store_error};
+use gate::Gate;
 use health::Health;
 use idempotency_protocol::{Answer, Fault, FaultCode, Grant, LookupKey, Operation, Wait};
 use names::Names;
@@ -69,6 +71,7 @@ struct Shared {
     caller: Caller,
     names: Names,
     room: AtomicU8,
+    gate: Gate,
     /// The last look found no servers.
     away: AtomicBool,
     closed: AtomicBool,
@@ -108,6 +111,7 @@ impl RedisStore {
             connector: Arc::clone(&connector),
             names: names.clone(),
             room: AtomicU8::new(0),
+            gate: Gate::new(),
             away: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
@@ -128,7 +132,7 @@ impl RedisStore {
                 Ok(()) | Err(StoreError::Transient(_)) => {}
             }
         }
-        let mut watching = vec![tokio::spawn(watch(Arc::clone(&shared)))];
+        let mut watching = vec![tokio::spawn(watch(Arc::clone(&shared), guard.clone()))];
         if let Some(guard) = guard.clone() {
             watching.push(tokio::spawn(async move { guard.listen().await }));
         }
@@ -140,6 +144,18 @@ impl RedisStore {
             guard,
             sweeping: Mutex::default(),
         })
+    }
+
+    /// Why nothing is granted now, if so, whatever the room.
+    fn refuses(&self) -> Option<Arc<str>> {
+        let deaf = |guard: &Arc<Redlock>| guard.is_deaf();
+        match self.shared.gate.closed() {
+            Some(why) => Some(format!("Redis: {why}").into()),
+            None if self.guard.as_ref().is_some_and(deaf) => {
+                Some("Redlock: too few nodes answer".into())
+            }
+            None => None,
+        }
     }
 
     /// Number of waits now.
@@ -350,6 +366,7 @@ impl Shared {
             Room::FactsOnly => 2,
         };
         self.room.store(room, Ordering::Relaxed);
+        self.gate.set(health.distrust.as_deref());
         Ok(health)
     }
 
@@ -365,20 +382,25 @@ impl Shared {
     }
 }
 
-async fn watch(shared: Arc<Shared>) {
+async fn watch(shared: Arc<Shared>, guard: Option<Arc<Redlock>>) {
     while !shared.closed.load(Ordering::Acquire) {
         tokio::time::sleep(HEALTH_INTERVAL).await;
         let _ = shared.look_after().await;
+        if let Some(guard) = &guard {
+            // What it finds stays with the nodes. Whether they are independent of the main Redis is
+            // asked by `ready`.
+            let _ = guard.look_after(&[], false).await;
+        }
     }
 }
 
 #[async_trait]
 impl Store for RedisStore {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        // Without the guard's nodes nobody is granted, which the script need not try.
-        let deaf = self.guard.as_ref().is_some_and(|guard| guard.is_deaf());
+        // Without trust, or the guard's nodes, nobody is granted, which the script need not try.
+        let refuses = self.refuses();
         let room = match self.shared.room() {
-            Room::Plenty if deaf => Room::NoGrants,
+            Room::Plenty if refuses.is_some() => Room::NoGrants,
             room => room,
         };
         let mut asked = Vec::with_capacity(operations.len());
@@ -392,13 +414,13 @@ impl Store for RedisStore {
         }
         let outcomes = self.shared.caller.all(&calls, true).await;
         let concluded = self.conclude(asked, &events, &calls, outcomes).await;
-        let answers = match &self.guard {
-            Some(guard) => {
-                let deaf = deaf && room == Room::NoGrants;
-                self.guarded(guard, deaf, &events, &calls, concluded).await
-            }
+        let mut answers = match &self.guard {
+            Some(guard) => self.guarded(guard, &events, &calls, concluded).await,
             None => concluded.into_iter().map(|c| c.answer).collect(),
         };
+        if let Some(why) = &refuses {
+            gate::explain(&mut answers, why);
+        }
         for ((key, event), answer) in events.iter().zip(&answers) {
             if ends_an_execution(event, answer) {
                 self.waiters.wake(key);
@@ -468,7 +490,7 @@ impl Store for RedisStore {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(StoreError::Transient("store is closed".into()));
         }
-        let health = self.shared.look_after().await?;
+        let health = self.shared.look_after().await?.trusted()?;
         if let Some(guard) = &self.guard {
             guard.look_after(&health.run_ids, false).await?;
         }

@@ -6,6 +6,7 @@ mod common;
 mod suite;
 
 mod contract;
+mod distrust;
 mod failover;
 mod faults;
 mod model;

@@ -86,7 +86,10 @@ impl Pair {
             .await
             .unwrap();
         let clock = Arc::new(ManualClock::at(START));
-        let redis = RedisStore::open_on_clock(options(&server.url()), CLOCK);
+        let redis = RedisStore::open_on_clock(
+            options(&format!("{}?accept_loss=true", server.url())),
+            CLOCK,
+        );
         let mut pair = Pair {
             redis: redis.await.unwrap(),
             memory: Memory::new(Arc::clone(&clock) as Arc<dyn Clock>),

@@ -126,6 +126,22 @@ impl Child {
         (self.process.exit_status().unwrap(), self.dir)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until it ends by itself; how it did.
+    pub fn ended(&mut self) -> ExitStatus {
+        let process = &mut self.process;
+        let ended = idempotency_stack::until(PATIENCE, || process.exit_status().is_some());
+        assert!(ended, "did not end: {}", self.process.log());
+        self.process.exit_status().unwrap()
+    }
+
+    pub fn into_dir(self) -> Dir {
+        self.dir
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) -> Dir {
         self.process.kill();

@@ -206,7 +206,7 @@ impl Redlock {
         for node in &self.nodes {
             let (node, call, sender) = (Arc::clone(node), call.clone(), sender.clone());
             tokio::spawn(async move {
-                let _ = sender.send(node.ask(&call).await);
+                let _ = sender.send(node.ask_if_trusted(&call).await);
             });
         }
         votes

@@ -9,12 +9,15 @@ use crate::redis::options::{Address, RedisOptions, Topology};
 use crate::redis::script::{Call, Scripts};
 use crate::store::StoreError;
 use redis::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) struct Node {
     caller: Caller,
     connector: Arc<Connector>,
+    /// The last look found that it may forget locks.
+    distrusted: AtomicBool,
 }
 
 impl Node {
@@ -24,6 +27,7 @@ impl Node {
         Ok(Node {
             caller: Caller::new(&connector, Scripts::lock()),
             connector,
+            distrusted: AtomicBool::new(false),
         })
     }
 
@@ -34,6 +38,16 @@ impl Node {
             Topology::Single(Address::Unix(path)) => path.display().to_string(),
             other => format!("{other:?}"),
         }
+    }
+
+    /// What it says to a take, if it can be trusted with a lock: one that evicts may give the same
+    /// lock to the next one. Until it is looked at for the first time it is trusted: its vote is one
+    /// of several.
+    pub async fn ask_if_trusted(&self, call: &Call) -> Vote {
+        if self.distrusted.load(Ordering::Acquire) {
+            return Vote::Failed(format!("{}: it may forget locks", self.place()));
+        }
+        self.ask(call).await
     }
 
     /// What it says to an event; why it cannot.
@@ -62,6 +76,9 @@ impl Node {
         match health::probe(connection, self.connector.options()).await {
             Ok(health) => {
                 self.caller.heal();
+                let distrusted = health.distrust.is_some();
+                self.distrusted.store(distrusted, Ordering::Release);
+                let health = health.trusted()?;
                 Ok(health.run_ids.into_iter().next().unwrap_or_default())
             }
             Err(error) => {

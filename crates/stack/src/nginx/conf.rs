@@ -28,7 +28,7 @@ pub(super) struct Conf<'a> {
 }
 
 /// Whether a line of the log says that the filter broke a rule.
-pub(super) fn is_broken(line: &str) -> bool {
+pub(crate) fn is_broken(line: &str) -> bool {
     [
         "error while executing at wasm backtrace",
         "exited on signal",

@@ -1,0 +1,191 @@
+//! A store that cannot be opened now, for want of space or file descriptors: opened as soon as it can.
+//!
+//! Ending the process would have a supervisor start it again and again. So it runs, alive and not
+//! ready; every operation is told why, and it opens by itself.
+
+use async_trait::async_trait;
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use idempotency_store::{
+    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After how many attempts the log says again what is waited for.
+const REMIND: u32 = 60;
+
+#[derive(Clone)]
+enum State {
+    Waiting(StoreError),
+    Open(Arc<dyn Store>),
+    /// It will not open without somebody's help.
+    Hopeless(StoreError),
+}
+
+pub(super) struct Opening {
+    state: watch::Receiver<State>,
+    attempts: JoinHandle<()>,
+}
+
+impl Opening {
+    /// Goes on trying after the first attempt failed with `why`. `open` may block.
+    pub fn after<F>(why: StoreError, open: F) -> Opening
+    where
+        F: Fn() -> Result<Arc<dyn Store>, StoreError> + Clone + Send + 'static,
+    {
+        tracing::error!(error = %why, "the store cannot be opened yet: waiting, not ready");
+        let (sender, state) = watch::channel(State::Waiting(why));
+        let attempts = tokio::spawn(async move {
+            let mut count: u32 = 0;
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                count = count.wrapping_add(1);
+                let opened = tokio::task::spawn_blocking(open.clone()).await;
+                let state = match opened {
+                    Ok(Ok(store)) => {
+                        tracing::info!("the store is open");
+                        State::Open(store)
+                    }
+                    Ok(Err(why @ StoreError::Transient(_))) => {
+                        if count.is_multiple_of(REMIND) {
+                            tracing::error!(error = %why, "the store still cannot be opened");
+                        }
+                        State::Waiting(why)
+                    }
+                    Ok(Err(why)) => State::Hopeless(why),
+                    Err(why) => State::Hopeless(StoreError::Permanent(why.to_string())),
+                };
+                let over = !matches!(state, State::Waiting(_));
+                if sender.send(state).is_err() || over {
+                    return;
+                }
+            }
+        });
+        Opening { state, attempts }
+    }
+
+    fn store(&self) -> Result<Arc<dyn Store>, StoreError> {
+        match &*self.state.borrow() {
+            State::Open(store) => Ok(Arc::clone(store)),
+            State::Waiting(why) | State::Hopeless(why) => Err(why.clone()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Opening {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        match self.store() {
+            Ok(store) => store.apply(operations).await,
+            Err(why) => vec![Answer::Fault(Fault::from(why)); operations.len()],
+        }
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        match self.store() {
+            Ok(store) => store.wait(wait).await,
+            Err(why) => Answer::Fault(why.into()),
+        }
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        self.store()?.inspect(key).await
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        self.store()?.list(filter).await
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        self.store()?.resolve(resolve).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        match self.store() {
+            Ok(store) => store.sweep(limit).await,
+            // Nothing is due yet, and the reason has been told.
+            Err(_) => Ok(Swept::default()),
+        }
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        self.store()?.ready().await
+    }
+
+    async fn broken(&self) -> StoreError {
+        let mut state = self.state.clone();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Open(store) => return store.broken().await,
+                State::Hopeless(why) => return why,
+                State::Waiting(_) if state.changed().await.is_ok() => {}
+                // Closed.
+                State::Waiting(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.attempts.abort();
+        if let Ok(store) = self.store() {
+            store.close().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idempotency_store::Memory;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn lack() -> StoreError {
+        StoreError::Transient("no space".into())
+    }
+
+    /// An opening that fails `times` times after the first, and then ends so.
+    fn opening(times: u32, end: Result<(), StoreError>) -> Opening {
+        let count = Arc::new(AtomicU32::new(0));
+        Opening::after(lack(), move || {
+            if count.fetch_add(1, Ordering::SeqCst) < times {
+                return Err(lack());
+            }
+            end.clone()
+                .map(|()| Arc::new(Memory::default()) as Arc<dyn Store>)
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_waits_and_then_works() {
+        let store = opening(2, Ok(()));
+        assert_eq!(store.ready().await, Err(lack()));
+        let key = LookupKey {
+            tenant: "t".into(),
+            namespace: "n".into(),
+            origin: idempotency_protocol::Origin::Client,
+            key: "k".into(),
+        };
+        let owner = idempotency_protocol::Owner([1; 16]);
+        let fail = Operation::Fail { key, owner };
+        let refused = store.apply(vec![fail.clone(), fail.clone()]).await;
+        assert!(refused.len() == 2 && refused.iter().all(|a| matches!(a, Answer::Fault(_))));
+        store.sweep(1).await.unwrap();
+        while store.ready().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(store.apply(vec![fail]).await, [Answer::Marked]);
+        store.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_will_never_open_is_broken() {
+        let damaged = StoreError::Permanent("damaged".into());
+        let store = opening(1, Err(damaged.clone()));
+        assert_eq!(store.broken().await, damaged);
+    }
+}

@@ -1,0 +1,300 @@
+//! Kong's declarative configuration: every filter's own part, and what around it would take the
+//! protection away. Kong itself sees nothing wrong there.
+
+use super::rules;
+use idempotency::config;
+use idempotency::profile::Profile;
+use serde_json::Value;
+use std::fmt;
+
+/// Plugins of Kong 3.9 that hold a whole response back. Kong then sends the request by itself, from
+/// Lua, and no filter sees the response: every retry executes.
+const BUFFERING: [&str; 3] = [
+    "ai-proxy",
+    "ai-request-transformer",
+    "ai-response-transformer",
+];
+
+/// The plugin that runs last before the filter, and what its code must do there.
+const GUARD: &str = "post-function";
+const READS_BODIES: &str = "get_raw_body";
+const REFUSES_BUFFERING: &str = "buffered_proxying";
+
+/// What is in it, or what is wrong: the place first, then the field.
+pub(super) fn check(document: &Value, filter: &str) -> Result<String, Vec<String>> {
+    let tree = Tree::of(document);
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for place in tree.places() {
+        let configs = tree.filters(place, filter);
+        if configs.is_empty() {
+            continue;
+        }
+        let mut tell = |problem: String| problems.push(format!("{place}: {problem}"));
+        let mut count = 0;
+        let mut reads_itself = true;
+        for config in &configs {
+            match plan(config) {
+                Ok(plan) => {
+                    count += plan.rules.len();
+                    reads_itself &= plan.kong_late_bodies;
+                }
+                Err(errors) => errors.into_iter().for_each(&mut tell),
+            }
+        }
+        if configs.len() > 1 {
+            tell("the filter stands here twice: it would meet its own lock".to_owned());
+        }
+        tree.around(place, filter, reads_itself, &mut tell);
+        found.push(format!("{place} ({})", rules(count)));
+    }
+    if found.is_empty() && problems.is_empty() {
+        problems.push(format!("there is no filter {filter} in it"));
+    }
+    if problems.is_empty() {
+        Ok(found.join(", "))
+    } else {
+        Err(problems)
+    }
+}
+
+/// The filter's configuration: Kong hands objects on as JSON, and texts as they are.
+fn plan(config: &Value) -> Result<config::Plan, Vec<String>> {
+    let text = match config {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let plan = config::parse(&text).and_then(|plan| config::fit(plan, Profile::Kong));
+    plan.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+/// Where a filter can be.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Service(&'a Value),
+    /// A route, and its service.
+    Route(&'a Value, Option<&'a Value>),
+}
+
+impl<'a> Place<'a> {
+    fn entity(self) -> &'a Value {
+        match self {
+            Place::Service(entity) | Place::Route(entity, _) => entity,
+        }
+    }
+
+    fn service(self) -> Option<&'a Value> {
+        match self {
+            Place::Service(service) => Some(service),
+            Place::Route(_, service) => service,
+        }
+    }
+
+    /// The member by which other entities refer to it.
+    fn reference(self) -> &'static str {
+        match self {
+            Place::Service(_) => "service",
+            Place::Route(..) => "route",
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = names(self.entity()).next().unwrap_or("without a name");
+        write!(f, "{} {name}", self.reference())
+    }
+}
+
+/// The entities of a document.
+struct Tree<'a> {
+    document: &'a Value,
+    services: Vec<&'a Value>,
+    /// Each with its service.
+    routes: Vec<(&'a Value, Option<&'a Value>)>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(document: &'a Value) -> Self {
+        let services: Vec<&Value> = members(document, "services").collect();
+        let nested = services
+            .iter()
+            .flat_map(|service| members(service, "routes").map(move |r| (r, Some(*service))));
+        let own = members(document, "routes").map(|route| {
+            let service = services
+                .iter()
+                .find(|service| refers(route, "service", service));
+            (route, service.copied())
+        });
+        let routes = nested.chain(own).collect();
+        Self {
+            document,
+            services,
+            routes,
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place<'a>> + '_ {
+        let services = self.services.iter().map(|service| Place::Service(service));
+        let routes = self.routes.iter();
+        services.chain(routes.map(|(route, service)| Place::Route(route, *service)))
+    }
+
+    /// What belongs to a place: inside it, or at the top with its name.
+    fn at(&self, place: Place<'a>, kind: &'static str) -> impl Iterator<Item = &'a Value> {
+        let entity = place.entity();
+        let inside = members(entity, kind);
+        let top = members(self.document, kind)
+            .filter(move |other| refers(other, place.reference(), entity));
+        inside.chain(top).filter(|entity| is_enabled(entity))
+    }
+
+    /// The configurations of the filter at a place, from its chains and its plugins.
+    fn filters(&self, place: Place<'a>, name: &str) -> Vec<&'a Value> {
+        let chains = self.at(place, "filter_chains");
+        let in_chains = chains.flat_map(|chain| members(chain, "filters"));
+        let all = in_chains.chain(self.at(place, "plugins"));
+        let ours = all.filter(|entity| entity["name"] == name && is_enabled(entity));
+        ours.map(|entity| &entity["config"]).collect()
+    }
+
+    /// The plugins that run for requests of a place, the nearest ones first.
+    fn plugins(&self, place: Place<'a>) -> Vec<(String, &'a Value)> {
+        let mut all = Vec::new();
+        let mut add = |at: Place<'a>| {
+            let plugins = self.at(at, "plugins");
+            all.extend(plugins.map(|plugin| (at.to_string(), plugin)));
+        };
+        add(place);
+        match place {
+            Place::Service(service) => {
+                let of_service =
+                    |(_, own): &&(&Value, Option<&Value>)| own.is_some_and(|s| same(s, service));
+                for (route, own) in self.routes.iter().filter(of_service) {
+                    add(Place::Route(route, *own));
+                }
+            }
+            Place::Route(_, Some(service)) => add(Place::Service(service)),
+            Place::Route(_, None) => {}
+        }
+        let global = members(self.document, "plugins").filter(|plugin| {
+            is_enabled(plugin)
+                && ["service", "route"]
+                    .iter()
+                    .all(|at| plugin.get(*at).is_none_or(Value::is_null))
+        });
+        all.extend(global.map(|plugin| ("everywhere".to_owned(), plugin)));
+        for kind in ["consumers", "consumer_groups"] {
+            for owner in members(self.document, kind) {
+                let plugins = members(owner, "plugins").filter(|plugin| is_enabled(plugin));
+                let name = names(owner).next().unwrap_or_default();
+                let at = format!("{} {name}", kind.trim_end_matches('s'));
+                all.extend(plugins.map(|plugin| (at.clone(), plugin)));
+            }
+        }
+        all
+    }
+
+    /// What stands around a filter.
+    fn around(
+        &self,
+        place: Place<'a>,
+        filter: &str,
+        reads_itself: bool,
+        tell: &mut impl FnMut(String),
+    ) {
+        if let Some(service) = place.service() {
+            let name = names(service).next().unwrap_or_default();
+            // Kong's default is 5.
+            let retries = service.get("retries").unwrap_or(&Value::Null);
+            if *retries != 0 {
+                tell(format!(
+                    "retries of service {name} must be 0: Kong would send a request again by itself"
+                ));
+            }
+            if matches!(place, Place::Route(..))
+                && !self.filters(Place::Service(service), filter).is_empty()
+            {
+                tell(format!(
+                    "the filter stands on service {name}, too: both would run, and the second \
+                     would meet the first one's lock"
+                ));
+            }
+        }
+        let plugins = self.plugins(place);
+        for (at, plugin) in &plugins {
+            let name = plugin["name"].as_str().unwrap_or_default();
+            if BUFFERING.contains(&name) {
+                tell(format!(
+                    "plugin {name} ({at}) holds whole responses back: the filter would never see \
+                     them, and every retry would execute"
+                ));
+            }
+        }
+        self.guard(&plugins, reads_itself, tell);
+    }
+
+    /// The code that must run before the filter. Of one plugin's instances Kong runs the nearest.
+    fn guard(
+        &self,
+        plugins: &[(String, &Value)],
+        reads_itself: bool,
+        tell: &mut impl FnMut(String),
+    ) {
+        let mut guards = plugins.iter().filter(|(_, plugin)| plugin["name"] == GUARD);
+        let code = guards.next().map(|(_, plugin)| self.code(plugin));
+        let has = |word: &str| code.as_ref().is_some_and(|code| code.contains(word));
+        if !reads_itself && !has(READS_BODIES) {
+            tell(format!(
+                "no {GUARD} that reads bodies in access ({READS_BODIES}): requests with bodies \
+                 would be refused"
+            ));
+        }
+        if !has(REFUSES_BUFFERING) {
+            tell(format!(
+                "no {GUARD} that refuses what another plugin buffers ({REFUSES_BUFFERING}): such \
+                 a request would run without protection"
+            ));
+        }
+    }
+
+    /// The code of a serverless plugin in `access`, its own or a shared one.
+    fn code(&self, plugin: &Value) -> String {
+        let shared = plugin["_config"].as_str().unwrap_or_default();
+        let configs = [&plugin["config"], &self.document["_plugin_configs"][shared]];
+        let lines = configs.iter().flat_map(|config| members(config, "access"));
+        lines.filter_map(Value::as_str).collect()
+    }
+}
+
+/// The elements of a list in an object; none if there is no such list.
+fn members<'a>(of: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    of.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// By what others may call it.
+fn names(entity: &Value) -> impl Iterator<Item = &str> {
+    let all = ["name", "username", "custom_id", "id"].into_iter();
+    all.filter_map(|name| entity.get(name)?.as_str())
+}
+
+/// Whether an entity refers to another one: by name or id, as a text or in an object.
+fn refers(from: &Value, member: &str, to: &Value) -> bool {
+    let reference = match from.get(member) {
+        Some(Value::Object(object)) => object.get("name").or_else(|| object.get("id")),
+        other => other,
+    };
+    let reference = reference.and_then(Value::as_str);
+    reference.is_some_and(|reference| names(to).any(|name| name == reference))
+}
+
+fn same(one: &Value, other: &Value) -> bool {
+    std::ptr::eq(one, other)
+}
+
+fn is_enabled(entity: &Value) -> bool {
+    entity.get("enabled") != Some(&Value::Bool(false))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The settings of a complete Kong: those that we ship, and what a test changes about them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::gateway::GatewayConfig;
+
+/// Kong's own directory.
+pub(super) const PREFIX: &str = "kong";
+/// The directory of the filter.
+pub(super) const FILTERS: &str = "filters";
+/// The declarative configuration.
+pub(super) const DOCUMENT: &str = "kong.json";
+/// The drain's switch.
+pub(super) const DRAIN: &str = "idempotency-drain.conf";
+/// Kong's log.
+pub(super) const LOG: &str = "kong.log";
+/// The access log, in the prefix.
+pub(super) const ACCESS_LOG: &str = "access.log";
+
+/// What we ship.
+const SHIPPED: &str = include_str!("../../../../kong/kong.env");
+const SHIPPED_DRAIN: &str = include_str!("../../../../kong/idempotency-drain.conf");
+/// The schema of the filter's configuration.
+pub(super) const SCHEMA: &str = include_str!("../../../../kong/idempotency.meta.json");
+
+/// A change to the declarative configuration.
+type Change = Arc<dyn Fn(&mut Value) + Send + Sync>;
+
+/// What only a complete Kong can be told.
+#[derive(Clone, Default)]
+pub struct KongSettings {
+    /// Variables, over the ones that we ship. An empty value takes one away.
+    pub environment: Vec<(String, String)>,
+    /// Changes to the declarative configuration.
+    pub(super) changes: Vec<Change>,
+}
+
+impl std::fmt::Debug for KongSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KongSettings")
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KongSettings {
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
+    /// Changes the declarative configuration: services `service-N` with a route `route-N` each, in the
+    /// order of the gateway's routes.
+    pub fn change(&mut self, change: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.changes.push(Arc::new(change));
+    }
+}
+
+/// The drain's switch for a Kong in this prefix.
+pub(super) fn drain(prefix: &Path) -> String {
+    SHIPPED_DRAIN.replace("/usr/local/kong/", &format!("{}/", prefix.display()))
+}
+
+/// `NAME=value` per line; what a shell would read otherwise is in single quotes.
+fn shipped() -> impl Iterator<Item = (String, String)> {
+    SHIPPED.lines().filter_map(|line| {
+        let (name, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
+        let value = value.trim_matches('\'');
+        Some((name.to_owned(), value.to_owned()))
+    })
+}
+
+pub(super) fn environment(
+    config: &GatewayConfig,
+    dir: &Path,
+    address: SocketAddr,
+    status: SocketAddr,
+) -> Vec<(String, String)> {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let of_tests = [
+        ("KONG_PREFIX", at(PREFIX)),
+        ("KONG_DECLARATIVE_CONFIG", at(DOCUMENT)),
+        ("KONG_WASM_FILTERS_PATH", at(FILTERS)),
+        ("KONG_NGINX_PROXY_INCLUDE", at(DRAIN)),
+        ("KONG_PROXY_LISTEN", format!("{address} http2")),
+        ("KONG_STATUS_LISTEN", status.to_string()),
+        ("KONG_NGINX_DAEMON", "off".to_owned()),
+        ("KONG_NGINX_WORKER_PROCESSES", config.workers.to_string()),
+        (
+            "KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE",
+            config.buffer_bytes.to_string(),
+        ),
+        // Crowds come over one connection.
+        (
+            "KONG_NGINX_PROXY_HTTP2_MAX_CONCURRENT_STREAMS",
+            "1024".to_owned(),
+        ),
+        ("KONG_NGINX_EVENTS_WORKER_CONNECTIONS", "16384".to_owned()),
+        (
+            "KONG_NGINX_HTTP_LOG_FORMAT",
+            "cases '\"$request\" $status key=$http_idempotency_key'".to_owned(),
+        ),
+        ("KONG_PROXY_ACCESS_LOG", format!("{ACCESS_LOG} cases")),
+        ("KONG_PROXY_ERROR_LOG", "/dev/stderr".to_owned()),
+        ("KONG_STATUS_ERROR_LOG", "/dev/stderr".to_owned()),
+        ("KONG_LOG_LEVEL", "info".to_owned()),
+        ("KONG_ANONYMOUS_REPORTS", "off".to_owned()),
+    ];
+    let mut all: Vec<_> = shipped().collect();
+    let mut set = |name: &str, value: String| {
+        all.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            all.push((name.to_owned(), value));
+        }
+    };
+    for (name, value) in of_tests {
+        set(name, value);
+    }
+    // Sockets and logs of the tests belong to whom runs them.
+    if rustix::process::getuid().is_root() {
+        set("KONG_NGINX_USER", "root root".to_owned());
+    }
+    for (name, value) in &config.kong.environment {
+        set(name, value.clone());
+    }
+    all
+}

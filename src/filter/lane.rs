@@ -1,0 +1,166 @@
+//! Kong: everything that a root's tick sends leaves in one lane, one callout at a time, with all
+//! that is due in it.
+//!
+//! The host frees the connection of a root's callout only if the root has none out when the answer
+//! has been told (measured, `docs/kong-facts.md`). So nothing leaves beside another callout of the
+//! root, nor from the answer to one: the next one leaves from the next tick. What has no room stays
+//! where it waits: leases, the outbox, the queue of observed streams.
+
+use super::callouts::{Cargo, Job, Purpose, Way};
+use super::{Filter, Internal, Root};
+use crate::batch::{self, Room};
+use crate::call::{Call, CallFailed, Callout};
+use crate::config;
+use crate::host::{Host, Level, Map};
+use crate::profile::Profile;
+use std::collections::VecDeque;
+
+/// How many calls of observed streams may wait.
+const MAX_DEFERRED: usize = 1024;
+
+/// The lane of one root.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// A callout is out.
+    out: bool,
+    /// What must not share a callout: long outcomes, and what the service wants asked alone.
+    alone: VecDeque<Job>,
+    /// Calls of streams that are only observed; a call from the stream itself would hold it.
+    deferred: VecDeque<Job>,
+    /// Whether the service's name can be resolved is still to be found out.
+    probes: bool,
+    /// That it cannot be has been told.
+    told: bool,
+    /// The next callout is one of `alone`. They take turns with the rest, so that neither keeps the
+    /// other from leaving.
+    turn_of_alone: bool,
+}
+
+/// What the operator is told where the service's name cannot be resolved from the tick.
+const UNRESOLVED: &str = "idempotency: the host name of service.target cannot be resolved outside of \
+    requests, so no answer is stored, and every retry is refused until its lease is over: start Kong \
+    with KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER=on, or give an address";
+
+impl Lane {
+    /// A configuration has come. Kong resolves names for requests in one way, and for ticks in
+    /// another, which may not be there: it is found out at once, not when the first answer is lost.
+    pub fn configure(&mut self, profile: Profile, target: &str) {
+        self.probes = profile == Profile::Kong && config::is_host_name(target);
+        self.told = false;
+    }
+
+    /// Whether nothing waits and nothing is out.
+    pub fn is_idle(&self) -> bool {
+        !self.probes && !self.out && self.alone.is_empty() && self.deferred.is_empty()
+    }
+
+    /// How many operations wait, but for those in the outbox.
+    pub fn len(&self) -> usize {
+        self.deferred.len()
+    }
+
+    /// A job that is to have a callout of its own.
+    pub fn alone(&mut self, job: Job) {
+        self.alone.push_back(job);
+    }
+
+    /// The callout is back, or could not be sent.
+    pub fn returned(&mut self) {
+        self.out = false;
+    }
+}
+
+impl Root {
+    /// What leaves now. Renewals are the first, because a lease ends; then settlements, because they
+    /// unlock what was executed; then what is only observed.
+    fn load_lane(&mut self, now_ns: u64) -> Vec<Job> {
+        if self.lane.out {
+            return Vec::new();
+        }
+        if std::mem::take(&mut self.lane.turn_of_alone) {
+            if let Some(job) = self.lane.alone.pop_front() {
+                return vec![job];
+            }
+        }
+        let most = self.settings().map(|s| s.plan.service.batch.max_operations);
+        let mut room = Room::new(most.unwrap_or(1));
+        let mut jobs: Vec<Job> = Vec::new();
+        let renewals = self.leases.due(now_ns, room.operations());
+        for (owner, operation) in renewals {
+            room.take(0);
+            let purpose = Purpose::Renewal(owner);
+            jobs.push(Job { operation, purpose });
+        }
+        let due = self.outbox.due(now_ns, |operation| {
+            let bytes = batch::bytes(operation);
+            batch::is_alone(bytes) || room.take(bytes)
+        });
+        for (id, operation) in due {
+            let alone = batch::is_alone(batch::bytes(&operation));
+            let purpose = Purpose::Outbox(id);
+            let job = Job { operation, purpose };
+            match alone {
+                true => self.lane.alone(job),
+                false => jobs.push(job),
+            }
+        }
+        while !self.lane.deferred.is_empty() && room.take(0) {
+            jobs.extend(self.lane.deferred.pop_front());
+        }
+        if jobs.is_empty() {
+            return self.lane.alone.pop_front().into_iter().collect();
+        }
+        self.lane.turn_of_alone = true;
+        jobs
+    }
+}
+
+impl<H: Host> Filter<H> {
+    /// Sends what is due, unless a callout of the root is out. Only from its tick.
+    pub(super) fn run_lane(&mut self, root: u32, now_ns: u64) {
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
+        let jobs = r.load_lane(now_ns);
+        // What leaves finds out as well.
+        let probes = std::mem::take(&mut r.lane.probes) && !r.lane.out;
+        if !jobs.is_empty() {
+            r.lane.out = true;
+            self.send_operations(root, jobs, Way::Lane);
+        } else if probes {
+            r.lane.out = true;
+            let sent = self.send(root, |settings| {
+                Callout::probe(&settings.plan.service, settings.lane_timeout_ms)
+            });
+            match sent {
+                Some(token) => self.sent(root, token, Cargo::Probe),
+                None => self.returned(root, Way::Lane),
+            }
+        }
+    }
+
+    /// A callout of the lane has no answer.
+    pub(super) fn lane_failed(&mut self, root: u32) {
+        const WHY: &str = ":dispatch_status";
+        let Some(r) = self.roots.get_mut(&root).filter(|r| !r.lane.told) else {
+            return;
+        };
+        let why = self.host.header(Map::CalloutHeaders, WHY).ok().flatten();
+        if why.as_deref() == Some(b"resolver failure") {
+            r.lane.told = true;
+            self.host.log(Level::Error, UNRESOLVED);
+        }
+    }
+
+    /// Puts a call of a stream that is only observed off until the next tick.
+    pub(super) fn defer(&mut self, root: u32, context: u32, call: Call) {
+        if let (Some(r), Call::Operation(operation)) = (self.roots.get_mut(&root), call) {
+            if r.lane.deferred.len() < MAX_DEFERRED {
+                let purpose = Purpose::Stream(context);
+                return r.lane.deferred.push_back(Job { operation, purpose });
+            }
+        }
+        self.internal
+            .push_back(Internal::Answer(context, Err(CallFailed)));
+    }
+}

@@ -150,7 +150,7 @@ fn is_canonical_base64(text: &[u8]) -> bool {
         digits => digits,
     };
     let is_digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    text.len() % 4 == 0 && digits.iter().all(is_digit) && has_canonical_end(digits)
+    text.len().is_multiple_of(4) && digits.iter().all(is_digit) && has_canonical_end(digits)
 }
 
 /// Whether the last character of base64 digits has no bits beyond the last byte.

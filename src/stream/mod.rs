@@ -340,7 +340,7 @@ impl Hashing {
     }
 
     /// Some upstreams merge trailers into the headers, and nothing of them was compared or hashed.
-    fn trailers(self: Box<Self>, trailers: Headers, env: &mut Env) -> Step {
+    fn trailers(self, trailers: Headers, env: &mut Env) -> Step {
         let Some(name) = self.request.unwelcome_trailer(&trailers) else {
             return self.finish(trailers.0, env);
         };

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1_000 });
 /// After how many attempts the log says again what is waited for.
 const REMIND: u32 = 60;
 
@@ -160,7 +160,7 @@ mod tests {
         })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn it_waits_and_then_works() {
         let store = opening(2, Ok(()));
         assert_eq!(store.ready().await, Err(lack()));
@@ -176,13 +176,13 @@ mod tests {
         assert!(refused.len() == 2 && refused.iter().all(|a| matches!(a, Answer::Fault(_))));
         store.sweep(1).await.unwrap();
         while store.ready().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(store.apply(vec![fail]).await, [Answer::Marked]);
         store.close().await;
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_will_never_open_is_broken() {
         let damaged = StoreError::Permanent("damaged".into());
         let store = opening(1, Err(damaged.clone()));

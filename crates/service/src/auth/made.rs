@@ -33,7 +33,7 @@ pub(crate) fn ensure(path: &Path) -> Result<bool> {
         .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
-    let written = write!(file, "{}\n", hex::encode(random))
+    let written = writeln!(file, "{}", hex::encode(random))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {

@@ -68,7 +68,8 @@ impl Begin {
         };
         stream.write_all(&octets).await.ok()?;
         if answered {
-            stream.read(&mut [0; 64]).await.ok()?;
+            let read = stream.read(&mut [0; 64]).await;
+            read.ok().filter(|n| *n > 0)?;
         }
         Some(stream)
     }

@@ -43,22 +43,20 @@ impl Budget {
         room.cover(bytes).then_some(room)
     }
 
-    /// Room for an answer that must not be refused because it is small and its work is done.
-    pub(crate) fn take_anyway(self: &Arc<Budget>, bytes: usize) -> Room {
-        self.used.fetch_add(bytes, Relaxed);
-        Room {
-            budget: self.clone(),
-            bytes,
-        }
-    }
-
-    /// Room for an answer: a large one may find none.
+    /// Room for an answer and what its request still holds. The work is done, so a small one may
+    /// go an eighth above the limit; a large one may find no room.
     pub(crate) fn take_for_answer(self: &Arc<Budget>, bytes: usize) -> Option<Room> {
+        let whole = REQUEST_BYTES.saturating_add(bytes);
         if bytes > LARGE {
-            self.take(bytes)
-        } else {
-            Some(self.take_anyway(bytes))
+            return self.take(whole);
         }
+        let limit = self.limit + self.limit / 8;
+        let fits = |used: usize| used.checked_add(whole).filter(|sum| *sum <= limit);
+        let taken = self.used.fetch_update(Relaxed, Relaxed, fits);
+        taken.ok().map(|_| Room {
+            budget: self.clone(),
+            bytes: whole,
+        })
     }
 }
 
@@ -102,10 +100,12 @@ mod tests {
         assert!(budget.take(LARGE + 1).is_none());
         let small: Vec<_> = std::iter::from_fn(|| budget.take(LARGE)).collect();
         assert_eq!(small.len(), ((1 << 20) - 910_000) / LARGE);
-        let anyway = budget.take_for_answer(LARGE).unwrap();
+        let answers: Vec<_> = std::iter::from_fn(|| budget.take_for_answer(LARGE)).collect();
+        let above = (1 << 20) + (1 << 17) - 910_000 - small.len() * LARGE;
+        assert_eq!(answers.len(), above / (LARGE + REQUEST_BYTES));
         assert!(budget.take(LARGE).is_none());
         assert!(budget.take_for_answer(LARGE + 1).is_none());
-        drop((large, small, anyway));
+        drop((large, small, answers));
         assert_eq!(budget.used(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Role, Tokens};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Makes sure that the file holds a token, and says whether it was made just now. It is written
@@ -15,6 +15,14 @@ pub(crate) fn ensure(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    // It is there, unless the store waits for something and is not open yet.
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
+    }
     let mut random = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
     let mut temporary = path.as_os_str().to_owned();
@@ -25,14 +33,14 @@ pub(crate) fn ensure(path: &Path) -> Result<bool> {
         .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
-    let written = write!(file, "{}\n", hex::encode(random))
+    let written = writeln!(file, "{}", hex::encode(random))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+    if let Some(parent) = parent {
         File::open(parent)?.sync_all()?;
     }
     Ok(true)

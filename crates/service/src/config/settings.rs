@@ -233,8 +233,8 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
 
-    /// Room for all that connections without a valid token hold, per listener; half of it for one
-    /// address. Each takes 64KiB, and its requests and answers on top [default: 64MiB]
+    /// Room for all that connections without a valid token hold, per listener; a quarter of it for
+    /// one address. Each takes 64KiB, and its requests and answers on top [default: 64MiB]
     #[arg(long, env = "IDEMPOTENCYD_MAX_STRANGER_BYTES", value_name = "SIZE")]
     pub max_stranger_bytes: Option<Size>,
 

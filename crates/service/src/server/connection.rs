@@ -6,7 +6,7 @@ use super::strangers::Guest;
 use super::watch::{Request, Watch};
 use crate::api::{App, Arrival, Dispatch, Problem};
 use crate::auth::Way;
-use crate::budget::REQUEST_BYTES;
+use crate::budget::{Room, REQUEST_BYTES};
 use crate::peer::Address;
 use crate::telemetry::refusals::Closed;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 /// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
 /// gateway worker keeps in flight; a worker that does not know the limit yet may send more, and
@@ -84,9 +85,6 @@ impl Connection {
         let closed = loop {
             tokio::select! {
                 biased;
-                () = gave_way.cancelled(), if !connection.watch.is_known() => {
-                    break Closed::GaveWay;
-                }
                 ended = poll_fn(|cx| {
                     connection.watch.new_round();
                     serving.as_mut().poll(cx)
@@ -98,6 +96,12 @@ impl Connection {
                         tracing::debug!(%error, "connection ended");
                     }
                     return;
+                }
+                () = told_to_go(&gave_way, &connection.watch), if !connection.watch.is_known() => {
+                    // It may have shown a token since.
+                    if !connection.watch.is_known() {
+                        break Closed::GaveWay;
+                    }
                 }
                 () = app.stopping.cancelled(), if !stopping => {
                     stopping = true;
@@ -145,7 +149,7 @@ impl Connection {
                 return Err(io::Error::other("too many requests at once"));
             }
             let response = self.dispatch.answer(request, arrival).await;
-            Ok(self.deliver(response, open, charged))
+            self.deliver(response, open, charged)
         }
     }
 
@@ -155,7 +159,7 @@ impl Connection {
         mut response: Response,
         request: Request,
         mut charged: Option<Charged>,
-    ) -> http::Response<Delivered> {
+    ) -> io::Result<http::Response<Delivered>> {
         let limits = &self.app.limits;
         request.answered(limits);
         let room = match &mut charged {
@@ -163,23 +167,34 @@ impl Connection {
                 charged.add(length(&response));
                 None
             }
-            None => {
-                let budget = &self.app.budget;
-                let room = budget.take_for_answer(length(&response));
-                Some(room.unwrap_or_else(|| {
-                    let full = Problem::overloaded("Too many requests and answers at once.");
-                    response = full.into_response();
-                    budget.take_anyway(length(&response))
-                }))
-            }
+            None => Some(self.room(&mut response)?),
         };
         let held = Held {
             _request: request,
             _room: room,
             _charged: charged,
         };
-        response.map(|body| Delivered::new(body, held))
+        Ok(response.map(|body| Delivered::new(body, held)))
     }
+
+    /// Room for an answer to a caller that is known. Where there is none, the answer is a refusal;
+    /// where there is none for that, none at all.
+    fn room(&self, response: &mut Response) -> io::Result<Room> {
+        let budget = &self.app.budget;
+        if let Some(room) = budget.take_for_answer(length(response)) {
+            return Ok(room);
+        }
+        *response = Problem::overloaded("Too many requests and answers at once.").into_response();
+        budget
+            .take_for_answer(length(response))
+            .ok_or_else(|| io::Error::other("no room for an answer"))
+    }
+}
+
+/// Ready when a stranger's connection must give way to a newer one.
+async fn told_to_go(gave_way: &CancellationToken, watch: &Watch) {
+    gave_way.cancelled().await;
+    tokio::time::sleep(watch.grace()).await;
 }
 
 /// Every answer of ours has a known length.

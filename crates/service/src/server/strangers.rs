@@ -17,7 +17,11 @@ pub(crate) const CONNECTION_BYTES: usize = 64 * 1024;
 
 /// The account of one listener.
 pub(super) struct Strangers {
+    /// Never more than this, those that are leaving included.
+    ceiling: usize,
+    /// Above this, somebody has to leave.
     limit: usize,
+    /// The same for one peer.
     peer_limit: usize,
     accounts: Mutex<Accounts>,
     /// Told when something was given back.
@@ -56,11 +60,13 @@ pub(super) struct Guest {
 }
 
 impl Strangers {
-    /// So many bytes for all, half of them for one peer.
-    pub(super) fn new(limit: usize) -> Arc<Strangers> {
+    /// So many bytes for all. Half of them are for those who leave: they may still be about to show
+    /// a token. Of the other half, one peer has the half.
+    pub(super) fn new(ceiling: usize) -> Arc<Strangers> {
         Arc::new(Strangers {
-            limit: limit.max(CONNECTION_BYTES),
-            peer_limit: (limit / 2).max(CONNECTION_BYTES),
+            ceiling: ceiling.max(2 * CONNECTION_BYTES),
+            limit: (ceiling / 2).max(CONNECTION_BYTES),
+            peer_limit: (ceiling / 4).max(CONNECTION_BYTES),
             accounts: Mutex::default(),
             freed: Notify::new(),
         })
@@ -117,16 +123,12 @@ impl Strangers {
 }
 
 impl Accounts {
-    /// Whether there is room for `bytes` more. If not, connections are sent away, and the room
-    /// comes when they are gone.
+    /// Sends as many away as must leave for `bytes` more. False if those that are leaving must be
+    /// gone first.
     fn make_room(&mut self, strangers: &Strangers, peer: Peer, bytes: usize) -> bool {
         loop {
-            let held = self.peers.get(&peer);
-            let (now, soon) = held.map_or((0, 0), |h| (h.bytes, h.bytes - h.leaving));
-            if now + bytes <= strangers.peer_limit && self.total + bytes <= strangers.limit {
-                return true;
-            }
-            let sent = if soon + bytes > strangers.peer_limit {
+            let of_peer = self.peers.get(&peer).map_or(0, |h| h.bytes - h.leaving);
+            let sent = if of_peer + bytes > strangers.peer_limit {
                 self.send_away(peer)
             } else if self.total - self.leaving + bytes > strangers.limit {
                 self.fullest()
@@ -135,7 +137,7 @@ impl Accounts {
                 false
             };
             if !sent {
-                return false;
+                return self.total + bytes <= strangers.ceiling;
             }
         }
     }
@@ -253,56 +255,53 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_of_the_fullest_peer_gives_way() {
-        let strangers = Strangers::new(8 * CONNECTION_BYTES);
+        let strangers = Strangers::new(16 * CONNECTION_BYTES);
         let enter = |n| strangers.try_enter(peer(n)).unwrap();
         let guests: Vec<_> = [1, 1, 1, 1, 2, 2, 3, 3].map(enter).into();
         let told = || guests.iter().map(told).collect::<Vec<_>>();
-        for _ in 0..3 {
-            // Asking again sends nobody else away while the first is still leaving.
-            assert!(strangers.try_enter(peer(4)).is_none());
-            let first = [true, false, false, false, false, false, false, false];
-            assert_eq!(told(), first);
-        }
+        assert!(!told().contains(&true));
+        let _new = enter(4);
+        let first = [true, false, false, false, false, false, false, false];
+        assert_eq!(told(), first);
         assert!(strangers.send_one_away());
         assert!(told()[1]);
     }
 
     #[tokio::test]
-    async fn one_peer_has_half_and_newcomers_wait_until_the_place_is_free() {
+    async fn one_peer_has_a_quarter_and_newcomers_wait_while_too_many_are_leaving() {
         let strangers = Strangers::new(8 * CONNECTION_BYTES);
-        let mut old: Vec<_> = (0..4)
+        let mut guests: Vec<_> = (0..8)
             .map(|_| strangers.try_enter(peer(1)).unwrap())
             .collect();
-        assert!(strangers.try_enter(peer(1)).is_none());
-        assert!(told(&old[0]) && !told(&old[1]));
-        let other = strangers.try_enter(peer(2)).unwrap();
-        let entering = strangers.enter(peer(1));
+        let leaving = guests.iter().filter(|guest| told(guest)).count();
+        assert_eq!(
+            (leaving, told(&guests[5]), told(&guests[6])),
+            (6, true, false)
+        );
+        assert!(strangers.try_enter(peer(2)).is_none(), "the ceiling");
+        let entering = strangers.enter(peer(2));
         tokio::pin!(entering);
-        assert!(futures_ready(entering.as_mut()).is_none(), "not gone yet");
-        drop(old.remove(0));
-        let new = entering.await;
-        assert!(!told(&new) && !told(&other));
-        drop((old, new, other));
-        assert_eq!(strangers.accounts().total, 0);
-        assert!(strangers.accounts().peers.is_empty());
-    }
-
-    fn futures_ready<F: std::future::Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.poll(&mut context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        }
+        let polled = std::future::Future::poll(entering.as_mut(), &mut context);
+        assert!(polled.is_pending());
+        drop(guests.remove(0));
+        let new = entering.await;
+        assert!(!told(&new));
+        drop((guests, new));
+        let accounts = strangers.accounts();
+        assert_eq!((accounts.total, accounts.leaving), (0, 0));
+        assert!(accounts.peers.is_empty());
     }
 
     #[tokio::test]
     async fn what_requests_hold_counts_and_a_token_ends_the_account() {
-        let strangers = Strangers::new(8 * CONNECTION_BYTES);
+        let strangers = Strangers::new(16 * CONNECTION_BYTES);
         let first = strangers.try_enter(peer(1)).unwrap();
         let second = strangers.try_enter(peer(2)).unwrap();
         second.charge(4 * CONNECTION_BYTES);
-        assert!(told(&second) && !told(&first), "over its own half");
+        assert!(told(&second) && !told(&first), "over its own part");
         first.charge(2 * CONNECTION_BYTES);
+        assert!(!told(&first));
         second.leave();
         assert_eq!(strangers.accounts().total, 3 * CONNECTION_BYTES);
         // Given back late: it was gone with the account.

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// Milliseconds since the connection was opened; `NOTHING`: it has not happened.
 type Moment = u64;
 const NOTHING: Moment = u64::MAX;
+/// A new connection that has to go gets this time to show a token.
+const GRACE: Duration = Duration::from_millis(250);
 /// What is read of a stranger before its requests are looked at.
 const ROUND_BYTES: usize = 4096;
 
@@ -170,6 +172,16 @@ impl Watch {
     /// How many requests are open.
     pub(super) fn requests(&self) -> usize {
         self.open().until.len()
+    }
+
+    /// What is left of the time in which a new connection may show its first request, although it
+    /// was told to go: it may be a gateway's, in the middle of a flood from the same address.
+    pub(super) fn grace(&self) -> Duration {
+        if self.open().next == 0 {
+            GRACE.saturating_sub(self.opened.elapsed())
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Why the connection must end now, if it must.

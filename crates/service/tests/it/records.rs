@@ -337,7 +337,7 @@ async fn reads_and_changes_are_audited() {
     operator.get(&absent).await.problem(404, "no-such-key");
     let target = format!("{RECORD}very-secret&version={}", record["version"]);
     assert_eq!(operator.send(Method::DELETE, &target, "").await.status, 200);
-    for bad in [format!("line%0Abreak"), "x".repeat(201)] {
+    for bad in ["line%0Abreak".to_owned(), "x".repeat(201)] {
         let target = format!("{RECORD}very-secret&reason={bad}");
         operator.get(&target).await.problem(400, "bad-request");
     }

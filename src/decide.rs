@@ -1,13 +1,15 @@
 //! From the request's headers to the decision: pass, refuse, or protect.
 //!
-//! Most requests are not protected and pay for one or two header reads; the whole map is read
-//! only for a request that a rule may concern.
+//! Most requests are not protected, and pay for one read of the header map: what a client must not
+//! send is found by name, on every path, and there are more spellings of a name than could be
+//! asked for one by one.
 
 use crate::config::{Execution, Mode, Policy, Rule, Scope};
 use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Map};
 use crate::kong;
+use crate::names::{Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
 use crate::reply::LocalReply;
@@ -79,15 +81,15 @@ struct Target {
 }
 
 impl Target {
-    fn read<H: Host>(settings: &Settings, host: &H) -> Option<Target> {
+    fn read<H: Host>(settings: &Settings, headers: &Headers, host: &H) -> Option<Target> {
         let asked = |of: fn(&Rule) -> bool| settings.rules.iter().any(|rule| of(rule));
         let (path, authority) = match settings.profile {
-            Profile::Envoy => (host.header(Map::Request, ":path").ok()?, ":authority"),
+            Profile::Envoy => (headers.get(":path").cloned(), ":authority"),
             // Without it, nobody knows what the upstream gets.
             Profile::Kong => (Some(host.property(&kong::RAW_PATH)?), kong::HOST_HEADER),
         };
         let authority = match asked(|rule| !rule.matches.hosts.is_empty()) {
-            true => host.header(Map::Request, authority).ok()?,
+            true => headers.get(authority).cloned(),
             false => None,
         };
         let place = |asked: bool, path: &[&str]| match asked {
@@ -118,55 +120,134 @@ impl Target {
 /// Decides from the headers of the current stream. `end`: there is no body.
 pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision {
     let plan = &settings.plan;
-    let Some(target) = Target::read(settings, host) else {
-        return unreadable();
-    };
-    if !rules::reaches(plan, target.place(), &target.path) {
-        return Decision::Pass;
-    }
     let Ok(fields) = host.headers(Map::Request) else {
         return unreadable();
     };
-    // Some may be missing, and one of them may turn the request into a protected one.
-    if fields.len() >= settings.profile.max_fields() {
-        return match plan.rules.iter().any(|r| r.policy.mode == Mode::Enforce) {
-            true => unreadable(),
-            false => Decision::Observed(Problem::UnsupportedRequest),
-        };
-    }
-    let headers = match settings.profile {
+    let mut headers = match settings.profile {
         Profile::Envoy => Headers(fields),
         Profile::Kong => Headers::lowered(fields),
     };
+    let Some(target) = Target::read(settings, &headers, host) else {
+        return unreadable();
+    };
+    let (place, path) = (target.place(), &target.path);
+    let some_missing = headers.0.len() >= settings.profile.max_fields();
+
+    let unwelcome = Unwelcome::among(settings, &headers);
+    let hidden = some_missing && kong::OURS.iter().any(|name| host.property(name).is_some());
+    if unwelcome.ours || hidden {
+        match settings.profile {
+            Profile::Envoy => remove(Kind::Ours, settings, &mut headers, host),
+            // A filter can remove nothing there.
+            Profile::Kong => return refuse_anywhere(settings, ONLY_OURS),
+        }
+    }
+    if let Some(name) = unwelcome.disguised {
+        if let Some(index) = rules::enforced(plan, place, path) {
+            let detail = format!(
+                "The header {} can be taken for another one.",
+                String::from_utf8_lossy(&name)
+            );
+            let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
+            return refuse(settings, index, refusal);
+        }
+        if rules::reaches(plan, place, path, &[]) {
+            return Decision::Observed(Problem::UnsupportedRequest);
+        }
+        if settings.profile == Profile::Envoy {
+            remove(Kind::Disguised, settings, &mut headers, host);
+        }
+    }
+    if !rules::reaches(plan, place, path, &headers.0) {
+        return Decision::Pass;
+    }
+    // Some may be missing, and one of them may turn the request into a protected one.
+    if some_missing {
+        return refuse_anywhere(settings, TOO_MANY);
+    }
     let method = headers.get(":method").cloned().unwrap_or_default();
-    let (index, refusal) =
-        match rules::decide(plan, &method, target.place(), &target.path, &headers.0) {
-            RuleMatch::None => return Decision::Pass,
-            RuleMatch::Rule(matched) => {
-                let Some(rule) = settings.rules.get(matched.index) else {
-                    return Decision::Pass;
-                };
-                match protect(settings, rule, headers, &matched, method, host, end) {
-                    Ok(Some((request, hasher, body))) => {
-                        return Decision::Protect {
-                            request: Box::new(request),
-                            hasher: Box::new(hasher),
-                            body,
-                        }
-                    }
-                    Ok(None) => return Decision::Pass,
-                    Err(refusal) => (matched.index, refusal),
+    let (index, detail) = match rules::decide(plan, &method, place, path, &headers.0) {
+        RuleMatch::None => return Decision::Pass,
+        RuleMatch::Rule(matched) => {
+            let Some(rule) = settings.rules.get(matched.index) else {
+                return Decision::Pass;
+            };
+            return match protect(settings, rule, headers, &matched, method, host, end) {
+                Ok(Some((request, hasher, body))) => Decision::Protect {
+                    request: Box::new(request),
+                    hasher: Box::new(hasher),
+                    body,
+                },
+                Ok(None) => Decision::Pass,
+                Err(refusal) => refuse(settings, matched.index, refusal),
+            };
+        }
+        RuleMatch::Ambiguous(index) => (index, "The path can be read in more than one way."),
+        RuleMatch::Overridden(index) => (index, "A method override is not accepted for this path."),
+        RuleMatch::Moved(index) => (index, "A header leads this request to another path."),
+    };
+    let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
+    refuse(settings, index, refusal)
+}
+
+const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
+                         Idempotency-Attempt, Idempotency-Record and Idempotency-Unprotected.";
+const TOO_MANY: &str = "The request has more header fields than this gateway can look through.";
+
+/// What a request has that must not go upstream as it is.
+#[derive(Default)]
+struct Unwelcome {
+    /// A field that only the gateway sends.
+    ours: bool,
+    /// The first one that is another spelling of a field that the filter acts on.
+    disguised: Option<Bytes>,
+}
+
+impl Unwelcome {
+    fn among(settings: &Settings, headers: &Headers) -> Unwelcome {
+        let mut found = Unwelcome::default();
+        for (name, _) in &headers.0 {
+            match settings.names.kind(name) {
+                Kind::Ordinary => {}
+                Kind::Ours => found.ours = true,
+                Kind::Disguised => {
+                    found.disguised.get_or_insert_with(|| name.clone());
                 }
             }
-            RuleMatch::Ambiguous(index) => {
-                let detail = "The path can be read in more than one way.";
-                (index, Refusal::new(Problem::UnsupportedRequest, detail))
-            }
-            RuleMatch::Overridden(index) => {
-                let detail = "A method override is not accepted for this path.";
-                (index, Refusal::new(Problem::UnsupportedRequest, detail))
-            }
-        };
+        }
+        found
+    }
+}
+
+/// Removes the fields of one kind from the request.
+fn remove<H: Host>(kind: Kind, settings: &Settings, headers: &mut Headers, host: &H) {
+    headers.0.retain(|(name, _)| {
+        let keep = settings.names.kind(name) != kind;
+        if !keep {
+            // Of a name that occurs twice, the first removal takes both.
+            let _ = host.remove_header(Map::Request, name);
+        }
+        keep
+    });
+}
+
+/// Whether a client has sent a field that only the gateway sends, and it could not be removed.
+/// For a filter that has no configuration.
+pub fn has_ours<H: Host>(profile: Profile, host: &H) -> bool {
+    let Ok(fields) = host.headers(Map::Request) else {
+        return true;
+    };
+    let mut left = false;
+    for (name, _) in &Headers::lowered(fields).0 {
+        if Names::default().kind(name) == Kind::Ours {
+            left |= profile == Profile::Kong || host.remove_header(Map::Request, name).is_err();
+        }
+    }
+    left
+}
+
+/// Refuses by a rule, unless that only observes.
+fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Decision {
     let Some(rule) = settings.rules.get(index) else {
         return Decision::Pass;
     };
@@ -175,12 +256,26 @@ pub fn decide<H: Host>(settings: &Rc<Settings>, host: &H, end: bool) -> Decision
         status,
         detail,
     } = refusal;
-    if rule.policy.mode == Mode::Observe {
+    if rule.observes() {
         return Decision::Observed(problem);
     }
-    let problem_settings = ProblemSettings::new(plan, rule.policy.retry_after_s);
+    let problem_settings = ProblemSettings::new(&settings.plan, rule.policy.retry_after_s);
     let reply = problem.reply_as(status, &problem_settings, Some(&detail));
     Decision::Refuse(problem, reply)
+}
+
+/// Refuses what no rule needs to match, unless all of them only observe.
+fn refuse_anywhere(settings: &Settings, detail: &str) -> Decision {
+    let index = settings
+        .rules
+        .iter()
+        .position(|rule| !rule.observes())
+        .unwrap_or(0);
+    refuse(
+        settings,
+        index,
+        Refusal::new(Problem::UnsupportedRequest, detail),
+    )
 }
 
 /// A request that a rule may concern and that the host does not let us read is not passed.
@@ -201,6 +296,7 @@ fn protect<H: Host>(
     let policy = &rule.policy;
     let plan = &settings.plan;
     supported(&headers)?;
+    nominated(settings, &headers)?;
     if let Some(name) = upstream::cannot_be_changed(settings.profile, policy, &headers) {
         let detail = format!("This gateway cannot keep the header {name} from the upstream.");
         return Err(Refusal::new(Problem::UnsupportedRequest, detail));
@@ -368,6 +464,20 @@ fn supported(headers: &Headers) -> Result<(), Refusal> {
     };
     if headers.all("content-type").any(is_grpc) {
         return refusal("gRPC calls");
+    }
+    Ok(())
+}
+
+/// A field that `Connection` names belongs to one hop (RFC 9110 §7.6.1): the next proxy would drop
+/// what this one has looked at.
+fn nominated(settings: &Settings, headers: &Headers) -> Result<(), Refusal> {
+    for value in headers.all("connection") {
+        let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        if let Some(name) = options.find(|option| settings.names.concern(option)) {
+            let name = String::from_utf8_lossy(name);
+            let detail = format!("Connection must not name {name}.");
+            return Err(Refusal::new(Problem::UnsupportedRequest, detail));
+        }
     }
     Ok(())
 }

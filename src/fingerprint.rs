@@ -97,7 +97,7 @@ impl Hasher {
         let mut parts = Parts::new("idempotency-gateway/fingerprint");
         parts.add(b'V', VERSION.as_bytes());
         parts.add(b'M', &method.to_ascii_uppercase());
-        let overrides: Vec<&[u8]> = rules::method_override(headers).collect();
+        let overrides = rules::method_override(headers);
         parts.count(b'O', overrides.len());
         for method in overrides {
             parts.add(b'o', &method.to_ascii_uppercase());

@@ -13,6 +13,15 @@ pub const ROUTE: [&str; 2] = ["kong", "route_id"];
 /// The service that the route belongs to.
 pub const SERVICE: [&str; 2] = ["kong", "service_id"];
 
+/// The fields that only the gateway sends, in every spelling, as nginx's variables: a header map
+/// that is too long may hide them.
+pub const OURS: [[&str; 2]; 4] = [
+    ["ngx", "http_idempotency_fence"],
+    ["ngx", "http_idempotency_attempt"],
+    ["ngx", "http_idempotency_record"],
+    ["ngx", "http_idempotency_unprotected"],
+];
+
 /// The file that a request's body was written to; empty: none.
 pub const BODY_FILE: [&str; 2] = ["ngx", "request_body_file"];
 

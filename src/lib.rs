@@ -34,6 +34,7 @@ mod json;
 pub mod key;
 pub mod kong;
 pub mod lease;
+pub mod names;
 pub mod outbox;
 pub mod path;
 pub mod problem;

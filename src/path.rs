@@ -16,11 +16,12 @@ use crate::config::PathMatch;
 pub enum Clarity {
     /// Nothing in the path needs interpretation.
     Plain,
-    /// Legal, but upstreams may differ: dot segments, empty segments, escapes, path parameters.
+    /// Legal, but upstreams may differ: dot segments, empty segments, segments that end with a dot,
+    /// scripts with a path behind them, escapes, path parameters.
     Odd,
     /// No client needs this on a protected path: `%2F %5C %00`, backslashes, escaped or raw
-    /// control characters, raw non-ASCII, broken escapes, overlong UTF-8, fragments,
-    /// absolute-form.
+    /// control characters, raw non-ASCII, broken escapes (`%u0063` is one), overlong UTF-8,
+    /// fragments, absolute-form.
     Ambiguous,
 }
 
@@ -69,13 +70,17 @@ pub fn normalise(raw: &[u8]) -> Normalised<'_> {
     }
 }
 
-/// Only characters that mean themselves to everybody, no empty segment, no segment that starts
-/// with a dot.
+/// Only characters that mean themselves to everybody, no empty segment, no segment that starts or
+/// ends with a dot, no script with a path behind it.
 fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
-    for byte in path {
+    let mut dot = None;
+    for (at, byte) in path.iter().enumerate() {
         let plain = match byte {
-            b'/' => previous != b'/',
+            b'/' => {
+                let extension = dot.take().and_then(|dot| path.get(dot..at));
+                previous != b'/' && previous != b'.' && !extension.is_some_and(is_of_script)
+            }
             b'.' => previous != b'/',
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => true,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' => true,
@@ -85,9 +90,21 @@ fn is_plain(path: &[u8]) -> bool {
         if !plain {
             return false;
         }
+        if *byte == b'.' {
+            dot = Some(at + 1);
+        }
         previous = *byte;
     }
-    path.starts_with(b"/")
+    path.starts_with(b"/") && previous != b'.'
+}
+
+/// Extensions of scripts that servers run for the path behind them: PHP's `/index.php/charges` is
+/// `/charges` to the application.
+fn is_of_script(extension: &[u8]) -> bool {
+    const SCRIPTS: [&[u8]; 11] = [
+        b"ashx", b"asp", b"aspx", b"cfm", b"cgi", b"fcgi", b"jsp", b"php", b"pl", b"py", b"rb",
+    ];
+    SCRIPTS.iter().any(|s| extension.eq_ignore_ascii_case(s))
 }
 
 /// The path behind `scheme://authority`.
@@ -162,6 +179,8 @@ pub struct Readings {
     segments: Vec<Segment>,
     /// A reading may drop segments from the front or the middle.
     loose: bool,
+    /// There is an escape that is none: nobody knows what an upstream makes of it (`%u002F`).
+    broken: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -175,7 +194,20 @@ struct Segment {
 impl Segment {
     /// Some reading goes on as if this segment were not there.
     fn skippable(&self) -> bool {
-        self.cut || matches!(self.bytes.as_slice(), b"" | b"." | b"..")
+        let bytes = self.bytes.as_slice();
+        let extension = bytes.rsplit(|b| *b == b'.').next();
+        self.cut
+            || trimmed(bytes).is_empty()
+            || bytes.contains(&b'.') && extension.is_some_and(is_of_script)
+    }
+
+    /// Some file systems and frameworks drop dots and spaces at the end of a name.
+    fn is(&self, wanted: &[u8]) -> bool {
+        !self.cut && trimmed(&self.bytes) == trimmed(wanted)
+    }
+
+    fn is_parent(&self) -> bool {
+        trimmed(&self.bytes).is_empty() && self.bytes.windows(2).any(|two| two == b"..")
     }
 }
 
@@ -204,9 +236,13 @@ impl Readings {
         let separators = decoded.iter().filter(|b| matches!(b, b'/' | b'\\')).count();
         let hidden = separators != path.iter().filter(|b| **b == b'/').count();
         let parameters = segments.iter().any(|s| s.cut);
-        let parents = segments.iter().any(|s| s.bytes == b"..");
+        let parents = segments.iter().any(Segment::is_parent);
         let loose = network || !rooted || parents || (parameters && hidden);
-        Readings { segments, loose }
+        Readings {
+            segments,
+            loose,
+            broken: has_broken_escape(path),
+        }
     }
 
     /// Whether some reading matches. Errs on the side of yes.
@@ -215,13 +251,16 @@ impl Readings {
             PathMatch::Exact(path) => (path, true),
             PathMatch::Prefix(path) => (path, false),
         };
+        if self.broken {
+            return true;
+        }
         let mut segments = self.segments.iter();
         for wanted in path.split('/').filter(|s| !s.is_empty()) {
             let wanted = decode_fully(wanted.as_bytes());
             loop {
                 match segments.next() {
                     None => return false,
-                    Some(segment) if !segment.cut && segment.bytes == wanted => break,
+                    Some(segment) if segment.is(&wanted) => break,
                     Some(segment) if self.loose || segment.skippable() => {}
                     Some(_) => return false,
                 }
@@ -235,8 +274,31 @@ impl Readings {
     }
 }
 
-/// Decodes until nothing is left to decode, in one pass, overlong UTF-8 included. Raw tabs and
-/// line breaks, which some URL parsers drop, are dropped.
+/// A name without white space around it and dots behind it.
+fn trimmed(name: &[u8]) -> &[u8] {
+    let mut name = name.trim_ascii_start();
+    while let [rest @ .., b'.' | b' '] = name {
+        name = rest;
+    }
+    name
+}
+
+/// Whether a percent sign in it has no two hexadecimal digits behind it. (`%25` is a whole escape.)
+fn has_broken_escape(raw: &[u8]) -> bool {
+    let mut rest = raw;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match (byte, hex_pair(tail)) {
+            (b'%', None) => return true,
+            (b'%', Some((_, after))) => rest = after,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Decodes until nothing is left to decode, in one pass, overlong UTF-8 and characters that stand
+/// for ASCII ones included. Raw tabs and line breaks, which some URL parsers drop, are dropped.
 fn decode_fully(raw: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(raw.len());
     for byte in raw {
@@ -253,6 +315,10 @@ fn decode_fully(raw: &[u8]) -> Vec<u8> {
                 [head @ .., lead @ (0xc0 | 0xc1), low @ 0x80..=0xbf] => {
                     (head.len(), (lead & 1) << 6 | (low & 0x3f))
                 }
+                [head @ .., first, second, third] => match in_ascii(*first, *second, *third) {
+                    Some(byte) => (head.len(), byte),
+                    None => break,
+                },
                 _ => break,
             };
             out.truncate(keep);
@@ -260,6 +326,19 @@ fn decode_fully(raw: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The ASCII character that a character of three bytes is to whoever normalises compatibility
+/// characters (NFKC, best fit): fullwidth forms, and other slashes.
+fn in_ascii(first: u8, second: u8, third: u8) -> Option<u8> {
+    match (first, second, third) {
+        (0xef, 0xbc, 0x81..=0xbf) => Some(third - 0x60),
+        (0xef, 0xbd, 0x80..=0x9e) => Some(third - 0x20),
+        // U+2044, U+2215, U+29F8 and U+2216, U+29F5, U+29F9.
+        (0xe2, 0x81, 0x84) | (0xe2, 0x88, 0x95) | (0xe2, 0xa7, 0xb8) => Some(b'/'),
+        (0xe2, 0x88, 0x96) | (0xe2, 0xa7, 0xb5 | 0xb9) => Some(b'\\'),
+        _ => None,
+    }
 }
 
 /// Two hexadecimal digits and what follows them.

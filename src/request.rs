@@ -3,6 +3,7 @@
 use crate::config::{Plan, Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
+use crate::names::Names;
 use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
 use crate::reply::LocalReply;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub plan: Plan,
     /// Its rules, shareable one by one.
     pub rules: Vec<Rc<Rule>>,
+    /// The fields that they compare, remove or hash.
+    pub names: Names,
     /// Their fingerprint schemes, which cost a hash each.
     pub schemes: Vec<Scheme>,
     /// Kong: how long the root's only callout may be out. At most a quarter of the shortest lease:
@@ -39,6 +42,7 @@ impl Settings {
         let quarter = shortest.map_or(u64::MAX, |lease_ms| lease_ms / 4);
         let lane_timeout_ms = plan.service.timeout_ms.min(quarter).max(1);
         Settings {
+            names: Names::of(&plan),
             profile,
             plan,
             rules,
@@ -81,6 +85,12 @@ impl Request {
     /// The request's `Origin`, for CORS.
     pub fn origin(&self) -> Option<&Bytes> {
         self.headers.get("origin")
+    }
+
+    /// A trailer that the filter would have acted on, had it been a header.
+    pub fn unwelcome_trailer<'t>(&self, trailers: &'t Headers) -> Option<&'t Bytes> {
+        let mut names = trailers.0.iter().map(|(name, _)| name);
+        names.find(|name| self.settings.names.concern(name))
     }
 
     /// The record's identity.

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::config::{Match, PathMatch, Plan, Rule};
+use crate::names;
 use crate::path::{self, Clarity, Readings};
 
 /// What the rules say about a request.
@@ -24,6 +25,21 @@ pub enum RuleMatch<'p, 'r> {
     /// Not protected by its own method, but a method override header would make it a request
     /// that the rule with this index protects: to be refused.
     Overridden(usize),
+    /// A header names another path, which the rule with this index protects: to be refused.
+    Moved(usize),
+}
+
+impl RuleMatch<'_, '_> {
+    /// The rule's index.
+    fn index(&self) -> Option<usize> {
+        match self {
+            RuleMatch::None => None,
+            RuleMatch::Rule(matched) => Some(matched.index),
+            RuleMatch::Ambiguous(index)
+            | RuleMatch::Overridden(index)
+            | RuleMatch::Moved(index) => Some(*index),
+        }
+    }
 }
 
 /// A protected request.
@@ -66,20 +82,23 @@ impl<'a> Place<'a> {
                     .iter()
                     .any(|known| known.as_bytes().eq_ignore_ascii_case(id))
         };
-        (rule.hosts.is_empty() || host_matches(&rule.hosts, bare_host(self.host)))
+        (rule.hosts.is_empty() || authority_matches(&rule.hosts, self.host))
             && is_one_of(self.route, &rule.routes)
             && is_one_of(self.service, &rule.services)
     }
 }
 
 /// Headers by which some frameworks replace the method of a request.
-const OVERRIDES: [&[u8]; 3] = [
-    b"x-http-method-override",
-    b"x-http-method",
-    b"x-method-override",
+pub(crate) const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
 ];
 
-/// [`find`], with the method override headers taken into account.
+/// Headers by which some frameworks replace the path of a request.
+pub(crate) const MOVES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
+/// [`find`], with the headers taken into account that replace method or path.
 pub fn decide<'p, 'r>(
     plan: &'p Plan,
     method: &[u8],
@@ -87,35 +106,98 @@ pub fn decide<'p, 'r>(
     raw_path: &'r [u8],
     headers: &[(Bytes, Bytes)],
 ) -> RuleMatch<'p, 'r> {
+    let overrides = method_override(headers);
+    let mut first = First(None);
+    for path in moves(headers, raw_path) {
+        first.add(plan, find(plan, method, place, path));
+        for method in &overrides {
+            first.add(plan, find(plan, method, place, path));
+        }
+    }
+    if let Some(index) = first.0 {
+        return RuleMatch::Moved(index);
+    }
     match find(plan, method, place, raw_path) {
         RuleMatch::None => {}
         found => return found,
     }
-    for method in method_override(headers) {
-        match find(plan, method, place, raw_path) {
-            RuleMatch::None => {}
-            RuleMatch::Rule(Matched { index, .. })
-            | RuleMatch::Ambiguous(index)
-            | RuleMatch::Overridden(index) => return RuleMatch::Overridden(index),
+    for method in overrides {
+        first.add(plan, find(plan, method, place, raw_path));
+    }
+    match first.0 {
+        Some(index) => RuleMatch::Overridden(index),
+        None => RuleMatch::None,
+    }
+}
+
+/// The first rule of those that were found. One that only observes must not hide one that refuses.
+struct First(Option<usize>);
+
+impl First {
+    fn add(&mut self, plan: &Plan, found: RuleMatch) {
+        let rank = |index: usize| (plan.rules.get(index).is_some_and(Rule::observes), index);
+        if let Some(index) = found.index() {
+            if self.0.is_none_or(|first| rank(index) < rank(first)) {
+                self.0 = Some(index);
+            }
         }
     }
-    RuleMatch::None
 }
 
 /// The methods that override headers name.
-pub fn method_override(headers: &[(Bytes, Bytes)]) -> impl Iterator<Item = &[u8]> {
-    headers
-        .iter()
-        .filter(|(name, _)| OVERRIDES.iter().any(|o| name.eq_ignore_ascii_case(o)))
-        .flat_map(|(_, value)| value.split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|method| !method.is_empty())
+pub fn method_override(headers: &[(Bytes, Bytes)]) -> Vec<&[u8]> {
+    let mut methods = Vec::new();
+    for value in named(headers, &OVERRIDES) {
+        let list = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        methods.extend(list.filter(|method| !method.is_empty()));
+    }
+    methods
 }
 
-/// Whether some method is, or may be, protected at this host and path. If not, no header needs to
-/// be looked at.
-pub fn reaches(plan: &Plan, place: Place, raw_path: &[u8]) -> bool {
-    search(plan, None, place, raw_path) != RuleMatch::None
+/// The other paths that headers name. Gateways in front of this one may tell the request's own path
+/// in such a header; that moves nothing.
+fn moves<'h>(headers: &'h [(Bytes, Bytes)], raw_path: &[u8]) -> Vec<&'h [u8]> {
+    let mut paths = named(headers, &MOVES);
+    paths.retain(|to| {
+        let to = path::normalise(to);
+        to.clarity != Clarity::Plain || to.path != path::normalise(raw_path).path
+    });
+    paths
+}
+
+/// The values of headers with one of these names, in any spelling.
+fn named<'h>(headers: &'h [(Bytes, Bytes)], wanted: &[&str]) -> Vec<&'h [u8]> {
+    let mut values = Vec::new();
+    for (name, value) in headers {
+        if wanted.iter().any(|w| names::same(name, w.as_bytes())) {
+            values.push(value.as_ref());
+        }
+    }
+    values
+}
+
+/// Whether some method is, or may be, protected at this host and path, or at one that a header
+/// names. If not, nothing else needs to be looked at.
+pub fn reaches(plan: &Plan, place: Place, raw_path: &[u8], headers: &[(Bytes, Bytes)]) -> bool {
+    let reached = |path| search(plan, None, place, path) != RuleMatch::None;
+    reached(raw_path) || moves(headers, raw_path).into_iter().any(reached)
+}
+
+/// The first rule that may refuse something at this host and path, whatever the method.
+pub fn enforced(plan: &Plan, place: Place, raw_path: &[u8]) -> Option<usize> {
+    // Other rules must not stand in front of it: what they only observe is not refused.
+    let rules = plan.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| !rule.observes() && place.matches(&rule.matches))
+        .find(|(_, rule)| may_match(&rule.matches.path, raw_path))
+        .map(|(index, _)| index)
+}
+
+/// Whether some reading of the path falls under a rule.
+fn may_match(rule: &PathMatch, raw_path: &[u8]) -> bool {
+    let normal = path::normalise(raw_path);
+    path_matches(rule, &normal.path)
+        || normal.clarity != Clarity::Plain && Readings::of(raw_path).could_match(rule)
 }
 
 /// The first rule that matches.
@@ -155,16 +237,22 @@ fn search<'p, 'r>(
     if normal.clarity != Clarity::Plain {
         // An odd path is fine where the ordinary reading meets the rule that any other reading
         // could meet first; an ambiguous one nowhere.
-        let fine = match (normal.clarity, &hit) {
-            (Clarity::Odd, Some((index, _))) => *index,
+        let fine = match (normal.clarity, hit) {
+            (Clarity::Odd, Some((index, _))) => index,
             _ => plan.rules.len(),
         };
         let readings = Readings::of(raw_path);
-        let doubt = candidates()
-            .take_while(|(index, _)| *index < fine)
-            .find(|(_, rule)| readings.could_match(&rule.matches.path));
-        if let Some((index, _)) = doubt {
-            return RuleMatch::Ambiguous(index);
+        let mut doubt = First(None);
+        for (index, rule) in candidates().take_while(|(index, _)| *index < fine) {
+            if readings.could_match(&rule.matches.path) {
+                doubt.add(plan, RuleMatch::Ambiguous(index));
+            }
+        }
+        let protected = fine < plan.rules.len() && hit.is_some_and(|(_, rule)| !rule.observes());
+        if let Some(index) = doubt.0 {
+            if !(protected && plan.rules.get(index).is_some_and(Rule::observes)) {
+                return RuleMatch::Ambiguous(index);
+            }
         }
     }
     match (hit, normal.clarity) {
@@ -220,6 +308,14 @@ pub(crate) fn bare_host(authority: &[u8]) -> &[u8] {
         None => host.split(|b| *b == b':').next().unwrap_or(host),
     };
     host.strip_suffix(b".").unwrap_or(host)
+}
+
+/// No client needs `user@host`, and not everybody takes the same end of it for the host: either
+/// counts.
+fn authority_matches(patterns: &[String], authority: &[u8]) -> bool {
+    authority
+        .split(|b| *b == b'@')
+        .any(|part| host_matches(patterns, bare_host(part)))
 }
 
 fn host_matches(patterns: &[String], host: &[u8]) -> bool {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::config::Scope;
+use crate::fingerprint;
 
 /// Longest tenant, in bytes.
 pub const MAX_LEN: usize = 255;
@@ -32,6 +33,8 @@ pub enum TenantError {
     TooLong,
     /// Not UTF-8, contains control characters, or starts with a reserved prefix.
     Invalid,
+    /// Credentials that can be written in another way.
+    NotCanonical,
 }
 
 impl fmt::Display for TenantError {
@@ -42,6 +45,7 @@ impl fmt::Display for TenantError {
             TenantError::Repeated => "the identity of the caller is given more than once",
             TenantError::TooLong => "the identity of the caller is longer than 255 bytes",
             TenantError::Invalid => "the identity of the caller is not valid text",
+            TenantError::NotCanonical => "the credentials are not written in their usual form",
         })
     }
 }
@@ -89,19 +93,82 @@ fn plain(value: &[u8]) -> Result<String, TenantError> {
 }
 
 /// A hash: the store must not hold credentials. The name of the scheme has no case (RFC 9110
-/// §11.1).
+/// §11.1). One credential must have one hash, or its owner could run one key in two scopes: what
+/// servers read leniently is taken in one form only.
 fn credentials(value: &[u8]) -> Result<String, TenantError> {
     let value = value.trim_ascii();
     if value.is_empty() {
         return Err(TenantError::Empty);
     }
-    let end = value.iter().position(|b| *b == b' ').unwrap_or(value.len());
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let end = value.iter().position(is_space).unwrap_or(value.len());
     let (scheme, rest) = value.split_at_checked(end).unwrap_or((value, &[]));
+    let canonical = match scheme.to_ascii_lowercase().as_slice() {
+        b"basic" => is_canonical_base64(rest.trim_ascii()),
+        b"bearer" => is_canonical_bearer(rest.trim_ascii()),
+        _ => is_single(value),
+    };
+    if !canonical {
+        return Err(TenantError::NotCanonical);
+    }
     let mut hash = Sha256::new_with_prefix(DOMAIN);
     hash.update(scheme.to_ascii_lowercase());
     hash.update(b" ");
     hash.update(rest.trim_ascii());
     Ok(format!("{CREDENTIALS}{}", hex::encode(hash.finalize())))
+}
+
+/// One set of credentials, not several that somebody has joined: behind a comma, a parameter goes
+/// on (RFC 9110 §11.4).
+fn is_single(value: &[u8]) -> bool {
+    let mut quoted = false;
+    value.iter().enumerate().all(|(at, byte)| {
+        quoted ^= *byte == b'"';
+        if *byte != b',' || quoted {
+            return true;
+        }
+        let rest = value.get(at + 1..).unwrap_or_default().trim_ascii_start();
+        let name = rest.split(|b| *b == b'=').next().unwrap_or_default();
+        name.len() < rest.len() && fingerprint::is_token(name.trim_ascii_end())
+    })
+}
+
+/// One token (RFC 6750 §2.1), not a list. What looks like a JWT must end as it was issued: the last
+/// character of a signature has bits that verifiers ignore.
+fn is_canonical_bearer(token: &[u8]) -> bool {
+    let is_char = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(b);
+    let parts = token.iter().filter(|b| **b == b'.').count();
+    let signature = token.rsplit(|b| *b == b'.').next().unwrap_or_default();
+    token.iter().all(is_char)
+        && (!token.starts_with(b"eyJ") || parts != 2 || has_canonical_end(signature))
+}
+
+/// RFC 4648 §4: padded, nothing but the alphabet, no bits set that no byte holds (§3.5).
+fn is_canonical_base64(text: &[u8]) -> bool {
+    let digits = match text {
+        [digits @ .., b'=', b'='] | [digits @ .., b'='] => digits,
+        digits => digits,
+    };
+    let is_digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    text.len() % 4 == 0 && digits.iter().all(is_digit) && has_canonical_end(digits)
+}
+
+/// Whether the last character of base64 digits has no bits beyond the last byte.
+fn has_canonical_end(digits: &[u8]) -> bool {
+    let spare = match digits.len() % 4 {
+        0 => return true,
+        2 => 0b1111,
+        3 => 0b11,
+        _ => return false,
+    };
+    let value = digits.last().map_or(0, |last| match last {
+        b'A'..=b'Z' => last - b'A',
+        b'a'..=b'z' => last - b'a' + 26,
+        b'0'..=b'9' => last - b'0' + 52,
+        b'+' | b'-' => 62,
+        _ => 63,
+    });
+    value & spare == 0
 }
 
 #[cfg(test)]
@@ -172,6 +239,48 @@ mod tests {
         assert_eq!(of(&[("authorization", b" ")]), Err(TenantError::Empty));
         let twice: &[(&str, &[u8])] = &[("authorization", b"a"), ("authorization", b"a")];
         assert_eq!(of(twice), Err(TenantError::Repeated));
+    }
+
+    #[test]
+    fn one_credential_is_written_in_one_way() {
+        for (value, good) in [
+            ("Basic YTpi", true),
+            ("bAsIc\tYTpi", true),
+            ("Basic YTpiYw==", true),
+            ("Basic YTpiYw", false),
+            ("Basic YTpiYw=", false),
+            ("Basic YTpiYx==", false),
+            ("Basic YTpiY2Q=", true),
+            ("Basic YTpiY2R=", false),
+            ("Basic YTpi, Basic YTpi", false),
+            ("Basic YTpi YTpi", false),
+            ("Basic YT-i", false),
+            ("Basic YTpi====", false),
+            ("Bearer s3cret", true),
+            ("Bearer s3cret, Bearer other", false),
+            ("Bearer a b", false),
+            ("Bearer eyJh.eyJz.AAAA", true),
+            ("Bearer eyJh.eyJz.AAA", true),
+            ("Bearer eyJh.eyJz.AAB", false),
+            ("Bearer opaque.of.AAB", true),
+            ("key1", true),
+            ("key1,key2", false),
+            ("Token a", true),
+            ("Token a,Token b", false),
+            ("Digest a=1,Digest b=2", false),
+            ("Digest a=1,b = \"c,d\"", true),
+            ("Digest username=\"a\", realm=\"b\"", true),
+        ] {
+            let list = headers(&[("authorization", value.as_bytes())]);
+            let got = resolve(&Scope::StaticCredentials, &list, None);
+            let bad = got == Err(TenantError::NotCanonical);
+            assert_eq!((got.is_ok(), bad), (good, !good), "{value}");
+        }
+        let of = |value: &'static str| {
+            let list = headers(&[("authorization", value.as_bytes())]);
+            resolve(&Scope::StaticCredentials, &list, None).unwrap()
+        };
+        assert_eq!(of("Basic YTpi"), of("basic\t YTpi"));
     }
 
     proptest! {

@@ -15,11 +15,11 @@ pub const RECORD: &str = "idempotency-record";
 /// Request header that marks a request forwarded without protection.
 pub const UNPROTECTED: &str = "idempotency-unprotected";
 
-const OURS: [&str; 4] = [FENCE, ATTEMPT, RECORD, UNPROTECTED];
+pub(crate) const OURS: [&str; 4] = [FENCE, ATTEMPT, RECORD, UNPROTECTED];
 
 /// Client headers by which Envoy would execute a request more than once, hedge it, cut its
 /// timeout below the lease's, or turn a timeout into a success.
-const ENVOY_PREFIXES: [&str; 5] = [
+pub(crate) const ENVOY_PREFIXES: [&str; 5] = [
     "x-envoy-retry-",
     "x-envoy-max-retries",
     "x-envoy-hedge-",
@@ -51,10 +51,9 @@ pub enum Forwarding {
 }
 
 fn must_not_pass(name: &[u8]) -> bool {
-    OURS.iter().any(|n| name == n.as_bytes())
-        || ENVOY_PREFIXES
-            .iter()
-            .any(|p| name.starts_with(p.as_bytes()))
+    ENVOY_PREFIXES
+        .iter()
+        .any(|p| name.starts_with(p.as_bytes()))
 }
 
 /// A header of a client's request that would have to go, or to have one value, on its way upstream,
@@ -64,17 +63,13 @@ pub fn cannot_be_changed(
     policy: &Policy,
     headers: &Headers,
 ) -> Option<&'static str> {
-    if profile == Profile::Envoy {
-        return None;
-    }
     let encodings = headers.all("accept-encoding").count();
-    if policy.identity_encoding && encodings > 1 {
-        return Some("accept-encoding");
-    }
-    OURS.into_iter().find(|name| headers.has(name))
+    let repeated = profile == Profile::Kong && policy.identity_encoding && encodings > 1;
+    repeated.then_some("accept-encoding")
 }
 
-/// The changes that turn the client's request into the one that is executed.
+/// The changes that turn the client's request into the one that is executed. Fields that only the
+/// gateway sends are not among the client's any more.
 pub fn changes(
     profile: Profile,
     policy: &Policy,

@@ -72,6 +72,13 @@ pub struct Rule {
     pub policy: Policy,
 }
 
+impl Rule {
+    /// Whether it changes nothing.
+    pub fn observes(&self) -> bool {
+        self.policy.mode == Mode::Observe
+    }
+}
+
 /// Which requests a rule protects. Empty lists match everything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {

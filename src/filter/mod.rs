@@ -33,6 +33,7 @@ use crate::decide::{self, Body, Decision};
 use crate::headers::Headers;
 use crate::host::{Buffer, Host, Level, Map};
 use crate::kong::{self, Attempts};
+use crate::names::{self, Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
 use crate::stats::Counter;
@@ -294,7 +295,8 @@ impl<H: Host> Filter<H> {
 
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
         let method = self.host.header(Map::Request, ":method").ok().flatten();
-        if matches!(method.as_deref(), Some(b"GET" | b"HEAD" | b"OPTIONS")) {
+        let safe = matches!(method.as_deref(), Some(b"GET" | b"HEAD" | b"OPTIONS"));
+        if safe && !decide::has_ours(self.profile, &self.host) {
             return Flow::Continue;
         }
         if let Some(entry) = self.streams.get_mut(&context) {
@@ -343,15 +345,33 @@ impl<H: Host> Filter<H> {
     /// The request has trailers.
     pub fn on_request_trailers(&mut self, context: u32) -> Flow {
         self.begin(context);
-        if !self.is_active(context) {
+        let active = self.is_active(context);
+        let mut trailers = self.host.headers(Map::RequestTrailers).unwrap_or_default();
+        trailers.retain(|(name, _)| {
+            let keep = !self.must_go(name, active);
+            if !keep {
+                let _ = self.host.remove_header(Map::RequestTrailers, name);
+            }
+            keep
+        });
+        if !active {
             return Flow::Continue;
         }
-        let trailers = Headers(self.host.headers(Map::RequestTrailers).unwrap_or_default());
-        self.feed(
-            context,
-            Some(Phase::Request),
-            Event::RequestTrailers(trailers),
-        )
+        let event = Event::RequestTrailers(Headers(trailers));
+        self.feed(context, Some(Phase::Request), event)
+    }
+
+    /// Whether a trailer must not go upstream. Nothing is known any more of a stream that passes,
+    /// so every configuration of this VM has a say there.
+    fn must_go(&self, trailer: &[u8], active: bool) -> bool {
+        if Names::default().kind(trailer) == Kind::Ours {
+            return true;
+        }
+        let unwelcome = |root: &Root| {
+            let settings = root.settings();
+            settings.is_some_and(|s| s.names.kind(trailer) == Kind::Disguised)
+        };
+        !active && (names::replaces(trailer) || self.roots.values().any(|r| unwelcome(r)))
     }
 
     /// Response headers have come. `end`: there is no body.

@@ -15,6 +15,7 @@ fn short(found: RuleMatch<'_, '_>) -> String {
         RuleMatch::Rule(matched) => matched.index.to_string(),
         RuleMatch::Ambiguous(index) => format!("?{index}"),
         RuleMatch::Overridden(index) => format!("!{index}"),
+        RuleMatch::Moved(index) => format!("@{index}"),
     }
 }
 
@@ -61,6 +62,9 @@ fn hosts() {
         ("api.example.com.", "0"),
         ("api.example.com.:80", "0"),
         ("user@api.example.com", "0"),
+        ("api.example.com@other", "0"),
+        ("api.example.com:80@other:81", "0"),
+        ("other@other", "-"),
         ("a.pay.example.com", "0"),
         ("a.b.pay.example.com", "0"),
         ("pay.example.com", "-"),
@@ -106,10 +110,10 @@ fn paths() {
         ("/charges/a%20b", "1"),
         ("/charges/50%2525off", "1"),
         ("/charges/1;v=2", "1"),
-        // odd, and not the rule that another reading meets
-        ("/charges/preview;x", "?0"),
+        // odd: what another reading would only observe hides nothing
+        ("/charges/preview;x", "1"),
         ("/charges/x/../preview", "0"),
-        ("/charges/preview/../x", "?0"),
+        ("/charges/preview/../x", "1"),
         ("/charges;x=1", "?1"),
         ("/;a/charges", "?1"),
         // protected by the rule that any reading meets
@@ -129,6 +133,15 @@ fn paths() {
         ("/charges/%", "?1"),
         ("/charges/ü", "?1"),
         ("http://h/charges", "?1"),
+        ("/charges.", "?1"),
+        ("/charges%20", "?1"),
+        ("/index.php/charges", "?1"),
+        ("/%EF%BC%8Fcharges", "?1"),
+        ("/%u0063harges", "?1"),
+        ("/other%u0063", "?1"),
+        // dots and scripts elsewhere
+        ("/other./x", "-"),
+        ("/index.php/other", "-"),
         // ambiguous, and nowhere near
         ("/other%2Fcharges", "-"),
         ("/other/%2F%5C%00", "-"),
@@ -181,7 +194,7 @@ fn reach() {
         ("other", "/charges", false),
     ] {
         assert_eq!(
-            reaches(&plan, Place::of_host(host.as_bytes()), path.as_bytes()),
+            reaches(&plan, Place::of_host(host.as_bytes()), path.as_bytes(), &[]),
             want,
             "{host}{path}"
         );
@@ -223,4 +236,84 @@ fn method_overrides() {
         );
         assert_eq!(short(got), want, "{method} {name}: {value} {path}");
     }
+}
+
+#[test]
+fn moves_to_other_paths() {
+    let plan = plan(
+        r#"{"match":{"methods":["PATCH"],"path":"/charges"},"mode":"observe"},
+           {"match":{"methods":["POST","PATCH"],"path":"/charges"}},
+           {"match":{"methods":["POST"],"path":"/refunds"}}"#,
+    );
+    for (method, path, list, want) in [
+        (
+            "POST",
+            "/other",
+            &[("x-original-url", "/charges")][..],
+            "@1",
+        ),
+        ("POST", "/other", &[("x-rewrite-url", "/charges?a")], "@1"),
+        (
+            "POST",
+            "/other",
+            &[("x_original_url", "/x/..%2fcharges")],
+            "@1",
+        ),
+        (
+            "POST",
+            "/other",
+            &[("x-original-url", "http://h/charges")],
+            "@1",
+        ),
+        ("POST", "/charges", &[("x-original-url", "/refunds")], "@2"),
+        // What a gateway in front tells.
+        (
+            "POST",
+            "/charges",
+            &[("x-original-url", "/charges?a=1")],
+            "1",
+        ),
+        ("POST", "/other", &[("x-original-url", "/other")], "-"),
+        // From one that is not protected to another.
+        ("POST", "/charges", &[("x-original-url", "/other")], "1"),
+        ("GET", "/other", &[("x-original-url", "/charges")], "-"),
+        (
+            "GET",
+            "/other",
+            &[("x-original-url", "/charges"), ("x-http-method", "post")],
+            "@1",
+        ),
+        (
+            "PATCH",
+            "/other",
+            &[("x-original-url", "/charges"), ("x-http-method", "post")],
+            "@1",
+        ),
+        ("PATCH", "/other", &[("x-original-url", "/charges")], "@0"),
+    ] {
+        let headers: Vec<_> = list
+            .iter()
+            .map(|(name, value)| (Bytes::from_static(name.as_bytes()), (*value).into()))
+            .collect();
+        let (method, path) = (method.as_bytes(), path.as_bytes());
+        let place = Place::default();
+        let got = short(decide(&plan, method, place, path, &headers));
+        assert_eq!(got, want, "{list:?}");
+        if want != "-" {
+            assert!(reaches(&plan, place, path, &headers), "{list:?}");
+        }
+    }
+}
+
+#[test]
+fn what_refuses_is_not_hidden_by_what_observes() {
+    let plan = plan(
+        r#"{"match":{"path_prefix":"/a"},"mode":"observe"},
+           {"match":{"methods":["PUT"],"path":"/a/b"}}"#,
+    );
+    let at = |path: &str| enforced(&plan, Place::default(), path.as_bytes());
+    assert_eq!(at("/a/b"), Some(1));
+    assert_eq!(at("/a/x/..%2Fb"), Some(1));
+    assert_eq!(at("/a/c"), None);
+    assert_eq!(at("/other"), None);
 }

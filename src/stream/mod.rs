@@ -239,7 +239,7 @@ impl Stream {
             }
 
             (State::Hashing(h), Event::RequestBody { chunk, end }) => h.body(chunk, end, env),
-            (State::Hashing(h), Event::RequestTrailers(t)) => h.finish(t.0, env),
+            (State::Hashing(h), Event::RequestTrailers(t)) => h.trailers(t, env),
             (State::Hashing(h), Event::BodiesNeverCome) => h.refuse(
                 Problem::Misconfigured,
                 Some("The filter's plugin configuration lacks allow_on_headers_stop_iteration."),
@@ -337,6 +337,15 @@ impl Hashing {
             return self.finish(Vec::new(), env);
         }
         (State::Hashing(self), Flow::Pause)
+    }
+
+    /// Some upstreams merge trailers into the headers, and nothing of them was compared or hashed.
+    fn trailers(self: Box<Self>, trailers: Headers, env: &mut Env) -> Step {
+        let Some(name) = self.request.unwelcome_trailer(&trailers) else {
+            return self.finish(trailers.0, env);
+        };
+        let detail = format!("{} must not be a trailer.", String::from_utf8_lossy(name));
+        self.refuse(Problem::UnsupportedRequest, Some(&detail), env)
     }
 
     fn finish(self, trailers: Vec<(Bytes, Bytes)>, env: &mut Env) -> Step {

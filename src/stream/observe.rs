@@ -87,7 +87,13 @@ impl Observing {
                 env.count(Counter::Observed(Problem::UnsupportedRequest));
                 self.mistaken = true;
             }
-            Event::RequestTrailers(_) => self.ask(env),
+            Event::RequestTrailers(trailers) => {
+                if self.request.unwelcome_trailer(&trailers).is_some() {
+                    env.count(Counter::Observed(Problem::UnsupportedRequest));
+                    self.hasher = None;
+                }
+                self.ask(env);
+            }
             Event::Answer(result) => self.answered(result, env),
             Event::ResponseHeaders {
                 headers,

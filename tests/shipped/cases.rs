@@ -1,4 +1,4 @@
-//! The page about the end-to-end cases.
+//! The pages that are made of the end-to-end cases.
 
 use crate::case_list::{modules, page};
 use crate::repository::{read, root};
@@ -21,4 +21,13 @@ fn a_difference_between_the_hosts_is_declared() {
         .map(|file| format!("{}: use by_host! or only_on!", file.display()))
         .collect();
     crate::report::none(silent);
+}
+
+#[test]
+fn the_page_about_spellings_is_the_table() {
+    assert!(
+        read("docs/spellings.md") == idempotency_e2e::spellings::page(),
+        "docs/spellings.md is old: \
+         cargo run -p idempotency-e2e --example spellings_page > docs/spellings.md"
+    );
 }

@@ -1,6 +1,7 @@
 //! `envoy/envoy.yaml` in the stack. That it loads and works in a real Envoy is tested in
 //! `crates/stack`, with other addresses.
 
+use idempotency_stack::{EnvoyConfig, ServiceAddress};
 use serde_json::Value;
 
 use crate::compose;
@@ -68,4 +69,34 @@ fn the_example_is_what_the_stack_runs() {
         filters.trim_end_matches(":ro")
     );
     assert!(text.contains(&wasm), "{wasm}");
+}
+
+/// `make run` has the example's limits, and so has the test that measures what they bound.
+#[test]
+fn the_limits_of_the_example_are_those_of_make_run() {
+    let here = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let config = EnvoyConfig {
+        limits: true,
+        ..EnvoyConfig::bare(here, ServiceAddress::Tcp(here))
+    };
+    let (demo, example) = (config.bootstrap().unwrap(), yaml("envoy/envoy.yaml"));
+    assert_eq!(demo["overload_manager"], example["overload_manager"]);
+    let hcm = |document: &Value, listener: usize| {
+        let listener = &document["static_resources"]["listeners"][listener];
+        listener["filter_chains"][0]["filters"][0]["typed_config"].clone()
+    };
+    for field in [
+        "request_headers_timeout",
+        "request_timeout",
+        "stream_idle_timeout",
+        "common_http_protocol_options",
+        "http2_protocol_options",
+    ] {
+        assert!(!hcm(&example, 0)[field].is_null(), "{field}");
+        assert_eq!(hcm(&demo, 0)[field], hcm(&example, 0)[field], "{field}");
+    }
+    for document in [&demo, &example] {
+        let inner = &document["static_resources"]["listeners"][1];
+        assert_eq!(inner["ignore_global_conn_limit"], true);
+    }
 }

@@ -59,6 +59,10 @@ pub fn faults(text: &str) -> Vec<String> {
         }
     }
     report.expect(
+        elements(&document["plugins"]).any(clears_names),
+        "plugins: none clears header names that can be taken for others",
+    );
+    report.expect(
         elements(&document["services"]).count() > 0,
         "services: there are none",
     );
@@ -86,6 +90,22 @@ fn guards(plugin: &Value, service: &str) -> bool {
         found.is_some()
     });
     plugin["name"] == "post-function" && plugin["service"] == service && in_order
+}
+
+/// What clears them, as run in nginx (`docs/kong-facts.md`).
+const CLEARS_NAMES: &str = "\
+for name in pairs(kong.request.get_headers(1000)) do
+  if name:find(\"[^%w-]\") then
+    kong.service.request.clear_header(name)
+  end
+end
+for _, name in ipairs({ \"Fence\", \"Attempt\", \"Record\", \"Unprotected\" }) do
+  kong.service.request.clear_header(\"Idempotency-\" .. name)
+end";
+
+/// Whether a plugin clears what a filter cannot remove, in front of everything.
+fn clears_names(plugin: &Value) -> bool {
+    plugin["name"] == "pre-function" && strings(&plugin["config"]["access"]) == [CLEARS_NAMES]
 }
 
 /// Names of members that are numbers without quotes.

@@ -1,7 +1,8 @@
 //! An ordinary client: one connection, HTTP/1.1 or HTTP/2.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ use crate::request::Request;
 
 /// How long an answer may take in all. Longer than any wait that tests configure.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Size of the pieces of a body that is held.
+const HELD_PIECE: usize = 16 * 1024;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Body = BoxBody<Bytes, Error>;
@@ -164,6 +168,49 @@ impl Connection {
             crate::eventually("the request can be cancelled", condition);
             cancelled.notify_one();
         });
+    }
+
+    /// Starts so many requests together over HTTP/2, with bodies that lack their end, and holds them
+    /// until `done` returns; it is told how many bytes of bodies the gateway has taken.
+    ///
+    /// # Panics
+    ///
+    /// Over HTTP/1.1, and if the request is none.
+    pub fn hold(&self, request: &Request, times: usize, done: impl FnOnce(&AtomicU64)) {
+        let Sender::Two(sender) = &self.sender else {
+            panic!("one request at a time over HTTP/1.1");
+        };
+        let taken = Arc::new(AtomicU64::new(0));
+        let tasks: Vec<_> = (0..times)
+            .map(|_| {
+                let mut head = request.clone();
+                head.body.clear();
+                let Ok((built, _)) = self.build(&head) else {
+                    panic!("{} {} is no request", request.method, request.target);
+                };
+                let (mut feed, body) = Channel::<Bytes, Error>::new(1);
+                let built = built.map(|_| body.boxed());
+                let (mut sender, taken) = (sender.clone(), taken.clone());
+                let body = Bytes::from(request.body.clone());
+                runtime().spawn(async move {
+                    let answer = sender.send_request(built);
+                    let feeding = async {
+                        for at in (0..body.len()).step_by(HELD_PIECE) {
+                            let piece = body.slice(at..body.len().min(at + HELD_PIECE));
+                            let size = piece.len() as u64;
+                            if feed.send_data(piece).await.is_err() {
+                                return;
+                            }
+                            taken.fetch_add(size, Ordering::Relaxed);
+                        }
+                        std::future::pending::<()>().await;
+                    };
+                    let _ = tokio::join!(answer, feeding);
+                })
+            })
+            .collect();
+        done(&taken);
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     async fn exchange(&self, request: &Request) -> Result<Answer, Broken> {

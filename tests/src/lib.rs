@@ -23,12 +23,14 @@ pub mod cases;
 mod check;
 mod connection;
 mod gap;
+mod lenient;
 mod parse;
 pub mod relay;
 mod request;
 mod rules;
 mod scripted;
 mod shared;
+pub mod spellings;
 mod together;
 mod wire;
 
@@ -39,6 +41,7 @@ pub use check::{
 };
 pub use connection::{Connection, Http};
 pub use gap::recorded;
+pub use lenient::{Lenient, Seen};
 pub use request::Request;
 pub use rules::{inline_rule, rule, with_config, with_rules};
 pub use scripted::{Script, Scripted};

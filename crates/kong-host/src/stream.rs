@@ -179,8 +179,16 @@ impl Stream {
             "upstream_connect_time" => seconds(upstream?.connect_time),
             "upstream_header_time" => seconds(upstream?.header_time),
             other => {
-                let header = other.strip_prefix("http_")?.replace('_', "-");
-                return get(&self.request, header.as_bytes()).cloned();
+                let wanted = other.strip_prefix("http_")?.as_bytes();
+                // nginx compares with hyphens as underscores, so that both spellings are found.
+                let fold = |byte: &u8| match byte {
+                    b'-' => b'_',
+                    byte => byte.to_ascii_lowercase(),
+                };
+                let is_it = |name: &Bytes| name.iter().map(fold).eq(wanted.iter().copied());
+                let mut fields = self.request.iter();
+                let found = fields.find(|(name, _)| is_it(name));
+                return found.map(|(_, value)| value.clone());
             }
         };
         Some(text.into())
@@ -235,6 +243,14 @@ mod tests {
         );
         assert_eq!(text(&stream, "host").as_deref(), Some("shop.example"));
         assert_eq!(text(&stream, "http_x_a").as_deref(), Some("1"));
+        let underscored = ("X_Under_Score".into(), "2".into());
+        let mut spelled = stream.request.clone();
+        spelled.push(underscored);
+        let other = Stream {
+            request: spelled,
+            ..self::stream()
+        };
+        assert_eq!(text(&other, "http_x_under_score").as_deref(), Some("2"));
         assert_eq!(text(&stream, "upstream_header_time"), None, "never tried");
         stream.upstream = Some(Upstream {
             connect_time: Some(0.0014),

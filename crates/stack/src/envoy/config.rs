@@ -46,6 +46,9 @@ pub struct EnvoyConfig {
     pub more_clusters: Vec<Value>,
     /// Envoy's `per_connection_buffer_limit_bytes` (8 MiB), which bounds what a filter can hold.
     pub buffer_limit_bytes: u32,
+    /// The limits of connections, streams and times that `envoy/envoy.yaml` has (off: tests send
+    /// storms, and meet one limit at a time).
+    pub limits: bool,
     /// Timeout of the routes as clients meet them (off). A client waits there for a wait and for
     /// a detached execution too.
     pub gateway_timeout: Duration,
@@ -96,6 +99,7 @@ impl EnvoyConfig {
             execution_http2: true,
             more_clusters: Vec::new(),
             buffer_limit_bytes: 8 << 20,
+            limits: false,
             gateway_timeout: Duration::ZERO,
             execution_timeout: Duration::from_secs(15),
             normalize_path: false,
@@ -142,6 +146,7 @@ impl EnvoyConfig {
             normalize_path: self.normalize_path,
             upgrades: &self.upgrades,
             executes: false,
+            limits: self.limits,
             access_log: log,
         };
         let execution = parts::Hcm {
@@ -153,6 +158,7 @@ impl EnvoyConfig {
             normalize_path: false,
             upgrades: &[],
             executes: true,
+            limits: false,
             ..gateway.clone()
         };
         let service = match &self.service {
@@ -193,7 +199,7 @@ impl EnvoyConfig {
             cluster["per_connection_buffer_limit_bytes"] = json!(self.buffer_limit_bytes);
         }
         clusters.extend(self.more_clusters.iter().cloned());
-        Ok(json!({
+        let mut bootstrap = json!({
             "admin": { "address": parts::tcp(self.admin_address()) },
             "bootstrap_extensions": [parts::internal_listener_extension()],
             "static_resources": {
@@ -207,12 +213,17 @@ impl EnvoyConfig {
                     {
                         "name": parts::EXECUTION,
                         "internal_listener": {},
+                        "ignore_global_conn_limit": true,
                         "per_connection_buffer_limit_bytes": self.buffer_limit_bytes,
                         "filter_chains": [execution.filter_chain()],
                     },
                 ],
                 "clusters": clusters,
             },
-        }))
+        });
+        if self.limits {
+            bootstrap["overload_manager"] = parts::overload_manager();
+        }
+        Ok(bootstrap)
     }
 }

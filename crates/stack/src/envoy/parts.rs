@@ -160,6 +160,8 @@ pub(super) struct Hcm<'a> {
     pub(super) upgrades: &'a [String],
     /// Behind the filter's back: execute once, and tell who made the answer, upstream or Envoy.
     pub(super) executes: bool,
+    /// With the limits that we ship.
+    pub(super) limits: bool,
     pub(super) access_log: Option<&'a Path>,
 }
 
@@ -195,6 +197,9 @@ impl Hcm<'_> {
                 .map(|upgrade| json!({ "upgrade_type": upgrade }))
                 .collect::<Vec<_>>(),
         });
+        if self.limits {
+            add_limits(&mut hcm);
+        }
         if self.executes {
             hcm["local_reply_config"] = mark_of_gateway();
             // The filter's timeout rules.
@@ -248,6 +253,58 @@ impl Hcm<'_> {
         }
         whole
     }
+}
+
+/// What a client may take, as in `envoy/envoy.yaml`; a test compares the two.
+fn add_limits(hcm: &mut Value) {
+    hcm["request_headers_timeout"] = json!("10s");
+    hcm["request_timeout"] = json!("90s");
+    hcm["stream_idle_timeout"] = json!("300s");
+    hcm["common_http_protocol_options"] = json!({
+        "idle_timeout": "300s",
+        "headers_with_underscores_action": "DROP_HEADER",
+    });
+    hcm["http2_protocol_options"] = json!({
+        "max_concurrent_streams": 100,
+        "initial_stream_window_size": 2_097_152,
+        "initial_connection_window_size": 4_194_304,
+    });
+}
+
+/// What all clients together may take, as in `envoy/envoy.yaml`.
+pub(super) fn overload_manager() -> Value {
+    const HEAP: &str = "envoy.resource_monitors.fixed_heap";
+    let action = |name: &str, threshold: f64| {
+        json!({
+            "name": format!("envoy.overload_actions.{name}"),
+            "triggers": [{ "name": HEAP, "threshold": { "value": threshold } }],
+        })
+    };
+    json!({
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": HEAP,
+                "typed_config": typed(
+                    "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                    json!({ "max_heap_size_bytes": 1_073_741_824 }),
+                ),
+            },
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": typed(
+                    "envoy.extensions.resource_monitors.downstream_connections.v3.\
+                     DownstreamConnectionsConfig",
+                    json!({ "max_active_downstream_connections": 10_000 }),
+                ),
+            },
+        ],
+        "actions": [
+            action("shrink_heap", 0.9),
+            action("stop_accepting_requests", 0.95),
+            action("stop_accepting_connections", 0.98),
+        ],
+    })
 }
 
 fn set_header(name: &str, value: &str) -> Value {

@@ -41,7 +41,6 @@ impl Demo {
             backend: settings.backend.clone(),
             data_dir: Some(settings.store.clone()),
             tokens: settings.filter.tokens.clone(),
-            args: settings.filter.service_args.clone(),
             log_level: Some(settings.log_level.clone()),
             log: Some(settings.logs.join("service.log")),
             ..ServiceOptions::default()
@@ -50,6 +49,7 @@ impl Demo {
             gateway_port: settings.gateway_port,
             admin_port: settings.admin_port,
             concurrency: settings.concurrency,
+            limits: true,
             wasm_log_level: settings.log_level.clone(),
             log: Some(settings.logs.join("envoy.log")),
             access_log: Some(settings.logs.join("access.log")),

@@ -1,0 +1,5 @@
+//! Prints `docs/spellings.md`.
+
+fn main() {
+    print!("{}", idempotency_e2e::spellings::page());
+}

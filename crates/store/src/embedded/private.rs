@@ -82,6 +82,8 @@ pub(super) fn own(dir: &Path) -> io::Result<(Vec<PathBuf>, usize)> {
             "witness",
             "witness.new",
             "closed",
+            // The token that `idempotencyd` makes for itself.
+            "gateway-token",
         ];
         if known.contains(&&*name) || name.ends_with(".jnl") {
             own.push(entry.path());
@@ -124,12 +126,15 @@ mod tests {
         for path in [&file, &journal, &elsewhere] {
             fs::write(path, "x").unwrap();
         }
+        let token = dir.join("gateway-token");
+        fs::write(&token, "x").unwrap();
         let wide = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
         for (path, mode) in [
             (&dir, 0o755),
             (&inner, 0o775),
             (&file, 0o644),
             (&journal, 0o666),
+            (&token, 0o644),
             (&elsewhere, 0o644),
         ] {
             wide(path, mode).unwrap();
@@ -137,7 +142,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, inner.join("link")).unwrap();
         let notes = mend(&dir);
         assert!(
-            notes.len() == 1 && notes[0].contains(": 4 files"),
+            notes.len() == 1 && notes[0].contains(": 5 files"),
             "{notes:?}"
         );
         assert_eq!([&dir, &inner].map(|path| mode(path)), [0o700, 0o700]);

@@ -6,6 +6,9 @@ use idempotency_protocol::{
     Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
 };
 
+/// Where the service says that it is there.
+const HEALTH_PATH: &str = "/healthz";
+
 /// What is asked of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -49,6 +52,15 @@ impl Callout {
     pub fn wait(wait: &Wait, service: &Service) -> Callout {
         let timeout_ms = service.timeout_ms.saturating_add(wait.wait_ms);
         Callout::new(WAIT_PATH, wait.encode(), timeout_ms, service)
+    }
+
+    /// A question whose answer does not matter, only whether it arrives.
+    pub fn probe(service: &Service, timeout_ms: u64) -> Callout {
+        let mut probe = Callout::new(HEALTH_PATH, Vec::new(), timeout_ms, service);
+        if let Some((_, method)) = probe.headers.first_mut() {
+            *method = "GET".into();
+        }
+        probe
     }
 
     fn new(path: &'static str, body: Vec<u8>, timeout_ms: u64, service: &Service) -> Callout {

@@ -143,6 +143,14 @@ pub(crate) fn is_kong_target(target: &str) -> bool {
         && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
 }
 
+/// Whether a target of Kong's host is a name that has to be resolved.
+pub(crate) fn is_host_name(target: &str) -> bool {
+    let host = target.split(':').next().unwrap_or_default();
+    !target.starts_with("unix:")
+        && !target.starts_with('[')
+        && host.parse::<std::net::Ipv4Addr>().is_err()
+}
+
 pub(super) fn kong_id(text: &str) -> Checked {
     let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
     must(

@@ -15,11 +15,59 @@ mod reader;
 mod tests;
 mod validate;
 
+use crate::json::Value;
+
+pub(crate) use checks::is_host_name;
 pub use error::ConfigError;
 pub use hosts::fit;
 pub use plan::*;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use {checks::is_kong_target, hosts::is_kong_property};
+
+/// The rules of a configuration by name, or by path, as far as it can be read: an operator with many
+/// filter chains finds the one by them that a host does not name.
+pub fn label(bytes: &[u8]) -> String {
+    const MOST: usize = 3;
+    let Ok(value) = crate::json::parse(bytes) else {
+        return String::new();
+    };
+    let text = |value: &Value, name: &str| match member(value, name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let rule = |rule: &Value| {
+        let matches = member(rule, "match");
+        let path = |name| matches.and_then(|m| text(m, name));
+        text(rule, "name")
+            .or_else(|| path("path_prefix"))
+            .or_else(|| path("path"))
+            .or_else(|| text(rule, "namespace"))
+    };
+    let rules = match member(&value, "rules") {
+        Some(Value::Array(rules)) => rules.as_slice(),
+        _ => &[],
+    };
+    let named: Vec<String> = rules.iter().filter_map(rule).take(MOST).collect();
+    let service = member(&value, "service").and_then(|s| text(s, "target"));
+    let label = match (named.is_empty(), service) {
+        (false, _) => format!("rules {}", named.join(", ")),
+        (true, Some(target)) => format!("service {target}"),
+        (true, None) => return String::new(),
+    };
+    // It is for a line of a log.
+    label
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect()
+}
+
+fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => members.iter().find(|(n, _)| n == name).map(|(_, v)| v),
+        _ => None,
+    }
+}
 
 /// Reads and validates a configuration.
 pub fn parse(text: &str) -> Result<Plan, Vec<ConfigError>> {

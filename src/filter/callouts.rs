@@ -57,6 +57,8 @@ pub(super) enum Cargo {
     Wait(u32),
     /// A detached execution: its answer is the upstream's.
     Execution(u32),
+    /// Kong: whether the service can be reached from the root's tick.
+    Probe,
 }
 
 /// A callout that is out.
@@ -107,7 +109,11 @@ impl<H: Host> Filter<H> {
     }
 
     /// Starts a callout to the service; its token.
-    fn send(&mut self, root: u32, callout: impl FnOnce(&Settings) -> Callout) -> Option<u32> {
+    pub(super) fn send(
+        &mut self,
+        root: u32,
+        callout: impl FnOnce(&Settings) -> Callout,
+    ) -> Option<u32> {
         let settings = self.roots.get(&root)?.settings()?;
         let callout = callout(&settings);
         let service = &settings.plan.service;
@@ -146,6 +152,14 @@ impl<H: Host> Filter<H> {
             return;
         };
         let root = pending.root;
+        if headers == 0
+            && matches!(
+                pending.cargo,
+                Cargo::Probe | Cargo::Operations { way: Way::Lane, .. }
+            )
+        {
+            self.lane_failed(root);
+        }
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {
             Some(bytes::Bytes::new())
@@ -175,6 +189,7 @@ impl<H: Host> Filter<H> {
                 self.operations_answered(root, jobs, answers, way);
                 self.returned(root, way);
             }
+            Cargo::Probe => self.returned(root, Way::Lane),
             Cargo::Wait(stream) => {
                 self.measure(root, pending.sent_ns, 0);
                 let answers = self.service_answers(headers, body, 1);

@@ -63,6 +63,8 @@ pub struct FakeKong {
     pub streams: RefCell<BTreeMap<u32, FakeStream>>,
     pub calls: RefCell<Vec<Call>>,
     pub answer: RefCell<(Fields, Bytes)>,
+    /// Why the callout whose answer is told has none.
+    pub dispatch_status: Cell<&'static str>,
     pub configuration: RefCell<Bytes>,
     pub errors: RefCell<Vec<String>>,
     next: Cell<u32>,
@@ -152,6 +154,10 @@ impl Host for FakeKong {
     }
 
     fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
+        if name == ":dispatch_status" {
+            self.judge(Hostcall::DispatchStatus);
+            return Ok(Some(self.dispatch_status.get().into()));
+        }
         self.judge(Hostcall::ReadHeaders(map));
         let fields = self.map(map)?;
         let found = fields

@@ -6,11 +6,13 @@
 //! root, nor from the answer to one: the next one leaves from the next tick. What has no room stays
 //! where it waits: leases, the outbox, the queue of observed streams.
 
-use super::callouts::{Job, Purpose, Way};
+use super::callouts::{Cargo, Job, Purpose, Way};
 use super::{Filter, Internal, Root};
 use crate::batch::{self, Room};
-use crate::call::{Call, CallFailed};
-use crate::host::Host;
+use crate::call::{Call, CallFailed, Callout};
+use crate::config;
+use crate::host::{Host, Level, Map};
+use crate::profile::Profile;
 use std::collections::VecDeque;
 
 /// How many calls of observed streams may wait.
@@ -25,15 +27,31 @@ pub(super) struct Lane {
     alone: VecDeque<Job>,
     /// Calls of streams that are only observed; a call from the stream itself would hold it.
     deferred: VecDeque<Job>,
+    /// Whether the service's name can be resolved is still to be found out.
+    probes: bool,
+    /// That it cannot be has been told.
+    told: bool,
     /// The next callout is one of `alone`. They take turns with the rest, so that neither keeps the
     /// other from leaving.
     turn_of_alone: bool,
 }
 
+/// What the operator is told where the service's name cannot be resolved from the tick.
+const UNRESOLVED: &str = "idempotency: the host name of service.target cannot be resolved outside of \
+    requests, so no answer is stored, and every retry is refused until its lease is over: start Kong \
+    with KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER=on, or give an address";
+
 impl Lane {
+    /// A configuration has come. Kong resolves names for requests in one way, and for ticks in
+    /// another, which may not be there: it is found out at once, not when the first answer is lost.
+    pub fn configure(&mut self, profile: Profile, target: &str) {
+        self.probes = profile == Profile::Kong && config::is_host_name(target);
+        self.told = false;
+    }
+
     /// Whether nothing waits and nothing is out.
     pub fn is_idle(&self) -> bool {
-        !self.out && self.alone.is_empty() && self.deferred.is_empty()
+        !self.probes && !self.out && self.alone.is_empty() && self.deferred.is_empty()
     }
 
     /// How many operations wait, but for those in the outbox.
@@ -104,9 +122,33 @@ impl<H: Host> Filter<H> {
             return;
         };
         let jobs = r.load_lane(now_ns);
+        // What leaves finds out as well.
+        let probes = std::mem::take(&mut r.lane.probes) && !r.lane.out;
         if !jobs.is_empty() {
             r.lane.out = true;
             self.send_operations(root, jobs, Way::Lane);
+        } else if probes {
+            r.lane.out = true;
+            let sent = self.send(root, |settings| {
+                Callout::probe(&settings.plan.service, settings.lane_timeout_ms)
+            });
+            match sent {
+                Some(token) => self.sent(root, token, Cargo::Probe),
+                None => self.returned(root, Way::Lane),
+            }
+        }
+    }
+
+    /// A callout of the lane has no answer.
+    pub(super) fn lane_failed(&mut self, root: u32) {
+        const WHY: &str = ":dispatch_status";
+        let Some(r) = self.roots.get_mut(&root).filter(|r| !r.lane.told) else {
+            return;
+        };
+        let why = self.host.header(Map::CalloutHeaders, WHY).ok().flatten();
+        if why.as_deref() == Some(b"resolver failure") {
+            r.lane.told = true;
+            self.host.log(Level::Error, UNRESOLVED);
         }
     }
 

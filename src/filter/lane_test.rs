@@ -224,3 +224,41 @@ fn observed_streams_share_the_lane_and_are_asked_alone_where_the_service_says_so
     assert_eq!(service.lane, [1, 1]);
     assert_eq!(service.names, ["acquire"; 2]);
 }
+
+/// Kong resolves names for requests, and not for ticks, unless it is told to.
+#[test]
+fn a_target_that_ticks_cannot_resolve_is_told_once_at_the_start() {
+    let named = CONFIG.replace("unix:/run/s.sock", "service.internal:8080");
+    for (config, why, errors) in [
+        (named.as_str(), "resolver failure", 1),
+        (named.as_str(), "broken connection", 0),
+        (CONFIG, "resolver failure", 0),
+        (
+            &CONFIG.replace("unix:/run/s.sock", "10.0.0.7:8080"),
+            "resolver failure",
+            0,
+        ),
+    ] {
+        let mut nginx = Nginx::new(config);
+        nginx.host().dispatch_status.set(why);
+        for _ in 0..3 {
+            nginx.tick(10);
+            let calls = std::mem::take(&mut *nginx.host().calls.borrow_mut());
+            for call in calls {
+                nginx.answer(call.token, 0, Vec::new(), Bytes::new());
+            }
+        }
+        assert_eq!(nginx.host().errors.borrow().len(), errors, "{config} {why}");
+        if errors > 0 {
+            let name = "KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER";
+            assert!(nginx.host().errors.borrow()[0].contains(name));
+        }
+        // It goes on: what is due leaves.
+        let mut service = Service::default();
+        begin(&mut nginx, &mut service, 1..2);
+        end(&mut nginx, 1);
+        nginx.tick(10);
+        service.work(&mut nginx);
+        assert_eq!(service.names, ["acquire", "complete"]);
+    }
+}

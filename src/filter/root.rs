@@ -51,6 +51,7 @@ impl Root {
                     // There, a callout belongs to the stream that it was sent from.
                     Profile::Kong => Limits::ALONE,
                 });
+                self.lane.configure(profile, &plan.service.target);
                 self.settings = Some(Rc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,
@@ -62,11 +63,14 @@ impl Root {
             }
             Err(errors) => {
                 self.settings = None;
+                // No host says in its log line which filter chain it is.
+                let whose = match config::label(text) {
+                    label if label.is_empty() => label,
+                    label => format!(" ({label})"),
+                };
                 for error in errors {
-                    host.log(
-                        Level::Error,
-                        &format!("idempotency: configuration rejected: {error}"),
-                    );
+                    let line = format!("idempotency: configuration rejected{whose}: {error}");
+                    host.log(Level::Error, &line);
                 }
             }
         }

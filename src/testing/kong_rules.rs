@@ -54,6 +54,8 @@ pub enum Hostcall<'a> {
     PrependBuffer(Buffer),
     /// A header, or all of them, are read.
     ReadHeaders(Map),
+    /// `:dispatch_status` of a callout, which one that failed has, too; not [`Hostcall::ReadHeaders`].
+    DispatchStatus,
     /// A header is set, added or removed.
     WriteHeaders(Map),
     /// A header is removed; besides [`Hostcall::WriteHeaders`].
@@ -328,6 +330,13 @@ impl KongRules {
                     format!("read {map:?} in {step:?}"),
                 )
             }
+            Hostcall::DispatchStatus => match step {
+                Step::Answer(_) => Ok(()),
+                _ => broken(
+                    Rule::HeadersInWrongStep,
+                    format!("a callout's status in {step:?}"),
+                ),
+            },
             Hostcall::WriteHeaders(map) => self.write_headers(step, stream, map),
             Hostcall::RemoveHeader(Map::Request) => broken(Rule::RequestHeaderStays, "removed"),
             Hostcall::SetRepeated(Map::Request) => broken(Rule::RequestHeaderStays, "repeated"),

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 /// A callout, as the filter asked for it.
 #[derive(Clone, Debug)]
 pub struct Callout {
+    /// Names can be resolved.
+    pub resolver: bool,
     /// `ip:port`, `host[:port]`, `unix:/path`.
     pub target: String,
     /// With pseudo headers.
@@ -47,6 +49,7 @@ impl Answer {
 }
 
 enum Failure {
+    Unresolved,
     Timeout,
     Broken,
 }
@@ -64,16 +67,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 pub async fn make(callout: Callout) -> Answer {
     match attempt(&callout).await {
         Ok(answer) => answer,
+        Err(Failure::Unresolved) => Answer::failed("resolver failure"),
         Err(Failure::Timeout) => Answer::failed("timeout"),
         Err(Failure::Broken) => Answer::failed("broken connection"),
     }
 }
 
 async fn attempt(callout: &Callout) -> Result<Answer, Failure> {
+    if !callout.resolver && is_name(&callout.target) {
+        return Err(Failure::Unresolved);
+    }
     let patience = callout.timeout;
     let mut stream = limit(patience, connect(&callout.target)).await?;
     limit(patience, stream.write_all(&encode(callout))).await?;
     read(&mut stream, patience).await
+}
+
+fn is_name(target: &str) -> bool {
+    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+    !target.starts_with("unix:")
+        && !host.starts_with('[')
+        && host.parse::<std::net::IpAddr>().is_err()
 }
 
 async fn limit<T>(

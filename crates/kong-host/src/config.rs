@@ -38,7 +38,7 @@ pub struct Route {
 pub struct Config {
     /// Where clients go.
     pub listen: SocketAddr,
-    /// Where `GET /stats` tells the filter's metrics.
+    /// Where `GET /stats` tells the filter's metrics, and `/metrics` for Prometheus.
     pub admin: SocketAddr,
     /// Worker threads, each with a VM of its own (1).
     #[serde(default = "one")]
@@ -58,6 +58,10 @@ pub struct Config {
     /// `proxy_ignore_client_abort` (on, as everything that we ship has it; nginx's own is off).
     #[serde(default = "on")]
     pub ignore_client_abort: bool,
+    /// `KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER` (on, as everything that we ship has it; Kong's own is
+    /// off): callouts of a root can resolve names.
+    #[serde(default = "on")]
+    pub tick_resolver: bool,
     /// The access log.
     pub access_log: PathBuf,
     /// Where broken rules are written to.

@@ -37,12 +37,14 @@ pub struct Shared {
     pub tick: Cell<Option<Duration>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether callouts of a root can resolve names (`proxy_wasm_lua_resolver` in `wasm{}`).
+    resolver: bool,
     tokens: Cell<u32>,
 }
 
 impl Shared {
     /// A host without streams.
-    pub fn new(configuration: Bytes, metrics: Arc<Metrics>) -> Rc<Self> {
+    pub fn new(configuration: Bytes, metrics: Arc<Metrics>, resolver: bool) -> Rc<Self> {
         Rc::new(Self {
             rules: RefCell::default(),
             streams: RefCell::default(),
@@ -52,6 +54,7 @@ impl Shared {
             outgoing: RefCell::default(),
             tick: Cell::new(None),
             metrics,
+            resolver,
             tokens: Cell::new(0),
         })
     }
@@ -109,6 +112,10 @@ impl Host for Handle {
     }
 
     fn header(&self, map: Map, name: &str) -> HostResult<Option<Bytes>> {
+        if (map, name) == (Map::CalloutHeaders, ":dispatch_status") {
+            self.0.call(Hostcall::DispatchStatus);
+            return Ok(Some(self.0.answer.borrow().status.into()));
+        }
         self.0.call(Hostcall::ReadHeaders(map));
         let fields = self.0.map(map)?;
         Ok(get(&fields, name.as_bytes()).cloned())
@@ -235,6 +242,7 @@ impl Host for Handle {
         self.0.tokens.set(token.wrapping_add(1));
         self.0.rules.borrow_mut().dispatched(token);
         let callout = Callout {
+            resolver: self.0.resolver || self.0.current.get().is_some(),
             target: target.to_owned(),
             headers: headers.to_vec(),
             body: Bytes::copy_from_slice(body),

@@ -126,7 +126,7 @@ async fn worker(
         .append(true)
         .open(&config.access_log)?;
     let worker = Rc::new(Worker {
-        vm: Vm::start(config.filter.as_deref(), metrics),
+        vm: Vm::start(config.filter.as_deref(), metrics, config.tick_resolver),
         config,
         log,
         requests: Cell::new(0),
@@ -173,8 +173,11 @@ async fn tell_metrics(listener: std::net::TcpListener, metrics: Arc<Metrics>) ->
         };
         let metrics = metrics.clone();
         spawn_local(async move {
-            let service = service_fn(move |_: Request<Incoming>| {
-                let text = metrics.text();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let text = match request.uri().path() {
+                    "/metrics" => metrics.page(),
+                    _ => metrics.text(),
+                };
                 async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))) }
             });
             let _ = auto::Builder::new(Local)

@@ -35,9 +35,9 @@ pub struct Vm {
 impl Vm {
     /// Starts the root: context, VM start, configuration, and its tick from then on. Must be
     /// called in a local task set.
-    pub fn start(configuration: Option<&str>, metrics: Arc<Metrics>) -> Rc<Self> {
+    pub fn start(configuration: Option<&str>, metrics: Arc<Metrics>, resolver: bool) -> Rc<Self> {
         let text = configuration.unwrap_or_default();
-        let shared = Shared::new(Bytes::copy_from_slice(text.as_bytes()), metrics);
+        let shared = Shared::new(Bytes::copy_from_slice(text.as_bytes()), metrics, resolver);
         let filter = configuration.map(|_| RefCell::new(Filter::new(Handle(shared.clone()))));
         let vm = Rc::new(Self {
             filter,

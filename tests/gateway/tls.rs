@@ -31,7 +31,8 @@ impl Tls {
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // With the name that both have otherwise, the other certificate would look self-signed.
         ca.distinguished_name = DistinguishedName::new();
-        ca.distinguished_name.push(DnType::CommonName, "the tests' authority");
+        ca.distinguished_name
+            .push(DnType::CommonName, "the tests' authority");
         let authority = dir.path().join("ca.pem");
         let certificate = ca.self_signed(&ca_key).expect("a certificate");
         std::fs::write(&authority, certificate.pem()).expect("a file");

@@ -195,6 +195,8 @@ fn the_service_over_tls() {
     let mut config = filter_config(&tokens, json!([charges()]));
     config["service"]["target"] = json!(format!("localhost:{port}"));
     config["service"]["tls"] = json!(true);
+    // The certificate must be for this name, whatever the target is.
+    config["service"]["authority"] = json!("localhost");
     let good = config.clone();
     let stack = Stack::builder()
         .service_over_tcp()

@@ -62,6 +62,13 @@ bench-work: prepare ## Hostcalls and instructions of the filter per request, aga
 	@command -v valgrind >/dev/null || { . scripts/need.sh; need_packages "valgrind, which counts instructions" valgrind; }
 	@cargo run --release --package idempotency-bench --bin filter-work -- $(or $(ARGS),--check) bench/work.json
 
+.PHONY: bench-kong
+bench-kong: prepare wasm ## What the filter costs in a real nginx of Kong's kind: KONG_NGINX= KONG_LUALIB= as for test-kong; ARGS=--help
+	@scripts/need-bench.sh
+	@cargo build --release --package idempotency-bench --package idempotency-service \
+		--package idempotency-demo-upstream --bins
+	@KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" $(TARGET)/release/kong-bench $(ARGS)
+
 .PHONY: bench-store
 bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick
 	@scripts/need-bench.sh

@@ -20,7 +20,6 @@ set -euo pipefail
 prefix="${KONG_PREFIX:-/usr/local/kong}"
 status="${STATUS_URL:-http://127.0.0.1:8007}"
 flag="$prefix/idempotency.drain"
-deadline=$((SECONDS + ${PATIENCE:-90}))
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
@@ -39,18 +38,21 @@ command -v curl >/dev/null || die "curl is missing: Kong's metrics are read with
 [ -f "$prefix/pids/nginx.pid" ] || die "KONG_PREFIX=$prefix: no Kong runs there"
 master="$(cat "$prefix/pids/nginx.pid")"
 
-# The workers that are not ending yet.
+# The workers that are not ending yet. (Without a program for each process of the machine.)
 workers() {
-    local stat parent
-    for stat in /proc/[0-9]*/stat; do
+    local process stat title
+    for process in /proc/[0-9]*; do
+        { IFS= read -r stat <"$process/stat"; } 2>/dev/null || continue
         # The name is in parentheses and may hold anything; then the state, then the parent.
-        parent="$(sed 's/.*) . //; s/ .*//' "$stat" 2>/dev/null)" || continue
-        [ "$parent" = "$master" ] || continue
-        local process="${stat%/stat}"
-        tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep 'worker process' |
-            grep -qv 'shutting down' && printf '%s\n' "${process#/proc/}"
+        stat="${stat##*) }"
+        stat="${stat#* }"
+        [ "${stat%% *}" = "$master" ] || continue
+        title="$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)" || continue
+        case "$title" in
+            *'shutting down'*) ;;
+            *'worker process'*) printf '%s\n' "${process#/proc/}" ;;
+        esac
     done
-    return 0
 }
 
 # What is under way in all workers: requests, and records that are not delivered. Fails while somebody
@@ -69,6 +71,7 @@ trap 'rm -f "$flag"' EXIT
 trap 'exit 1' INT TERM HUP
 : >"$flag" 2>/dev/null || die "cannot write $flag"
 say "protected requests are refused from now on; waiting for those under way"
+deadline=$((SECONDS + ${PATIENCE:-90}))
 
 # Two looks, a second apart: a request may be between the guard and the filter at the first one.
 quiet=0 last=

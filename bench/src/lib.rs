@@ -8,3 +8,4 @@ pub mod machine;
 pub mod spread;
 pub mod svg;
 pub mod usage;
+pub mod wrk;

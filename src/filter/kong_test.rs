@@ -629,3 +629,48 @@ fn headers_that_cannot_be_kept_from_the_upstream_are_refused() {
         assert!(nginx.forwarded.is_empty());
     }
 }
+
+/// The plugin `cors` has added its `vary` to the answer that was stored, and adds it to the replay.
+#[test]
+fn a_replay_says_vary_once() {
+    for (stored, added, delivered) in [
+        (
+            &["Origin"] as &[&'static str],
+            &["Origin"] as &[&'static str],
+            &["Origin"] as &[&str],
+        ),
+        (&["Accept", "Origin"], &["origin"], &["Accept", "Origin"]),
+        (&["Accept"], &["Origin"], &["Accept", "Origin"]),
+        (&[], &["Origin"], &["Origin"]),
+    ] {
+        let vary = |values: &[&'static str]| {
+            let values: Vec<_> = values.iter().map(|value| ("vary", *value)).collect();
+            fields(&values)
+        };
+        let mut nginx = Nginx::new(CONFIG);
+        nginx.plugin_adds = vary(added);
+        nginx.open(1, charge(b""));
+        let stored = StoredResponse {
+            status: 201,
+            headers: vary(stored),
+            body: "{}".into(),
+        };
+        answer(
+            &mut nginx,
+            Answer::Stored(Stored {
+                outcome: Outcome::Response(stored),
+                fence: 1,
+                attempt: 1,
+                age_ms: 1,
+                expires_at_ms: 2,
+            }),
+        );
+        let got = &nginx.delivered[&1].headers;
+        let got: Vec<_> = got
+            .iter()
+            .filter(|(n, _)| n == "vary")
+            .map(|(_, v)| v)
+            .collect();
+        assert_eq!(got, delivered);
+    }
+}

@@ -44,6 +44,8 @@ pub(super) struct Nginx {
     /// How often each request went upstream, and its headers then.
     pub forwarded: BTreeMap<u32, Fields>,
     pub delivered: BTreeMap<u32, Delivered>,
+    /// Headers that a plugin of Kong adds to every answer of ours, before the filter sees it.
+    pub plugin_adds: Fields,
 }
 
 pub(super) fn fields(list: &[(&'static str, &'static str)]) -> Fields {
@@ -67,6 +69,7 @@ impl Nginx {
             phases: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            plugin_adds: Fields::new(),
         }
     }
 
@@ -148,7 +151,10 @@ impl Nginx {
     fn reply(&mut self, id: u32) {
         let reply = self.edit(id, |s| s.reply.clone()).unwrap();
         let headers = kong_reply::local_reply(&reply.headers);
-        self.edit(id, |s| s.response = headers);
+        let added = self.plugin_adds.clone();
+        self.edit(id, |s| {
+            s.response = headers.into_iter().chain(added).collect()
+        });
         self.host().begin(Step::ResponseHeaders, Some(id));
         let flow = self.filter.on_response_headers(id, false);
         self.host().end(flow);

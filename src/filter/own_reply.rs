@@ -13,6 +13,8 @@ pub(super) struct OwnReply {
     changes: Vec<HeaderChange>,
     /// Values besides the first, of headers that occur more than once.
     more: Vec<(Bytes, Bytes)>,
+    /// Kong: `vary` may occur twice in the end.
+    varies: bool,
     /// A body that was not given to the host, and is to be put in on its way.
     body: Bytes,
 }
@@ -30,6 +32,32 @@ pub(super) fn given(profile: Profile, reply: &LocalReply) -> &[u8] {
     }
 }
 
+const VARY: &[u8] = b"vary";
+
+/// Kong's plugins change responses before the filter sees them. So a stored answer has the
+/// `vary: Origin` that the plugin `cors` had added, and the plugin adds one more to its replay.
+fn tell_vary_once<H: Host>(host: &H) {
+    let fields = host.headers(Map::Response).unwrap_or_default();
+    let values = fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(VARY));
+    let mut once: Vec<&Bytes> = Vec::new();
+    let mut repeated = false;
+    for (_, value) in values {
+        match once.iter().any(|known| known.eq_ignore_ascii_case(value)) {
+            true => repeated = true,
+            false => once.push(value),
+        }
+    }
+    if !repeated {
+        return;
+    }
+    for (at, value) in once.into_iter().enumerate() {
+        let _ = match at {
+            0 => host.set_header(Map::Response, VARY, value),
+            _ => host.add_header(Map::Response, VARY, value),
+        };
+    }
+}
+
 impl OwnReply {
     pub fn new(profile: Profile, reply: LocalReply) -> OwnReply {
         let mut changes = reply.repairs();
@@ -38,6 +66,7 @@ impl OwnReply {
             return OwnReply {
                 changes,
                 more,
+                varies: false,
                 body: Bytes::new(),
             };
         }
@@ -60,9 +89,13 @@ impl OwnReply {
             100..=199 | 204 | 304 => HeaderChange::Remove(length),
             _ => HeaderChange::Set(length, body.len().to_string().into()),
         });
+        let varies = headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(VARY));
         OwnReply {
             changes,
             more,
+            varies,
             body,
         }
     }
@@ -77,6 +110,9 @@ impl OwnReply {
         }
         for (name, value) in std::mem::take(&mut self.more) {
             let _ = host.add_header(Map::Response, &name, &value);
+        }
+        if std::mem::take(&mut self.varies) {
+            tell_vary_once(host);
         }
     }
 

@@ -96,7 +96,9 @@ fn client(address: SocketAddr, target: String, stop: &AtomicBool, answered: &Ato
         // A gateway that is stopped does not come back while the load runs.
         while answer.is_none() && !stop.load(Ordering::SeqCst) {
             match once(address, &request) {
-                Some(got) if got.status == 503 || problem(&got) == "in-flight" => {
+                // Its first execution lost its client, or its worker; nobody waits for the lease here.
+                Some(got) if problem(&got) == "in-flight" => break,
+                Some(got) if got.status == 503 => {
                     told.refused += 1;
                     std::thread::sleep(Duration::from_millis(50));
                 }

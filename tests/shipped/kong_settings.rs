@@ -46,6 +46,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "`client_body_buffer_size` in the http block",
     ),
     (
+        "KONG_NGINX_HTTP_KEEPALIVE_REQUESTS",
+        "`keepalive_requests` in the http block: how much memory a connection gathers",
+    ),
+    (
         "KONG_NGINX_WASM_PROXY_WASM_LUA_RESOLVER",
         "`proxy_wasm_lua_resolver` in the wasm block: host names from the tick",
     ),

@@ -19,7 +19,6 @@ mod rows;
 mod run;
 mod seed;
 mod summary;
-mod wrk;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,19 +1,9 @@
 //! What runs: which rows, at which sizes and connections, through how many workers.
 
 use idempotency_bench::cores::usable;
+pub use idempotency_bench::wrk::Size;
 
 use crate::rows::Row;
-
-/// Octets of a request's body and of its answer's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Name on the command line.
-    pub id: &'static str,
-    /// Of the request.
-    pub request: usize,
-    /// Of the answer.
-    pub response: usize,
-}
 
 /// Small ones first.
 pub const SIZES: [Size; 3] = [

@@ -14,7 +14,7 @@ use crate::picture;
 use crate::plan::Cell;
 use crate::rounds::{Results, Series};
 use crate::summary::{lines, Line};
-use crate::wrk::SHARES;
+use idempotency_bench::wrk::SHARES;
 
 /// A finished result.
 #[derive(Debug)]

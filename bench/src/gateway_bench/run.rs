@@ -9,7 +9,7 @@ use crate::plan::{Cell, Size};
 use crate::rig::Rig;
 use crate::rows::Way;
 use crate::seed;
-use crate::wrk::{Keys, Load, Seen};
+use idempotency_bench::wrk::{Keys, Load, Seen};
 
 /// One measured run.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use crate::plan::{Cell, Size};
 use crate::rig::Rig;
 use crate::rows::Way;
 use crate::run::target;
-use crate::wrk::STATUS;
+use idempotency_bench::wrk::STATUS;
 
 /// How many records are replayed in turn.
 pub const KEYS: usize = 1000;

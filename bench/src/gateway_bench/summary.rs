@@ -5,7 +5,7 @@ use idempotency_bench::spread::Spread;
 use crate::plan::Cell;
 use crate::rounds::Series;
 use crate::run::Sample;
-use crate::wrk::SHARES;
+use idempotency_bench::wrk::SHARES;
 
 /// A row of a table.
 #[derive(Debug, Clone, serde::Serialize)]

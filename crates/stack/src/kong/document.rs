@@ -58,7 +58,8 @@ pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
             "host": host,
             "port": port,
             "retries": 0,
-            "connect_timeout": 1000,
+            // Crowds meet a busy machine.
+            "connect_timeout": 10_000,
             "read_timeout": timeout,
             "write_timeout": timeout,
             "routes": [{

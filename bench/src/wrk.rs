@@ -9,9 +9,18 @@ use std::time::Duration;
 use idempotency_stack::Error;
 use serde::Deserialize;
 
-use crate::plan::Size;
-
 const SCRIPT: &str = include_str!("wrk.lua");
+
+/// Octets of a request's body and of its answer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Name on the command line.
+    pub id: &'static str,
+    /// Of the request.
+    pub request: usize,
+    /// Of the answer.
+    pub response: usize,
+}
 
 /// The percentiles of the latency that are told.
 pub const SHARES: [f64; 9] = [1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9];

@@ -1,7 +1,9 @@
-//! Who changed which record. Every change that an operator asks for is a log line with the target
-//! `audit` and, where configured, a line in a file of its own.
+//! Who looked at which records, and who changed them. Everything that an operator asks for is a log
+//! line with the target `audit` and, where configured, a line in a file of its own.
 
-use crate::redact::log_id;
+use crate::peer::Address;
+use crate::redact::{log_id, tenant_id};
+use idempotency_protocol::LookupKey;
 use idempotency_store::{Resolution, Resolve};
 use serde::Serialize;
 use std::fs::{File, OpenOptions, Permissions};
@@ -16,15 +18,38 @@ pub(crate) struct Audit {
     file: Option<Arc<Mutex<File>>>,
 }
 
-/// One change, as it was asked for.
+/// What an operator asked for. The file names the tenant, so that it can be told whose records
+/// were looked at; the log, which goes to more places, shows only ids.
 #[derive(Debug, Serialize)]
 pub(crate) struct Entry {
     at_ms: u64,
     who: String,
+    /// Where the request came from.
+    address: String,
     action: &'static str,
-    key: String,
-    version: u64,
-    force: bool,
+    /// All, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    force: Option<bool>,
+    /// In the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Who asks, from where, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    /// The token's name.
+    pub who: Arc<str>,
+    /// Where the request came from.
+    pub from: Address,
+    /// In the operator's words.
+    pub reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -35,22 +60,56 @@ struct Line<'a> {
 }
 
 impl Entry {
-    pub(crate) fn new(who: &Arc<str>, resolve: &Resolve) -> Entry {
+    fn new(asker: &Asker, action: &'static str) -> Entry {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Entry {
             at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            who: who.to_string(),
-            action: match resolve.to {
-                Resolution::Completed(_) => "resolve-completed",
-                Resolution::Failed => "resolve-failed",
-                Resolution::Deleted => "delete",
-            },
-            key: log_id(&resolve.key),
-            version: resolve.version,
-            force: resolve.force,
+            who: asker.who.to_string(),
+            address: asker.from.to_string(),
+            action,
+            tenant: None,
+            key: None,
+            version: None,
+            force: None,
+            reason: asker.reason.clone(),
         }
+    }
+
+    /// A change of one record.
+    pub(crate) fn change(asker: &Asker, resolve: &Resolve) -> Entry {
+        let action = match resolve.to {
+            Resolution::Completed(_) => "resolve-completed",
+            Resolution::Failed => "resolve-failed",
+            Resolution::Deleted => "delete",
+        };
+        Entry {
+            version: Some(resolve.version),
+            force: Some(resolve.force),
+            ..Entry::inspect(asker, &resolve.key).named(action)
+        }
+    }
+
+    /// A look at one record.
+    pub(crate) fn inspect(asker: &Asker, key: &LookupKey) -> Entry {
+        Entry {
+            tenant: Some(key.tenant.clone()),
+            key: Some(log_id(key)),
+            ..Entry::new(asker, "inspect")
+        }
+    }
+
+    /// A look at a page of records.
+    pub(crate) fn list(asker: &Asker, tenant: Option<&str>) -> Entry {
+        Entry {
+            tenant: tenant.map(str::to_owned),
+            ..Entry::new(asker, "list")
+        }
+    }
+
+    fn named(self, action: &'static str) -> Entry {
+        Entry { action, ..self }
     }
 }
 
@@ -74,12 +133,15 @@ impl Audit {
         tracing::info!(
             target: "audit",
             who = %entry.who,
+            address = %entry.address,
             action = entry.action,
-            key = %entry.key,
+            tenant = entry.tenant.as_deref().map(tenant_id),
+            key = entry.key,
             version = entry.version,
             force = entry.force,
+            reason = entry.reason,
             result,
-            "operator change"
+            "operator"
         );
         let Some(file) = self.file.clone() else {
             return;

@@ -3,12 +3,18 @@
 //! | role has tokens | listener | `insecure_no_auth` | gateway | upstream | operator |
 //! |---|---|---|---|---|---|
 //! | yes | any | any | token | token | token |
-//! | no | local (loopback, Unix socket) | no | open | closed | closed |
-//! | no | local | yes | open | open | open |
-//! | no | other | no | (refused at start) | closed | closed |
+//! | no | Unix socket | no | open | closed | closed |
+//! | no | TCP | no | a token is made, or refused at start | closed | closed |
+//! | no | Unix socket, loopback | yes | open | open | open |
 //! | no | other | yes | open | open | closed |
 //!
 //! A token of another role is 403 everywhere, also where the role is open.
+
+mod made;
+mod throttle;
+
+pub(crate) use made::{add_to as add_made, ensure as ensure_made};
+pub(crate) use throttle::Throttle;
 
 use crate::config::TokenFiles;
 use http::{header, HeaderMap};
@@ -63,6 +69,9 @@ impl fmt::Debug for Tokens {
     }
 }
 
+/// Shortest token: 16 random characters of `b64token` cannot be guessed over a network.
+const MIN_TOKEN_BYTES: usize = 16;
+
 fn digest(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -82,6 +91,12 @@ impl Tokens {
         }
         if token.is_empty() || !token.chars().all(|c| plain(c) || "~+/=".contains(c)) {
             return Err("a token is made of letters, digits and -._~+/= only".into());
+        }
+        if token.len() < MIN_TOKEN_BYTES {
+            return Err(format!(
+                "a token has at least {MIN_TOKEN_BYTES} characters; make one with \
+                 `openssl rand -hex 32`"
+            ));
         }
         let digest = digest(token.as_bytes());
         if let Some(other) = self.tokens.iter().find(|t| t.digest == digest) {
@@ -167,6 +182,36 @@ impl Tokens {
     }
 }
 
+/// What a request shows of its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// No bearer token.
+    Nothing,
+    /// A token that nobody configured.
+    Unknown,
+    /// A configured token.
+    Known(Role, Arc<str>),
+}
+
+impl Presented {
+    /// It is a configured token, of whatever role.
+    pub fn is_valid(&self) -> bool {
+        matches!(self, Presented::Known(..))
+    }
+}
+
+/// How a request reached the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through a Unix socket, whose permissions say who may.
+    Unix,
+    /// Through a TCP port that only this machine can reach; every program and every web page on
+    /// it can.
+    Loopback,
+    /// Through any other TCP port.
+    Network,
+}
+
 /// Who calls, after the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -206,37 +251,39 @@ impl Authority {
         }
     }
 
-    /// Whether callers without a token have the role on such a listener.
-    pub fn is_open(&self, role: Role, local: bool) -> bool {
+    /// Whether callers without a token have the role on this way.
+    pub fn is_open(&self, role: Role, way: Way) -> bool {
+        let local = way != Way::Network;
         match role {
-            Role::Gateway => !self.gateway_has_tokens && (local || self.insecure_no_auth),
+            Role::Gateway => {
+                !self.gateway_has_tokens && (way == Way::Unix || self.insecure_no_auth)
+            }
             Role::Upstream => self.insecure_no_auth && !self.tokens.has(role),
             Role::Operator => local && self.insecure_no_auth && !self.tokens.has(role),
         }
     }
 
-    /// Decides whether the sender of these headers has the role.
-    pub fn check(&self, role: Role, headers: &HeaderMap, local: bool) -> Result<Caller, Denied> {
-        let open = self.is_open(role, local);
-        let Some(presented) = bearer(headers) else {
-            return match (open, self.tokens.has(role)) {
-                (true, _) => Ok(Caller {
-                    name: self.anonymous.clone(),
-                }),
-                (false, true) => Err(Denied::Unauthenticated),
-                (false, false) => Err(Denied::Closed(role)),
-            };
-        };
-        match self.tokens.find(presented) {
-            Some(token) if token.role == role => Ok(Caller {
-                name: token.name.clone(),
-            }),
-            Some(_) => Err(Denied::WrongRole(role)),
-            None if open => Ok(Caller {
+    /// What these headers show.
+    pub fn presented(&self, headers: &HeaderMap) -> Presented {
+        match bearer(headers) {
+            None => Presented::Nothing,
+            Some(presented) => match self.tokens.find(presented) {
+                None => Presented::Unknown,
+                Some(token) => Presented::Known(token.role, token.name.clone()),
+            },
+        }
+    }
+
+    /// Decides whether the sender has the role.
+    pub fn check(&self, role: Role, presented: &Presented, way: Way) -> Result<Caller, Denied> {
+        match presented {
+            Presented::Known(theirs, name) if *theirs == role => Ok(Caller { name: name.clone() }),
+            Presented::Known(..) => Err(Denied::WrongRole(role)),
+            _ if self.is_open(role, way) => Ok(Caller {
                 name: self.anonymous.clone(),
             }),
-            None if self.tokens.has(role) => Err(Denied::Unauthenticated),
-            None => Err(Denied::Closed(role)),
+            _ if self.tokens.has(role) => Err(Denied::Unauthenticated),
+            _ => Err(Denied::Closed(role)),
         }
     }
 }
@@ -264,19 +311,25 @@ mod tests {
         headers
     }
 
+    const TOKEN: &str = "0123456789abcdef";
+
     #[test]
     fn the_table_of_the_module() {
         use Role::{Gateway, Operator, Upstream};
-        for (local, insecure, open) in [
-            (true, false, vec![Gateway]),
-            (true, true, vec![Gateway, Upstream, Operator]),
-            (false, false, vec![]),
-            (false, true, vec![Gateway, Upstream]),
+        for (way, insecure, open) in [
+            (Way::Unix, false, vec![Gateway]),
+            (Way::Unix, true, vec![Gateway, Upstream, Operator]),
+            (Way::Loopback, false, vec![]),
+            (Way::Loopback, true, vec![Gateway, Upstream, Operator]),
+            (Way::Network, false, vec![]),
+            (Way::Network, true, vec![Gateway, Upstream]),
         ] {
             let authority = Authority::new(Tokens::default(), insecure);
             for role in [Gateway, Upstream, Operator] {
-                let allowed = authority.check(role, &headers(None), local).is_ok();
-                assert_eq!(allowed, open.contains(&role), "{role:?} {local} {insecure}");
+                for presented in [Presented::Nothing, Presented::Unknown] {
+                    let allowed = authority.check(role, &presented, way).is_ok();
+                    assert_eq!(allowed, open.contains(&role), "{role:?} {way:?} {insecure}");
+                }
             }
         }
     }
@@ -284,20 +337,20 @@ mod tests {
     #[test]
     fn tokens_close_their_role_and_only_theirs() {
         let mut tokens = Tokens::default();
-        tokens.add(Role::Operator, "alice:s3cret").unwrap();
+        tokens
+            .add(Role::Operator, &format!("alice:{TOKEN}"))
+            .unwrap();
         let authority = Authority::new(tokens, true);
-        let check = |role, token| authority.check(role, &headers(token), true);
-        assert_eq!(
-            &*check(Role::Operator, Some("s3cret")).unwrap().name,
-            "alice"
-        );
+        let check =
+            |role, token| authority.check(role, &authority.presented(&headers(token)), Way::Unix);
+        assert_eq!(&*check(Role::Operator, Some(TOKEN)).unwrap().name, "alice");
         assert_eq!(check(Role::Operator, None), Err(Denied::Unauthenticated));
         assert_eq!(
-            check(Role::Operator, Some("other")),
+            check(Role::Operator, Some("another-and-long-one")),
             Err(Denied::Unauthenticated)
         );
         assert_eq!(
-            check(Role::Gateway, Some("s3cret")),
+            check(Role::Gateway, Some(TOKEN)),
             Err(Denied::WrongRole(Role::Gateway))
         );
         assert!(check(Role::Gateway, None).is_ok());
@@ -306,12 +359,31 @@ mod tests {
     #[test]
     fn one_token_one_role() {
         let mut tokens = Tokens::default();
-        tokens.add(Role::Gateway, "a:same").unwrap();
-        assert!(tokens.add(Role::Gateway, "b:same").is_ok());
-        assert!(tokens.add(Role::Operator, "same").is_err());
-        for bad in ["", "a:", ":x", "na me:x", "spa ce", "uml\u{e4}ut"] {
+        tokens.add(Role::Gateway, &format!("a:{TOKEN}")).unwrap();
+        assert!(tokens.add(Role::Gateway, &format!("b:{TOKEN}")).is_ok());
+        assert!(tokens.add(Role::Operator, TOKEN).is_err());
+        let long = "x".repeat(MIN_TOKEN_BYTES);
+        for bad in [
+            "".into(),
+            "a:".into(),
+            format!(":{long}"),
+            format!("na me:{long}"),
+        ] {
+            assert!(tokens.add(Role::Gateway, &bad).is_err(), "{bad}");
+        }
+        for bad in [
+            "a space and more than enough",
+            "uml\u{e4}ut-and-more-than-enough",
+        ] {
             assert!(tokens.add(Role::Gateway, bad).is_err(), "{bad}");
         }
+        let short = "x".repeat(MIN_TOKEN_BYTES - 1);
+        let error = tokens.add(Role::Gateway, &short).unwrap_err();
+        assert!(
+            error.contains("at least 16") && !error.contains(&short),
+            "{error}"
+        );
+        assert!(tokens.add(Role::Gateway, &long).is_ok());
     }
 
     #[test]

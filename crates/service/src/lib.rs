@@ -17,7 +17,9 @@ pub mod server;
 pub mod telemetry;
 
 mod audit;
+mod budget;
 mod finish;
+mod peer;
 mod sweeper;
 mod validate;
 mod waits;

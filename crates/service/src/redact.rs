@@ -21,3 +21,11 @@ pub fn log_id(key: &LookupKey) -> String {
     id.truncate(12);
     id
 }
+
+/// The twelve hex digits that stand for a tenant in logs.
+pub fn tenant_id(tenant: &str) -> String {
+    let digest = Sha256::new_with_prefix(b"idempotency-tenant-id\0").chain_update(tenant);
+    let mut id = hex::encode(digest.finalize());
+    id.truncate(12);
+    id
+}

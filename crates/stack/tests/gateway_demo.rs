@@ -262,6 +262,10 @@ fn a_broken_filter_configuration_is_one_line() {
             &*demo.replace("idempotency_execution", "elsewhere"),
             "detached.cluster",
         ),
+        (
+            &*demo.replace("demo-gateway-token", "short"),
+            "service.token",
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         let said = refused(|command, _| {

@@ -1,14 +1,18 @@
 //! What all handlers share.
 
+use super::arrival::Arrival;
+use super::door::{self, Foreign, Hosts};
 use crate::audit::Audit;
-use crate::auth::{Authority, Caller, Denied, Role};
+use crate::auth::{Authority, Caller, Denied, Presented, Role, Throttle, Way};
+use crate::budget::Budget;
 use crate::config::{Config, Limits};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::repeats::Repeats;
 use crate::waits::{Caps, Waits};
 use http::HeaderMap;
+use idempotency_protocol::{OPERATIONS_PATH, WAIT_PATH};
 use idempotency_store::Store;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,8 +26,12 @@ pub(crate) struct App {
     /// What the store refused lately, for the log.
     pub faults: Repeats,
     pub waits: Arc<Waits>,
-    /// Room for request bodies, in KiB.
-    pub buffered: Arc<Semaphore>,
+    /// Room for requests and answers of callers that are known.
+    pub budget: Arc<Budget>,
+    /// By which names callers that are not known may call us.
+    pub hosts: Hosts,
+    /// Failed authentications of late.
+    pub throttle: Throttle,
     calls: Arc<Semaphore>,
     settling: Arc<Semaphore>,
     authority: RwLock<Authority>,
@@ -51,7 +59,9 @@ impl App {
                 tenant: limits.max_waiters_per_tenant,
                 key: limits.max_waiters_per_key,
             }),
-            buffered: Arc::new(Semaphore::new(limits.max_buffered_bytes.div_ceil(1024))),
+            budget: Budget::new(limits.max_buffered_bytes),
+            hosts: config.hosts.clone(),
+            throttle: Throttle::new(),
             calls: Arc::new(Semaphore::new(limits.max_concurrent_calls)),
             settling: Arc::new(Semaphore::new(limits.max_concurrent_calls.div_ceil(4))),
             authority: RwLock::new(Authority::new(
@@ -64,17 +74,42 @@ impl App {
         }
     }
 
+    /// What the headers show of their sender.
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> Presented {
+        self.authority().presented(headers)
+    }
+
     /// Whether the caller has the role.
-    pub(crate) fn check(
+    pub(crate) fn check(&self, role: Role, arrival: &Arrival) -> Result<Caller, Denied> {
+        self.authority()
+            .check(role, &arrival.presented, arrival.way)
+    }
+
+    /// Whether the sender is one of ours: it shows a valid token, or asks for what is open to
+    /// everybody on its way.
+    pub(crate) fn knows<B>(&self, request: &http::Request<B>, arrival: &Arrival) -> bool {
+        let asks_as_gateway = || {
+            [OPERATIONS_PATH, WAIT_PATH].contains(&request.uri().path())
+                && self.authority().is_open(Role::Gateway, arrival.way)
+                && self.expects(request, arrival).is_ok()
+        };
+        arrival.presented.is_valid() || asks_as_gateway()
+    }
+
+    /// Whether a request without a valid token may be looked at.
+    pub(crate) fn expects<B>(
         &self,
-        role: Role,
-        headers: &HeaderMap,
-        local: bool,
-    ) -> Result<Caller, Denied> {
+        request: &http::Request<B>,
+        arrival: &Arrival,
+    ) -> Result<(), Foreign> {
+        let over_tcp = arrival.way != Way::Unix;
+        door::check(&self.hosts, request.uri(), request.headers(), over_tcp)
+    }
+
+    fn authority(&self) -> RwLockReadGuard<'_, Authority> {
         self.authority
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .check(role, headers, local)
     }
 
     /// Replaces the tokens.

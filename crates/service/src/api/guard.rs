@@ -1,28 +1,31 @@
-//! Extractors of the JSON endpoints: who calls, and parameters whose errors are problems.
+//! Extractors of the JSON endpoints: who calls and from where, and parameters whose errors are problems.
 
 use super::app::App;
+use super::arrival::Arrival;
 use super::problem::Problem;
-use super::router::Local;
 use crate::auth::{Caller, Role};
+use crate::peer::Address;
 use axum::extract::{FromRequestParts, Query};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-fn check(role: Role, parts: &Parts, app: &App) -> Result<Caller, Problem> {
-    // A request that did not come through a listener is not local.
-    let local = parts.extensions.get::<Local>().is_some_and(|l| l.0);
-    Ok(app.check(role, &parts.headers, local)?)
+fn check(role: Role, parts: &Parts, app: &App) -> Result<(Caller, Address), Problem> {
+    // Every request that came through a listener has one.
+    let Some(arrival) = parts.extensions.get::<Arrival>() else {
+        return Err(Problem::internal("the request came from nowhere"));
+    };
+    Ok((app.check(role, arrival)?, arrival.from))
 }
 
-/// The caller is an operator.
-pub(crate) struct Operator(pub Caller);
+/// The caller is an operator; and where the request comes from.
+pub(crate) struct Operator(pub Caller, pub Address);
 
 impl FromRequestParts<Arc<App>> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Operator, Problem> {
-        check(Role::Operator, parts, app).map(Operator)
+        check(Role::Operator, parts, app).map(|(caller, from)| Operator(caller, from))
     }
 }
 

@@ -48,7 +48,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     responses((status = 200, description = "Metrics", body = str, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let usage = usage(&app).await.ok();
-    let text = app.metrics.render(app.waits.total(), usage.as_ref());
+    let text = app
+        .metrics
+        .render(app.waits.total(), app.budget.used(), usage.as_ref());
     (
         [(
             header::CONTENT_TYPE,

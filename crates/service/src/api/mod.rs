@@ -1,7 +1,9 @@
 //! The HTTP API.
 
 mod app;
+mod arrival;
 mod body;
+pub(crate) mod door;
 mod guard;
 mod health;
 pub(crate) mod model;
@@ -14,5 +16,7 @@ mod settle;
 mod wait;
 
 pub(crate) use app::App;
+pub(crate) use arrival::Arrival;
+pub(crate) use problem::Problem;
 pub use router::openapi;
 pub(crate) use router::Dispatch;

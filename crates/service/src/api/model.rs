@@ -193,6 +193,26 @@ pub struct ResolveRequest {
     /// Also while an execution holds a live lease.
     #[serde(default)]
     pub force: bool,
+    /// Why, for the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200)]
+    pub reason: Option<String>,
+}
+
+/// Longest reason, in characters.
+const MAX_REASON_CHARS: usize = 200;
+
+/// A reason that fits on a line of the audit log.
+pub(crate) fn reason(text: Option<String>) -> Result<Option<String>, Problem> {
+    match text {
+        Some(text) if text.chars().count() > MAX_REASON_CHARS => Err(Problem::bad_request(
+            format!("`reason` has at most {MAX_REASON_CHARS} characters"),
+        )),
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(Problem::bad_request("`reason` has no control characters"))
+        }
+        text => Ok(text.filter(|text| !text.is_empty())),
+    }
 }
 
 impl ResolveRequest {

@@ -1,6 +1,7 @@
 //! `POST /v1/operations`: the hot path.
 
 use super::app::App;
+use super::arrival::Arrival;
 use super::body;
 use super::problem::Problem;
 use crate::auth::Role;
@@ -22,13 +23,14 @@ use std::time::Instant;
 pub(crate) async fn call<B>(
     app: &Arc<App>,
     headers: &HeaderMap,
-    local: bool,
+    arrival: &Arrival,
     request: B,
 ) -> Result<Response, Problem>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let mut may = Permissions::of(app, headers, local)?;
+    is_message(headers)?;
+    let mut may = Permissions::of(app, arrival)?;
     let body = body::read(app, request, app.limits.max_body_bytes).await?;
     let started = Instant::now();
     let decoded =
@@ -46,7 +48,7 @@ where
         .iter()
         .any(|o| matches!(o, Ok(Operation::Settle(_))))
     {
-        may.upstream = app.check(Role::Upstream, headers, local).is_ok();
+        may.upstream = app.check(Role::Upstream, arrival).is_ok();
     }
     let size = decoded.len();
     let batch = Batch::new(decoded, &may);
@@ -76,6 +78,22 @@ where
     Ok(message(answers))
 }
 
+/// Whether the body is said to be a message of ours. Any other content type may have been sent by
+/// a web page, which needs nobody's permission to send forms and plain text.
+pub(crate) fn is_message(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    match (kinds.next(), kinds.next()) {
+        (Some(kind), None)
+            if kind
+                .as_bytes()
+                .eq_ignore_ascii_case(protocol::CONTENT_TYPE.as_bytes()) =>
+        {
+            Ok(())
+        }
+        _ => Err(Problem::unsupported_media_type()),
+    }
+}
+
 /// Counts a call whose client left while the store was at work.
 struct CutOff<'a>(Option<&'a App>);
 
@@ -95,15 +113,15 @@ struct Permissions {
 }
 
 impl Permissions {
-    fn of(app: &App, headers: &HeaderMap, local: bool) -> Result<Permissions, Problem> {
-        match app.check(Role::Gateway, headers, local) {
+    fn of(app: &App, arrival: &Arrival) -> Result<Permissions, Problem> {
+        match app.check(Role::Gateway, arrival) {
             // Only an open upstream role adds settle to what a gateway may do; that is looked up
             // when an operation asks for it.
             Ok(_) => Ok(Permissions {
                 gateway: true,
                 upstream: false,
             }),
-            Err(denied) => match app.check(Role::Upstream, headers, local) {
+            Err(denied) => match app.check(Role::Upstream, arrival) {
                 Ok(_) => Ok(Permissions {
                     gateway: false,
                     upstream: true,

@@ -1,10 +1,11 @@
 //! Errors as RFC 9457 problem documents.
 
+use super::door::Foreign;
 use crate::auth::{Denied, Role};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{header, HeaderValue, StatusCode};
-use idempotency_protocol::{Fault, FaultCode};
+use idempotency_protocol::{Fault, FaultCode, CONTENT_TYPE};
 use idempotency_store::StoreError;
 use serde_json::{json, Value};
 
@@ -61,6 +62,15 @@ impl Problem {
             "too-large",
             "Request too large",
             detail,
+        )
+    }
+
+    pub(crate) fn unsupported_media_type() -> Problem {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "Not the content type of a protocol message",
+            format!("Send `Content-Type: {CONTENT_TYPE}`."),
         )
     }
 
@@ -182,6 +192,26 @@ impl From<Denied> for Problem {
                 "role-closed",
                 "The role has no tokens",
                 closed(role),
+            ),
+        }
+    }
+}
+
+impl From<Foreign> for Problem {
+    fn from(foreign: Foreign) -> Problem {
+        match foreign {
+            Foreign::Host => Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected",
+                "The host is not this service's",
+                "Without a valid token, call the service by a name that it expects; see \
+                 allowed_hosts in its settings.",
+            ),
+            Foreign::Origin => Problem::new(
+                StatusCode::FORBIDDEN,
+                "foreign-origin",
+                "Sent by a page of another origin",
+                "Without a valid token, only pages of the service itself are answered.",
             ),
         }
     }

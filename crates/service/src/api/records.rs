@@ -2,8 +2,9 @@
 
 use super::app::App;
 use super::guard::{Operator, Params};
-use super::model::{KeyQuery, ProblemDocument, Record, Records, State};
+use super::model::{self, KeyQuery, ProblemDocument, Record, Records, State};
 use super::problem::Problem;
+use crate::audit::{Asker, Entry};
 use axum::extract::State as Shared;
 use axum::Json;
 use idempotency_store::ListFilter;
@@ -15,15 +16,20 @@ use utoipa::IntoParams;
 const MAX_PAGE: usize = 1000;
 
 /// Which record to read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct InspectQuery {
     #[serde(flatten)]
+    #[param(ignore)]
     key: KeyQuery,
+    /// Why, for the audit log.
+    #[param(max_length = 200)]
+    reason: Option<String>,
 }
 
 /// Reads one record. The stored body is not part of it.
-#[utoipa::path(get, path = "/v1/record", tag = "operators", params(KeyQuery),
+#[utoipa::path(get, path = "/v1/record", tag = "operators", params(KeyQuery, InspectQuery),
     responses(
         (status = 200, description = "The record", body = Record),
         (status = 400, description = "Bad parameters", body = ProblemDocument,
@@ -36,11 +42,23 @@ pub(crate) struct InspectQuery {
             content_type = "application/problem+json")))]
 pub(crate) async fn inspect(
     Shared(app): Shared<Arc<App>>,
-    _: Operator,
+    Operator(caller, from): Operator,
     Params(query): Params<InspectQuery>,
 ) -> Result<Json<Record>, Problem> {
+    let asker = Asker {
+        who: caller.name,
+        from,
+        reason: model::reason(query.reason)?,
+    };
     let key = query.key.check()?;
-    match app.store.inspect(&key).await? {
+    let found = app.store.inspect(&key).await;
+    let result = match &found {
+        Ok(Some(_)) => "done",
+        Ok(None) => "no-such-key",
+        Err(_) => "store-error",
+    };
+    app.audit.write(Entry::inspect(&asker, &key), result).await;
+    match found? {
         Some(view) => Ok(Json(view.into())),
         None => Err(Problem::no_such_key()),
     }
@@ -63,6 +81,9 @@ pub(crate) struct ListQuery {
     limit: Option<usize>,
     /// Where the previous page ended: its `next`.
     after: Option<String>,
+    /// Why, for the audit log.
+    #[param(max_length = 200)]
+    reason: Option<String>,
 }
 
 /// Lists records, in key order, page by page.
@@ -77,9 +98,14 @@ pub(crate) struct ListQuery {
             content_type = "application/problem+json")))]
 pub(crate) async fn list(
     Shared(app): Shared<Arc<App>>,
-    _: Operator,
+    Operator(caller, from): Operator,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Records>, Problem> {
+    let asker = Asker {
+        who: caller.name,
+        from,
+        reason: model::reason(query.reason)?,
+    };
     let limit = query.limit.unwrap_or(100);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Problem::bad_request(format!(
@@ -98,7 +124,11 @@ pub(crate) async fn list(
         after,
         limit,
     };
-    let page = app.store.list(filter).await?;
+    let entry = Entry::list(&asker, filter.tenant.as_deref());
+    let page = app.store.list(filter).await;
+    let result = if page.is_ok() { "done" } else { "store-error" };
+    app.audit.write(entry, result).await;
+    let page = page?;
     Ok(Json(Records {
         records: page.records.into_iter().map(Record::from).collect(),
         next: page.next.map(hex::encode),

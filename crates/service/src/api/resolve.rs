@@ -3,10 +3,9 @@
 use super::app::App;
 use super::body;
 use super::guard::{Operator, Params};
-use super::model::{Deleted, KeyQuery, ProblemDocument, Record, ResolveRequest, ResolveTo};
+use super::model::{self, Deleted, KeyQuery, ProblemDocument, Record, ResolveRequest, ResolveTo};
 use super::problem::Problem;
-use crate::audit::Entry;
-use crate::auth::Caller;
+use crate::audit::{Asker, Entry};
 use crate::validate;
 use axum::body::Body;
 use axum::extract::State as Shared;
@@ -56,7 +55,7 @@ const NEVER_STORED: [&str; 14] = [
             content_type = "application/problem+json")))]
 pub(crate) async fn resolve(
     Shared(app): Shared<Arc<App>>,
-    Operator(caller): Operator,
+    Operator(caller, from): Operator,
     request: Body,
 ) -> Result<Json<Record>, Problem> {
     let body = body::read(&app, request, app.limits.max_body_bytes).await?;
@@ -66,6 +65,7 @@ pub(crate) async fn resolve(
     source
         .end()
         .map_err(|e| Problem::bad_request(e.to_string()))?;
+    let reason = model::reason(request.reason.clone())?;
     let (key, version, to, force) = request.split();
     let resolve = Resolve {
         key: key.check()?,
@@ -73,7 +73,12 @@ pub(crate) async fn resolve(
         to: resolution(to)?,
         force,
     };
-    match change(&app, &caller, resolve).await? {
+    let asker = Asker {
+        who: caller.name,
+        from,
+        reason,
+    };
+    match change(&app, &asker, resolve).await? {
         Some(view) => Ok(Json(view.into())),
         None => Err(Problem::internal("the store did not return the record")),
     }
@@ -93,6 +98,9 @@ pub(crate) struct DeleteQuery {
     #[serde(default)]
     #[param(default = false)]
     force: bool,
+    /// Why, for the audit log.
+    #[param(max_length = 200)]
+    reason: Option<String>,
 }
 
 /// Forgets a record: the next request with this key executes.
@@ -113,16 +121,21 @@ pub(crate) struct DeleteQuery {
             content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     Shared(app): Shared<Arc<App>>,
-    Operator(caller): Operator,
+    Operator(caller, from): Operator,
     Params(query): Params<DeleteQuery>,
 ) -> Result<Json<Deleted>, Problem> {
+    let asker = Asker {
+        who: caller.name,
+        from,
+        reason: model::reason(query.reason)?,
+    };
     let resolve = Resolve {
         key: query.key.check()?,
         version: query.version,
         to: Resolution::Deleted,
         force: query.force,
     };
-    change(&app, &caller, resolve).await?;
+    change(&app, &asker, resolve).await?;
     Ok(Json(Deleted { deleted: true }))
 }
 
@@ -174,13 +187,9 @@ fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
 }
 
 /// Makes the change, and writes down who wanted it and what became of it.
-async fn change(
-    app: &App,
-    caller: &Caller,
-    resolve: Resolve,
-) -> Result<Option<RecordView>, Problem> {
+async fn change(app: &App, asker: &Asker, resolve: Resolve) -> Result<Option<RecordView>, Problem> {
     app.metrics.operator_changes.fetch_add(1, Relaxed);
-    let entry = Entry::new(&caller.name, &resolve);
+    let entry = Entry::change(asker, &resolve);
     let resolved = app.store.resolve(resolve).await;
     let result = match &resolved {
         Ok(Resolved::Done(_)) => "done",

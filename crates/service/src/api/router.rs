@@ -1,28 +1,28 @@
 //! Routes, their description, and the short way to the hot ones.
 
 use super::app::App;
+use super::arrival::Arrival;
 use super::model::ProblemDocument;
 use super::problem::Problem;
 use super::{health, operations, records, resolve, settle, wait};
+use crate::auth::Presented;
+use crate::telemetry::refusals::AuthFailure;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use http::{header, HeaderMap, HeaderValue, Method, Request};
+use http::{header, HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use idempotency_protocol::{OPERATIONS_PATH, WAIT_PATH};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 use tower_service::Service;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Whether the request came through a listener that only this machine can reach.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Local(pub bool);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,7 +31,9 @@ pub(crate) struct Local(pub bool);
         description = "Locks idempotency keys, keeps and replays the outcomes of executions. \
             Gateways speak a binary protocol (`application/vnd.idempotency-gateway.v1`), which \
             the crate `idempotency-protocol` defines; upstreams and operators speak plain HTTP \
-            and JSON. Errors are RFC 9457 problem documents.",
+            and JSON. Errors are RFC 9457 problem documents. A request without a valid token is \
+            answered only if it names a host that the service expects (else 421) and was not \
+            sent by a page of another origin (else 403); health and metrics are exempt.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
@@ -102,15 +104,17 @@ pub fn openapi() -> String {
             content_type = "application/problem+json"),
         (status = 413, description = "Body too large, or too many operations",
             body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 415, description = "Another content type", body = ProblemDocument,
+            content_type = "application/problem+json"),
         (status = 503, description = "Too many calls at once", body = ProblemDocument,
             content_type = "application/problem+json")))]
 async fn call_operations(
     State(app): State<Arc<App>>,
-    Extension(Local(local)): Extension<Local>,
+    Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    operations::call(&app, &headers, local, body).await
+    operations::call(&app, &headers, &arrival, body).await
 }
 
 /// Waits until the execution that an acquire met in flight has ended. Ends early when the client
@@ -130,14 +134,16 @@ async fn call_operations(
         (status = 408, description = "The body did not arrive in time", body = ProblemDocument,
             content_type = "application/problem+json"),
         (status = 413, description = "Body too large", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 415, description = "Another content type", body = ProblemDocument,
             content_type = "application/problem+json")))]
 async fn call_wait(
     State(app): State<Arc<App>>,
-    Extension(Local(local)): Extension<Local>,
+    Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    wait::call(&app, &headers, local, body).await
+    wait::call(&app, &headers, &arrival, body).await
 }
 
 /// Answers requests: the two binary endpoints directly, everything else through the router.
@@ -158,27 +164,78 @@ impl Dispatch {
     }
 
     /// Answers one request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, local: bool) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Response {
+        if arrival.presented.is_valid() {
+            let response = self.look(request, &arrival).await;
+            if response.status() == StatusCode::FORBIDDEN {
+                self.app
+                    .metrics
+                    .refusals
+                    .auth_failed(AuthFailure::WrongRole);
+            }
+            return response;
+        }
+        let route = name(request.uri().path());
+        if !OPEN_TO_PROBES.contains(&route) {
+            if let Err(foreign) = self.app.expects(&request, &arrival) {
+                self.app.metrics.refusals.foreign(foreign);
+                return self.finish(route, Err(foreign.into()));
+            }
+        }
+        let response = self.look(request, &arrival).await;
+        if matches!(response.status().as_u16(), 401 | 403) {
+            self.slow_down(&arrival, route).await;
+        }
+        response
+    }
+
+    /// A request without a valid token was refused. Its body is gone by now; only the refusal
+    /// waits.
+    async fn slow_down(&self, arrival: &Arrival, route: &'static str) {
+        let failure = match arrival.presented {
+            Presented::Nothing => AuthFailure::NoToken,
+            _ => AuthFailure::UnknownToken,
+        };
+        self.app.metrics.refusals.auth_failed(failure);
+        let verdict = self.app.throttle.failed(arrival.from, Instant::now());
+        if let Some(not_logged) = verdict.log {
+            tracing::warn!(
+                from = %arrival.from,
+                route,
+                reason = failure.name(),
+                not_logged,
+                "authentication failed"
+            );
+        }
+        if !verdict.delay.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(verdict.delay) => {}
+                () = self.app.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    async fn look(&self, request: Request<Incoming>, arrival: &Arrival) -> Response {
         let path = request.uri().path();
         if request.method() == Method::POST && path == OPERATIONS_PATH {
             let (parts, body) = request.into_parts();
-            let result = operations::call(&self.app, &parts.headers, local, body).await;
+            let result = operations::call(&self.app, &parts.headers, arrival, body).await;
             return self.finish(OPERATIONS_PATH, result);
         }
         if request.method() == Method::POST && path == WAIT_PATH {
             let (parts, body) = request.into_parts();
-            let result = wait::call(&self.app, &parts.headers, local, body).await;
+            let result = wait::call(&self.app, &parts.headers, arrival, body).await;
             return self.finish(WAIT_PATH, result);
         }
         let route = name(path);
-        let response = self.route(request, local).await;
+        let response = self.route(request, arrival.clone()).await;
         self.app.metrics.answered(route, response.status().as_u16());
         response
     }
 
-    async fn route(&self, request: Request<Incoming>, local: bool) -> Response {
+    async fn route(&self, request: Request<Incoming>, arrival: Arrival) -> Response {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Local(local));
+        request.extensions_mut().insert(arrival);
         let mut router = self.router.clone();
         let answered: Result<Response, Infallible> =
             Service::<Request<Body>>::call(&mut router, request).await;
@@ -214,6 +271,9 @@ impl Dispatch {
         }
     }
 }
+
+/// Probes ask by the address of a pod, and show no token.
+const OPEN_TO_PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// The route's name in metrics: a closed set, whatever clients ask for.
 fn name(path: &str) -> &'static str {

@@ -1,8 +1,9 @@
 //! `POST /v1/wait`: waits for the end of somebody else's execution.
 
 use super::app::App;
+use super::arrival::Arrival;
 use super::body;
-use super::operations::message;
+use super::operations::{is_message, message};
 use super::problem::Problem;
 use crate::auth::Role;
 use crate::redact::Redacted;
@@ -28,13 +29,14 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) async fn call<B>(
     app: &Arc<App>,
     headers: &HeaderMap,
-    local: bool,
+    arrival: &Arrival,
     request: B,
 ) -> Result<Response, Problem>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    app.check(Role::Gateway, headers, local)?;
+    is_message(headers)?;
+    app.check(Role::Gateway, arrival)?;
     let body = body::read(app, request, MAX_BYTES).await?;
     let mut wait = Wait::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
     validate::key(&wait.key).map_err(Problem::bad_message)?;

@@ -49,6 +49,10 @@ pub(crate) struct Keys {
     #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
     pub(super) timeout: Millis,
 
+    /// Why, for the service's audit log
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+
     /// Print the service's JSON as it is
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -73,22 +73,34 @@ impl Keys {
 
     fn request(&self) -> Result<(Method, String, Vec<u8>), Failure> {
         match &self.command {
-            Command::Get(key) => Ok((Method::GET, target("/v1/record", key.pairs()), Vec::new())),
+            Command::Get(key) => {
+                let pairs = self.with_reason(key.pairs());
+                Ok((Method::GET, target("/v1/record", pairs), Vec::new()))
+            }
             Command::List(list) => {
-                Ok((Method::GET, target("/v1/records", list.pairs()), Vec::new()))
+                let pairs = self.with_reason(list.pairs());
+                Ok((Method::GET, target("/v1/records", pairs), Vec::new()))
             }
             Command::Resolve(resolve) => {
-                let body = serde_json::to_vec(&resolve.document()?)
-                    .map_err(|e| Failure::Usage(e.to_string()))?;
+                let mut document = resolve.document()?;
+                document.reason.clone_from(&self.reason);
+                let body =
+                    serde_json::to_vec(&document).map_err(|e| Failure::Usage(e.to_string()))?;
                 Ok((Method::POST, "/v1/record/resolve".into(), body))
             }
             Command::Delete(delete) => {
                 let mut pairs = delete.key.pairs();
                 pairs.push(("version", delete.change.version.to_string()));
                 pairs.push(("force", delete.change.force.to_string()));
+                let pairs = self.with_reason(pairs);
                 Ok((Method::DELETE, target("/v1/record", pairs), Vec::new()))
             }
         }
+    }
+
+    fn with_reason(&self, mut pairs: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+        pairs.extend(self.reason.clone().map(|reason| ("reason", reason)));
+        pairs
     }
 
     fn show(&self, answer: &Answer) -> ExitCode {
@@ -224,6 +236,7 @@ impl Resolve {
             version: self.change.version,
             to,
             force: self.change.force,
+            reason: None,
         })
     }
 }

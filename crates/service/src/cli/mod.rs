@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod files;
 mod key_args;
 mod keys;
 mod migrate;

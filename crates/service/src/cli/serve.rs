@@ -1,5 +1,7 @@
 //! `idempotencyd serve`.
 
+use super::files;
+use crate::auth;
 use crate::config::{self, Settings};
 use crate::server::{Server, ServerError};
 use crate::telemetry::logs;
@@ -41,7 +43,7 @@ impl Serve {
             return refuse(&[error]);
         }
         let threads = settings.threads;
-        let config = match settings.check() {
+        let mut config = match settings.check() {
             Ok(config) => config,
             Err(errors) => {
                 return refuse(&errors.iter().map(ToString::to_string).collect::<Vec<_>>())
@@ -49,6 +51,9 @@ impl Serve {
         };
         if self.migrate && !config.store.has_schema() {
             return refuse(&["migrate: this store has no schema".to_owned()]);
+        }
+        if let Err(message) = fit(&mut config) {
+            return fail_with(&message);
         }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all();
@@ -71,7 +76,31 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config, migrate: bool) -> Result<(), ServerError> {
+/// Makes the budget of connections fit to the number of files that may be open, and says so.
+fn fit(config: &mut Config) -> Result<(), String> {
+    let files = files::raise();
+    match config.limits.fit(files, config.listen.len()) {
+        Ok(None) => {
+            let max_connections = config.limits.max_connections;
+            tracing::info!(files, max_connections, "the limit of open files is enough");
+            Ok(())
+        }
+        Ok(Some(fitted)) => {
+            tracing::warn!(
+                files,
+                max_connections = fitted.max_connections,
+                max_waiters = fitted.max_waiters,
+                "the limit of open files is low: fewer connections for each listener"
+            );
+            Ok(())
+        }
+        Err(needed) => Err(format!(
+            "the limit of open files is {files}; at least {needed} are needed (ulimit -n)"
+        )),
+    }
+}
+
+async fn serve(mut config: Config, migrate: bool) -> Result<(), ServerError> {
     let signals = Signals::new().map_err(|source| ServerError::File {
         what: "the signal handlers",
         source,
@@ -81,9 +110,33 @@ async fn serve(config: Config, migrate: bool) -> Result<(), ServerError> {
         tracing::info!(done, "migrated");
     }
     let store = config.store.open(&config.limits).await?;
+    // The store's lock is held by now, so no other process makes a token in the same place.
+    make_token(&mut config).map_err(|source| ServerError::File {
+        what: "the gateway token",
+        source,
+    })?;
     let server = Server::bind(config, store).await?;
     let reloader = server.reloader();
     server.run(signals.stop(move || reload(&reloader))).await
+}
+
+/// Makes a token for gateways where nobody configured one, or takes the one made before.
+fn make_token(config: &mut Config) -> std::io::Result<()> {
+    let Some(path) = config.made_token.clone() else {
+        return Ok(());
+    };
+    if auth::ensure_made(&path)? {
+        tracing::warn!(
+            file = %path.display(),
+            "no token is configured: made one, which gateways have to show"
+        );
+    } else {
+        tracing::info!(file = %path.display(), "gateways have to show the token in this file");
+    }
+    auth::add_made(&mut config.tokens, &path)?;
+    // Read again with the others.
+    config.token_files.gateway.push(path);
+    Ok(())
 }
 
 fn reload(reloader: &crate::server::Reloader) {

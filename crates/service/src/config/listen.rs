@@ -1,7 +1,8 @@
 //! Where the service listens.
 
+use crate::auth::Way;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -15,14 +16,12 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Only this machine can reach it.
-    pub fn is_local(&self) -> bool {
+    /// Who can reach it.
+    pub fn way(&self) -> Way {
         match self {
-            Listen::Tcp(address) => match address.ip() {
-                IpAddr::V4(ip) => ip.is_loopback(),
-                IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
-            },
-            Listen::Unix(_) => true,
+            Listen::Tcp(address) if address.ip().to_canonical().is_loopback() => Way::Loopback,
+            Listen::Tcp(_) => Way::Network,
+            Listen::Unix(_) => Way::Unix,
         }
     }
 }
@@ -57,18 +56,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locality() {
-        for (text, local) in [
-            ("127.0.0.1:1", true),
-            ("127.9.9.9:1", true),
-            ("[::1]:1", true),
-            ("[::ffff:127.0.0.1]:1", true),
-            ("unix:/x", true),
-            ("0.0.0.0:1", false),
-            ("[::]:1", false),
-            ("10.0.0.1:1", false),
+    fn ways() {
+        for (text, way) in [
+            ("127.0.0.1:1", Way::Loopback),
+            ("127.9.9.9:1", Way::Loopback),
+            ("[::1]:1", Way::Loopback),
+            ("[::ffff:127.0.0.1]:1", Way::Loopback),
+            ("unix:/x", Way::Unix),
+            ("0.0.0.0:1", Way::Network),
+            ("[::]:1", Way::Network),
+            ("10.0.0.1:1", Way::Network),
         ] {
-            assert_eq!(text.parse::<Listen>().unwrap().is_local(), local, "{text}");
+            assert_eq!(text.parse::<Listen>().unwrap().way(), way, "{text}");
         }
         for text in [
             "",

@@ -2,6 +2,7 @@
 //! [`Config`].
 
 mod file;
+mod fit;
 mod listen;
 mod settings;
 mod units;
@@ -12,6 +13,7 @@ pub use listen::Listen;
 pub use settings::{DurabilityMode, LogFormat, Settings, TokenFiles};
 pub use units::{Millis, Mode, Size};
 
+use crate::api::door::Hosts;
 use crate::auth::Tokens;
 use crate::backend::StoreChoice;
 use std::fmt;
@@ -35,8 +37,12 @@ pub struct Config {
     pub inline_tokens: Tokens,
     /// Files that tokens came from; read again on SIGHUP.
     pub token_files: TokenFiles,
+    /// Nobody configured a token of gateways: this file holds the one that the service makes.
+    pub made_token: Option<PathBuf>,
     /// Roles without tokens are open where [`crate::auth`] says so.
     pub insecure_no_auth: bool,
+    /// By which names callers without a valid token may call.
+    pub hosts: Hosts,
     /// Bounds on what clients can make the service do.
     pub limits: Limits,
     /// Time between two sweeps.
@@ -54,7 +60,7 @@ pub struct Config {
 pub struct Limits {
     /// Largest request body.
     pub max_body_bytes: usize,
-    /// Bytes of all request bodies held at the same time.
+    /// Bytes of all requests and answers of known callers that are held at the same time.
     pub max_buffered_bytes: usize,
     /// Operations in one call.
     pub max_batch: usize,
@@ -68,12 +74,33 @@ pub struct Limits {
     pub max_waiters_per_key: usize,
     /// Longest wait; longer ones are cut to this.
     pub max_wait: Duration,
-    /// Open connections.
+    /// Open connections of each listener.
     pub max_connections: usize,
-    /// From the first byte of a request to the end of its head.
+    /// Bytes that connections without a valid token hold, per listener.
+    pub max_stranger_bytes: usize,
+    /// From the first byte of a request to the end of its head; without a valid token, also from
+    /// one request to the next.
     pub header_timeout: Duration,
+    /// From one request to the next, with a valid token.
+    pub idle_timeout: Duration,
+    /// From an answer to its last byte taken.
+    pub write_timeout: Duration,
+    /// From the head of a request to its answer.
+    pub request_timeout: Duration,
     /// From the head of a request to the end of its body.
     pub body_timeout: Duration,
+}
+
+impl Limits {
+    /// How often a connection is looked at: often enough for its shortest limit.
+    pub(crate) fn look_interval(&self) -> Duration {
+        self.header_timeout
+            .min(self.write_timeout)
+            .min(self.request_timeout)
+            .min(self.idle_timeout)
+            .div_f64(4.0)
+            .clamp(Duration::from_millis(5), Duration::from_millis(2500))
+    }
 }
 
 /// One thing that is wrong with the settings.

@@ -172,7 +172,7 @@ pub struct Settings {
     pub operator_token_files: Vec<PathBuf>,
 
     /// Accept callers without tokens for roles that have none configured: gateways and upstreams
-    /// everywhere, operators on loopback and Unix sockets
+    /// everywhere, operators on loopback and Unix sockets. They must still name an expected host
     #[arg(
         long,
         env = "IDEMPOTENCYD_INSECURE_NO_AUTH",
@@ -182,11 +182,23 @@ pub struct Settings {
     )]
     pub insecure_no_auth: Option<bool>,
 
+    /// Host name by which callers without a valid token may call the service, without port,
+    /// beside localhost, loopback addresses, `idempotencyd` and the addresses of --listen;
+    /// several allowed
+    #[arg(
+        long = "allowed-host",
+        env = "IDEMPOTENCYD_ALLOWED_HOSTS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub allowed_hosts: Vec<String>,
+
     /// Largest request body [default: 16MiB]
     #[arg(long, env = "IDEMPOTENCYD_MAX_BODY_BYTES", value_name = "SIZE")]
     pub max_body_bytes: Option<Size>,
 
-    /// Room for all request bodies that are being read or worked on [default: 512MiB]
+    /// Room for all requests with a token that are being read or worked on, and for their answers
+    /// until they are taken [default: 512MiB]
     #[arg(long, env = "IDEMPOTENCYD_MAX_BUFFERED_BYTES", value_name = "SIZE")]
     pub max_buffered_bytes: Option<Size>,
 
@@ -215,14 +227,35 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_MAX_WAIT", value_name = "TIME")]
     pub max_wait: Option<Millis>,
 
-    /// Open connections; further ones wait in the listener's queue. Must be larger than
-    /// max_waiters [default: 10000]
+    /// Open connections of each listener; for further ones, connections that have shown no valid
+    /// token are closed, or they wait in the listener's queue. Must be larger than max_waiters; cut
+    /// to what the limit of open files allows [default: 10000]
     #[arg(long, env = "IDEMPOTENCYD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
 
-    /// Time for the head of a request, from its first byte on [default: 10s]
+    /// Room for all that connections without a valid token hold, per listener; half of it for one
+    /// address. Each takes 64KiB, and its requests and answers on top [default: 64MiB]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_STRANGER_BYTES", value_name = "SIZE")]
+    pub max_stranger_bytes: Option<Size>,
+
+    /// Time for the head of a request, from its first byte on; without a valid token also the
+    /// longest time without a request [default: 10s]
     #[arg(long, env = "IDEMPOTENCYD_HEADER_TIMEOUT", value_name = "TIME")]
     pub header_timeout: Option<Millis>,
+
+    /// Longest time without a request on a connection that has shown a valid token. Keep it longer
+    /// than the gateways' own limit (Envoy's default: 1h) [default: 65m]
+    #[arg(long, env = "IDEMPOTENCYD_IDLE_TIMEOUT", value_name = "TIME")]
+    pub idle_timeout: Option<Millis>,
+
+    /// Time for an answer to be taken [default: 30s]
+    #[arg(long, env = "IDEMPOTENCYD_WRITE_TIMEOUT", value_name = "TIME")]
+    pub write_timeout: Option<Millis>,
+
+    /// Time from the head of a request to its answer [default: 3m, or body_timeout + max_wait + 1m
+    /// if that is longer]
+    #[arg(long, env = "IDEMPOTENCYD_REQUEST_TIMEOUT", value_name = "TIME")]
+    pub request_timeout: Option<Millis>,
 
     /// Time for the body of a request [default: 30s]
     #[arg(long, env = "IDEMPOTENCYD_BODY_TIMEOUT", value_name = "TIME")]
@@ -240,7 +273,7 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_SHUTDOWN_TIMEOUT", value_name = "TIME")]
     pub shutdown_timeout: Option<Millis>,
 
-    /// Append every change by an operator to this file, as JSON lines
+    /// Append every read and change by an operator to this file, as JSON lines
     #[arg(long, env = "IDEMPOTENCYD_AUDIT_LOG", value_name = "PATH")]
     pub audit_log: Option<PathBuf>,
 
@@ -310,6 +343,7 @@ impl Settings {
             operator_tokens,
             operator_token_files,
             insecure_no_auth: self.insecure_no_auth.or(lower.insecure_no_auth),
+            allowed_hosts: list(self.allowed_hosts, lower.allowed_hosts),
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
             max_buffered_bytes: self.max_buffered_bytes.or(lower.max_buffered_bytes),
             max_batch: self.max_batch.or(lower.max_batch),
@@ -319,7 +353,11 @@ impl Settings {
             max_waiters_per_key: self.max_waiters_per_key.or(lower.max_waiters_per_key),
             max_wait: self.max_wait.or(lower.max_wait),
             max_connections: self.max_connections.or(lower.max_connections),
+            max_stranger_bytes: self.max_stranger_bytes.or(lower.max_stranger_bytes),
             header_timeout: self.header_timeout.or(lower.header_timeout),
+            idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+            write_timeout: self.write_timeout.or(lower.write_timeout),
+            request_timeout: self.request_timeout.or(lower.request_timeout),
             body_timeout: self.body_timeout.or(lower.body_timeout),
             sweep_interval: self.sweep_interval.or(lower.sweep_interval),
             sweep_batch: self.sweep_batch.or(lower.sweep_batch),

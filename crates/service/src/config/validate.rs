@@ -1,8 +1,10 @@
 //! Settings to configuration: defaults, and everything that can be wrong found at once.
 
 use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
-use crate::auth::{Role, Tokens};
+use crate::api::door::Hosts;
+use crate::auth::{Role, Tokens, Way};
 use crate::backend::StoreChoice;
+use std::path::PathBuf;
 use std::time::Duration;
 
 struct Check {
@@ -52,17 +54,6 @@ impl Settings {
         for (field, message) in tokens.add_files(&token_files) {
             check.fail(&field, message);
         }
-        if !insecure_no_auth && !tokens.has(Role::Gateway) {
-            if let Some(open) = listen.iter().find(|l| !l.is_local()) {
-                check.fail(
-                    "gateway_tokens",
-                    format!(
-                        "{open} can be reached from other machines: configure a gateway token \
-                         (or say insecure_no_auth)"
-                    ),
-                );
-            }
-        }
         let store = match StoreChoice::from_settings(&self) {
             Ok(store) => store,
             Err((field, message)) => {
@@ -70,8 +61,14 @@ impl Settings {
                 StoreChoice::Memory
             }
         };
+        let made_token = if insecure_no_auth || tokens.has(Role::Gateway) {
+            None
+        } else {
+            made_token(&listen, &store, &mut check)
+        };
         let limits = limits(&self, &mut check);
         let config = Config {
+            hosts: hosts(self.allowed_hosts, &listen),
             listen,
             socket_mode: self.socket_mode.map_or(0o660, |m| m.0),
             ready_file: self.ready_file,
@@ -79,6 +76,7 @@ impl Settings {
             tokens,
             inline_tokens,
             token_files,
+            made_token,
             insecure_no_auth,
             limits,
             sweep_interval: check.time("sweep_interval", self.sweep_interval, 1_000),
@@ -95,6 +93,41 @@ impl Settings {
             Err(check.errors)
         }
     }
+}
+
+/// Where the token is kept that the service makes because nobody configured one: next to the
+/// records of the embedded store, if nobody else needs to know it. Over Unix sockets alone none is
+/// needed: their permissions say who may call.
+fn made_token(listen: &[Listen], store: &StoreChoice, check: &mut Check) -> Option<PathBuf> {
+    let tcp = |l: &&Listen| l.way() != Way::Unix;
+    let open = listen.iter().find(tcp)?;
+    let remedy =
+        "configure a gateway token, listen on a Unix socket alone, or say insecure_no_auth";
+    if let Some(open) = listen.iter().find(|l| l.way() == Way::Network) {
+        let message = format!("{open} can be reached from other machines: {remedy}");
+        check.fail("gateway_tokens", message);
+        return None;
+    }
+    match store {
+        StoreChoice::Embedded(embedded) => Some(embedded.path.join("gateway-token")),
+        _ => {
+            let message = format!(
+                "{open} can be reached by every program and every web page on this machine, and \
+                 the services that share this store must agree on their tokens: {remedy}"
+            );
+            check.fail("gateway_tokens", message);
+            None
+        }
+    }
+}
+
+/// The names that are configured, and the addresses that are listened on.
+fn hosts(allowed: Vec<String>, listen: &[Listen]) -> Hosts {
+    let addresses = listen.iter().filter_map(|l| match l {
+        Listen::Tcp(address) if !address.ip().is_unspecified() => Some(address.ip().to_string()),
+        _ => None,
+    });
+    Hosts::new(allowed.into_iter().chain(addresses))
 }
 
 fn listeners(written: &[String], check: &mut Check) -> Vec<Listen> {
@@ -138,7 +171,7 @@ fn inline_tokens(settings: &Settings, check: &mut Check) -> Tokens {
 
 fn limits(settings: &Settings, check: &mut Check) -> Limits {
     let bytes = |size: Option<super::Size>| size.and_then(|s| usize::try_from(s.0).ok());
-    let limits = Limits {
+    let mut limits = Limits {
         max_body_bytes: check.positive("max_body_bytes", bytes(settings.max_body_bytes), 16 << 20),
         max_buffered_bytes: check.positive(
             "max_buffered_bytes",
@@ -168,9 +201,28 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
         ),
         max_wait: check.time("max_wait", settings.max_wait, 60_000),
         max_connections: check.positive("max_connections", settings.max_connections, 10_000),
+        max_stranger_bytes: check.positive(
+            "max_stranger_bytes",
+            bytes(settings.max_stranger_bytes),
+            64 << 20,
+        ),
         header_timeout: check.time("header_timeout", settings.header_timeout, 10_000),
+        idle_timeout: check.time("idle_timeout", settings.idle_timeout, 65 * 60_000),
+        write_timeout: check.time("write_timeout", settings.write_timeout, 30_000),
+        request_timeout: Duration::ZERO,
         body_timeout: check.time("body_timeout", settings.body_timeout, 30_000),
     };
+    let longest = limits.body_timeout + limits.max_wait;
+    let default = (longest + Duration::from_secs(60)).max(Duration::from_secs(180));
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    limits.request_timeout = check.time(
+        "request_timeout",
+        settings.request_timeout,
+        default.min(86_400_000),
+    );
+    if settings.request_timeout.is_some() && limits.request_timeout <= longest {
+        check.fail("request_timeout", "must be above body_timeout + max_wait");
+    }
     if limits.max_batch > usize::from(u16::MAX) {
         check.fail("max_batch", "a message holds at most 65535 operations");
     }
@@ -191,6 +243,8 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TOKEN: &str = "a-token-that-is-long-enough";
 
     fn errors(settings: Settings) -> String {
         let errors = settings.check().unwrap_err();
@@ -238,7 +292,7 @@ mod tests {
         };
         assert!(errors(open.clone()).contains("gateway_tokens: 0.0.0.0:1"));
         let secure = Settings {
-            gateway_tokens: vec!["t0ken".into()],
+            gateway_tokens: vec![TOKEN.into()],
             ..open.clone()
         };
         assert!(secure.check().is_ok());
@@ -247,6 +301,60 @@ mod tests {
             ..open
         };
         assert!(insecure.check().is_ok());
+    }
+
+    #[test]
+    fn a_token_is_made_on_loopback_with_the_embedded_store_alone() {
+        let settings = |listen: &str, store: &str| Settings {
+            listen: vec![listen.into()],
+            store: Some(store.into()),
+            ..Settings::default()
+        };
+        let made = |settings: Settings| settings.check().unwrap().made_token;
+        let loopback = settings("127.0.0.1:1", "embedded:/d");
+        assert_eq!(made(loopback.clone()), Some("/d/gateway-token".into()));
+        assert_eq!(made(settings("unix:/s", "embedded:/d")), None);
+        assert_eq!(made(settings("unix:/s", "memory")), None);
+        let with_token = Settings {
+            gateway_tokens: vec![TOKEN.into()],
+            ..settings("127.0.0.1:1", "memory")
+        };
+        assert_eq!(made(with_token), None);
+        let insecure = Settings {
+            insecure_no_auth: Some(true),
+            ..loopback
+        };
+        assert_eq!(made(insecure), None);
+        for (listen, store) in [
+            ("127.0.0.1:1", "memory"),
+            ("[::1]:1", "memory"),
+            ("10.0.0.1:1", "embedded"),
+        ] {
+            let text = errors(settings(listen, store));
+            assert!(
+                text.contains("gateway_tokens: "),
+                "{listen} {store}: {text}"
+            );
+        }
+        let elsewhere_too = Settings {
+            listen: vec!["127.0.0.1:1".into(), "0.0.0.0:2".into()],
+            ..settings("", "embedded")
+        };
+        assert!(errors(elsewhere_too).contains("gateway_tokens: 0.0.0.0:2"));
+    }
+
+    #[test]
+    fn a_request_may_last_as_long_as_its_parts() {
+        let settings = |max_wait: &str, request: Option<&str>| Settings {
+            max_wait: Some(max_wait.parse().unwrap()),
+            request_timeout: request.map(|r| r.parse().unwrap()),
+            ..Settings::default()
+        };
+        let limit = |s: Settings| s.check().unwrap().limits.request_timeout.as_secs();
+        assert_eq!(limit(settings("60s", None)), 180);
+        assert_eq!(limit(settings("10m", None)), 690);
+        assert_eq!(limit(settings("60s", Some("91s"))), 91);
+        assert!(errors(settings("60s", Some("90s"))).contains("request_timeout: "));
     }
 
     #[test]

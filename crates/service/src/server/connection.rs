@@ -1,26 +1,31 @@
-//! Accepting and serving connections.
+//! Serving one connection, within limits.
 
-use super::bind::Listener;
-use super::watchdog::{Progress, Watched};
-use crate::api::{App, Dispatch};
+use super::delivery::{Charged, Delivered, Held};
+use super::io::Watched;
+use super::strangers::Guest;
+use super::watch::{Request, Watch};
+use crate::api::{App, Arrival, Dispatch, Problem};
+use crate::auth::Way;
+use crate::budget::REQUEST_BYTES;
+use crate::peer::Address;
+use crate::telemetry::refusals::Closed;
+use axum::response::{IntoResponse, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::convert::Infallible;
-use std::sync::atomic::Ordering::Relaxed;
+use std::future::{poll_fn, Future};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Streams of one HTTP/2 connection. Waits and calls share it, so it is well above what one
 /// gateway worker keeps in flight; a worker that does not know the limit yet may send more, and
-/// have the rest refused.
-const HTTP2_STREAMS: u32 = 8192;
+/// have the rest refused. What the streams of callers that are known hold is bounded by the common
+/// budget, what those of strangers hold by their account.
+const HTTP2_STREAMS: u32 = 4096;
 /// Streams of one HTTP/2 connection that its client has reset before we took them up; one more ends
 /// the connection, and every call on it. A gateway resets what has timed out, so after a moment
 /// in which the service stood still there may be as many of them as of streams. (The library's
@@ -28,160 +33,157 @@ const HTTP2_STREAMS: u32 = 8192;
 const HTTP2_RESET_STREAMS: usize = HTTP2_STREAMS as usize;
 /// Pings find HTTP/2 peers that are gone without a word.
 const HTTP2_PING: Duration = Duration::from_secs(20);
-/// Accepting fails for lack of file descriptors, mostly; then a pause helps.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Longest head of an HTTP/2 request, and largest buffer of an HTTP/1.1 connection, in which a
+/// head must have room. The longest that a gateway or an operator sends has about 7 KiB.
+const HTTP2_HEAD_BYTES: u32 = 16 * 1024;
+const HTTP1_BUFFER_BYTES: usize = 32 * 1024;
+/// Requests that a connection without a valid token may have open at one time.
+const STRANGERS_REQUESTS: usize = 32;
 
-/// Accepts the connections of all listeners.
-#[derive(Clone)]
-pub(super) struct Acceptor {
+/// What all requests of a connection share.
+pub(super) struct Connection {
     pub app: Arc<App>,
     pub dispatch: Dispatch,
-    pub places: Arc<Semaphore>,
-    pub connections: TaskTracker,
-    /// Cancelled when connections have had their time to end by themselves.
-    pub cut: CancellationToken,
+    pub way: Way,
+    pub from: Address,
+    pub watch: Arc<Watch>,
+    pub guest: Arc<Guest>,
 }
 
-impl Acceptor {
-    /// Accepts until the server stops.
-    pub(super) async fn accept(self, listener: Listener) {
-        let local = listener.address().is_local();
-        while !self.app.stopping.is_cancelled() {
+impl Connection {
+    /// Serves the stream until it ends, by itself or because it must.
+    pub(super) async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let connection = Arc::new(self);
+        let stream = TokioIo::new(Watched::new(stream, connection.watch.clone()));
+        let of_requests = connection.clone();
+        let service = service_fn(move |request| of_requests.clone().begin(request));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .max_buf_size(HTTP1_BUFFER_BYTES)
+            .header_read_timeout(None);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS)
+            .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
+            .max_header_list_size(HTTP2_HEAD_BYTES)
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PING);
+        let serving = builder.serve_connection(stream, service);
+        tokio::pin!(serving);
+        let app = &connection.app;
+        let gave_way = connection.guest.told_to_go();
+        let mut look = tokio::time::interval(app.limits.look_interval());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut stopping, mut idle) = (false, false);
+        let closed = loop {
             tokio::select! {
                 biased;
-                () = self.app.stopping.cancelled() => return,
-                accepted = self.accept_one(&listener, local) => {
-                    if let Err(error) = accepted {
-                        tracing::warn!(%error, address = %listener.address(), "accept failed");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                () = gave_way.cancelled(), if !connection.watch.is_known() => {
+                    break Closed::GaveWay;
+                }
+                ended = poll_fn(|cx| {
+                    connection.watch.new_round();
+                    serving.as_mut().poll(cx)
+                }) => {
+                    if connection.watch.is_greedy() {
+                        break Closed::Greedy;
                     }
-                }
-            }
-        }
-    }
-
-    /// Accepts one connection, and serves it once there is a place for it; meanwhile further ones
-    /// wait in the listener's queue.
-    async fn accept_one(&self, listener: &Listener, local: bool) -> std::io::Result<()> {
-        match listener {
-            Listener::Tcp(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                no_delay(&stream);
-                self.place_and_spawn(stream, local).await;
-            }
-            Listener::Unix(listener, _, _) => {
-                let (stream, _) = listener.accept().await?;
-                self.place_and_spawn(stream, local).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn place_and_spawn<S>(&self, stream: S, local: bool)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        // The semaphore is never closed.
-        if let Ok(place) = self.places.clone().acquire_owned().await {
-            self.spawn(stream, local, place);
-        }
-    }
-
-    fn spawn<S>(&self, stream: S, local: bool, place: OwnedSemaphorePermit)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (app, dispatch) = (self.app.clone(), self.dispatch.clone());
-        let cut = self.cut.clone();
-        app.metrics.accepted.fetch_add(1, Relaxed);
-        app.metrics.connections.fetch_add(1, Relaxed);
-        self.connections.spawn(async move {
-            let open = Open {
-                app: app.clone(),
-                _place: place,
-            };
-            tokio::select! {
-                biased;
-                () = serve(stream, app, dispatch, local) => {}
-                () = cut.cancelled() => {}
-            }
-            drop(open);
-        });
-    }
-}
-
-/// An open connection, counted until it is dropped.
-struct Open {
-    app: Arc<App>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.app.metrics.connections.fetch_sub(1, Relaxed);
-    }
-}
-
-fn no_delay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY cannot be set");
-    }
-}
-
-async fn serve<S>(stream: S, app: Arc<App>, dispatch: Dispatch, local: bool)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let progress = Progress::new();
-    let stream = TokioIo::new(Watched::new(stream, progress.clone()));
-    let watched = progress.clone();
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let busy = watched.begin();
-        let dispatch = dispatch.clone();
-        async move {
-            let response = dispatch.answer(request, local).await;
-            drop(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS)
-        .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
-        .keep_alive_interval(HTTP2_PING)
-        .keep_alive_timeout(HTTP2_PING);
-    let connection = builder.serve_connection(stream, service);
-    tokio::pin!(connection);
-    let limit = app.limits.header_timeout;
-    let mut look = tokio::time::interval(limit.div_f64(4.0).max(Duration::from_millis(5)));
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
-            () = app.stopping.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            _ = look.tick() => {
-                if progress.too_slow(limit) {
-                    app.metrics.slow_heads.fetch_add(1, Relaxed);
-                    tracing::debug!("a request head took too long");
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    }
                     return;
                 }
+                () = app.stopping.cancelled(), if !stopping => {
+                    stopping = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                _ = look.tick() => match connection.watch.verdict(&app.limits) {
+                    // A gateway is told that the connection ends, and may still send what is on
+                    // its way; then it has until the next look.
+                    Some(Closed::Idle) if connection.watch.is_known() && !idle => {
+                        idle = true;
+                        serving.as_mut().graceful_shutdown();
+                    }
+                    Some(why) => break why,
+                    None => {}
+                },
             }
+        };
+        app.metrics.refusals.closed(closed);
+        tracing::debug!(from = %connection.from, why = closed.name(), "connection closed");
+    }
+
+    /// A head is complete. What is decided here is decided before the next head is looked at.
+    fn begin(
+        self: Arc<Self>,
+        request: hyper::Request<Incoming>,
+    ) -> impl Future<Output = io::Result<http::Response<Delivered>>> {
+        let arrival = Arrival {
+            way: self.way,
+            from: self.from,
+            presented: self.app.presented(request.headers()),
+        };
+        if !self.watch.is_known() && self.app.knows(&request, &arrival) {
+            self.watch.becomes_known();
+            self.guest.leave();
+        }
+        let open = self.watch.begin(&self.app.limits);
+        let charged = (!self.watch.is_known()).then(|| {
+            if self.watch.requests() > STRANGERS_REQUESTS {
+                self.watch.asks_too_much();
+            }
+            Charged::new(self.guest.clone(), REQUEST_BYTES)
+        });
+        async move {
+            if self.watch.is_greedy() {
+                return Err(io::Error::other("too many requests at once"));
+            }
+            let response = self.dispatch.answer(request, arrival).await;
+            Ok(self.deliver(response, open, charged))
         }
     }
+
+    /// Lets the answer hold what it needs until it was taken.
+    fn deliver(
+        &self,
+        mut response: Response,
+        request: Request,
+        mut charged: Option<Charged>,
+    ) -> http::Response<Delivered> {
+        let limits = &self.app.limits;
+        request.answered(limits);
+        let room = match &mut charged {
+            Some(charged) => {
+                charged.add(length(&response));
+                None
+            }
+            None => {
+                let budget = &self.app.budget;
+                let room = budget.take_for_answer(length(&response));
+                Some(room.unwrap_or_else(|| {
+                    let full = Problem::overloaded("Too many requests and answers at once.");
+                    response = full.into_response();
+                    budget.take_anyway(length(&response))
+                }))
+            }
+        };
+        let held = Held {
+            _request: request,
+            _room: room,
+            _charged: charged,
+        };
+        response.map(|body| Delivered::new(body, held))
+    }
+}
+
+/// Every answer of ours has a known length.
+fn length(response: &Response) -> usize {
+    let length = response.body().size_hint().lower();
+    usize::try_from(length).unwrap_or(usize::MAX)
 }

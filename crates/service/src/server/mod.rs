@@ -1,9 +1,13 @@
 //! Opens the listeners, serves, and stops in order.
 
+mod accept;
 mod bind;
 mod connection;
+mod delivery;
+mod io;
 mod ready;
-mod watchdog;
+mod strangers;
+mod watch;
 
 use crate::api::{App, Dispatch};
 use crate::audit::Audit;
@@ -11,13 +15,12 @@ use crate::auth::{Authority, Role};
 use crate::backend::OpenError;
 use crate::config::{Config, Listen};
 use crate::sweeper;
+use accept::Acceptor;
 use bind::Listener;
-use connection::Acceptor;
 use idempotency_store::{Store, StoreError};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -116,19 +119,15 @@ impl Server {
         } = self;
         warn_about_open_roles(&config, &addresses);
         let connections = TaskTracker::new();
-        let acceptor = Acceptor {
-            app: app.clone(),
-            dispatch: Dispatch::new(app.clone()),
-            places: Arc::new(Semaphore::new(config.limits.max_connections)),
-            cut: CancellationToken::new(),
-            connections: connections.clone(),
-        };
+        let dispatch = Dispatch::new(app.clone());
+        let cut = CancellationToken::new();
         let listening = TaskTracker::new();
         for listener in listeners {
-            listening.spawn(acceptor.clone().accept(listener));
+            let (app, dispatch) = (app.clone(), dispatch.clone());
+            let acceptor = Acceptor::new(app, dispatch, connections.clone(), cut.clone());
+            listening.spawn(acceptor.accept(listener));
         }
-        let cut = acceptor.cut.clone();
-        drop(acceptor);
+        drop(dispatch);
         let sweeping = tokio::spawn(sweeper::run(
             app.clone(),
             config.sweep_interval,
@@ -227,7 +226,7 @@ fn warn_about_open_roles(config: &Config, addresses: &[Listen]) {
     let authority = Authority::new(config.tokens.clone(), config.insecure_no_auth);
     for role in [Role::Gateway, Role::Upstream, Role::Operator] {
         for address in addresses {
-            if authority.is_open(role, address.is_local()) {
+            if authority.is_open(role, address.way()) {
                 tracing::warn!(
                     %address,
                     role = role.name(),

@@ -5,6 +5,7 @@
 
 use super::histogram::Histogram;
 use super::labels::{answer_index, OpIndex, ANSWERS, OPERATIONS};
+use super::refusals::Refusals;
 use idempotency_protocol::Answer;
 use idempotency_store::{Swept, Usage};
 use std::collections::BTreeMap;
@@ -53,8 +54,8 @@ pub(crate) struct Metrics {
     pub connections: AtomicU64,
     /// Connections ever accepted.
     pub accepted: AtomicU64,
-    /// Connections closed for a request head that took too long.
-    pub slow_heads: AtomicU64,
+    /// Who was turned away, and why.
+    pub refusals: Refusals,
     swept_expired: AtomicU64,
     swept_lapsed: AtomicU64,
     /// Sweeps that failed.
@@ -80,7 +81,7 @@ impl Metrics {
             cut_off: zero(),
             connections: zero(),
             accepted: zero(),
-            slow_heads: zero(),
+            refusals: Refusals::new(),
             swept_expired: zero(),
             swept_lapsed: zero(),
             sweep_errors: zero(),
@@ -115,8 +116,9 @@ impl Metrics {
         self.swept_lapsed.fetch_add(swept.lapsed as u64, Relaxed);
     }
 
-    /// Everything as text. `usage` is what the store says now, if it can.
-    pub(crate) fn render(&self, waiting: usize, usage: Option<&Usage>) -> String {
+    /// Everything as text: with the waits in progress, the bytes held for known callers, and what
+    /// the store says now, if it can.
+    pub(crate) fn render(&self, waiting: usize, held: usize, usage: Option<&Usage>) -> String {
         let mut out = String::with_capacity(8 * 1024);
         head(
             &mut out,
@@ -151,12 +153,15 @@ impl Metrics {
         self.waits.write(&mut out, "idempotencyd_waits_total{");
         self.write_http(&mut out);
         self.write_counters(&mut out);
+        self.refusals.write(&mut out);
         gauge(
             &mut out,
             "idempotencyd_waiters",
             "Waits in progress.",
             waiting as u64,
         );
+        let help = "Room taken by requests and answers of known callers.";
+        gauge(&mut out, "idempotencyd_buffered_bytes", help, held as u64);
         let open = self.connections.load(Relaxed);
         gauge(
             &mut out,
@@ -229,11 +234,6 @@ impl Metrics {
                 &self.accepted,
             ),
             (
-                "slow_heads",
-                "Connections closed for a slow request head.",
-                &self.slow_heads,
-            ),
-            (
                 "swept_expired",
                 "Records forgotten by the sweeper.",
                 &self.swept_expired,
@@ -257,7 +257,7 @@ impl Metrics {
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
@@ -288,7 +288,7 @@ mod tests {
             bytes: Some(6),
             above_high_water: true,
         };
-        let text = metrics.render(2, Some(&usage));
+        let text = metrics.render(2, 0, Some(&usage));
         for part in [
             "idempotencyd_operations_total{operation=\"acquire\",answer=\"granted\"} 1\n",
             "idempotencyd_waits_total{answer=\"changed\"} 1\n",

@@ -4,4 +4,5 @@ mod histogram;
 pub(crate) mod labels;
 pub mod logs;
 pub(crate) mod metrics;
+pub(crate) mod refusals;
 pub(crate) mod repeats;

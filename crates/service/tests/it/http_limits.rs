@@ -1,7 +1,7 @@
 //! Overload, slowness, and a store that is not ready.
 
 use crate::support::*;
-use idempotency_protocol::{Answer, Request, OPERATIONS_PATH};
+use idempotency_protocol::{Answer, Request, CONTENT_TYPE, OPERATIONS_PATH};
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -62,7 +62,7 @@ async fn a_slow_body_is_cut() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         content-length: 100\r\n\r\nhalf"
+         content-type: {CONTENT_TYPE}\r\ncontent-length: 100\r\n\r\nhalf"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -84,7 +84,7 @@ async fn large_bodies_share_a_budget() {
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         content-length: 204800\r\n\r\n"
+         content-type: {CONTENT_TYPE}\r\ncontent-length: 204800\r\n\r\n"
     );
     slow.write_all(head.as_bytes()).await.unwrap();
     let large = Request {
@@ -113,7 +113,7 @@ async fn what_does_not_end_in_time_is_cut() {
     let mut stuck = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         content-length: 100\r\n\r\nhalf"
+         content-type: {CONTENT_TYPE}\r\ncontent-length: 100\r\n\r\nhalf"
     );
     stuck.write_all(head.as_bytes()).await.unwrap();
     eventually("the connection is accepted", || async {

@@ -6,7 +6,9 @@ mod support;
 
 mod cli;
 mod clocks;
+mod floods;
 mod http_limits;
+mod open_ports;
 mod openapi;
 mod operations;
 #[cfg(feature = "postgres")]

@@ -4,7 +4,8 @@ use crate::support::*;
 use bytes::Bytes;
 use idempotency_protocol as protocol;
 use idempotency_protocol::{
-    Answer, Fault, FaultCode, Operation, Outcome, Owner, Request, StoredResponse, OPERATIONS_PATH,
+    Answer, Fault, FaultCode, Operation, Outcome, Owner, Request, StoredResponse, CONTENT_TYPE,
+    OPERATIONS_PATH,
 };
 use proptest::prelude::*;
 use std::sync::OnceLock;
@@ -240,7 +241,7 @@ async fn a_client_that_leaves_does_not_cancel_a_complete() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         content-length: {}\r\n\r\n",
+         content-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();

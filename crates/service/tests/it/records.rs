@@ -312,7 +312,7 @@ async fn bad_resolutions_name_the_field() {
 }
 
 #[tokio::test]
-async fn changes_are_audited() {
+async fn reads_and_changes_are_audited() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("audit");
     let mut settings = settings();
@@ -324,29 +324,63 @@ async fn changes_are_audited() {
     granted(gateway.one(acquire("very-secret", me)).await);
     gateway.one(complete("very-secret", me, "x")).await;
     let record = look(&server, "very-secret").await;
-    let stale = format!("{RECORD}very-secret&version=1");
+    let stale = format!("{RECORD}very-secret&version=1&reason=ticket%2017");
     operator
         .send(Method::DELETE, &stale, "")
         .await
         .problem(412, "version-changed");
+    let listed = "/v1/records?tenant=acme&reason=ticket%2018";
+    assert_eq!(operator.get(listed).await.status, 200);
+    let unix = Client::unix(&server.socket).token(OPERATOR);
+    assert_eq!(unix.get("/v1/records").await.status, 200);
+    let absent = format!("{RECORD}absent");
+    operator.get(&absent).await.problem(404, "no-such-key");
     let target = format!("{RECORD}very-secret&version={}", record["version"]);
     assert_eq!(operator.send(Method::DELETE, &target, "").await.status, 200);
+    for bad in [format!("line%0Abreak"), "x".repeat(201)] {
+        let target = format!("{RECORD}very-secret&reason={bad}");
+        operator.get(&target).await.problem(400, "bad-request");
+    }
 
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        !text.contains("very-secret") && !text.contains("acme"),
-        "{text}"
-    );
+    assert!(!text.contains("very-secret"), "{text}");
     let lines: Vec<Value> = text
         .lines()
         .map(|l| serde_json::from_str(l).unwrap())
         .collect();
-    assert_eq!(lines.len(), 2);
-    for (line, result) in lines.iter().zip(["version-changed", "done"]) {
+    let key = &record["log_id"];
+    let acme = json!("acme");
+    let none = Value::Null;
+    let expected = [
+        ("inspect", &acme, key, none.clone(), "done"),
+        ("delete", &acme, key, json!("ticket 17"), "version-changed"),
+        ("list", &acme, &none, json!("ticket 18"), "done"),
+        ("list", &none, &none, none.clone(), "done"),
+        (
+            "inspect",
+            &acme,
+            &lines[4]["key"],
+            none.clone(),
+            "no-such-key",
+        ),
+        ("delete", &acme, key, none.clone(), "done"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    for (n, (line, (action, tenant, key, reason, result))) in lines.iter().zip(expected).enumerate()
+    {
         assert_eq!(line["who"], "alice");
-        assert_eq!(line["action"], "delete");
-        assert_eq!(line["result"], result);
-        assert_eq!(line["key"], record["log_id"]);
+        assert_eq!(line["action"], action, "{line}");
+        assert_eq!(&line["tenant"], tenant, "{line}");
+        assert_eq!(&line["key"], key, "{line}");
+        assert_eq!(line["reason"], reason, "{line}");
+        assert_eq!(line["result"], result, "{line}");
         assert!(line["at_ms"].as_u64().unwrap() > 0);
+        let address = line["address"].as_str().unwrap();
+        if n == 3 {
+            assert_eq!(address, "unix");
+        } else {
+            let address: std::net::SocketAddr = address.parse().unwrap();
+            assert!(address.ip().is_loopback());
+        }
     }
 }

@@ -26,6 +26,7 @@ fn refused_with(store: &[&str], code: i32, part: &str) {
     let output = binary()
         .args(["serve", "--listen", "127.0.0.1:0", "--store"])
         .args(store)
+        .args(["--gateway-token", GATEWAY])
         .arg("--ready-file")
         .arg(&ready)
         // The environment of whoever runs this must not matter.

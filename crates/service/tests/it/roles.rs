@@ -102,12 +102,19 @@ fn without_tokens() -> Settings {
 }
 
 #[tokio::test]
-async fn without_tokens_only_the_local_gateway_is_open() {
-    let server = TestServer::with(without_tokens()).await;
-    for client in [server.client(), Client::unix(&server.socket)] {
+async fn without_tokens_only_the_gateway_behind_a_unix_socket_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("t");
+    let settings = Settings {
+        listen: vec![format!("unix:{}", socket.display())],
+        ..without_tokens()
+    };
+    let server = TestServer::without_tcp(settings).await;
+    for path in [&socket, &server.socket] {
+        let client = Client::unix(path);
         granted(
             client
-                .one(acquire(&format!("{client:?}")[..40], owner()))
+                .one(acquire(&path.display().to_string(), owner()))
                 .await,
         );
         for (method, target) in OPERATOR_ROUTES {
@@ -175,7 +182,7 @@ async fn operators_without_tokens_are_never_let_in_from_elsewhere() {
 async fn tokens_rotate() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tokens");
-    std::fs::write(&file, "# the old one\nold:first-token\n").unwrap();
+    std::fs::write(&file, "# the old one\nold:first-token-0123\n").unwrap();
     let settings = Settings {
         gateway_tokens: Vec::new(),
         gateway_token_files: vec![file.clone()],
@@ -191,19 +198,28 @@ async fn tokens_rotate() {
         async move { client.post(OPERATIONS_PATH, call).await.status }
     };
     assert_eq!(
-        (status("first-token").await, status("second-token").await),
+        (
+            status("first-token-0123").await,
+            status("second-token-0123").await
+        ),
         (200, 401)
     );
-    std::fs::write(&file, "old:first-token\nnew:second-token\n").unwrap();
+    std::fs::write(&file, "old:first-token-0123\nnew:second-token-0123\n").unwrap();
     server.reloader.reload().unwrap();
     assert_eq!(
-        (status("first-token").await, status("second-token").await),
+        (
+            status("first-token-0123").await,
+            status("second-token-0123").await
+        ),
         (200, 200)
     );
-    std::fs::write(&file, "new:second-token\n").unwrap();
+    std::fs::write(&file, "new:second-token-0123\n").unwrap();
     server.reloader.reload().unwrap();
     assert_eq!(
-        (status("first-token").await, status("second-token").await),
+        (
+            status("first-token-0123").await,
+            status("second-token-0123").await
+        ),
         (401, 200)
     );
     // A broken file changes nothing.
@@ -213,5 +229,5 @@ async fn tokens_rotate() {
         errors[0].starts_with("gateway_token_files[0]: "),
         "{errors:?}"
     );
-    assert_eq!(status("second-token").await, 200);
+    assert_eq!(status("second-token-0123").await, 200);
 }

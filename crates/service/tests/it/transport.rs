@@ -1,9 +1,9 @@
 //! Sockets, protocol versions, connections.
 
+use crate::support::http2::frame;
 use crate::support::*;
 use http::{Method, Version};
-use idempotency_protocol::{Answer, Request, OPERATIONS_PATH};
-use std::net::SocketAddr;
+use idempotency_protocol::{Answer, Request, CONTENT_TYPE, OPERATIONS_PATH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -31,16 +31,6 @@ async fn http2_with_prior_knowledge_on_both_sockets() {
     }
 }
 
-/// One HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// After a moment in which the service stood still, a gateway has reset all that has timed out;
 /// the calls that come next on the same connection must not be lost for that.
 #[tokio::test]
@@ -48,7 +38,11 @@ async fn calls_that_were_given_up_take_no_other_with_them() {
     const RESETS: u32 = 1000;
     let server = TestServer::start().await;
     // GET http://a/healthz, in HPACK's static table and literals.
-    let head = [b"\x82\x86\x01\x01a\x04\x08/healthz".as_slice()].concat();
+    // The token makes it a gateway, which may have so many of them.
+    let token = format!("Bearer {GATEWAY}");
+    let mut head = b"\x82\x86\x01\x01a\x04\x08/healthz".to_vec();
+    head.extend([0x0f, 0x08, u8::try_from(token.len()).unwrap()]);
+    head.extend(token.as_bytes());
     let (headers, reset, go_away, end) = (0x1, 0x3, 0x7, 0x5);
     let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     octets.extend(frame(0x4, 0, 0, &[]));
@@ -186,7 +180,7 @@ async fn chunked_requests_and_expect_continue() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
+         content-type: {CONTENT_TYPE}\r\ntransfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut interim = [0; 25];
@@ -205,14 +199,14 @@ async fn chunked_requests_and_expect_continue() {
 }
 
 #[tokio::test]
-async fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
+async fn a_slow_head_is_cut_and_an_idle_connection_with_a_token_is_not() {
     let mut settings = settings();
     settings.header_timeout = Some("100ms".parse().unwrap());
     let server = TestServer::with(settings).await;
+    let known =
+        format!("GET /healthz HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\r\n");
     let mut idle = TcpStream::connect(server.address).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(known.as_bytes()).await.unwrap();
     read_answer(&mut idle).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let mut slow = TcpStream::connect(server.address).await.unwrap();
@@ -224,7 +218,8 @@ async fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
             .unwrap();
         assert_eq!(read.unwrap_or(0), 0);
     }
-    assert_eq!(server.metric("idempotencyd_slow_heads_total").await, 2);
+    let slow_heads = "idempotencyd_connections_closed_total{reason=\"slow-head\"}";
+    assert_eq!(server.metric(slow_heads).await, 2);
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
@@ -253,19 +248,21 @@ async fn connections_over_the_limit_wait_their_turn() {
     settings.max_connections = Some(2);
     settings.max_waiters = Some(1);
     let server = TestServer::with(settings).await;
-    let open = |address: SocketAddr| async move {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+    let known =
+        format!("GET /healthz HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\r\n");
+    let open = || async {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(known.as_bytes()).await.unwrap();
         stream
     };
-    let mut first = open(server.address).await;
-    let mut second = open(server.address).await;
+    let mut first = open().await;
+    let mut second = open().await;
     read_answer(&mut first).await;
     read_answer(&mut second).await;
-    let mut third = open(server.address).await;
+    let mut third = open().await;
+    // The Unix socket has places of its own.
+    let unix = Client::unix(&server.socket).token(GATEWAY);
+    granted(unix.one(acquire("k", owner())).await);
     drop(first);
     // Answered only because a place came free.
     assert!(read_answer(&mut third).await.starts_with("HTTP/1.1 200"));

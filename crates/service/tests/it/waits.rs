@@ -1,7 +1,7 @@
 //! `POST /v1/wait`.
 
 use crate::support::*;
-use idempotency_protocol::{Answer, Operation, WAIT_PATH};
+use idempotency_protocol::{Answer, Operation, CONTENT_TYPE, WAIT_PATH};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -64,7 +64,7 @@ fn raw_wait(name: &str, fence: u64) -> Vec<u8> {
     let body = wait(name, fence, 60_000).encode();
     let mut request = format!(
         "POST {WAIT_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATEWAY}\r\n\
-         content-length: {}\r\n\r\n",
+         content-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

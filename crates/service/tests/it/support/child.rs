@@ -99,6 +99,23 @@ impl Child {
         Client::tcp(self.address).token(GATEWAY)
     }
 
+    /// Its memory in bytes, as the kernel counts it.
+    pub fn resident(&self) -> usize {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib: usize = line
+            .and_then(|l| l.trim().strip_suffix(" kB")?.parse().ok())
+            .unwrap();
+        kib * 1024
+    }
+
+    /// The value of a metric; labels are part of the name.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let reply = Client::unix(&self.dir.socket()).get("/metrics").await;
+        super::metric(&reply.text(), name)
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill")

@@ -6,7 +6,9 @@ use http::{HeaderMap, Method, Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use idempotency_protocol::{Answer, Operation, Response, Wait, OPERATIONS_PATH, WAIT_PATH};
+use idempotency_protocol::{
+    Answer, Operation, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
+};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -168,16 +170,23 @@ impl Client {
 
     fn request(&self, method: Method, target: &str, body: Bytes) -> Request<Full<Bytes>> {
         let uri = if self.http2 {
-            format!("http://test{target}")
+            format!("http://localhost{target}")
         } else {
             target.to_owned()
         };
         let mut request = Request::builder().method(method).uri(uri);
         if !self.http2 {
-            request = request.header("host", "test").header("connection", "close");
+            request = request
+                .header("host", "localhost")
+                .header("connection", "close");
         }
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let path = target.split('?').next().unwrap_or_default();
+        let message = [OPERATIONS_PATH, WAIT_PATH].contains(&path);
+        if message && !self.headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", CONTENT_TYPE);
         }
         for (name, value) in &self.headers {
             request = request.header(*name, value);

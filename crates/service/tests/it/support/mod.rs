@@ -4,6 +4,7 @@ pub mod child;
 pub mod client;
 pub mod frames;
 pub mod gate;
+pub mod http2;
 pub mod shared;
 
 pub use child::Child;
@@ -22,9 +23,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub const GATEWAY: &str = "gateway-secret";
-pub const UPSTREAM: &str = "upstream-secret";
-pub const OPERATOR: &str = "operator-secret";
+pub const GATEWAY: &str = "gateway-secret-0123";
+pub const UPSTREAM: &str = "upstream-secret-0123";
+pub const OPERATOR: &str = "operator-secret-0123";
 
 /// Longest time that anything in a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,13 +61,19 @@ impl TestServer {
         TestServer::on(settings, Arc::new(Memory::default())).await
     }
 
+    /// One that listens on Unix sockets alone; its address leads nowhere.
+    pub async fn without_tcp(settings: Settings) -> TestServer {
+        TestServer::on(settings, Arc::new(Memory::default())).await
+    }
+
     pub async fn on(mut settings: Settings, store: Arc<dyn Store>) -> TestServer {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         settings.listen.push(format!("unix:{}", socket.display()));
         let config: Config = settings.check().unwrap();
         let server = Server::bind(config, store).await.unwrap();
-        let address = server.addresses()[0].to_string().parse().unwrap();
+        let address = server.addresses()[0].to_string().parse();
+        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         let reloader = server.reloader();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {

@@ -41,7 +41,6 @@ impl Demo {
             backend: settings.backend.clone(),
             data_dir: Some(settings.store.clone()),
             tokens: settings.filter.tokens.clone(),
-            args: settings.filter.service_args.clone(),
             log_level: Some(settings.log_level.clone()),
             log: Some(settings.logs.join("service.log")),
             ..ServiceOptions::default()

@@ -23,7 +23,6 @@ pub(crate) struct Settings {
 pub(crate) struct Filter {
     pub(crate) text: String,
     pub(crate) tokens: Tokens,
-    pub(crate) service_args: Vec<String>,
 }
 
 impl Settings {
@@ -71,6 +70,9 @@ impl Settings {
     }
 }
 
+/// The service's own bound.
+const MIN_TOKEN_BYTES: usize = 16;
+
 impl Filter {
     fn from_env() -> Result<Self, Error> {
         let tokens = Tokens::default();
@@ -79,13 +81,12 @@ impl Filter {
             return Ok(Self {
                 text: config.to_string(),
                 tokens,
-                service_args: Vec::new(),
             });
         };
         let wrong = |what: String| Error::new(format!("FILTER_CONFIG={path}: {what}"));
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         check_config(&path).map_err(wrong)?;
-        let config: Value =
+        let mut config: Value =
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         for (pointer, name) in [
             ("/service/target", "idempotency"),
@@ -97,27 +98,26 @@ impl Filter {
                 return Err(wrong(format!("{field}: this demo's cluster is `{name}`")));
             }
         }
-        Ok(
-            match config.pointer("/service/token").and_then(Value::as_str) {
-                Some(token) => Self {
-                    tokens: Tokens {
-                        gateway: token.to_owned(),
-                        ..tokens
-                    },
-                    text,
-                    service_args: Vec::new(),
+        match config.pointer("/service/token").and_then(Value::as_str) {
+            Some(token) if token.len() < MIN_TOKEN_BYTES => Err(wrong(format!(
+                "service.token: the service takes no token under {MIN_TOKEN_BYTES} characters"
+            ))),
+            Some(token) => Ok(Self {
+                tokens: Tokens {
+                    gateway: token.to_owned(),
+                    ..tokens
                 },
-                // A filter without a token: a service that asks for none.
-                None => Self {
-                    tokens: Tokens {
-                        gateway: String::new(),
-                        ..tokens
-                    },
-                    text,
-                    service_args: vec!["--insecure-no-auth".to_owned()],
-                },
-            },
-        )
+                text,
+            }),
+            // A filter without a token is given the demo's: no service of ours goes without.
+            None => {
+                config["service"]["token"] = json!(tokens.gateway);
+                Ok(Self {
+                    tokens,
+                    text: config.to_string(),
+                })
+            }
+        }
     }
 }
 

@@ -1,0 +1,15 @@
+//! What is known of a request before its path is looked at.
+
+use crate::auth::{Presented, Way};
+use crate::peer::Address;
+
+/// How a request came, and what it showed.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// Through which kind of listener.
+    pub way: Way,
+    /// From where.
+    pub from: Address,
+    /// The token, if any.
+    pub presented: Presented,
+}

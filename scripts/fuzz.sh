@@ -39,7 +39,7 @@ fuzz() {
     fi
     local inputs edges
     inputs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
-    edges="$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1)"
+    edges="$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1 | cut -d ' ' -f 2)"
     [ "${inputs:-0}" -gt 0 ] || { say "$name: ran nothing, see $log"; return 1; }
     say "$name: $inputs inputs, $edges edges, in $duration s"
 }

@@ -88,6 +88,10 @@ check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURA
 		$(if $(DURATION),--duration $(DURATION)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: fuzz
+fuzz: prepare ## Fuzz targets with libFuzzer, one after the other: DURATION=60 TARGETS="key path" JOBS=1
+	@DURATION="$(DURATION)" TARGETS="$(TARGETS)" JOBS="$(JOBS)" scripts/fuzz.sh
+
 .PHONY: lint
 lint: prepare ## Formatting, clippy, licences
 	@scripts/lint.sh

@@ -1,5 +1,11 @@
 //! An in-process Envoy for native tests. It breaks the test where the real one would hang, trap
 //! or send something twice, and remembers what was done to each stream.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use crate::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 
 mod batches;
 mod callouts;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod fake;
 #[cfg(test)]
 mod fake_kong;
@@ -21,11 +21,14 @@ mod owners;
 mod perform;
 #[cfg(test)]
 mod random_kong_test;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod random_service;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod random_test;
 mod root;
+
+#[cfg(feature = "testing")]
+pub use random_test::random_events;
 
 use crate::classify::Source;
 use crate::config::Mode;

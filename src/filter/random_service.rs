@@ -1,23 +1,52 @@
 //! A service for random tests: it answers anything, and remembers who was granted what and how it
 //! was settled.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use bytes::Bytes;
 use idempotency_protocol::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A small deterministic generator (xorshift64*), so that a failing seed can be run again.
-pub(super) struct Dice(u64);
+/// A small deterministic generator (xorshift64*), so that a failing seed can be run again. A fuzzer
+/// gives bytes, which are used up first: one for each decision.
+pub(super) struct Dice {
+    state: u64,
+    bytes: VecDeque<u8>,
+}
 
 impl Dice {
     pub fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+        Dice {
+            state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            bytes: VecDeque::new(),
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub fn of_bytes(bytes: &[u8]) -> Dice {
+        Dice {
+            bytes: bytes.iter().copied().collect(),
+            ..Dice::new(0)
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub fn is_used_up(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+        if let Some(byte) = self.bytes.pop_front() {
+            return u64::from(byte) % sides;
+        }
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
     }
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
@@ -26,6 +55,7 @@ impl Dice {
 }
 
 /// Runs a sequence for each seed, on all cores, and adds up what they reached.
+#[cfg(test)]
 pub(super) fn run_all<const N: usize>(
     sequences: u64,
     sequence: impl Fn(u64) -> [u64; N] + Sync + std::panic::RefUnwindSafe,

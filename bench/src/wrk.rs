@@ -22,6 +22,24 @@ pub struct Size {
     pub response: usize,
 }
 
+impl Size {
+    /// In words.
+    pub fn describe(&self) -> String {
+        let octets = |n: usize| {
+            if n >= 1024 {
+                format!("{} KiB", n >> 10)
+            } else {
+                format!("{n} B")
+            }
+        };
+        format!(
+            "{} requests, {} answers",
+            octets(self.request),
+            octets(self.response)
+        )
+    }
+}
+
 /// The percentiles of the latency that are told.
 pub const SHARES: [f64; 9] = [1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
 /// The status that the upstream answers and that every client must see.

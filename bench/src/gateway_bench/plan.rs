@@ -20,24 +20,6 @@ const fn size(id: &'static str, request: usize, response: usize) -> Size {
     }
 }
 
-impl Size {
-    /// In words.
-    pub fn describe(&self) -> String {
-        let octets = |n: usize| {
-            if n >= 1024 {
-                format!("{} KiB", n >> 10)
-            } else {
-                format!("{n} B")
-            }
-        };
-        format!(
-            "{} requests, {} answers",
-            octets(self.request),
-            octets(self.response)
-        )
-    }
-}
-
 /// One line of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {

@@ -182,7 +182,12 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::SIZES;
+
+    const SIZE: Size = Size {
+        id: "small",
+        request: 200,
+        response: 200,
+    };
 
     fn seen() -> Seen {
         Seen {
@@ -201,7 +206,7 @@ mod tests {
         let load = Load {
             method: "POST",
             target: "/x?bytes=200".to_owned(),
-            size: SIZES[0],
+            size: SIZE,
             keys: Keys::Cycle("p-".to_owned(), 7),
             connections: 1,
             duration: Duration::from_secs(1),

@@ -443,8 +443,8 @@ fn nothing_traps_runs_twice_or_stays_open() {
             u64::from(world.ledger.most_together > 1),
         ]
     });
-    // The sequences must reach what they are about.
-    assert!(granted > SEQUENCES / 4, "{granted} grants");
+    // The sequences must reach what they are about, though many of the headers are refused.
+    assert!(granted > SEQUENCES / 5, "{granted} grants");
     assert!(
         executions > SEQUENCES / 20,
         "{executions} detached executions"

@@ -201,6 +201,6 @@ fn a_rule_that_observes_refuses_nothing() {
     );
     let observed = stack
         .gateway
-        .metric("idempotency.observed.unsupported_request");
-    assert_eq!(observed, 3, "{:?}", stack.gateway.metrics("idempotency."));
+        .metric("idempotency_observed_unsupported_request");
+    assert_eq!(observed, 3, "{:?}", stack.gateway.metrics("idempotency_"));
 }

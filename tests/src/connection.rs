@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
+use tokio::sync::{watch, Mutex};
 
 use crate::answer::{Answer, Broken};
 use crate::gap;
@@ -181,6 +181,7 @@ impl Connection {
             panic!("one request at a time over HTTP/1.1");
         };
         let taken = Arc::new(AtomicU64::new(0));
+        let (over, _) = watch::channel(false);
         let tasks: Vec<_> = (0..times)
             .map(|_| {
                 let mut head = request.clone();
@@ -192,25 +193,39 @@ impl Connection {
                 let built = built.map(|_| body.boxed());
                 let (mut sender, taken) = (sender.clone(), taken.clone());
                 let body = Bytes::from(request.body.clone());
+                let mut over = over.subscribe();
                 runtime().spawn(async move {
                     let answer = sender.send_request(built);
                     let feeding = async {
-                        for at in (0..body.len()).step_by(HELD_PIECE) {
-                            let piece = body.slice(at..body.len().min(at + HELD_PIECE));
-                            let size = piece.len() as u64;
-                            if feed.send_data(piece).await.is_err() {
-                                return;
+                        let pieces = async {
+                            for at in (0..body.len()).step_by(HELD_PIECE) {
+                                let piece = body.slice(at..body.len().min(at + HELD_PIECE));
+                                let size = piece.len() as u64;
+                                if feed.send_data(piece).await.is_err() {
+                                    return;
+                                }
+                                taken.fetch_add(size, Ordering::Relaxed);
                             }
-                            taken.fetch_add(size, Ordering::Relaxed);
+                            std::future::pending::<()>().await;
+                        };
+                        tokio::select! {
+                            () = pieces => {}
+                            _ = over.changed() => {}
                         }
-                        std::future::pending::<()>().await;
+                        // A body that is only let go of ends as if it were whole.
+                        feed.abort("the request is given up".into());
                     };
                     let _ = tokio::join!(answer, feeding);
                 })
             })
             .collect();
         done(&taken);
-        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        over.send_replace(true);
+        runtime().block_on(async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        });
     }
 
     async fn exchange(&self, request: &Request) -> Result<Answer, Broken> {

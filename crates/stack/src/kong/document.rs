@@ -17,9 +17,12 @@ pub(super) struct Document {
     pub(super) fits_the_schema: bool,
 }
 
-/// The code that must run before the filter: the one block of code in the file.
+/// The code that must run before the filter: that of the file's `post-function`.
 fn guard() -> String {
-    let (_, rest) = SHIPPED.split_once("- |-\n").unwrap_or_default();
+    let (_, plugin) = SHIPPED
+        .split_once("- name: post-function\n")
+        .unwrap_or_default();
+    let (_, rest) = plugin.split_once("- |-\n").unwrap_or_default();
     let indent = rest.len() - rest.trim_start().len();
     let lines = rest.lines();
     let code = lines.take_while(|line| line.len() - line.trim_start().len() >= indent);

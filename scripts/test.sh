@@ -25,8 +25,6 @@ for store in redis postgres; do
     say "== end-to-end tests again, records in $store"
     STORE="$store" ENVOY_BIN="$newest" cargo test --no-fail-fast --package idempotency-e2e
 done
-say "== fuzz targets, 5 s each"
-DURATION=5 JOBS=2 scripts/fuzz.sh
 say "== the store's contract: cases × backends"
 cargo run --quiet --package idempotency-store --features contract --example contract_table
 

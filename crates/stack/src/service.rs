@@ -270,7 +270,9 @@ fn launch(
     command
         .arg("serve")
         .args(["--listen", &address.to_string()])
-        .args(["--listen", &format!("unix:{}", socket.display())]);
+        .args(["--listen", &format!("unix:{}", socket.display())])
+        // Kong's host opens a connection for every call, and tests send it crowds of thousands.
+        .args(["--max-stranger-bytes", "1GiB"]);
     match &options.backend {
         Backend::Embedded => command
             .arg("--data-dir")

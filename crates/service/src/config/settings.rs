@@ -234,7 +234,7 @@ pub struct Settings {
     pub max_connections: Option<usize>,
 
     /// Room for all that connections without a valid token hold, per listener; a quarter of it for
-    /// one address. Each takes 64KiB, and its requests and answers on top [default: 64MiB]
+    /// one address. Each takes 64KiB, and its requests and answers on top [default: 256MiB]
     #[arg(long, env = "IDEMPOTENCYD_MAX_STRANGER_BYTES", value_name = "SIZE")]
     pub max_stranger_bytes: Option<Size>,
 

@@ -204,7 +204,7 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
         max_stranger_bytes: check.positive(
             "max_stranger_bytes",
             bytes(settings.max_stranger_bytes),
-            64 << 20,
+            256 << 20,
         ),
         header_timeout: check.time("header_timeout", settings.header_timeout, 10_000),
         idle_timeout: check.time("idle_timeout", settings.idle_timeout, 65 * 60_000),

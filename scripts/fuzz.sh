@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 command -v c++ >/dev/null || need_packages "a C++ compiler for libFuzzer" g++
 duration="${DURATION:-60}"
 jobs="${JOBS:-1}"
-profile="${PROFILE:-fuzz}"
+profile="${PROFILE:-fuzzing}"
 work="${CARGO_TARGET_DIR:-target}/fuzz"
 mkdir -p "$work/findings"
 work="$(cd "$work" && pwd)"
@@ -29,7 +29,7 @@ fuzz() {
     local name="$1" corpus="$work/corpus/$1" log="$work/$1.log"
     mkdir -p "$corpus"
     cp "${CARGO_TARGET_DIR:-target}/$built/$name" "$work/bin/$name"
-    if ! "$work/bin/$name" -max_total_time="$duration" -max_len=4096 -timeout=10 \
+    if ! "$work/bin/$name" -max_total_time="$duration" -max_len=4096 -timeout=60 \
         -rss_limit_mb=1024 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix="$work/findings/$name-" "$corpus" "fuzz/corpus/$name" >"$log" 2>&1; then
         tail -n 40 "$log" >&2

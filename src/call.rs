@@ -6,8 +6,9 @@ use idempotency_protocol::{
     Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
 };
 
-/// Where the service says that it is there.
-const HEALTH_PATH: &str = "/healthz";
+/// Where a probe goes: a name that needs no name server, and a port (`tcpmux`) where nobody listens. Whoever
+/// can resolve names finds nobody there; whoever cannot says so.
+pub const PROBE_TARGET: &str = "localhost:1";
 
 /// What is asked of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +55,19 @@ impl Callout {
         Callout::new(WAIT_PATH, wait.encode(), timeout_ms, service)
     }
 
-    /// A question whose answer does not matter, only whether it arrives.
-    pub fn probe(service: &Service, timeout_ms: u64) -> Callout {
-        let mut probe = Callout::new(HEALTH_PATH, Vec::new(), timeout_ms, service);
-        if let Some((_, method)) = probe.headers.first_mut() {
-            *method = "GET".into();
+    /// A question to [`PROBE_TARGET`] that only shows how it fails.
+    pub fn probe(timeout_ms: u64) -> Callout {
+        let headers = [
+            (":method", "GET"),
+            (":path", "/"),
+            (":authority", "localhost"),
+        ];
+        let headers = headers.map(|(name, value)| (name.into(), value.into()));
+        Callout {
+            headers: headers.into(),
+            body: Vec::new(),
+            timeout_ms,
         }
-        probe
     }
 
     fn new(path: &'static str, body: Vec<u8>, timeout_ms: u64, service: &Service) -> Callout {

@@ -116,16 +116,29 @@ impl<H: Host> Filter<H> {
     ) -> Option<u32> {
         let settings = self.roots.get(&root)?.settings()?;
         let callout = callout(&settings);
-        let service = &settings.plan.service;
+        self.dispatch(root, &settings.plan.service.target, &callout)
+    }
+
+    /// Starts a callout on behalf of a root; its token.
+    pub(super) fn dispatch(&mut self, root: u32, target: &str, callout: &Callout) -> Option<u32> {
         self.enter(root).then_some(())?;
         let Callout {
             headers,
             body,
             timeout_ms,
-        } = &callout;
-        let target = &service.target;
+        } = callout;
         let sent = self.host.callout(target, headers, body, &[], *timeout_ms);
         sent.ok()
+    }
+
+    /// Whether a callout is out that may wait for the name of its target.
+    pub(super) fn is_resolving(&self) -> bool {
+        let others = self.pending.values();
+        let mut others = others.filter(|pending| !matches!(pending.cargo, Cargo::Probe));
+        others.any(|pending| {
+            let root = self.roots.get(&pending.root);
+            root.is_some_and(|r| r.lane.is_unresolved())
+        })
     }
 
     /// Notes a callout that is out.
@@ -159,6 +172,11 @@ impl<H: Host> Filter<H> {
             )
         {
             self.lane_failed(root);
+        }
+        if headers != 0 && !matches!(pending.cargo, Cargo::Probe) {
+            if let Some(r) = self.roots.get_mut(&root) {
+                r.lane.resolved();
+            }
         }
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {

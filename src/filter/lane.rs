@@ -5,11 +5,16 @@
 //! has been told (measured, `docs/kong-facts.md`). So nothing leaves beside another callout of the
 //! root, nor from the answer to one: the next one leaves from the next tick. What has no room stays
 //! where it waits: leases, the outbox, the queue of observed streams.
+//!
+//! A callout of a tick that has to wait for a lookup of the same name by somebody else ends the worker
+//! (measured, the same page). So while no callout of a root with a host name for its target was
+//! answered, nothing leaves from its tick beside another such callout of this worker. Afterwards Kong
+//! knows the name, and goes on with what it knew while it asks again.
 
 use super::callouts::{Cargo, Job, Purpose, Way};
 use super::{Filter, Internal, Root};
 use crate::batch::{self, Room};
-use crate::call::{Call, CallFailed, Callout};
+use crate::call::{Call, CallFailed, Callout, PROBE_TARGET};
 use crate::config;
 use crate::host::{Host, Level, Map};
 use crate::profile::Profile;
@@ -27,8 +32,10 @@ pub(super) struct Lane {
     alone: VecDeque<Job>,
     /// Calls of streams that are only observed; a call from the stream itself would hold it.
     deferred: VecDeque<Job>,
-    /// Whether the service's name can be resolved is still to be found out.
+    /// Whether names can be resolved from the tick is still to be found out.
     probes: bool,
+    /// The target is a host name, and no callout to it was answered.
+    unresolved: bool,
     /// That it cannot be has been told.
     told: bool,
     /// The next callout is one of `alone`. They take turns with the rest, so that neither keeps the
@@ -45,8 +52,19 @@ impl Lane {
     /// A configuration has come. Kong resolves names for requests in one way, and for ticks in
     /// another, which may not be there: it is found out at once, not when the first answer is lost.
     pub fn configure(&mut self, profile: Profile, target: &str) {
-        self.probes = profile == Profile::Kong && config::is_host_name(target);
+        self.unresolved = profile == Profile::Kong && config::is_host_name(target);
+        self.probes = self.unresolved;
         self.told = false;
+    }
+
+    /// A callout to the target was answered.
+    pub fn resolved(&mut self) {
+        self.unresolved = false;
+    }
+
+    /// Whether a callout to the target may have to look up its name.
+    pub fn is_unresolved(&self) -> bool {
+        self.unresolved
     }
 
     /// Whether nothing waits and nothing is out.
@@ -121,34 +139,42 @@ impl<H: Host> Filter<H> {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
+        // A name that needs no name server shows whether names can be resolved at all. That of the service
+        // must wait until somebody needs it.
+        if !r.lane.out && std::mem::take(&mut r.lane.probes) {
+            r.lane.out = true;
+            let timeout_ms = r.settings().map_or(0, |s| s.lane_timeout_ms);
+            let sent = self.dispatch(root, PROBE_TARGET, &Callout::probe(timeout_ms));
+            return match sent {
+                Some(token) => self.sent(root, token, Cargo::Probe),
+                None => self.returned(root, Way::Lane),
+            };
+        }
+        if r.lane.unresolved && self.is_resolving() {
+            return;
+        }
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
         let jobs = r.load_lane(now_ns);
-        // What leaves finds out as well.
-        let probes = std::mem::take(&mut r.lane.probes) && !r.lane.out;
         if !jobs.is_empty() {
             r.lane.out = true;
             self.send_operations(root, jobs, Way::Lane);
-        } else if probes {
-            r.lane.out = true;
-            let sent = self.send(root, |settings| {
-                Callout::probe(&settings.plan.service, settings.lane_timeout_ms)
-            });
-            match sent {
-                Some(token) => self.sent(root, token, Cargo::Probe),
-                None => self.returned(root, Way::Lane),
-            }
         }
     }
 
     /// A callout of the lane has no answer.
     pub(super) fn lane_failed(&mut self, root: u32) {
         const WHY: &str = ":dispatch_status";
-        let Some(r) = self.roots.get_mut(&root).filter(|r| !r.lane.told) else {
+        let why = self.host.header(Map::CalloutHeaders, WHY).ok().flatten();
+        let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
-        let why = self.host.header(Map::CalloutHeaders, WHY).ok().flatten();
         if why.as_deref() == Some(b"resolver failure") {
-            r.lane.told = true;
-            self.host.log(Level::Error, UNRESOLVED);
+            r.lane.unresolved = true;
+            if !std::mem::replace(&mut r.lane.told, true) {
+                self.host.log(Level::Error, UNRESOLVED);
+            }
         }
     }
 

@@ -262,3 +262,41 @@ fn a_target_that_ticks_cannot_resolve_is_told_once_at_the_start() {
         assert_eq!(service.names, ["acquire", "complete"]);
     }
 }
+
+/// Two chains whose rules only observe: nobody but their ticks asks for the service's name.
+#[test]
+fn of_two_roots_with_one_unknown_name_one_asks() {
+    let named = CONFIG
+        .replace("unix:/run/s.sock", "service.internal:8080")
+        .replace("\"rules\": [{", "\"rules\": [{\"mode\": \"observe\", ");
+    let mut nginx = Nginx::new(&named);
+    nginx.configure(2, &named);
+    nginx.open(11, charge(b""));
+    nginx.open_in(2, 12, charge(b""));
+    let out = |nginx: &Nginx| nginx.host().calls.borrow().len();
+    let answer = |nginx: &mut Nginx, headers: usize| {
+        let calls = std::mem::take(&mut *nginx.host().calls.borrow_mut());
+        for call in calls {
+            nginx.answer(call.token, headers, Vec::new(), Bytes::new());
+        }
+    };
+    // First both find out, with a name that everybody knows, whether names can be resolved.
+    nginx.tick(10);
+    nginx.tick_of(2);
+    assert_eq!(out(&nginx), 2);
+    answer(&mut nginx, 0);
+    // Then one asks, and the other one when there is an answer; a failure is none.
+    nginx.tick(10);
+    nginx.tick_of(2);
+    assert_eq!(out(&nginx), 1);
+    answer(&mut nginx, 0);
+    nginx.open(13, charge(b""));
+    nginx.tick_of(2);
+    nginx.tick(10);
+    assert_eq!(out(&nginx), 1);
+    answer(&mut nginx, 1);
+    nginx.open_in(2, 14, charge(b""));
+    nginx.tick(10);
+    nginx.tick_of(2);
+    assert_eq!(out(&nginx), 2);
+}

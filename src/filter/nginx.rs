@@ -58,19 +58,15 @@ impl Nginx {
     pub fn new(configuration: &str) -> Nginx {
         let host = FakeKong::default();
         host.now.set(1_700_000_000_000 * MS);
-        *host.configuration.borrow_mut() = Bytes::copy_from_slice(configuration.as_bytes());
-        let mut filter = Filter::new(host);
-        filter.on_context_create(ROOT, 0);
-        filter.host().begin(Step::Configure(ROOT), None);
-        assert!(filter.on_configure(ROOT, configuration.len()));
-        filter.host().end(crate::stream::Flow::Continue);
-        Nginx {
-            filter,
+        let mut nginx = Nginx {
+            filter: Filter::new(host),
             phases: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             delivered: BTreeMap::new(),
             plugin_adds: Fields::new(),
-        }
+        };
+        nginx.configure(ROOT, configuration);
+        nginx
     }
 
     pub fn host(&self) -> &FakeKong {
@@ -87,8 +83,13 @@ impl Nginx {
 
     /// A request has come.
     pub fn open(&mut self, id: u32, stream: FakeStream) {
+        self.open_in(ROOT, id, stream);
+    }
+
+    /// The same in the chain of another root.
+    pub fn open_in(&mut self, root: u32, id: u32, stream: FakeStream) {
         self.host().streams.borrow_mut().insert(id, stream);
-        self.filter.on_context_create(id, ROOT);
+        self.filter.on_context_create(id, root);
         self.host().begin(Step::RequestHeaders, Some(id));
         let flow = self.filter.on_request_headers(id, false);
         let verdict = self.host().end(flow);
@@ -231,8 +232,23 @@ impl Nginx {
     pub fn tick(&mut self, ms: u64) {
         let host = self.host();
         host.now.set(host.now.get() + ms * MS);
-        host.begin(Step::Tick(ROOT), None);
-        self.filter.on_tick(ROOT);
+        self.tick_of(ROOT);
+    }
+
+    /// A tick of another root of the worker, at the same time.
+    pub fn tick_of(&mut self, root: u32) {
+        self.host().begin(Step::Tick(root), None);
+        self.filter.on_tick(root);
+        self.host().end(crate::stream::Flow::Continue);
+    }
+
+    /// Another chain with the filter, in the same worker.
+    pub fn configure(&mut self, root: u32, configuration: &str) {
+        let text = Bytes::copy_from_slice(configuration.as_bytes());
+        *self.host().configuration.borrow_mut() = text;
+        self.filter.on_context_create(root, 0);
+        self.host().begin(Step::Configure(root), None);
+        assert!(self.filter.on_configure(root, configuration.len()));
         self.host().end(crate::stream::Flow::Continue);
     }
 }

@@ -5,6 +5,7 @@
 //! Each rule is a fact that was measured in a real nginx, or read in its source; breaking one
 //! traps, crashes the worker, hangs the request or sends it twice.
 
+use super::lookups::Lookups;
 use crate::config;
 use crate::host::{Buffer, Map, MetricKind};
 use crate::stream::Flow;
@@ -95,6 +96,8 @@ pub enum Rule {
     /// own: the host never frees the connection of a callout whose root has one more (its resume
     /// handler says `NGX_AGAIN`), and the worker ends without any.
     OverlappingRootCallouts,
+    /// A root's callout waits for a lookup of its name that somebody else began: the worker dies.
+    LookupBesideAnother,
     /// A stream that was answered by us, or whose response began, or that has gone.
     CalloutForAnsweredStream,
     /// A dispatch followed by `Continue` crashes the worker or sends the request twice.
@@ -202,6 +205,7 @@ pub struct KongRules {
     callouts: BTreeMap<u32, Sender>,
     /// Roots whose tick period is set.
     ticking: BTreeSet<u32>,
+    lookups: Lookups,
 }
 
 type Judged<T> = Result<T, Violation>;
@@ -240,6 +244,7 @@ impl KongRules {
     /// The answer of a callout begins; `headers`: how many it has, 0 for a failure. Returns the
     /// stream on which hostcalls act, `None` for a root.
     pub fn begin_answer(&mut self, token: u32, headers: usize, size: usize) -> Option<u32> {
+        self.lookups.answered(token, headers == 0);
         let (stream, root) = match self.callouts.remove(&token) {
             Some(Sender::Stream(stream)) => (Some(stream), None),
             Some(Sender::Root(root)) => (None, Some(root)),
@@ -269,6 +274,7 @@ impl KongRules {
             (None, root) => Sender::Root(root.unwrap_or_default()),
         };
         self.callouts.insert(token, sender);
+        self.lookups.dispatched(token);
         if let Some(stream) = running.stream.and_then(|id| self.streams.get_mut(&id)) {
             stream.callouts.insert(token);
         }
@@ -304,7 +310,11 @@ impl KongRules {
                 timeout_ms,
             } => {
                 self.callout(step, stream, target, headers, timeout_ms)?;
-                self.one_of_a_root(step, root)
+                self.one_of_a_root(step, root)?;
+                match self.lookups.waits(target) && root.is_some() {
+                    true => broken(Rule::LookupBesideAnother, target),
+                    false => Ok(()),
+                }
             }
             Hostcall::ReadBuffer(buffer, start, size) => read_buffer(step, buffer, start, size),
             Hostcall::PrependBuffer(buffer) => match (step, buffer) {
@@ -614,6 +624,37 @@ mod tests {
         assert_eq!(rule(rules.end(Flow::Pause)), Rule::PauseWithoutDispatch);
         rules.begin(Step::ResponseBody(1), Some(9));
         assert_eq!(rule(rules.end(Flow::Pause)), Rule::PauseOfResponse);
+    }
+
+    #[test]
+    fn a_root_does_not_wait_for_somebody_elses_lookup() {
+        let ask = |rules: &mut KongRules, target| {
+            let headers = pseudo();
+            rules.call(Hostcall::Callout {
+                target,
+                headers: &headers,
+                timeout_ms: 5,
+            })
+        };
+        let mut rules = KongRules::default();
+        rules.begin(Step::RequestHeaders, Some(7));
+        ask(&mut rules, "service.internal:80").unwrap();
+        rules.dispatched(1);
+        rules.begin(Step::Tick(1), None);
+        let beside = ask(&mut rules, "service.internal:80");
+        assert_eq!(rule(beside), Rule::LookupBesideAnother);
+        ask(&mut rules, "other.internal:80").unwrap();
+        ask(&mut rules, "localhost:1").unwrap();
+        // Another request may wait, and a lookup that failed is no knowledge.
+        rules.begin(Step::RequestHeaders, Some(8));
+        ask(&mut rules, "service.internal:80").unwrap();
+        rules.dispatched(2);
+        rules.begin_answer(1, 0, 0);
+        rules.begin(Step::Tick(1), None);
+        assert!(ask(&mut rules, "service.internal:80").is_err());
+        rules.begin_answer(2, 1, 0);
+        rules.begin(Step::Tick(1), None);
+        ask(&mut rules, "service.internal:80").unwrap();
     }
 
     #[test]

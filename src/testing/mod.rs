@@ -3,3 +3,4 @@
 
 pub mod kong_reply;
 pub mod kong_rules;
+mod lookups;

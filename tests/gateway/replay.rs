@@ -115,6 +115,17 @@ fn assert_alike(direct: &Answer, first: &Answer, why: &str) {
     let of_one_execution = ["location", "idempotency-expires"];
     let comparable = |answer: &Answer| {
         let mut headers = answer.headers.clone();
+        if Host::chosen() == Host::Kong {
+            // Kong has nginx say which character set a text is in, where its upstream does not.
+            for (name, value) in &mut headers {
+                if name == "content-type" {
+                    *value = value
+                        .strip_suffix(b"; charset=UTF-8")
+                        .unwrap_or(value)
+                        .to_vec();
+                }
+            }
+        }
         headers.retain(|(name, _)| {
             let name = name.as_str();
             !of_one_hop.contains(&name)

@@ -343,4 +343,8 @@ believes every header that replaces method or path, and decodes paths until noth
 The rules of the table: `POST` below `/charges` (detached), `/inline`, `/optional`
 (`when_missing: pass`; these rows send no key), `/static` (`credentials: static`), and below
 `/hosted` for the host `api.example`. A rule that only observes refuses nothing.
+
+A real nginx, and so Kong, drops a field whose name has something else than letters, digits, hyphens and
+underscores (`X.HTTP.Method`) before the filter sees it: such a request passes without the field, where
+the column says 400. It ends an HTTP/2 connection that brings trailers; nothing is executed.
 ";

@@ -66,6 +66,8 @@ pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
             "read_timeout": timeout,
             "write_timeout": timeout,
             "routes": [{
+                // As the other hosts of the tests say it of every route.
+                "id": format!("b1f0a1a2-0000-4000-8000-{:012}", config.routes.len() - index),
                 "name": format!("route-{index}"),
                 "paths": [route.prefix],
                 "strip_path": false,

@@ -69,6 +69,12 @@ fn is_dropped_by_nginx(row: &Row) -> bool {
         && row.headers.iter().any(|(name, _)| !plain(name))
 }
 
+/// Whether a real nginx may refuse it by itself, so that the filter never sees it: two `Authorization` fields,
+/// a space before a colon, a host that is not the authority.
+fn may_be_refused_by_nginx(fate: Fate) -> bool {
+    matches!(Host::chosen(), Host::Nginx | Host::Kong) && fate != Fate::Protected
+}
+
 /// Whether a real nginx ends the connection: HTTP/2 has no trailers there.
 fn is_cut_by_nginx(row: &Row, version: Version) -> bool {
     matches!(Host::chosen(), Host::Nginx | Host::Kong)
@@ -104,6 +110,7 @@ fn fault(stack: &SharedStack, row: &Row, version: Version) -> Option<String> {
         .is_some_and(replayed);
     let good = match fate {
         _ if is_cut_by_nginx(row, version) => seen.is_empty() && statuses.is_empty(),
+        _ if may_be_refused_by_nginx(fate) && statuses == [400, 400] => seen.is_empty(),
         Fate::Refused(status) => seen.is_empty() && statuses == [status, status],
         Fate::AtMostOnce => seen.len() <= 1,
         Fate::Protected => {

@@ -346,5 +346,6 @@ The rules of the table: `POST` below `/charges` (detached), `/inline`, `/optiona
 
 A real nginx, and so Kong, drops a field whose name has something else than letters, digits, hyphens and
 underscores (`X.HTTP.Method`) before the filter sees it: such a request passes without the field, where
-the column says 400. It ends an HTTP/2 connection that brings trailers; nothing is executed.
+the column says 400. It ends an HTTP/2 connection that brings trailers, and refuses by itself, with 400, two
+`Authorization` fields, a space before a colon, and a host that is not the authority; nothing is executed.
 ";

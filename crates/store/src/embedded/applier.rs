@@ -15,6 +15,7 @@ use super::{codec, space};
 use crate::clock::Clock;
 use crate::keys;
 use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
+use crate::quota::Tenants;
 use crate::record::{Slot, State};
 use crate::replay;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
@@ -55,6 +56,7 @@ pub(super) struct Applier {
     pub space: space::Space,
     pub boot_started: u64,
     pub head: Head,
+    tenants: Tenants,
     overlay: HashMap<Vec<u8>, Pending>,
     /// Keys of the overlay by batch, oldest first.
     written: VecDeque<(u64, Vec<u8>)>,
@@ -71,6 +73,7 @@ impl Applier {
         gauges: Arc<Gauges>,
         space: space::Space,
         head: Head,
+        tenants: Tenants,
     ) -> Applier {
         Applier {
             engine,
@@ -80,6 +83,7 @@ impl Applier {
             gauges,
             space,
             head,
+            tenants,
             overlay: HashMap::new(),
             written: VecDeque::new(),
             swept_to: Bytes::new(),
@@ -188,6 +192,7 @@ impl Applier {
             boot: self.head.boot,
             boot_started: self.boot_started,
             room: self.space.room(&self.head),
+            used_up: None,
         }
     }
 
@@ -197,7 +202,11 @@ impl Applier {
             Ok(known) => known,
             Err(error) => return Part::Whole(Answer::Fault(error.into())),
         };
-        let applied = machine::apply(known.slot.as_ref(), &self.context(), event);
+        let mut context = self.context();
+        if self.tenants.counts() && matches!(event, Event::Acquire(_)) {
+            context.used_up = self.tenants.used_up(&key.tenant);
+        }
+        let applied = machine::apply(known.slot.as_ref(), &context, event);
         if let Some(slot) = applied.change {
             self.write(bytes.clone(), known.footprint, Some(slot), work);
             work.addition.changed.push(key);
@@ -337,6 +346,9 @@ impl Applier {
         let write = Write { before, after };
         let footprint = write.footprint();
         let (old, new) = (before.unwrap_or_default(), footprint.unwrap_or_default());
+        if let Some(tenant) = keys::tenant(&key) {
+            self.tenants.change(tenant, old.charge(), new.charge());
+        }
         self.head.bytes = self
             .head
             .bytes

@@ -151,6 +151,20 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The grant of a key that has no record: quotas are about these.
+    pub fn grant_new(self, a: &AcquireEvent) -> Applied {
+        match self.context.used_up {
+            Some(what) if self.context.room == Room::Plenty => {
+                let detail = format!("the tenant's quota of {what} is used up");
+                self.keep(Answer::Fault(Fault {
+                    code: FaultCode::Quota,
+                    detail,
+                }))
+            }
+            _ => self.grant(a),
+        }
+    }
+
     pub fn grant(mut self, a: &AcquireEvent) -> Applied {
         if self.context.room != Room::Plenty {
             let detail = "above the high-water mark: no new executions".to_owned();

@@ -92,6 +92,7 @@ pub(super) fn context(now: crate::clock::Micros, room: Room) -> Context {
         boot: 0,
         boot_started: 0,
         room,
+        used_up: None,
     }
 }
 

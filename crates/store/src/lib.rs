@@ -23,7 +23,7 @@ pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
-pub use quota::{Quotas, TenantUse};
+pub use quota::{Quota, Quotas, TenantUse};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedlockOptions};
 pub use store::*;

@@ -4,7 +4,7 @@
 use crate::clock::{Clock, SystemClock};
 use crate::machine::{self, Context, Event, Reply, Room, SweepStep, WaitStep};
 use crate::quota::{Quotas, TenantUse, Tenants};
-use crate::record::{Slot, State};
+use crate::record::Slot;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -50,21 +50,7 @@ impl Inner {
 
 /// What a tenant is charged for a slot.
 fn charge(key: &[u8], slot: Option<&Slot>) -> TenantUse {
-    let Some(slot) = slot else {
-        return TenantUse::default();
-    };
-    let state = slot.execution.as_ref().map(|e| &e.state);
-    let answer = match state {
-        Some(State::Completed(outcome)) => outcome.size,
-        _ => 0,
-    };
-    TenantUse {
-        executing: u64::from(matches!(state, Some(State::Executing(_)))),
-        records: u64::from(state.is_some()),
-        bytes: u64::try_from(key.len())
-            .unwrap_or(u64::MAX)
-            .saturating_add(answer),
-    }
+    slot.map_or_else(TenantUse::default, |slot| TenantUse::of(slot, key.len()))
 }
 
 impl Default for Memory {
@@ -86,11 +72,6 @@ impl Memory {
             inner: Mutex::default(),
             waiters: Waiters::new(caps),
         }
-    }
-
-    /// Holds every tenant to these from now on; call it while the store is empty.
-    pub fn set_quotas(&self, quotas: Quotas) {
-        self.lock().tenants = Tenants::new(quotas);
     }
 
     /// Pretends to have that much room left; memory itself has no limit.
@@ -249,6 +230,16 @@ impl Store for Memory {
             }
         }
         Ok(swept)
+    }
+
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        let mut tenants = Tenants::new(quotas);
+        let mut inner = self.lock();
+        for (key, slot) in &inner.slots {
+            tenants.add(key, charge(key, Some(slot)));
+        }
+        inner.tenants = tenants;
+        Ok(())
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn memory(quotas: Quotas, clock: &Arc<ManualClock>) -> Arc<dyn Store> {
+async fn memory(quotas: Quotas, clock: &Arc<ManualClock>) -> Arc<dyn Store> {
     let store = Memory::new(Arc::clone(clock) as Arc<dyn Clock>);
-    store.set_quotas(quotas);
+    store.set_quotas(quotas).await.unwrap();
     Arc::new(store)
 }
 
@@ -125,14 +125,14 @@ async fn bytes(store: &dyn Store, _: &ManualClock) {
 #[tokio::test]
 async fn quotas_of_executions() {
     let quotas = Quotas {
-        executing: Some(2),
+        executions: Some(2),
         ..Quotas::default()
     };
     let (dir, clock) = (
         tempfile::tempdir().unwrap(),
         Arc::new(ManualClock::at(START)),
     );
-    executing(&*memory(quotas, &clock), &clock).await;
+    executing(&*memory(quotas, &clock).await, &clock).await;
     executing(&*embedded(dir.path(), quotas, &clock), &clock).await;
 }
 
@@ -146,7 +146,7 @@ async fn quotas_of_records() {
         tempfile::tempdir().unwrap(),
         Arc::new(ManualClock::at(START)),
     );
-    records(&*memory(quotas, &clock), &clock).await;
+    records(&*memory(quotas, &clock).await, &clock).await;
     records(&*embedded(dir.path(), quotas, &clock), &clock).await;
 }
 
@@ -160,7 +160,7 @@ async fn quotas_of_bytes() {
         tempfile::tempdir().unwrap(),
         Arc::new(ManualClock::at(START)),
     );
-    bytes(&*memory(quotas, &clock), &clock).await;
+    bytes(&*memory(quotas, &clock).await, &clock).await;
     bytes(&*embedded(dir.path(), quotas, &clock), &clock).await;
 }
 
@@ -177,7 +177,7 @@ async fn a_restart_counts_what_is_there() {
     completed(&*store, "b", 1, b"done").await;
     drop(store);
     let quotas = Quotas {
-        executing: Some(2),
+        executions: Some(2),
         records: Some(3),
         ..Quotas::default()
     };

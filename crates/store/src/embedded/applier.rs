@@ -15,7 +15,7 @@ use super::{codec, space};
 use crate::clock::Clock;
 use crate::keys;
 use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
-use crate::quota::Tenants;
+use crate::quota::{Quotas, Tenants};
 use crate::record::{Slot, State};
 use crate::replay;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
@@ -143,8 +143,23 @@ impl Applier {
                 let swept = self.sweep(limit, &mut work);
                 self.finish(work, reply, swept);
             }
+            Job::Quotas(quotas, reply) => {
+                let _ = reply.send(self.set_quotas(quotas));
+            }
             Job::Close(_) => {}
         }
+    }
+
+    fn set_quotas(&mut self, quotas: Quotas) -> Result<(), StoreError> {
+        let mut tenants = Tenants::new(quotas);
+        let newer = |key: &[u8]| self.overlay.contains_key(key);
+        self.engine.count(&mut tenants, newer)?;
+        for (key, pending) in &self.overlay {
+            let footprint = pending.footprint.unwrap_or_default();
+            tenants.add(key, footprint.charge());
+        }
+        self.tenants = tenants;
+        Ok(())
     }
 
     /// Answers at once if all that the answer tells of is durable, else with the commit.

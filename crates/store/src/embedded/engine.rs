@@ -4,7 +4,6 @@ use super::body::BodyReader;
 use super::{codec, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
-use crate::keys;
 use crate::quota::{TenantUse, Tenants};
 use crate::record::{Slot, State};
 use crate::store::StoreError;
@@ -69,7 +68,7 @@ impl Footprint {
     /// As its tenant is charged for it.
     pub fn charge(&self) -> TenantUse {
         TenantUse {
-            executing: u64::from(self.executing),
+            executions: u64::from(self.executing),
             records: u64::from(self.record),
             bytes: self.bytes,
         }
@@ -284,17 +283,23 @@ impl Engine {
         Ok(found)
     }
 
-    /// Counts what every tenant has: a look at every record, where there is a quota.
-    pub fn count(&self, tenants: &mut Tenants) -> Result<(), StoreError> {
+    /// Counts what every tenant has: a look at every record, where there is a quota, but those
+    /// that are to be left out.
+    pub fn count(
+        &self,
+        tenants: &mut Tenants,
+        leave_out: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         if !tenants.counts() {
             return Ok(());
         }
         for guard in self.records.iter() {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
-            let (_, footprint) = decode_slot(&key, Bytes::from(value))?;
-            if let Some(tenant) = keys::tenant(&key) {
-                tenants.change(tenant, TenantUse::default(), footprint.charge());
+            if leave_out(&key) {
+                continue;
             }
+            let (_, footprint) = decode_slot(&key, Bytes::from(value))?;
+            tenants.add(&key, footprint.charge());
         }
         Ok(())
     }

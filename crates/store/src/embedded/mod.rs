@@ -30,7 +30,7 @@ pub use options::{Durability, EmbeddedOptions};
 use crate::clock::{Clock, Micros, SystemClock};
 use crate::keys::PageBuilder;
 use crate::machine::{Context, Event, Room};
-use crate::quota::Tenants;
+use crate::quota::{Quotas, Tenants};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -97,7 +97,7 @@ impl Embedded {
         let mut witness = Witness::new(&options.path);
         witness.check(&head)?;
         let mut tenants = Tenants::new(options.quotas);
-        engine.count(&mut tenants)?;
+        engine.count(&mut tenants, |_| false)?;
         let engine = Arc::new(engine);
         let clock = clock(head.last_seen);
         let boot_started = clock.now();
@@ -275,6 +275,11 @@ impl Store for Embedded {
                 return Ok(total);
             }
         }
+    }
+
+    /// Reads all records, and holds operations up meanwhile.
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Quotas(quotas, reply)).await
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

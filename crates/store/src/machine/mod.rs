@@ -12,6 +12,7 @@ pub use event::{AcquireEvent, Event};
 pub use operator::{resolve, sweep, view, wait, SweepStep, WaitStep};
 
 use crate::clock::{micros, Micros};
+use crate::quota::Quota;
 use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
 use idempotency_protocol::Answer;
 use steps::Step;
@@ -28,7 +29,7 @@ pub struct Context {
     /// How much room there is.
     pub room: Room,
     /// Which quota of the key's tenant leaves no room for a new record, if one does.
-    pub used_up: Option<&'static str>,
+    pub used_up: Option<Quota>,
 }
 
 /// How much room a store has left.

@@ -154,13 +154,7 @@ impl<'a> Step<'a> {
     /// The grant of a key that has no record: quotas are about these.
     pub fn grant_new(self, a: &AcquireEvent) -> Applied {
         match self.context.used_up {
-            Some(what) if self.context.room == Room::Plenty => {
-                let detail = format!("the tenant's quota of {what} is used up");
-                self.keep(Answer::Fault(Fault {
-                    code: FaultCode::Quota,
-                    detail,
-                }))
-            }
+            Some(quota) if self.context.room == Room::Plenty => self.keep(quota.refusal()),
             _ => self.grant(a),
         }
     }

@@ -63,11 +63,17 @@ bench-work: prepare ## Hostcalls and instructions of the filter per request, aga
 	@cargo run --release --package idempotency-bench --bin filter-work -- $(or $(ARGS),--check) bench/work.json
 
 .PHONY: bench-kong
-bench-kong: prepare wasm ## What the filter costs in a real nginx of Kong's kind: KONG_NGINX= KONG_LUALIB= as for test-kong; ARGS=--help
+bench-kong: prepare wasm ## What the filter costs in a complete Kong, KONG=, or in its nginx alone, KONG_NGINX= KONG_LUALIB=; ARGS=--help
 	@scripts/need-bench.sh
 	@cargo build --release --package idempotency-bench --package idempotency-service \
 		--package idempotency-demo-upstream --bins
-	@KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" $(TARGET)/release/kong-bench $(ARGS)
+	@GATEWAY=$(if $(KONG),kong,nginx) KONG="$(KONG)" KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" \
+		$(TARGET)/release/kong-bench $(ARGS)
+
+.PHONY: endurance
+endurance: build wasm ## 100,000 executions at a steady rate, and what the workers hold: KONG= as for test-kong; EXECUTIONS= RATE= WORKERS=
+	@GATEWAY=$(if $(KONG),kong,envoy) KONG="$(KONG)" EXECUTIONS="$(EXECUTIONS)" RATE="$(RATE)" WORKERS="$(WORKERS)" \
+		cargo run --quiet --package idempotency-e2e --example endurance
 
 .PHONY: bench-store
 bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick

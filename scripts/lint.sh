@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.."
 
 cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock is not up to date: commit it"
 cargo fmt --all --check
-cargo fmt --manifest-path fuzz/Cargo.toml --check
 cargo clippy --workspace --all-targets --quiet -- --deny warnings
 # A trap of the filter takes a worker of its host along: nothing in it may panic.
 cargo clippy --package idempotency-filter --lib --no-deps --quiet -- --deny warnings \

@@ -4,7 +4,7 @@ use idempotency_e2e::{
     assert_problem, assert_replay, executions, fresh_key, recorded, replayed, Answer, Request,
     Shared, Wire,
 };
-use idempotency_stack::{Cluster, Route, Stack};
+use idempotency_stack::{Cluster, Host, Route, Stack};
 use serde_json::json;
 
 use crate::support::{problem, rule};
@@ -240,11 +240,11 @@ fn writings_of_one_path_are_one_operation() {
 #[test]
 fn the_upstream_gets_the_path_as_the_client_wrote_it() {
     let stack = STACK.get();
-    for target in [
-        "//charges",
-        "/x/../charges?echo=1",
-        "/%63harges",
-        "/charges/..;/?b=%20",
+    for (target, kong) in [
+        ("//charges", "/charges"),
+        ("/x/../charges?echo=1", "/charges"),
+        ("/%63harges", "/charges"),
+        ("/charges/..;/?b=%20", "/charges/..;/"),
     ] {
         let key = fresh_key("asis");
         let answer = raw(&stack, "POST", target, &key, "").expect("an answer");
@@ -253,6 +253,11 @@ fn the_upstream_gets_the_path_as_the_client_wrote_it() {
         let entry = log.iter().find(|entry| entry.key == key);
         let entry = entry.expect("the execution");
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = match Host::chosen() {
+            // A complete Kong sends on what its router matched: the normal form of the path.
+            Host::Kong => kong,
+            _ => path,
+        };
         assert_eq!((entry.path.as_str(), entry.query.as_str()), (path, query));
     }
 }

@@ -46,6 +46,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "`client_body_buffer_size` in the http block",
     ),
     (
+        "KONG_NGINX_HTTP_CONNECTION_POOL_SIZE",
+        "`connection_pool_size` in the http block: what a connection's memory is made of",
+    ),
+    (
         "KONG_NGINX_HTTP_KEEPALIVE_REQUESTS",
         "`keepalive_requests` in the http block: how much memory a connection gathers",
     ),

@@ -1,4 +1,5 @@
-//! `kong-bench`: what the filter costs in a real nginx of Kong's kind, by the CPU time of its worker.
+//! `kong-bench`: what the filter costs in a complete Kong, or in its nginx alone (`GATEWAY=kong` or `nginx`,
+//! as for the end-to-end tests), by the CPU time of its worker.
 //!
 //! Two of them run side by side in front of the same upstream, one without the filter, each with
 //! one worker. The rows run by turns, and a row is told in parts of the bare one of its round. The
@@ -11,19 +12,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use idempotency_bench::cores::{pin_process, pin_this_thread, usable};
-use idempotency_bench::usage::cpu_time_with_children;
+use idempotency_bench::usage::cpu_time;
 use idempotency_bench::wrk::{Keys, Load, Size};
 use idempotency_stack::{
-    charges_rule, filter_config, Durability, Error, GatewayConfig, Kong, Service, ServiceAddress,
-    ServiceOptions, Upstream, UpstreamOptions,
+    charges_rule, filter_config, Durability, Error, Gateway, GatewayConfig, Service,
+    ServiceAddress, ServiceOptions, Upstream, UpstreamOptions,
 };
 use serde_json::json;
 
 const USAGE: &str = "\
 usage: kong-bench [--rounds N] [--seconds N] [--connections N] [--row NAME]
 
-KONG_NGINX is the path of an nginx with ngx_wasm_module and lua-nginx-module, KONG_LUALIB that of its
-Lua libraries. --row: only this row beside the bare one, for profilers.";
+GATEWAY=kong with KONG, or GATEWAY=nginx with KONG_NGINX and KONG_LUALIB: as for make test-kong.
+--row: only this row beside the bare one, for profilers.";
 
 const SIZE: Size = Size {
     id: "small",
@@ -93,10 +94,41 @@ impl Options {
     }
 }
 
+/// A gateway and the processes of it that serve.
+struct Workers {
+    gateway: Gateway,
+    ids: Vec<u32>,
+}
+
+impl Workers {
+    fn start(config: GatewayConfig) -> Result<Self, Error> {
+        let mut config = config;
+        // Lines about single requests are written in tests only.
+        config.kong.set("KONG_LOG_LEVEL", "notice");
+        let mut gateway = Gateway::start(config)?;
+        let all = gateway.process().descendants().into_iter();
+        let ids = all.filter_map(|id| u32::try_from(id).ok()).filter(|id| {
+            let title = std::fs::read_to_string(format!("/proc/{id}/cmdline"));
+            title.is_ok_and(|title| title.contains("worker process"))
+        });
+        let ids: Vec<u32> = ids.collect();
+        match ids.is_empty() {
+            true => Err(Error::new(
+                "the gateway has no worker processes: GATEWAY must be kong or nginx",
+            )),
+            false => Ok(Self { gateway, ids }),
+        }
+    }
+
+    fn used(&self) -> Duration {
+        self.ids.iter().map(|id| cpu_time(*id)).sum()
+    }
+}
+
 /// Everything that runs.
 struct Rig {
-    bare: Kong,
-    filtered: Kong,
+    bare: Workers,
+    filtered: Workers,
     _service: Service,
     upstream: Upstream,
     wrk: PathBuf,
@@ -113,13 +145,13 @@ impl Rig {
         let address = ServiceAddress::Unix(service.socket().to_owned());
         let filter = filter_config(service.tokens(), json!([charges_rule()])).to_string();
         let config = GatewayConfig::new(filter, upstream.address(), address.clone());
-        let mut filtered = Kong::start(config)?;
-        let mut bare = Kong::start(GatewayConfig::bare(upstream.address(), address))?;
+        let filtered = Workers::start(config)?;
+        let bare = Workers::start(GatewayConfig::bare(upstream.address(), address))?;
         // The workers have a core of their own; the rest shares the others.
         if let [first, rest @ ..] = &usable()[..] {
             if !rest.is_empty() {
-                for id in [filtered.process().id(), bare.process().id()] {
-                    pin_workers(id, *first)?;
+                for id in filtered.ids.iter().chain(&bare.ids) {
+                    pin_process(*id, &[*first])?;
                 }
                 for id in [service.process().id(), upstream.process().id()] {
                     pin_process(id, rest)?;
@@ -157,16 +189,16 @@ impl Rig {
             duration: Duration::from_secs(options.seconds),
         };
         let kong = match row {
-            Row::Bare => &mut self.bare,
-            _ => &mut self.filtered,
+            Row::Bare => &self.bare,
+            _ => &self.filtered,
         };
-        let (address, id) = (kong.address(), kong.process().id());
+        let address = kong.gateway.address();
         if row == Row::Replay {
             self.seed(&load, address)?;
         }
-        let before = (cpu_time_with_children(id), self.upstream.executions().total);
+        let before = (kong.used(), self.upstream.executions().total);
         let seen = load.run(&self.wrk, address)?;
-        let used = cpu_time_with_children(id).saturating_sub(before.0);
+        let used = kong.used().saturating_sub(before.0);
         let executed = self.upstream.executions().total - before.1;
         if seen.expected != seen.requests || seen.socket_errors + seen.timeouts > 0 {
             let message = format!("{}: not every answer was right: {seen:?}", row.name());
@@ -205,19 +237,6 @@ impl Rig {
         {}
         Ok(())
     }
-}
-
-/// nginx's workers, children of this process.
-fn pin_workers(master: u32, core: usize) -> Result<(), Error> {
-    let path = format!("/proc/{master}/task/{master}/children");
-    let children = std::fs::read_to_string(&path);
-    let children = children.map_err(|error| Error::new(format!("{path}: {error}")))?;
-    for id in children.split_ascii_whitespace() {
-        if let Ok(id) = id.parse() {
-            pin_process(id, &[core])?;
-        }
-    }
-    Ok(())
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -20,9 +20,10 @@ async fn terminated_connections_are_replaced() {
     let database = Database::new().await;
     let store = database.open().await;
     let stop = Arc::new(AtomicBool::new(false));
+    let (progress, mut seen) = tokio::sync::watch::channel(0);
     let mut tasks = JoinSet::new();
     for task in 0..8 {
-        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        let (store, stop, progress) = (Arc::clone(&store), Arc::clone(&stop), progress.clone());
         tasks.spawn(async move {
             let mut done = Vec::new();
             while !stop.load(Ordering::Relaxed) {
@@ -30,24 +31,30 @@ async fn terminated_connections_are_replaced() {
                 granted(store.as_ref(), &name, 1).await;
                 completed(store.as_ref(), &name, 1, name.as_bytes()).await;
                 done.push(name);
+                progress.send_modify(|keys| *keys += 1);
             }
             done
         });
     }
     let client = database.client().await;
     let mut killed = 0;
-    for _ in 0..15 {
+    for round in 0..15 {
         killed += client
             .query_one(KILL_ALL, &[])
             .await
             .unwrap()
             .get::<_, i64>(0);
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        // However slow the machine is, work goes on between two cuts.
+        let reached = seen.wait_for(|keys| *keys >= 4 * (round + 1));
+        tokio::time::timeout(Duration::from_secs(60), reached)
+            .await
+            .expect("the store goes on after its connections were cut")
+            .expect("the tasks run");
     }
     stop.store(true, Ordering::Relaxed);
     let done: Vec<String> = tasks.join_all().await.into_iter().flatten().collect();
     println!("{killed} connections cut, {} keys", done.len());
-    assert!(killed >= 15 && done.len() > 50, "{killed}, {}", done.len());
+    assert!(killed >= 15, "{killed}");
     for name in done {
         match one(store.as_ref(), acquire(&name, 2)).await {
             Answer::Stored(stored) => assert_eq!(stored.outcome, response(name.as_bytes())),

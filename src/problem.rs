@@ -34,6 +34,8 @@ pub enum Problem {
     Misconfigured,
     /// Executed, but the outcome could not be recorded, and the rule says to withhold it.
     OutcomeUnrecorded,
+    /// The tenant's quota of new records is used up.
+    TenantQuota,
 }
 
 struct Facts {
@@ -48,7 +50,7 @@ struct Facts {
 
 impl Problem {
     /// All problems, for documentation and metrics.
-    pub const ALL: [Problem; 13] = [
+    pub const ALL: [Problem; 14] = [
         Problem::MissingKey,
         Problem::InvalidKey,
         Problem::TenantMissing,
@@ -62,6 +64,7 @@ impl Problem {
         Problem::StoreUnavailable,
         Problem::Misconfigured,
         Problem::OutcomeUnrecorded,
+        Problem::TenantQuota,
     ];
 
     fn facts(self) -> Facts {
@@ -184,6 +187,16 @@ impl Problem {
                 "Outcome not recorded",
                 "The request was executed, but its outcome could not be recorded. Retry with the \
                  same key.",
+                true,
+                true,
+                true,
+            ),
+            Problem::TenantQuota => (
+                "tenant-quota",
+                429,
+                "Quota used up",
+                "The request was not executed: this caller has used up its quota of new \
+                 idempotency keys.",
                 true,
                 true,
                 true,

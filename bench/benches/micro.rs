@@ -182,6 +182,7 @@ mod machine {
             boot: 0,
             boot_started: 0,
             room: Room::Plenty,
+            used_up: None,
         }
     }
 

@@ -190,7 +190,7 @@ fn service_answer(
             2 => stored(*dice.pick(&[200, 204, 99, 600])),
             3 => Answer::UnknownOutcome { expires_at_ms: 1 },
             4 => Answer::Fault(Fault {
-                code: FaultCode::Capacity,
+                code: *dice.pick(&[FaultCode::Capacity, FaultCode::Quota]),
                 detail: "full".into(),
             }),
             _ => Answer::Granted(Grant {

@@ -92,6 +92,9 @@ impl Ticket {
                 env.effect(Effect::Warn(format!("acquire refused: {fault}")));
                 refuse(&self.request, Problem::StoreUnavailable, None, env)
             }
+            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Quota => {
+                refuse(&self.request, Problem::TenantQuota, None, env)
+            }
             Ok(Answer::Fault(fault)) => {
                 env.effect(Effect::Warn(format!("acquire failed: {fault}")));
                 self.unanswered(env)

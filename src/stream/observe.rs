@@ -13,7 +13,7 @@ use crate::profile::Profile;
 use crate::request::Request;
 use crate::settlement;
 use crate::stats::Counter;
-use idempotency_protocol::{Answer, Outcome};
+use idempotency_protocol::{Answer, FaultCode, Outcome};
 use std::rc::Rc;
 
 #[derive(Debug)]
@@ -176,6 +176,9 @@ impl Observing {
             Ok(Answer::Mismatch) => Counter::Observed(Problem::KeyReused),
             Ok(Answer::NotComparable) => Counter::Observed(Problem::NotComparable),
             Ok(Answer::UnknownOutcome { .. }) => Counter::Observed(Problem::OutcomeUnknown),
+            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Quota => {
+                Counter::Observed(Problem::TenantQuota)
+            }
             _ => {
                 // It may have been granted all the same; its outcome will tell the record.
                 self.right = Right::Held(lease);

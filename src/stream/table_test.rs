@@ -154,6 +154,12 @@ fn the_decision() {
                 ),
                 (
                     "Acquiring",
+                    "no quota: nothing to take back, whatever the rule says of outages",
+                    a(fault(FaultCode::Quota)),
+                    "pause [reply:429] Answered",
+                ),
+                (
+                    "Acquiring",
                     "store down",
                     a(fault(FaultCode::Unavailable)),
                     "pause [background:fail reply:503] Answered",

@@ -29,6 +29,7 @@ mod metrics;
 mod observe;
 mod operators;
 mod paths;
+mod quotas;
 mod service_down;
 mod settle_down;
 mod spellings;

@@ -35,12 +35,16 @@ pub struct Stored {
 pub enum FaultCode {
     /// The store cannot answer now; the operation may or may not have happened.
     Unavailable = 0,
-    /// Above the high-water mark, or a limit of the tenant: nothing happened.
+    /// Above the high-water mark: nothing happened.
     Capacity = 1,
     /// The operation is malformed or over a limit: nothing happened, and repeating is pointless.
     Invalid = 2,
     /// A defect in the service: the operation may or may not have happened.
     Internal = 3,
+    /// The tenant's quota of new records is used up: nothing happened. On the wire it is a
+    /// [`FaultCode::Capacity`] whose detail begins with [`Fault::QUOTA`], so that a gateway that
+    /// does not know it refuses, and never takes it for an outage.
+    Quota = 4,
 }
 
 /// The operation could not be answered.
@@ -50,6 +54,34 @@ pub struct Fault {
     pub code: FaultCode,
     /// For logs; never contains a key or a payload.
     pub detail: String,
+}
+
+impl Fault {
+    /// How the detail of a used-up quota begins on the wire.
+    pub const QUOTA: &'static str = "tenant-quota: ";
+
+    /// The code and the detail as they are written: every gateway of this version of the protocol
+    /// understands them.
+    pub(crate) fn written(&self) -> (FaultCode, String) {
+        match self.code {
+            FaultCode::Quota => {
+                let detail = format!("{}{}", Fault::QUOTA, self.detail);
+                (FaultCode::Capacity, detail)
+            }
+            code => (code, self.detail.clone()),
+        }
+    }
+
+    /// The reverse of [`Fault::written`].
+    pub(crate) fn read(code: FaultCode, detail: String) -> Fault {
+        match (code, detail.strip_prefix(Fault::QUOTA)) {
+            (FaultCode::Capacity, Some(rest)) => Fault {
+                code: FaultCode::Quota,
+                detail: rest.to_owned(),
+            },
+            _ => Fault { code, detail },
+        }
+    }
 }
 
 impl fmt::Display for Fault {

@@ -394,8 +394,9 @@ fn encode_answer(answer: &Answer, out: &mut Vec<u8>) {
         Answer::TimedOut => framed(k::TIMED_OUT, out, nothing),
         Answer::AskAlone => framed(k::ASK_ALONE, out, nothing),
         Answer::Fault(fault) => framed(k::FAULT, out, |o| {
-            o.push(fault.code as u8);
-            put_short(o, fault.detail.as_bytes());
+            let (code, detail) = fault.written();
+            o.push(code as u8);
+            put_short(o, detail.as_bytes());
         }),
     }
 }
@@ -442,16 +443,16 @@ fn decode_answer(kind: u8, payload: Bytes) -> Decoded<Answer> {
         k::CHANGED => Answer::Changed,
         k::TIMED_OUT => Answer::TimedOut,
         k::ASK_ALONE => Answer::AskAlone,
-        k::FAULT => Answer::Fault(Fault {
-            code: match r.u8("fault code")? {
+        k::FAULT => {
+            let code = match r.u8("fault code")? {
                 0 => FaultCode::Unavailable,
                 1 => FaultCode::Capacity,
                 2 => FaultCode::Invalid,
                 3 => FaultCode::Internal,
                 _ => return Err(DecodeError::BadValue("fault code")),
-            },
-            detail: r.text("fault detail")?,
-        }),
+            };
+            Answer::Fault(Fault::read(code, r.text("fault detail")?))
+        }
         _ => return Err(DecodeError::BadValue("answer kind")),
     };
     r.end()?;

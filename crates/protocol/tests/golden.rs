@@ -172,6 +172,7 @@ fn answers() -> Vec<Answer> {
         fault(FaultCode::Capacity),
         fault(FaultCode::Invalid),
         fault(FaultCode::Internal),
+        fault(FaultCode::Quota),
     ]
 }
 
@@ -427,4 +428,27 @@ mod garbage {
             let _ = Response::decode(bytes.into());
         }
     }
+}
+
+/// A gateway that knows no quotas takes one for a capacity refusal, which it refuses with: never for
+/// an outage, nor for bytes that it cannot read.
+#[test]
+fn a_quota_is_a_capacity_refusal_to_older_gateways() {
+    let quota = Fault {
+        code: FaultCode::Quota,
+        detail: "why".into(),
+    };
+    let capacity = Fault {
+        code: FaultCode::Capacity,
+        detail: "tenant-quota: why".into(),
+    };
+    let bytes = |fault: &Fault| {
+        Response {
+            answers: vec![Answer::Fault(fault.clone())],
+        }
+        .encode()
+    };
+    assert_eq!(bytes(&quota), bytes(&capacity));
+    let read = Response::decode(bytes(&quota).into()).unwrap().answers;
+    assert_eq!(read, [Answer::Fault(quota)]);
 }

@@ -153,6 +153,16 @@ impl StoreChoice {
 
     /// Opens the store. Its own caps on waits are the service's.
     pub async fn open(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
+        let store = self.open_without_quotas(limits).await?;
+        // The embedded store has them from its first moment on.
+        if !matches!(self, StoreChoice::Embedded(_)) {
+            let set = store.set_quotas(limits.quotas).await;
+            set.map_err(|error| OpenError(format!("the quotas of tenants: {error}")))?;
+        }
+        Ok(store)
+    }
+
+    async fn open_without_quotas(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
         let waiters = WaiterCaps {
             per_key: limits.max_waiters_per_key,
             per_tenant: limits.max_waiters_per_tenant,
@@ -165,7 +175,10 @@ impl StoreChoice {
                 Ok(Arc::new(Memory::with_caps(clock, waiters)))
             }
             StoreChoice::Embedded(choice) => {
-                let options = choice.options(waiters);
+                let options = EmbeddedOptions {
+                    quotas: limits.quotas,
+                    ..choice.options(waiters)
+                };
                 let open = {
                     let options = options.clone();
                     move || open_embedded(options.clone())

@@ -3,7 +3,10 @@
 //! ```text
 //! cargo run --release -p idempotency-store --example load -- DIR durable|relaxed CLIENTS BODY [SECONDS] [RECORDS]
 //! cargo run --release -p idempotency-store --features postgres --example load -- URL postgres CLIENTS BODY …
+//! cargo run --release -p idempotency-store --features redis --example load -- URL redis CLIENTS BODY …
 //! ```
+//!
+//! With `QUOTAS=1` in the environment the tenant is held to quotas that it never uses up.
 //!
 //! `RECORDS` completed records are written beforehand, in large calls; the replays read them, too.
 
@@ -12,7 +15,7 @@ use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
     Owner, Retention, Scheme, StoredResponse,
 };
-use idempotency_store::{Durability, Embedded, EmbeddedOptions, Store};
+use idempotency_store::{Durability, Embedded, EmbeddedOptions, Quotas, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,6 +104,13 @@ async fn open(place: &str, mode: &str) -> Fallible<Arc<dyn Store>> {
             Postgres::migrate(&options).await?;
             return Ok(Arc::new(Postgres::open(options).await?));
         }
+        #[cfg(feature = "redis")]
+        "redis" => {
+            use idempotency_store::{RedisOptions, RedisStore};
+            return Ok(Arc::new(
+                RedisStore::open(RedisOptions::parse(place)?).await?,
+            ));
+        }
         other => return Err(format!("unknown mode {other}").into()),
     };
     let options = EmbeddedOptions {
@@ -136,6 +146,17 @@ async fn main() -> Fallible<()> {
         "{records} records written in {:.1} s",
         started.elapsed().as_secs_f64()
     );
+
+    if std::env::var_os("QUOTAS").is_some() {
+        let most = Some(1 << 50);
+        let quotas = Quotas {
+            executions: most,
+            records: most,
+            bytes: most,
+        };
+        store.set_quotas(quotas).await?;
+        println!("with quotas");
+    }
 
     let next = Arc::new(AtomicU64::new(records));
     let started = Instant::now();

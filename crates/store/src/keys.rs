@@ -29,6 +29,13 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<LookupKey> {
     })
 }
 
+/// The tenant of a database key.
+pub(crate) fn tenant(bytes: &[u8]) -> Option<&str> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    let (text, _) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+    std::str::from_utf8(text).ok()
+}
+
 fn part(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;

@@ -14,6 +14,7 @@ pub mod record;
 pub mod redis;
 
 mod keys;
+mod quota;
 mod replay;
 mod store;
 mod waiters;
@@ -22,6 +23,7 @@ pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
+pub use quota::{Quota, Quotas, TenantUse};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedlockOptions};
 pub use store::*;

@@ -3,6 +3,7 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::machine::{self, Context, Event, Reply, Room, SweepStep, WaitStep};
+use crate::quota::{Quotas, TenantUse, Tenants};
 use crate::record::Slot;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
@@ -26,7 +27,30 @@ pub struct Memory {
 struct Inner {
     slots: BTreeMap<Vec<u8>, Slot>,
     room: Room,
+    tenants: Tenants,
     closed: bool,
+}
+
+impl Inner {
+    /// Replaces, inserts or removes a slot.
+    fn put(&mut self, key: Vec<u8>, slot: Option<Slot>) {
+        let (before, after) = (
+            charge(&key, self.slots.get(&key)),
+            charge(&key, slot.as_ref()),
+        );
+        if let Some(tenant) = keys::tenant(&key) {
+            self.tenants.change(tenant, before, after);
+        }
+        match slot {
+            Some(slot) => self.slots.insert(key, slot),
+            None => self.slots.remove(&key),
+        };
+    }
+}
+
+/// What a tenant is charged for a slot.
+fn charge(key: &[u8], slot: Option<&Slot>) -> TenantUse {
+    slot.map_or_else(TenantUse::default, |slot| TenantUse::of(slot, key.len()))
 }
 
 impl Default for Memory {
@@ -70,6 +94,7 @@ impl Memory {
             boot: 0,
             boot_started: 0,
             room: inner.room,
+            used_up: None,
         }
     }
 
@@ -104,9 +129,13 @@ impl Store for Memory {
             .into_iter()
             .map(|(key, event)| {
                 let bytes = key.to_bytes();
+                let context = Context {
+                    used_up: inner.tenants.used_up(&key.tenant),
+                    ..context
+                };
                 let applied = machine::apply(inner.slots.get(&bytes), &context, &event);
                 if let Some(slot) = applied.change {
-                    inner.slots.insert(bytes, slot);
+                    inner.put(bytes, Some(slot));
                     self.waiters.wake(&key);
                 }
                 match applied.reply {
@@ -156,7 +185,7 @@ impl Store for Memory {
         let bytes = resolve.key.to_bytes();
         let (change, resolved) = machine::resolve(inner.slots.get(&bytes), &context, &resolve);
         if let Some(slot) = change {
-            inner.slots.insert(bytes, slot);
+            inner.put(bytes, Some(slot));
             self.waiters.wake(&resolve.key);
         }
         Ok(resolved)
@@ -181,26 +210,36 @@ impl Store for Memory {
             match step {
                 SweepStep::Keep => {}
                 SweepStep::Move(slot) => {
-                    inner.slots.insert(bytes, slot);
+                    inner.put(bytes, Some(slot));
                 }
                 SweepStep::Lapse(slot) => {
                     swept.lapsed += 1;
                     if let Some(key) = keys::from_bytes(&bytes) {
                         self.waiters.wake(&key);
                     }
-                    inner.slots.insert(bytes, slot);
+                    inner.put(bytes, Some(slot));
                 }
                 SweepStep::Expire(slot) => {
                     swept.expired += 1;
-                    inner.slots.insert(bytes, slot);
+                    inner.put(bytes, Some(slot));
                 }
                 SweepStep::Remove { expired } => {
                     swept.expired += usize::from(expired);
-                    inner.slots.remove(&bytes);
+                    inner.put(bytes, None);
                 }
             }
         }
         Ok(swept)
+    }
+
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        let mut tenants = Tenants::new(quotas);
+        let mut inner = self.lock();
+        for (key, slot) in &inner.slots {
+            tenants.add(key, charge(key, Some(slot)));
+        }
+        inner.tenants = tenants;
+        Ok(())
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

@@ -1,5 +1,6 @@
 //! The one trait that every backend implements.
 
+use crate::quota::Quotas;
 use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
 
@@ -180,6 +181,22 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets expired records and turns lapsed executions into `unknown`, at most `limit` of
     /// them. Never touches an execution with a live lease.
     async fn sweep(&self, limit: usize) -> Result<Swept, StoreError>;
+
+    /// Holds every tenant to these quotas from now on, for new records only: an acquire that would
+    /// make one beyond them is answered [`FaultCode::Quota`](idempotency_protocol::FaultCode), and
+    /// everything else goes on. What is there already counts, at once or after a pass of
+    /// [`Store::sweep`] over all records.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] from a store that knows no quotas, unless there are none.
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        if quotas.any() {
+            let message = "this store knows no quotas".to_owned();
+            return Err(StoreError::Permanent(message));
+        }
+        Ok(())
+    }
 
     /// Whether the store can do its work now; the error names what is wrong.
     async fn ready(&self) -> Result<Usage, StoreError>;

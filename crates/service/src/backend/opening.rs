@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
 use idempotency_store::{
-    ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+    ListFilter, Page, Quotas, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +110,10 @@ impl Store for Opening {
             // Nothing is due yet, and the reason has been told.
             Err(_) => Ok(Swept::default()),
         }
+    }
+
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        self.store()?.set_quotas(quotas).await
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

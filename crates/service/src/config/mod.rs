@@ -16,6 +16,7 @@ pub use units::{Millis, Mode, Size};
 use crate::api::door::Hosts;
 use crate::auth::Tokens;
 use crate::backend::StoreChoice;
+use idempotency_store::Quotas;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +71,8 @@ pub struct Limits {
     pub max_waiters: usize,
     /// Waits at the same time for one tenant.
     pub max_waiters_per_tenant: usize,
+    /// What one tenant may have in the store.
+    pub quotas: Quotas,
     /// Waits at the same time for one key.
     pub max_waiters_per_key: usize,
     /// Longest wait; longer ones are cut to this.

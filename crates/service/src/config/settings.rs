@@ -95,6 +95,19 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_STORE_CACHE_BYTES", value_name = "SIZE")]
     pub store_cache_bytes: Option<Size>,
 
+    /// Running executions of one tenant; for further new keys its clients get 429. For all services
+    /// of a store alike [default: no limit]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_EXECUTIONS_PER_TENANT", value_name = "N")]
+    pub max_executions_per_tenant: Option<u64>,
+
+    /// Records of one tenant; likewise [default: no limit]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_RECORDS_PER_TENANT", value_name = "N")]
+    pub max_records_per_tenant: Option<u64>,
+
+    /// Bytes of one tenant's keys and answers; likewise [default: no limit]
+    #[arg(long, env = "IDEMPOTENCYD_MAX_BYTES_PER_TENANT", value_name = "SIZE")]
+    pub max_bytes_per_tenant: Option<Size>,
+
     /// Guard a Redis store: every lock must also be held on a majority of these servers, which are
     /// independent of it and of each other; URLs, three or more [default: no guard]
     #[arg(
@@ -333,6 +346,11 @@ impl Settings {
             store_cache_bytes: self.store_cache_bytes.or(lower.store_cache_bytes),
             store_max_bytes: self.store_max_bytes.or(lower.store_max_bytes),
             store_min_free_bytes: self.store_min_free_bytes.or(lower.store_min_free_bytes),
+            max_executions_per_tenant: self
+                .max_executions_per_tenant
+                .or(lower.max_executions_per_tenant),
+            max_records_per_tenant: self.max_records_per_tenant.or(lower.max_records_per_tenant),
+            max_bytes_per_tenant: self.max_bytes_per_tenant.or(lower.max_bytes_per_tenant),
             redlock_nodes: list(self.redlock_nodes, lower.redlock_nodes),
             redlock_timeout: self.redlock_timeout.or(lower.redlock_timeout),
             redlock_drift_percent: self.redlock_drift_percent.or(lower.redlock_drift_percent),

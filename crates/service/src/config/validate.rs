@@ -4,6 +4,7 @@ use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
 use crate::api::door::Hosts;
 use crate::auth::{Role, Tokens, Way};
 use crate::backend::StoreChoice;
+use idempotency_store::Quotas;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -169,6 +170,28 @@ fn inline_tokens(settings: &Settings, check: &mut Check) -> Tokens {
     tokens
 }
 
+/// None is no limit; one of nothing would refuse every new key.
+fn quotas(settings: &Settings, check: &mut Check) -> Quotas {
+    let mut quota = |field: &str, most: Option<u64>| {
+        // What every store can count to.
+        if most.is_some_and(|most| !(1..1 << 53).contains(&most)) {
+            check.fail(field, "must be at least 1 (and not absurdly large)");
+        }
+        most
+    };
+    Quotas {
+        executions: quota(
+            "max_executions_per_tenant",
+            settings.max_executions_per_tenant,
+        ),
+        records: quota("max_records_per_tenant", settings.max_records_per_tenant),
+        bytes: quota(
+            "max_bytes_per_tenant",
+            settings.max_bytes_per_tenant.map(|size| size.0),
+        ),
+    }
+}
+
 fn limits(settings: &Settings, check: &mut Check) -> Limits {
     let bytes = |size: Option<super::Size>| size.and_then(|s| usize::try_from(s.0).ok());
     let mut limits = Limits {
@@ -199,6 +222,7 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
             settings.max_waiters_per_key,
             128,
         ),
+        quotas: quotas(settings, check),
         max_wait: check.time("max_wait", settings.max_wait, 60_000),
         max_connections: check.positive("max_connections", settings.max_connections, 10_000),
         max_stranger_bytes: check.positive(

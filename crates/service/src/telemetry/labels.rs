@@ -1,6 +1,6 @@
 //! Operations and answers as places in tables of counters.
 
-use idempotency_protocol::{Answer, Operation};
+use idempotency_protocol::{Answer, FaultCode, Operation};
 
 /// What can be asked.
 pub(super) const OPERATIONS: [&str; 7] = [
@@ -13,7 +13,7 @@ pub(super) const OPERATIONS: [&str; 7] = [
     "undecodable",
 ];
 /// What can be answered.
-pub(super) const ANSWERS: [&str; 20] = [
+pub(super) const ANSWERS: [&str; 21] = [
     "granted",
     "stored",
     "in_flight",
@@ -34,6 +34,7 @@ pub(super) const ANSWERS: [&str; 20] = [
     "timed_out",
     "ask_alone",
     "fault",
+    "quota",
 ];
 
 /// Which operation, as a place in the table of counters.
@@ -81,6 +82,8 @@ pub(super) fn answer_index(answer: &Answer) -> usize {
         Answer::Changed => 16,
         Answer::TimedOut => 17,
         Answer::AskAlone => 18,
+        // No fault of anybody's: it must not ring the same alert.
+        Answer::Fault(fault) if fault.code == FaultCode::Quota => 20,
         Answer::Fault(_) => 19,
     }
 }
@@ -88,7 +91,7 @@ pub(super) fn answer_index(answer: &Answer) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use idempotency_protocol::{Fault, FaultCode};
+    use idempotency_protocol::Fault;
 
     #[test]
     fn indexes_and_names_agree() {
@@ -111,5 +114,7 @@ mod tests {
         ] {
             assert_eq!(ANSWERS[answer_index(&answer)], answer.name());
         }
+        let quota = idempotency_store::Quota::Bytes.refusal();
+        assert_eq!(ANSWERS[answer_index(&quota)], "quota");
     }
 }

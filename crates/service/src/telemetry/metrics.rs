@@ -7,7 +7,7 @@ use super::histogram::Histogram;
 use super::labels::{answer_index, OpIndex, ANSWERS, OPERATIONS};
 use super::refusals::Refusals;
 use idempotency_protocol::Answer;
-use idempotency_store::{Swept, Usage};
+use idempotency_store::{Quota, Swept, Usage};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -92,6 +92,9 @@ impl Metrics {
     pub(crate) fn operation(&self, operation: OpIndex, answer: &Answer) {
         if let Some(row) = self.operations.get(operation.0) {
             row.add(answer);
+        }
+        if let Some(quota) = Quota::refused(answer) {
+            self.refusals.quota(quota);
         }
     }
 
@@ -280,6 +283,7 @@ mod tests {
             lease_ms: 1,
         });
         metrics.operation(OpIndex(0), &grant);
+        metrics.operation(OpIndex(0), &Quota::Records.refusal());
         metrics.wait(&Answer::Changed);
         metrics.call(Duration::from_micros(70), 3);
         metrics.answered("/v1/wait", 200);
@@ -291,6 +295,9 @@ mod tests {
         let text = metrics.render(2, 0, Some(&usage));
         for part in [
             "idempotencyd_operations_total{operation=\"acquire\",answer=\"granted\"} 1\n",
+            "idempotencyd_operations_total{operation=\"acquire\",answer=\"quota\"} 1\n",
+            "idempotencyd_quota_refusals_total{reason=\"records\"} 1\n",
+            "idempotencyd_quota_refusals_total{reason=\"bytes\"} 0\n",
             "idempotencyd_waits_total{answer=\"changed\"} 1\n",
             "idempotencyd_call_duration_seconds_count 1\n",
             "idempotencyd_store_above_high_water 1\n",

@@ -2,6 +2,7 @@
 
 use super::metrics::head;
 use crate::api::door::Foreign;
+use idempotency_store::Quota;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -96,6 +97,7 @@ pub(crate) struct Refusals {
     closed: Labelled<6>,
     auth_failures: Labelled<3>,
     foreign: Labelled<2>,
+    quotas: Labelled<3>,
 }
 
 impl Refusals {
@@ -104,6 +106,7 @@ impl Refusals {
             closed: Labelled::new(),
             auth_failures: Labelled::new(),
             foreign: Labelled::new(),
+            quotas: Labelled::new(),
         }
     }
 
@@ -122,6 +125,11 @@ impl Refusals {
         self.foreign.add(why as usize);
     }
 
+    /// A new key was refused because a quota of its tenant is used up.
+    pub(crate) fn quota(&self, quota: Quota) {
+        self.quotas.add(quota as usize);
+    }
+
     pub(super) fn write(&self, out: &mut String) {
         let help = "Connections that the service closed.";
         let reasons = Closed::ALL.map(Closed::name);
@@ -138,5 +146,8 @@ impl Refusals {
         let help = "Requests without a valid token for another host or from a foreign page.";
         let reasons = [Foreign::Host, Foreign::Origin].map(Foreign::name);
         self.foreign.write(out, "foreign_requests", help, reasons);
+        let help = "New keys refused because a quota of their tenant is used up.";
+        let reasons = Quota::ALL.map(Quota::name);
+        self.quotas.write(out, "quota_refusals", help, reasons);
     }
 }

@@ -14,6 +14,7 @@ mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod process;
+mod quotas;
 mod records;
 mod redis;
 #[cfg(all(feature = "redis", feature = "postgres"))]

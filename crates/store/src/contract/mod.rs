@@ -15,6 +15,7 @@ mod harness;
 mod instances;
 mod operators;
 mod owners;
+mod quotas;
 mod races;
 mod table;
 mod time;
@@ -110,6 +111,7 @@ fn all_cases() -> impl Iterator<Item = Case> {
         instances::cases(),
         operators::cases(),
         data::cases(),
+        quotas::cases(),
     ];
     areas.into_iter().flatten()
 }

@@ -15,6 +15,7 @@ use super::{codec, space};
 use crate::clock::Clock;
 use crate::keys;
 use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
+use crate::quota::{Quotas, Tenants};
 use crate::record::{Slot, State};
 use crate::replay;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
@@ -55,6 +56,7 @@ pub(super) struct Applier {
     pub space: space::Space,
     pub boot_started: u64,
     pub head: Head,
+    tenants: Tenants,
     overlay: HashMap<Vec<u8>, Pending>,
     /// Keys of the overlay by batch, oldest first.
     written: VecDeque<(u64, Vec<u8>)>,
@@ -71,6 +73,7 @@ impl Applier {
         gauges: Arc<Gauges>,
         space: space::Space,
         head: Head,
+        tenants: Tenants,
     ) -> Applier {
         Applier {
             engine,
@@ -80,6 +83,7 @@ impl Applier {
             gauges,
             space,
             head,
+            tenants,
             overlay: HashMap::new(),
             written: VecDeque::new(),
             swept_to: Bytes::new(),
@@ -139,8 +143,23 @@ impl Applier {
                 let swept = self.sweep(limit, &mut work);
                 self.finish(work, reply, swept);
             }
+            Job::Quotas(quotas, reply) => {
+                let _ = reply.send(self.set_quotas(quotas));
+            }
             Job::Close(_) => {}
         }
+    }
+
+    fn set_quotas(&mut self, quotas: Quotas) -> Result<(), StoreError> {
+        let mut tenants = Tenants::new(quotas);
+        let newer = |key: &[u8]| self.overlay.contains_key(key);
+        self.engine.count(&mut tenants, newer)?;
+        for (key, pending) in &self.overlay {
+            let footprint = pending.footprint.unwrap_or_default();
+            tenants.add(key, footprint.charge());
+        }
+        self.tenants = tenants;
+        Ok(())
     }
 
     /// Answers at once if all that the answer tells of is durable, else with the commit.
@@ -188,6 +207,7 @@ impl Applier {
             boot: self.head.boot,
             boot_started: self.boot_started,
             room: self.space.room(&self.head),
+            used_up: None,
         }
     }
 
@@ -197,7 +217,11 @@ impl Applier {
             Ok(known) => known,
             Err(error) => return Part::Whole(Answer::Fault(error.into())),
         };
-        let applied = machine::apply(known.slot.as_ref(), &self.context(), event);
+        let mut context = self.context();
+        if self.tenants.counts() && matches!(event, Event::Acquire(_)) {
+            context.used_up = self.tenants.used_up(&key.tenant);
+        }
+        let applied = machine::apply(known.slot.as_ref(), &context, event);
         if let Some(slot) = applied.change {
             self.write(bytes.clone(), known.footprint, Some(slot), work);
             work.addition.changed.push(key);
@@ -337,6 +361,9 @@ impl Applier {
         let write = Write { before, after };
         let footprint = write.footprint();
         let (old, new) = (before.unwrap_or_default(), footprint.unwrap_or_default());
+        if let Some(tenant) = keys::tenant(&key) {
+            self.tenants.change(tenant, old.charge(), new.charge());
+        }
         self.head.bytes = self
             .head
             .bytes

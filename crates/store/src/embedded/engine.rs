@@ -4,7 +4,8 @@ use super::body::BodyReader;
 use super::{codec, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
-use crate::record::Slot;
+use crate::quota::{TenantUse, Tenants};
+use crate::record::{Slot, State};
 use crate::store::StoreError;
 use bytes::{Buf, BufMut, Bytes};
 use fjall::config::{HashRatioPolicy, PartitioningPolicy, PinningPolicy};
@@ -42,6 +43,8 @@ pub(super) struct Footprint {
     pub separate: bool,
     /// There is a record, not only marks.
     pub record: bool,
+    /// An execution holds the key.
+    pub executing: bool,
 }
 
 impl Footprint {
@@ -55,6 +58,19 @@ impl Footprint {
             bytes: len(2 * key.len() + 8 + encoded) + body,
             separate,
             record: slot.execution.is_some(),
+            executing: matches!(
+                slot.execution.as_ref().map(|e| &e.state),
+                Some(State::Executing(_))
+            ),
+        }
+    }
+
+    /// As its tenant is charged for it.
+    pub fn charge(&self) -> TenantUse {
+        TenantUse {
+            executions: u64::from(self.executing),
+            records: u64::from(self.record),
+            bytes: self.bytes,
         }
     }
 }
@@ -265,6 +281,27 @@ impl Engine {
             });
         }
         Ok(found)
+    }
+
+    /// Counts what every tenant has: a look at every record, where there is a quota, but those
+    /// that are to be left out.
+    pub fn count(
+        &self,
+        tenants: &mut Tenants,
+        leave_out: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        if !tenants.counts() {
+            return Ok(());
+        }
+        for guard in self.records.iter() {
+            let (key, value) = guard.into_inner().map_err(unreadable)?;
+            if leave_out(&key) {
+                continue;
+            }
+            let (_, footprint) = decode_slot(&key, Bytes::from(value))?;
+            tenants.add(&key, footprint.charge());
+        }
+        Ok(())
     }
 
     /// Visits records in key order, starting after `after` or at `prefix`, until `visit` returns

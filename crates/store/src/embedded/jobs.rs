@@ -3,6 +3,7 @@
 use super::body::{Part, Seen};
 use super::commits::Held;
 use crate::machine::Event;
+use crate::quota::Quotas;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
 use idempotency_protocol::{LookupKey, Wait};
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub(super) enum Job {
     Resolve(Resolve, ReplyTo<Resolved>),
     /// At most so many index entries.
     Sweep(usize, ReplyTo<Swept>),
+    /// What every tenant is held to.
+    Quotas(Quotas, ReplyTo<()>),
     /// The last job.
     Close(ReplyTo<()>),
 }
@@ -44,6 +47,7 @@ pub(super) fn refuse(job: Job, error: StoreError) {
         Job::Inspect(_, reply) => send(reply, error),
         Job::Resolve(_, reply) => send(reply, error),
         Job::Sweep(_, reply) => send(reply, error),
+        Job::Quotas(_, reply) => send(reply, error),
         Job::Close(reply) => send(reply, error),
     }
 }

@@ -30,6 +30,7 @@ pub use options::{Durability, EmbeddedOptions};
 use crate::clock::{Clock, Micros, SystemClock};
 use crate::keys::PageBuilder;
 use crate::machine::{Context, Event, Room};
+use crate::quota::{Quotas, Tenants};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -95,6 +96,8 @@ impl Embedded {
         let (engine, head) = Engine::open(&options)?;
         let mut witness = Witness::new(&options.path);
         witness.check(&head)?;
+        let mut tenants = Tenants::new(options.quotas);
+        engine.count(&mut tenants, |_| false)?;
         let engine = Arc::new(engine);
         let clock = clock(head.last_seen);
         let boot_started = clock.now();
@@ -120,6 +123,7 @@ impl Embedded {
             Arc::clone(&gauges),
             space,
             head,
+            tenants,
         );
         let (jobs, queue) = channel();
         let committer = Committer {
@@ -231,6 +235,7 @@ impl Store for Embedded {
             boot: self.boot,
             boot_started: self.boot_started,
             room: Room::Plenty,
+            used_up: None,
         };
         let engine = Arc::clone(&self.engine);
         let scan = move || {
@@ -270,6 +275,11 @@ impl Store for Embedded {
                 return Ok(total);
             }
         }
+    }
+
+    /// Reads all records, and holds operations up meanwhile.
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Quotas(quotas, reply)).await
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

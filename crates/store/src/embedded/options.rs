@@ -1,5 +1,6 @@
 //! How an embedded store is opened.
 
+use crate::quota::Quotas;
 use crate::waiters::WaiterCaps;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct EmbeddedOptions {
     /// High-water mark of the disk: the same when less than this is free, in bytes, and the hard
     /// limit at half of it. Default: 256 MiB.
     pub min_free_bytes: u64,
+    /// What one tenant may have. With any, a start looks at every record to count.
+    pub quotas: Quotas,
     /// Most waits at one time.
     pub waiters: WaiterCaps,
     /// Memory for the cache of blocks and bodies, in bytes. Default: 128 MiB.
@@ -53,6 +56,7 @@ impl EmbeddedOptions {
             durability: Durability::Durable,
             max_bytes: None,
             min_free_bytes: 256 << 20,
+            quotas: Quotas::default(),
             waiters: WaiterCaps::default(),
             cache_bytes: 128 << 20,
             write_buffer_bytes: 32 << 20,

@@ -10,6 +10,7 @@ use super::jobs::Job;
 use super::{space, EmbeddedOptions};
 use crate::clock::{Clock, ManualClock};
 use crate::machine::Event;
+use crate::quota::Tenants;
 use crate::store::{RecordState, RecordView, StoreError};
 use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
@@ -83,6 +84,7 @@ impl Bench {
             Arc::new(Gauges::default()),
             space::Space::new(dir.path().to_owned(), None, 0),
             head,
+            Tenants::default(),
         );
         let (jobs, queue) = channel();
         std::thread::spawn(move || applier.run(&queue));

@@ -12,6 +12,7 @@ pub use event::{AcquireEvent, Event};
 pub use operator::{resolve, sweep, view, wait, SweepStep, WaitStep};
 
 use crate::clock::{micros, Micros};
+use crate::quota::Quota;
 use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
 use idempotency_protocol::Answer;
 use steps::Step;
@@ -27,6 +28,8 @@ pub struct Context {
     pub boot_started: Micros,
     /// How much room there is.
     pub room: Room,
+    /// Which quota of the key's tenant leaves no room for a new record, if one does.
+    pub used_up: Option<Quota>,
 }
 
 /// How much room a store has left.
@@ -132,7 +135,7 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
         // known of the owner; then the state.
         (P::Absent, E::Acquire(a)) => match step.mark_of(a.owner) {
             Some(mark) => step.barred(mark),
-            None => step.grant(a),
+            None => step.grant_new(a),
         },
         (_, E::Acquire(a)) if !step.is_comparable(a) => step.keep(Answer::NotComparable),
         (_, E::Acquire(a)) if !step.is_same(a) => step.keep(Answer::Mismatch),

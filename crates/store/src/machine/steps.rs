@@ -151,6 +151,14 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The grant of a key that has no record: quotas are about these.
+    pub fn grant_new(self, a: &AcquireEvent) -> Applied {
+        match self.context.used_up {
+            Some(quota) if self.context.room == Room::Plenty => self.keep(quota.refusal()),
+            _ => self.grant(a),
+        }
+    }
+
     pub fn grant(mut self, a: &AcquireEvent) -> Applied {
         if self.context.room != Room::Plenty {
             let detail = "above the high-water mark: no new executions".to_owned();

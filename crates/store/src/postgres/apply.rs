@@ -14,6 +14,7 @@ use super::step::{self, Seen, Stepped};
 use super::write::{write, Change};
 use super::Inner;
 use crate::machine::{self, AcquireEvent, Context, Event, Reply, Room};
+use crate::quota::Quotas;
 use crate::record::{Slot, StoredOutcome};
 use crate::replay;
 use crate::store::StoreError;
@@ -54,6 +55,16 @@ impl Group {
         }
     }
 
+    /// It may make a new record, and whether its tenant has room for one is not known.
+    fn may_make(&self, seen: &Seen) -> bool {
+        let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
+        let is_there = || {
+            let now = context(seen.now, Room::Plenty).current(seen.slot.as_ref());
+            now.execution.is_some()
+        };
+        seen.used_up.is_none() && self.events.iter().any(acquires) && !is_there()
+    }
+
     /// The outcome is needed: to be replayed, or to be written again beside a new mark.
     fn wants_outcome(&self) -> bool {
         self.events.iter().any(|(_, event)| {
@@ -66,7 +77,10 @@ impl Group {
 
     /// What the machine answers, and the slot if it changes.
     fn decide(&self, seen: &Seen, room: Room) -> (Vec<Answer>, Option<Slot>) {
-        let context = context(seen.now, room);
+        let context = Context {
+            used_up: seen.used_up,
+            ..context(seen.now, room)
+        };
         let mut slot = seen.start();
         let mut changed = false;
         let mut answers = Vec::with_capacity(self.events.len());
@@ -92,6 +106,7 @@ pub(super) fn context(now: crate::clock::Micros, room: Room) -> Context {
         boot: 0,
         boot_started: 0,
         room,
+        used_up: None,
     }
 }
 
@@ -215,7 +230,15 @@ impl Inner {
                 _ => step.reads.push((n, (&group.id, group.wants_outcome()))),
             }
         }
-        step.run(&connection, &mut ended, &mut seen).await?;
+        let quotas = self.quotas();
+        step.run(&connection, quotas, &mut ended, &mut seen).await?;
+        if quotas.any() {
+            let new = seen.iter_mut().filter_map(|(n, seen)| {
+                let group = groups.get(*n)?;
+                group.may_make(seen).then_some((&group.key, seen))
+            });
+            super::quota::look(&connection, quotas, new.collect()).await?;
+        }
 
         let decided: Vec<(usize, Vec<Answer>, Option<Slot>, u64)> = seen
             .into_iter()
@@ -275,6 +298,7 @@ impl Steps<'_> {
     async fn run(
         &self,
         connection: &Connection,
+        quotas: Quotas,
         ended: &mut [Option<Ended>],
         seen: &mut Vec<(usize, Seen)>,
     ) -> Result<(), Trouble> {
@@ -282,7 +306,7 @@ impl Steps<'_> {
         let completes: Vec<_> = self.completes.iter().map(|(_, asked)| *asked).collect();
         let reads: Vec<_> = self.reads.iter().map(|(_, asked)| *asked).collect();
         let (granted, completed, read) = tokio::try_join!(
-            unless_empty(&grants, step::grant(connection, &grants)),
+            unless_empty(&grants, step::grant(connection, &grants, quotas)),
             unless_empty(&completes, step::complete(connection, &completes)),
             unless_empty(&reads, step::read(connection, &reads)),
         )?;
@@ -297,6 +321,7 @@ impl Steps<'_> {
                     answer(ended, *n, Answer::Granted(grant));
                 }
                 Stepped::Seen(found) => seen.push((*n, *found)),
+                Stepped::TooLate => {}
             }
         }
         for ((n, _), stepped) in self.completes.iter().zip(completed) {
@@ -306,6 +331,7 @@ impl Steps<'_> {
                     answer(ended, *n, Answer::Completed { expires_at_ms });
                 }
                 Stepped::Seen(found) => seen.push((*n, *found)),
+                Stepped::TooLate => {}
             }
         }
         seen.extend(self.reads.iter().map(|(n, _)| *n).zip(read));

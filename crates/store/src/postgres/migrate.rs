@@ -4,7 +4,10 @@ use super::error::Trouble;
 use super::pool::{Connection, Pool};
 
 /// The scripts in order; the first one leads to version 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_records.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_records.sql"),
+    include_str!("migrations/0002_quotas.sql"),
+];
 
 /// The oldest server that is known to work.
 const OLDEST_SERVER: i32 = 150_000;

@@ -16,6 +16,7 @@ mod migrate;
 mod options;
 mod passfile;
 mod pool;
+mod quota;
 mod records;
 mod row;
 mod step;
@@ -28,6 +29,7 @@ pub use options::PostgresOptions;
 pub use step::{COMPLETE as COMPLETE_STATEMENT, GRANT as GRANT_STATEMENT};
 
 use crate::machine::{Event, Room};
+use crate::quota::Quotas;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -58,6 +60,7 @@ struct Inner {
     retry_budget: Duration,
     max_bytes: Option<u64>,
     above_high_water: AtomicBool,
+    quotas: std::sync::RwLock<Quotas>,
     lanes: Lanes,
     /// Waiters look in turns, so that they never take all connections.
     looks: Semaphore,
@@ -94,6 +97,7 @@ impl Postgres {
             retry_budget: options.retry_budget,
             max_bytes: options.max_bytes,
             above_high_water: AtomicBool::new(false),
+            quotas: std::sync::RwLock::default(),
             lanes: Lanes::new(options.lanes),
             looks: Semaphore::new((options.pool_size / 4).max(1)),
             open: RwLock::new(true),
@@ -213,8 +217,25 @@ impl Store for Postgres {
     async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
         let _open = self.inner.enter().await?;
         retrying!(self.inner, async {
-            sweep::sweep(&self.inner.pool.get().await?, limit).await
+            let connection = self.inner.pool.get().await?;
+            let counted = self.inner.quotas().any();
+            let swept = sweep::sweep(&connection, limit, counted).await?;
+            if counted && swept.expired > 0 {
+                quota::forget(&connection).await?;
+            }
+            Ok(swept)
         })
+    }
+
+    /// Counting begins in one transaction with a look at every record, once for all processes; it
+    /// goes on until somebody ends it (`docs/operations.md`).
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        let _open = self.inner.enter().await?;
+        if quotas.any() {
+            retrying!(self.inner, quota::count(&self.inner.pool))?;
+        }
+        self.inner.set_quotas(quotas);
+        Ok(())
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {

@@ -10,12 +10,15 @@
 use super::error::Trouble;
 use super::ids::Id;
 use super::pool::Connection;
+use super::quota;
 use super::row::{self, columns, micros, signed, slot, ttl, unsigned};
 use crate::clock::Micros;
 use crate::machine::AcquireEvent;
+use crate::quota::{Quota, Quotas};
 use crate::record::{Slot, StoredOutcome};
 use idempotency_protocol::Owner;
 use std::time::SystemTime;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::Row;
 
 /// What is under one key.
@@ -27,6 +30,8 @@ pub(super) struct Seen {
     pub floor: u64,
     /// The row.
     pub slot: Option<Slot>,
+    /// Which quota leaves its tenant no room for a new record, if one does.
+    pub used_up: Option<Quota>,
 }
 
 impl Seen {
@@ -36,6 +41,7 @@ impl Seen {
             now: micros(row.get::<_, SystemTime>(first)),
             floor: unsigned(row.get(first + 1)),
             slot: slot(row, first + 2)?,
+            used_up: None,
         })
     }
 
@@ -61,6 +67,8 @@ pub(super) enum Stepped<T> {
     Done(T),
     /// To be decided.
     Seen(Box<Seen>),
+    /// Somebody else's row came while the statement ran.
+    TooLate,
 }
 
 /// What acquires one key, or as many as its arrays have; for measuring the server alone.
@@ -91,10 +99,25 @@ pub const GRANT: &str = concat!(
          LEFT JOIN idempotency_records r ON r.id = i.id"
 );
 
+/// The same where there are quotas (`migrations/0002_quotas.sql`).
+const GRANT_WITHIN: &str = concat!(
+    "WITH granted AS MATERIALIZED (
+         SELECT * FROM idempotency_grant_within($1::bytea[], $2::bytea[], $3::bytea[],
+             $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[],
+             $9::bigint, $10::bigint, $11::bigint))
+     SELECT i.n, granted.granted_fence, granted.used_up, idempotency_now(), f.floor, ",
+    columns!("r.outcome"),
+    " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
+         CROSS JOIN idempotency_floor f
+         LEFT JOIN granted ON granted.granted_id = i.id
+         LEFT JOIN idempotency_records r ON r.id = i.id"
+);
+
 /// An acquire that may find its key unused. `ids` are in order and each one is there once.
 pub(super) async fn grant(
     connection: &Connection,
     asked: &[(&Id, &AcquireEvent)],
+    quotas: Quotas,
 ) -> Result<Vec<Stepped<u64>>, Trouble> {
     let each = |field: fn(&AcquireEvent) -> i64| -> Vec<i64> {
         asked.iter().map(|(_, event)| field(event)).collect()
@@ -107,26 +130,49 @@ pub(super) async fn grant(
         .iter()
         .map(|(_, e)| e.fingerprint.digest.as_slice())
         .collect();
-    let rows = connection
-        .query(
-            GRANT,
-            &[
-                &ids,
-                &long_keys,
-                &owners,
-                &each(|e| i64::from_be_bytes(e.fingerprint.scheme.0.to_be_bytes())),
-                &digests,
-                &each(|e| ttl(e.lease_ms)),
-                &each(|e| ttl(e.retention.ttl_ms)),
-                &each(|e| ttl(e.retention.unknown_ttl_ms.max(e.retention.ttl_ms))),
-            ],
-        )
-        .await?;
+    let (schemes, leases) = (
+        each(|e| i64::from_be_bytes(e.fingerprint.scheme.0.to_be_bytes())),
+        each(|e| ttl(e.lease_ms)),
+    );
+    let (ttls, unknown_ttls) = (
+        each(|e| ttl(e.retention.ttl_ms)),
+        each(|e| ttl(e.retention.unknown_ttl_ms.max(e.retention.ttl_ms))),
+    );
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &long_keys,
+        &owners,
+        &schemes,
+        &digests,
+        &leases,
+        &ttls,
+        &unknown_ttls,
+    ];
+    if !quotas.any() {
+        let rows = connection.query(GRANT, &parameters).await?;
+        return in_order(asked.len(), &rows, |row| {
+            Ok(match row.get::<_, Option<i64>>(1) {
+                Some(fence) => Stepped::Done(unsigned(fence)),
+                None => Stepped::Seen(Box::new(Seen::read(row, 2)?)),
+            })
+        });
+    }
+    let most = [quotas.executions, quotas.records, quotas.bytes].map(|most| most.map(signed));
+    parameters.extend(most.iter().map(|most| most as &(dyn ToSql + Sync)));
+    let rows = connection.query(GRANT_WITHIN, &parameters).await?;
     in_order(asked.len(), &rows, |row| {
-        Ok(match row.get::<_, Option<i64>>(1) {
-            Some(fence) => Stepped::Done(unsigned(fence)),
-            None => Stepped::Seen(Box::new(Seen::read(row, 2)?)),
-        })
+        if let Some(fence) = row.get::<_, Option<i64>>(1) {
+            return Ok(Stepped::Done(unsigned(fence)));
+        }
+        let code: Option<i32> = row.get(2);
+        let seen = Seen::read(row, 3)?;
+        if code == Some(quota::A_ROW) && seen.slot.is_none() {
+            return Ok(Stepped::TooLate);
+        }
+        Ok(Stepped::Seen(Box::new(Seen {
+            used_up: quota::used_up(code),
+            ..seen
+        })))
     })
 }
 

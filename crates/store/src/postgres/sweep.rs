@@ -6,14 +6,20 @@ use crate::store::Swept;
 
 /// Takes the rows that are due, without those that somebody else is at, and does with each what
 /// [`crate::machine::sweep`] says. What it removes raises the floor of fences.
-const SWEEP: &str = "
+/// `$which`: a condition on them.
+macro_rules! sweep {
+    ($which:literal) => {
+        concat!(
+            "
     WITH t AS MATERIALIZED (
         SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
         FROM idempotency_now() AS now),
     d AS MATERIALIZED (
         SELECT r.id, r.state, coalesce(r.marks_until > (SELECT now FROM t), false) AS marked
         FROM idempotency_records r
-        WHERE r.due <= (SELECT now FROM t)
+        WHERE r.due <= (SELECT now FROM t)",
+            $which,
+            "
         ORDER BY r.due LIMIT $1
         FOR UPDATE SKIP LOCKED),
     lapsed AS (
@@ -47,12 +53,45 @@ const SWEEP: &str = "
         (SELECT count(*) FROM vacated) + (SELECT count(*) FROM removed WHERE state <> 'vacant'),
         (SELECT count(*) FROM floored),
         (SELECT count(CASE WHEN waited THEN
-            pg_notify('idempotency_changed', encode(id, 'hex'))::text END) FROM lapsed)";
+            pg_notify('idempotency_changed', encode(id, 'hex'))::text END) FROM lapsed)"
+        )
+    };
+}
 
-/// One batch of at most `limit` rows.
-pub(super) async fn sweep(connection: &Connection, limit: usize) -> Result<Swept, Trouble> {
+const SWEEP: &str = sweep!("");
+
+/// Where tenants are counted, what a sweep changes and what it removes are two statements: the triggers
+/// of each touch the tenants in their order, and those of both together would not.
+const SWEEP_COUNTED: [&str; 2] = [
+    sweep!(" AND (r.state = 'executing' OR coalesce(r.marks_until > (SELECT now FROM t), false))"),
+    sweep!(
+        " AND NOT (r.state = 'executing' OR coalesce(r.marks_until > (SELECT now FROM t), false))"
+    ),
+];
+
+/// One batch of at most `limit` rows; `counted`: tenants are.
+pub(super) async fn sweep(
+    connection: &Connection,
+    limit: usize,
+    counted: bool,
+) -> Result<Swept, Trouble> {
+    if !counted {
+        return run(connection, SWEEP, limit).await;
+    }
+    let mut swept = Swept::default();
+    for statement in SWEEP_COUNTED {
+        let left = limit.saturating_sub(swept.expired + swept.lapsed);
+        let part = run(connection, statement, left).await?;
+        swept.expired += part.expired;
+        swept.lapsed += part.lapsed;
+        swept.more |= part.more;
+    }
+    Ok(swept)
+}
+
+async fn run(connection: &Connection, statement: &str, limit: usize) -> Result<Swept, Trouble> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = connection.query(SWEEP, &[&limit]).await?;
+    let rows = connection.query(statement, &[&limit]).await?;
     let count = |column: usize| rows.first().map_or(0i64, |row| row.get(column));
     let size = |count: i64| usize::try_from(count).unwrap_or(0);
     Ok(Swept {

@@ -4,7 +4,7 @@ use super::connect::{closed, Connector, Purpose};
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
-use super::script::{Call, Scripts, INLINE_MAX};
+use super::script::{Call, Scripts, Text, INLINE_MAX};
 use super::send::{send, Outcome, Sending};
 use redis::{RedisError, RedisResult, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,6 +64,14 @@ impl Caller {
     /// The texts.
     pub fn scripts(&self) -> &Scripts {
         &self.scripts
+    }
+
+    fn text(&self, call: &Call) -> &Text {
+        if call.ledger {
+            &self.scripts.ledger
+        } else {
+            &self.scripts.normal
+        }
     }
 
     /// Refuses all further calls.
@@ -199,15 +207,15 @@ impl Caller {
                 let command = match remedy {
                     Some(Remedy::SendSource) if !sent_source => {
                         sent_source = true;
-                        self.scripts.normal.by_source(call)
+                        self.text(call).by_source(call)
                     }
-                    Some(Remedy::SendSource) => self.scripts.normal.by_name(call),
+                    Some(Remedy::SendSource) => self.text(call).by_name(call),
                     Some(Remedy::Reconnect) => {
                         link.broken(number);
                         if reconnected || !repeatable {
                             continue;
                         }
-                        self.scripts.normal.by_name(call)
+                        self.text(call).by_name(call)
                     }
                     _ => continue,
                 };
@@ -228,7 +236,7 @@ impl Caller {
             let call = calls.get(*at)?;
             Some(Sending {
                 at: *at,
-                command: self.scripts.normal.by_name(call),
+                command: self.text(call).by_name(call),
                 key: call.key.clone(),
             })
         };

@@ -81,8 +81,8 @@ pub(super) fn view(bytes: &[u8], key: &LookupKey, now: Micros) -> Option<Option<
 }
 
 /// When the lease of an executing record is over; `None` for all others.
-pub(super) fn lease_until(bytes: &[u8]) -> Option<Micros> {
-    match decode(bytes)?.execution?.state {
+pub(super) fn lease_until(slot: &Slot) -> Option<Micros> {
+    match &slot.execution.as_ref()?.state {
         State::Executing(lease) => Some(lease.until),
         _ => None,
     }

@@ -10,6 +10,7 @@ mod errors;
 mod gate;
 mod guarded;
 mod health;
+mod ledger;
 mod link;
 mod meta;
 mod names;
@@ -26,6 +27,7 @@ pub use redlock::{BadNodes, RedlockOptions};
 pub use script::SOURCE as SCRIPT;
 
 use crate::machine::{Event, Room};
+use crate::quota::Quotas;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -39,13 +41,14 @@ use errors::{is_out_of_memory, store_error};
 use gate::Gate;
 use health::Health;
 use idempotency_protocol::{Answer, Fault, FaultCode, Grant, LookupKey, Operation, Wait};
+use ledger::Ledger;
 use names::Names;
 use redlock::{Redlock, Whose};
 use reply::{Asked, Elsewhere, Reply};
 use script::{Call, Scripts};
 use send::Outcome;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -61,6 +64,10 @@ pub struct RedisStore {
     bell: Bell,
     waiters: Arc<Waiters>,
     guard: Option<Arc<Redlock>>,
+    /// Where there are quotas.
+    ledger: RwLock<Option<Arc<Ledger>>>,
+    /// Enters what was there before the quotas.
+    counting: Mutex<Option<JoinHandle<()>>>,
     sweeping: Mutex<scan::Place>,
     watching: Vec<JoinHandle<()>>,
 }
@@ -142,6 +149,8 @@ impl RedisStore {
             shared,
             waiters,
             guard,
+            ledger: RwLock::default(),
+            counting: Mutex::default(),
             sweeping: Mutex::default(),
         })
     }
@@ -161,6 +170,51 @@ impl RedisStore {
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// Applies operations; with a ledger, those on one key are one at most.
+    async fn carry_out(&self, operations: Vec<Operation>, ledger: Option<&Ledger>) -> Vec<Answer> {
+        // Without trust, or the guard's nodes, nobody is granted, which the script need not try.
+        let refuses = self.refuses();
+        let room = match self.shared.room() {
+            Room::Plenty if refuses.is_some() => Room::NoGrants,
+            room => room,
+        };
+        let mut asked = Vec::with_capacity(operations.len());
+        let mut events = Vec::with_capacity(operations.len());
+        let mut calls = Vec::with_capacity(operations.len());
+        for operation in operations {
+            asked.push(Asked::of(&operation));
+            let (key, event) = Event::prepare(operation);
+            let call = Call::apply(self.shared.names.of(&key), &event, room);
+            calls.push(match ledger {
+                Some(_) => call.of_what_is_there(),
+                None => call,
+            });
+            events.push((key, event));
+        }
+        let outcomes = self.shared.caller.all(&calls, true).await;
+        let mut concluded = self.conclude(asked, &events, &calls, outcomes).await;
+        if let Some(ledger) = ledger {
+            self.make_new_records(ledger, &events, &mut calls, &mut concluded)
+                .await;
+        }
+        let mut answers = match &self.guard {
+            Some(guard) => self.guarded(guard, &events, &calls, concluded).await,
+            None => concluded.into_iter().map(|c| c.answer).collect(),
+        };
+        if let Some(ledger) = ledger {
+            ledger.follow(&self.shared.caller, &events, &answers).await;
+        }
+        if let Some(why) = &refuses {
+            gate::explain(&mut answers, why);
+        }
+        for ((key, event), answer) in events.iter().zip(&answers) {
+            if ends_an_execution(event, answer) {
+                self.waiters.wake(key);
+            }
+        }
+        answers
     }
 
     /// Turns what came of operations into their answers.
@@ -230,7 +284,7 @@ impl RedisStore {
             }
             Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
             Reply::Answer(answer) => answer,
-            Reply::Waiting { .. } => reply::unreadable_answer(),
+            Reply::New | Reply::Waiting { .. } => reply::unreadable_answer(),
         })
     }
 
@@ -238,9 +292,10 @@ impl RedisStore {
     /// under it.
     async fn take_back(&self, event: &Event, grant: &Grant, call: &Call) {
         if let Some(event) = undoing(event, grant) {
-            let call = Call::apply(call.key.clone(), &event, Room::Plenty);
+            let taken = Call::apply(call.key.clone(), &event, Room::Plenty);
             // If this fails too, the lease runs out, and the key is unknown.
-            let _ = self.shared.caller.all(&[call], false).await;
+            let _ = self.shared.caller.all(&[taken], false).await;
+            self.taken_back(&call.key, &event).await;
         }
     }
 
@@ -272,6 +327,7 @@ impl RedisStore {
             Reply::Elsewhere(found) => Look::Over(self.fetch(name, found).await),
             Reply::Answer(answer) => Look::Over(answer),
             Reply::Fresh(grant) => Look::Over(Answer::Granted(grant)),
+            Reply::New => Look::Over(reply::unreadable_answer()),
         })
     }
 }
@@ -288,6 +344,11 @@ fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
         Reply::Fresh(grant) if confirmed => Ok(Concluded {
             answer: Answer::Granted(grant),
             fresh: true,
+            new: false,
+        }),
+        Reply::New => Ok(Concluded {
+            new: true,
+            ..Concluded::old(reply::unreadable_answer())
         }),
         Reply::Answer(
             Answer::Granted(_)
@@ -308,12 +369,17 @@ struct Concluded {
     answer: Answer,
     /// A grant that nobody knows of so far.
     fresh: bool,
+    /// Not asked to the end yet: it would make a new record.
+    new: bool,
 }
 
 impl Concluded {
     fn old(answer: Answer) -> Concluded {
-        let fresh = false;
-        Concluded { answer, fresh }
+        Concluded {
+            answer,
+            fresh: false,
+            new: false,
+        }
     }
 }
 
@@ -397,36 +463,10 @@ async fn watch(shared: Arc<Shared>, guard: Option<Arc<Redlock>>) {
 #[async_trait]
 impl Store for RedisStore {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        // Without trust, or the guard's nodes, nobody is granted, which the script need not try.
-        let refuses = self.refuses();
-        let room = match self.shared.room() {
-            Room::Plenty if refuses.is_some() => Room::NoGrants,
-            room => room,
-        };
-        let mut asked = Vec::with_capacity(operations.len());
-        let mut events = Vec::with_capacity(operations.len());
-        let mut calls = Vec::with_capacity(operations.len());
-        for operation in operations {
-            asked.push(Asked::of(&operation));
-            let (key, event) = Event::prepare(operation);
-            calls.push(Call::apply(self.shared.names.of(&key), &event, room));
-            events.push((key, event));
+        match self.ledger() {
+            None => self.carry_out(operations, None).await,
+            Some(ledger) => self.with_quotas(operations, &ledger).await,
         }
-        let outcomes = self.shared.caller.all(&calls, true).await;
-        let concluded = self.conclude(asked, &events, &calls, outcomes).await;
-        let mut answers = match &self.guard {
-            Some(guard) => self.guarded(guard, &events, &calls, concluded).await,
-            None => concluded.into_iter().map(|c| c.answer).collect(),
-        };
-        if let Some(why) = &refuses {
-            gate::explain(&mut answers, why);
-        }
-        for ((key, event), answer) in events.iter().zip(&answers) {
-            if ends_an_execution(event, answer) {
-                self.waiters.wake(key);
-            }
-        }
-        answers
     }
 
     async fn wait(&self, wait: Wait) -> Answer {
@@ -470,6 +510,11 @@ impl Store for RedisStore {
             if let (Some(guard), Some(fence)) = (&self.guard, held) {
                 guard.release(&resolve.key, Whose::Fence(fence)).await;
             }
+            if let Some(ledger) = self.ledger() {
+                ledger
+                    .resolved(&self.shared.caller, &resolve, &resolved)
+                    .await;
+            }
             self.waiters.wake(&resolve.key);
             if !outcome.confirmed {
                 return Err(StoreError::Transient(
@@ -483,7 +528,30 @@ impl Store for RedisStore {
     async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
         let mut place = self.sweeping.lock().await;
         let Shared { caller, names, .. } = &*self.shared;
-        scan::sweep(caller, names, &mut place, limit).await
+        let ledger = self.ledger();
+        scan::sweep(caller, names, &mut place, limit, ledger.as_deref()).await
+    }
+
+    /// What is there already is counted in the background; what that misses, because the server is
+    /// away, by the next pass of [`Store::sweep`] over all records.
+    async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
+        // From the beginning.
+        *self.sweeping.lock().await = scan::Place::default();
+        let ledger = quotas
+            .any()
+            .then(|| Arc::new(Ledger::new(quotas, &self.shared.names)));
+        let counting = ledger.clone().map(|ledger| {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                let _ = scan::count(&shared.caller, &shared.names, &ledger).await;
+            })
+        });
+        *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = ledger;
+        let mut before = self.counting.lock().await;
+        if let Some(before) = std::mem::replace(&mut *before, counting) {
+            before.abort();
+        }
+        Ok(())
     }
 
     async fn ready(&self) -> Result<Usage, StoreError> {
@@ -512,6 +580,9 @@ impl Drop for RedisStore {
     fn drop(&mut self) {
         self.waiters.close();
         self.watching.iter().for_each(JoinHandle::abort);
+        if let Some(counting) = self.counting.get_mut() {
+            counting.abort();
+        }
     }
 }
 

@@ -26,22 +26,23 @@ impl Names {
     /// The name of a record.
     pub fn of(&self, key: &LookupKey) -> Bytes {
         let lookup = key.to_bytes();
-        let digest: [u8; 32] = Sha256::digest(&lookup).into();
         let mut name = Vec::with_capacity(self.prefix.len() + TAG + 2 + lookup.len());
         name.extend_from_slice(self.prefix.as_bytes());
-        name.push(b'{');
-        for byte in digest.iter().take(TAG / 2) {
-            for digit in [byte >> 4, byte & 15] {
-                name.push(if digit < 10 {
-                    b'0' + digit
-                } else {
-                    b'a' + digit - 10
-                });
-            }
-        }
-        name.push(b'}');
+        push_tag(&mut name, &lookup);
         name.extend_from_slice(&lookup);
         Bytes::from(name)
+    }
+
+    /// The names of a tenant's ledger, in one slot; no record has such a name.
+    pub fn ledger(&self, tenant: &str) -> [Bytes; 3] {
+        ["ends", "leases", "facts"].map(|what| {
+            let mut name = format!("{}quota:", self.prefix).into_bytes();
+            push_tag(&mut name, tenant.as_bytes());
+            name.extend_from_slice(what.as_bytes());
+            name.push(b':');
+            name.extend_from_slice(tenant.as_bytes());
+            Bytes::from(name)
+        })
     }
 
     /// A name that no record has.
@@ -71,6 +72,22 @@ impl Names {
         pattern.push(b'*');
         pattern
     }
+}
+
+/// Appends what decides the slot.
+fn push_tag(name: &mut Vec<u8>, of: &[u8]) {
+    let digest: [u8; 32] = Sha256::digest(of).into();
+    name.push(b'{');
+    for byte in digest.iter().take(TAG / 2) {
+        for digit in [byte >> 4, byte & 15] {
+            name.push(if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + digit - 10
+            });
+        }
+    }
+    name.push(b'}');
 }
 
 fn escaped(text: &[u8]) -> Vec<u8> {
@@ -107,6 +124,9 @@ mod tests {
         }
         assert_eq!(names.key(b"p:{12345678"), None);
         assert_eq!(names.key(b"other"), None);
+        for name in names.ledger("t*") {
+            assert_eq!(names.lookup(&name), None);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::errors;
 use super::meta;
 use crate::machine::Event;
+use crate::quota::Quota;
 use crate::replay::damaged;
 use crate::store::{RecordView, Resolved, StoreError};
 use bytes::Bytes;
@@ -19,6 +20,8 @@ pub(super) enum Reply {
     Fresh(Grant),
     /// Stored, but too large to be sent along: fetch the outcome with that digest.
     Elsewhere(Elsewhere),
+    /// It would be a new record, and it was not to be made yet.
+    New,
     /// To a waiter: the execution goes on.
     Waiting {
         lease_left_ms: u64,
@@ -65,6 +68,15 @@ impl Asked {
             _ => 0,
         };
         Asked { lease_ms }
+    }
+
+    pub fn of_event(event: &Event) -> Asked {
+        match event {
+            Event::Acquire(a) => Asked {
+                lease_ms: a.lease_ms,
+            },
+            _ => Asked::nothing(),
+        }
     }
 
     pub fn nothing() -> Asked {
@@ -197,6 +209,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         "lost" => Answer::Lost,
         "refused" => Answer::Refused,
         "changed" => Answer::Changed,
+        "new" => return Some(Reply::New),
         "capacity" => Answer::Fault(Fault {
             code: FaultCode::Capacity,
             detail: "above the high-water mark: no new executions".into(),
@@ -204,6 +217,37 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         _ => return None,
     };
     Some(Reply::Answer(answer))
+}
+
+/// Whether a tenant has room for a new record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// It is reserved by this call.
+    Now,
+    /// Another call about the same key has reserved it, or executes.
+    Before,
+    /// It has none.
+    UsedUp(Quota),
+    /// Nor here, but the record seems to be there by now.
+    UsedUpButKnown(Quota),
+}
+
+/// Reads whether a tenant has room; `None` if the reply is none to this question.
+pub(super) fn reserved(value: Value) -> Option<Reserved> {
+    let mut parts = Parts::of(value)?;
+    match parts.word()?.as_str() {
+        "reserved" => Some(Reserved::Now),
+        "held" => Some(Reserved::Before),
+        "used_up" => {
+            let at = usize::try_from(parts.number()?).ok()?;
+            let quota = *Quota::ALL.get(at)?;
+            Some(match parts.number()? {
+                0 => Reserved::UsedUp(quota),
+                _ => Reserved::UsedUpButKnown(quota),
+            })
+        }
+        _ => None,
+    }
 }
 
 /// The data of an outcome that was fetched; `None` if the record has changed since.

@@ -5,11 +5,13 @@ use super::caller::Caller;
 use super::connect::Connection;
 use super::errors::store_error;
 use super::health;
+use super::ledger::Ledger;
 use super::meta;
 use super::names::Names;
 use super::reply;
 use super::script::Call;
 use crate::keys::{self, MAX_PAGE};
+use crate::record::Slot;
 use crate::store::{ListFilter, Page, StoreError, Swept};
 use bytes::Bytes;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
@@ -175,12 +177,32 @@ pub(super) async fn list(
     Ok(page)
 }
 
+/// Enters all records that are there into the ledgers.
+pub(super) async fn count(
+    caller: &Caller,
+    names: &Names,
+    ledger: &Ledger,
+) -> Result<(), StoreError> {
+    let (connection, masters) = connected(caller).await?;
+    let pattern = names.pattern(b"");
+    let mut place = Some(Place::default());
+    while let Some(here) = place {
+        let (batch, next) = step(&connection, &masters, &here, &pattern, STEP).await?;
+        ledger
+            .note(caller, names, &read(&connection, batch).await?)
+            .await?;
+        place = next;
+    }
+    Ok(())
+}
+
 /// One step of a sweep: makes executions unknown whose lease is over. Redis forgets by itself.
 pub(super) async fn sweep(
     caller: &Caller,
     names: &Names,
     place: &mut Place,
     limit: usize,
+    ledger: Option<&Ledger>,
 ) -> Result<Swept, StoreError> {
     let (connection, masters) = connected(caller).await?;
     let pattern = names.pattern(b"");
@@ -188,8 +210,14 @@ pub(super) async fn sweep(
     let more = next.is_some();
     // A pass that fails half-way goes on from here.
     *place = next.unwrap_or_default();
-    let due = due(&connection, batch).await?;
-    let calls: Vec<Call> = due.into_iter().map(Call::sweep).collect();
+    let found = read(&connection, batch).await?;
+    // The script looks again, on its own clock.
+    let executing = found
+        .iter()
+        .filter(|(_, slot)| meta::lease_until(slot).is_some());
+    let calls: Vec<Call> = executing
+        .map(|(name, _)| Call::sweep(name.clone()))
+        .collect();
     let mut swept = Swept {
         more,
         ..Swept::default()
@@ -198,11 +226,17 @@ pub(super) async fn sweep(
         let value = outcome.value.map_err(|e| store_error(&e))?;
         swept.lapsed += usize::from(reply::has_lapsed(value)?);
     }
+    if let Some(ledger) = ledger {
+        ledger.note(caller, names, &found).await?;
+    }
     Ok(swept)
 }
 
-/// Those whose lease seems to be over. The script looks again, on its own clock.
-async fn due(connection: &Connection, batch: Vec<Bytes>) -> Result<Vec<Bytes>, StoreError> {
+/// What is known of these records, of those that are any.
+async fn read(
+    connection: &Connection,
+    batch: Vec<Bytes>,
+) -> Result<Vec<(Bytes, Slot)>, StoreError> {
     let mut command = Vec::with_capacity(batch.len());
     for name in &batch {
         let mut get = redis::cmd("HGET");
@@ -230,13 +264,12 @@ async fn due(connection: &Connection, batch: Vec<Bytes>) -> Result<Vec<Bytes>, S
         }
     };
     let values = values.map_err(|e| store_error(&e))?;
-    let executing = |value: &Value| match value {
-        Value::BulkString(bytes) => meta::lease_until(bytes).is_some(),
-        _ => false,
+    let slot = |value| match value {
+        Value::BulkString(bytes) => meta::decode(&bytes),
+        _ => None,
     };
     let pairs = batch.into_iter().zip(values);
     Ok(pairs
-        .filter(|(_, v)| executing(v))
-        .map(|(n, _)| n)
+        .filter_map(|(name, value)| Some((name, slot(value)?)))
         .collect())
 }

@@ -8,7 +8,7 @@
 -- ARGV[1]  the event. The rest, by event (times are microseconds, numbers are decimal):
 --
 --   acquire   owner, fingerprint, lease, ttl, unknown ttl, '1' to retry unknown, '1' to refuse
---             grants, longest outcome to send along
+--             grants or '2' to make no new record, longest outcome to send along
 --   complete  owner, OUTCOME
 --   fail      owner
 --   abandon   owner
@@ -64,7 +64,8 @@ local stored = redis.call('HMGET', key, 'm', 'k')
 local m = stored[1]
 
 if not m then
-  if event == 'acquire' and not stored[2] and ARGV[at + 8] ~= '1' then
+  if event == 'acquire' and not stored[2] and ARGV[at + 8] == '2' then return { 'new' } end
+  if event == 'acquire' and not stored[2] and ARGV[at + 8] == '0' then
     local unknown_ttl, until_ = tonumber(ARGV[at + 6]), now + ARGV[at + 4]
     redis.call('HSET', key, 'm', struct.pack('>BBI8I8I4Bc16c40I8I8I8I8I8', 1, EXECUTING, now, now,
       1, 1, ARGV[at + 2], ARGV[at + 3], now, now, ARGV[at + 5], unknown_ttl, until_) .. NO_OUTCOME)
@@ -208,6 +209,7 @@ end
 
 local function grant()
   if ARGV[8] == '1' then return { 'capacity' } end
+  if ARGV[8] == '2' and r.state == VACANT then return { 'new' } end
   if r.state ~= VACANT then
     if r.owned == 1 then mark(r.owner, SPENT) end
     r.attempt = r.attempt + 1

@@ -59,8 +59,12 @@ impl Text {
     }
 
     fn command(name: &str, script: &str, call: &Call) -> Cmd {
-        let mut command = Text::starting(name, script, 1, call.room());
+        let keys = 1 + call.beside.len();
+        let mut command = Text::starting(name, script, keys, call.room());
         command.arg(call.key.as_ref());
+        for key in &call.beside {
+            command.arg(key.as_ref());
+        }
         for argument in &call.arguments {
             command.arg(argument.as_ref());
         }
@@ -71,6 +75,13 @@ impl Text {
 /// The script's text; for measuring the server alone.
 pub const SOURCE: &str = include_str!("script.lua");
 
+/// The script of what a tenant has.
+const LEDGER: &str = include_str!("ledger.lua");
+
+/// What both read the time with.
+#[cfg(feature = "contract")]
+const CLOCK: &str = "local now = time[1] * 1000000 + time[2]";
+
 /// The script in its forms.
 pub(super) struct Scripts {
     /// Refused by a server that is out of memory, as soon as it writes.
@@ -79,6 +90,8 @@ pub(super) struct Scripts {
     pub at_any_cost: Text,
     /// For many records at once.
     pub together: Text,
+    /// About what a tenant has.
+    pub ledger: Text,
 }
 
 impl Scripts {
@@ -95,14 +108,18 @@ impl Scripts {
     #[cfg(feature = "contract")]
     pub fn on_the_clock_at(key: &str) -> Scripts {
         let clock = format!("local now = tonumber(redis.call('GET', '{key}'))");
-        let source = SOURCE.replace("local now = time[1] * 1000000 + time[2]", &clock);
-        Scripts::of(&source)
+        let on_it = |source: &str| source.replace(CLOCK, &clock);
+        Scripts {
+            ledger: Text::new(on_it(LEDGER)),
+            ..Scripts::of(&on_it(SOURCE))
+        }
     }
 
     fn of(source: &str) -> Scripts {
         Scripts {
             normal: Text::new(source.to_owned()),
             together: together::script(source),
+            ledger: Text::new(LEDGER.to_owned()),
             at_any_cost: Text::new(format!("#!lua flags=allow-oom\n{source}")),
         }
     }
@@ -115,6 +132,10 @@ pub(super) struct Call {
     pub key: Bytes,
     /// `ARGV`.
     pub arguments: Vec<Bytes>,
+    /// Keys that it names beside the first.
+    pub beside: Vec<Bytes>,
+    /// It is about what a tenant has, not about a record.
+    pub ledger: bool,
     /// Bytes of the outcome that it carries.
     pub carries: u64,
     /// What it does is done when it is done twice.
@@ -123,11 +144,11 @@ pub(super) struct Call {
     pub must_get_through: bool,
 }
 
-fn word(text: &'static str) -> Bytes {
+pub(super) fn word(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-fn number(n: u64) -> Bytes {
+pub(super) fn number(n: u64) -> Bytes {
     Bytes::from(n.to_string())
 }
 
@@ -154,6 +175,8 @@ impl Call {
         Call {
             key,
             arguments,
+            beside: Vec::new(),
+            ledger: false,
             carries: 0,
             repeatable: true,
             must_get_through: false,
@@ -175,8 +198,9 @@ impl Call {
 
     /// Number and bytes of its arguments, the record's name among them.
     pub fn room(&self) -> (usize, usize) {
-        let bytes: usize = self.arguments.iter().map(Bytes::len).sum();
-        (self.arguments.len() + 1, self.key.len() + bytes)
+        let all = || self.arguments.iter().chain(&self.beside);
+        let bytes: usize = all().map(Bytes::len).sum();
+        (all().count() + 1, self.key.len() + bytes)
     }
 
     /// The short way may answer it.
@@ -231,6 +255,31 @@ impl Call {
             number(INLINE_MAX),
         ];
         Call::new(key, "acquire", rest)
+    }
+
+    /// An acquire that makes no new record, and says where it would; all others as they are.
+    pub fn of_what_is_there(mut self) -> Call {
+        if self
+            .arguments
+            .first()
+            .is_some_and(|event| event == "acquire")
+        {
+            if let Some(grants) = self.arguments.get_mut(7).filter(|grants| *grants == "0") {
+                *grants = word("2");
+            }
+        }
+        self
+    }
+
+    /// An event of a tenant's ledger, which has three keys; `rest` is what follows it in `ARGV`.
+    /// Events are told as they are, so the same one twice is told once.
+    pub fn ledger(keys: [Bytes; 3], event: &'static str, rest: Vec<Bytes>) -> Call {
+        let [key, leases, facts] = keys;
+        Call {
+            beside: vec![leases, facts],
+            ledger: true,
+            ..Call::new(key, event, rest)
+        }
     }
 
     /// The same fact in the least space, for a server without memory.
@@ -306,6 +355,7 @@ mod tests {
     fn the_clock_of_a_test_is_in_the_text() {
         let scripts = Scripts::on_the_clock_at("c");
         assert!(scripts.normal.source.contains("redis.call('GET', 'c')"));
+        assert!(scripts.ledger.source.contains("redis.call('GET', 'c')"));
         assert_ne!(scripts.normal.sha, Scripts::new().normal.sha);
     }
 }

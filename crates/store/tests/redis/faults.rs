@@ -4,7 +4,7 @@ use crate::common::{acquire, complete, completed, fail, granted, key, one};
 use crate::support::{is_fault, open, options, server, until, until_ready};
 use idempotency_protocol::{Answer, FaultCode, Outcome};
 use idempotency_stack::Redis;
-use idempotency_store::{RecordState, RedisStore, Store, StoreError};
+use idempotency_store::{Quota, Quotas, RecordState, RedisStore, Store, StoreError};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,6 +157,21 @@ async fn users_and_passwords() {
     completed(&*store, "k", 1, b"x").await;
     store.ready().await.unwrap();
     assert_eq!(store.list(all()).await.unwrap().records.len(), 1);
+    // Quotas need a little more.
+    let more = ["+zadd", "+zrem", "+zremrangebyscore"];
+    let command = [&["ACL", "SETUSER", "idem"][..], &more].concat();
+    server.cli(&command).unwrap();
+    let quotas = Quotas {
+        records: Some(2),
+        ..Quotas::default()
+    };
+    store.set_quotas(quotas).await.unwrap();
+    while store.sweep(100).await.unwrap().more {}
+    granted(&*store, "l", 1).await;
+    completed(&*store, "l", 1, b"x").await;
+    let over = one(&*store, acquire("m", 1)).await;
+    assert_eq!(Quota::refused(&over), Some(Quota::Records), "{over:?}");
+    store.set_quotas(Quotas::default()).await.unwrap();
 
     for (user, password) in [("idem", "wrong"), ("nobody", "s3cret")] {
         match RedisStore::open(options(&login(user, password))).await {

@@ -11,6 +11,7 @@ mod failover;
 mod faults;
 mod model;
 mod persistence;
+mod quotas;
 mod ready;
 mod redlock;
 mod storm;

@@ -7,7 +7,7 @@ use idempotency_stack::Redis;
 use idempotency_store::Store;
 
 /// How often the server has been called with a script.
-fn calls(server: &Redis) -> u64 {
+pub fn calls(server: &Redis) -> u64 {
     let stats = server.cli(&["INFO", "commandstats"]).unwrap();
     stats
         .lines()

@@ -11,6 +11,7 @@ mod floods;
 mod hangups;
 mod headers;
 mod keys;
+mod kong_names;
 mod methods;
 mod odd;
 mod problems;

@@ -33,32 +33,6 @@ fn kong(change: impl FnOnce(&mut idempotency_stack::KongSettings) + 'static) -> 
 }
 
 #[test]
-fn a_host_name_as_target_stores_answers() {
-    only_on!(Kong, "only a complete Kong resolves names with Lua");
-    let tokens = Tokens::default();
-    let stack = Stack::builder()
-        .service_over_tcp()
-        .rules(json!([charges()]))
-        .gateway(move |gateway| {
-            let port = match &gateway.service {
-                idempotency_stack::ServiceAddress::Tcp(address) => address.port(),
-                idempotency_stack::ServiceAddress::Unix(_) => unreachable!("it is TCP"),
-            };
-            let mut config = filter_config(&tokens, json!([charges()]));
-            config["service"]["target"] = json!(format!("localhost:{port}"));
-            gateway.filter = Some(config.to_string());
-        })
-        .start();
-    for _ in 0..20 {
-        let key = fresh_key("name");
-        let first = charge("/charges", &key).send(&stack);
-        assert_eq!(first.status, 201, "{first:?}");
-        assert_replay(&first, &charge("/charges", &key).send(&stack));
-        assert_eq!(executions(&stack, &key), 1);
-    }
-}
-
-#[test]
 fn what_a_plugin_buffers_is_refused() {
     only_on!(Kong, "only a complete Kong has plugins");
     let stack = kong(|kong| {

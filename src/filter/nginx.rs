@@ -57,7 +57,7 @@ pub(super) fn fields(list: &[(&'static str, &'static str)]) -> Fields {
 impl Nginx {
     pub fn new(configuration: &str) -> Nginx {
         let host = FakeKong::default();
-        host.now.set(1_700_000_000_000 * MS);
+        host.now.set(super::random_service::BEGIN_MS * MS);
         let mut nginx = Nginx {
             filter: Filter::new(host),
             phases: BTreeMap::new(),

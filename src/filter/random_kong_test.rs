@@ -4,7 +4,7 @@
 
 use super::fake_kong::FakeStream;
 use super::nginx::{fields, Nginx, Phase};
-use super::random_service::{run_all, Answered, Dice, Ledger};
+use super::random_service::{run_all, within_patience, Answered, Dice, Ledger};
 use bytes::Bytes;
 
 const SEQUENCES: u64 = 100_000;
@@ -235,6 +235,7 @@ impl World {
             }
             _ => {
                 let jump = *self.dice.pick(&[1, 10, 10, 50, 3_000, 31_000, 70_000]);
+                let jump = within_patience(self.nginx.host().now.get(), jump);
                 self.nginx.tick(jump);
             }
         }

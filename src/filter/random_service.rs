@@ -11,6 +11,20 @@ use bytes::Bytes;
 use idempotency_protocol::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// When a sequence begins.
+pub(super) const BEGIN_MS: u64 = 1_700_000_000_000;
+/// How long it takes at most. A settlement is given up after 15 minutes (`crate::outbox`), and no host keeps
+/// a callout for so long: it has a timeout.
+const PATIENCE_MS: u64 = 14 * 60 * 1000;
+
+/// A jump of the clock that leaves the sequence in its time.
+pub(super) fn within_patience(now_ns: u64, jump_ms: u64) -> u64 {
+    match now_ns / 1_000_000 + jump_ms {
+        after if after < BEGIN_MS + PATIENCE_MS => jump_ms,
+        _ => 1,
+    }
+}
+
 /// A small deterministic generator (xorshift64*), so that a failing seed can be run again. A fuzzer
 /// gives bytes, which are used up first: one for each decision.
 pub(super) struct Dice {

@@ -11,7 +11,7 @@
 use super::fake::{Call, FakeHost, FakeStream, Phase, QUEUE, ROOT};
 #[cfg(test)]
 use super::random_service::run_all;
-use super::random_service::{Answered, Dice, Ledger};
+use super::random_service::{within_patience, Answered, Dice, Ledger, BEGIN_MS};
 use super::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
@@ -51,7 +51,7 @@ const CONFIG: &str = r#"{
 impl World {
     fn new(dice: Dice, calls_back: bool) -> World {
         let host = FakeHost::default();
-        host.now.set(1_700_000_000_000 * MS);
+        host.now.set(BEGIN_MS * MS);
         host.queued.set(calls_back.then_some(0));
         *host.configuration.borrow_mut() = CONFIG.into();
         let mut filter = Filter::new(host);
@@ -375,6 +375,7 @@ impl World {
             (14, Some(id)) => self.close(id),
             _ => {
                 let jump = *self.dice.pick(&[1, 50, 500, 3_000, 31_000, 70_000]);
+                let jump = within_patience(self.filter.host().now.get(), jump);
                 let host = self.filter.host();
                 host.now.set(host.now.get() + jump * MS);
                 host.refuse_calls.set(self.dice.roll(10) == 0);

@@ -1,7 +1,7 @@
 //! The trees on disk: what the rest of the store asks of the storage engine.
 
 use super::body::BodyReader;
-use super::{codec, lack, private, resync};
+use super::{codec, creation, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
 use crate::quota::{TenantUse, Tenants};
@@ -140,6 +140,9 @@ impl Engine {
         private::create(&options.path).map_err(|e| failed(e.into()))?;
         let mut notes = private::mend(&options.path);
         lack::descriptors()?;
+        if creation::undo_interrupted(&options.path).map_err(|e| failed(e.into()))? {
+            notes.push(format!("{place}: its creation was interrupted, and begins anew"));
+        }
         let is_new = !options.path.join("version").exists();
         if is_new {
             lack::space(options)?;

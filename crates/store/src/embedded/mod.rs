@@ -13,6 +13,7 @@ mod body;
 mod codec;
 mod commits;
 mod committer;
+mod creation;
 mod engine;
 mod gauges;
 mod jobs;

@@ -97,7 +97,19 @@ fn main() -> ExitCode {
             gateway.kong.set("KONG_LOG_LEVEL", "notice");
         })
         .start();
-    let workers = serving(&mut stack);
+    let mut workers = serving(&mut stack);
+    if idempotency_stack::Host::chosen().is_kong() {
+        // One is enough for the gateway to be ready.
+        let wanted = usize::from(workers_wanted);
+        let all = || {
+            workers = serving(&mut stack);
+            workers.len() == wanted
+        };
+        assert!(
+            until(Duration::from_secs(60), all),
+            "{wanted} workers serve"
+        );
+    }
     let (told, next, done) = (Told::default(), AtomicU64::new(0), AtomicBool::new(false));
     let (begin, address) = (Instant::now(), stack.address());
     std::thread::scope(|scope| {

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
@@ -18,6 +17,7 @@ use tokio::sync::{watch, Mutex};
 
 use crate::answer::{Answer, Broken};
 use crate::gap;
+use crate::pieces::pieces;
 use crate::request::Request;
 
 /// How long an answer may take in all. Longer than any wait that tests configure.
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Size of the pieces of a body that is held.
 const HELD_PIECE: usize = 16 * 1024;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 type Body = BoxBody<Bytes, Error>;
 
 /// The protocol between client and gateway.
@@ -189,7 +189,7 @@ impl Connection {
                 let Ok((built, _)) = self.build(&head) else {
                     panic!("{} {} is no request", request.method, request.target);
                 };
-                let (mut feed, body) = Channel::<Bytes, Error>::new(1);
+                let (feed, body) = pieces();
                 let built = built.map(|_| body.boxed());
                 let (mut sender, taken) = (sender.clone(), taken.clone());
                 let body = Bytes::from(request.body.clone());
@@ -201,7 +201,7 @@ impl Connection {
                             for at in (0..body.len()).step_by(HELD_PIECE) {
                                 let piece = body.slice(at..body.len().min(at + HELD_PIECE));
                                 let size = piece.len() as u64;
-                                if feed.send_data(piece).await.is_err() {
+                                if !feed.send(Frame::data(piece)).await {
                                     return;
                                 }
                                 taken.fetch_add(size, Ordering::Relaxed);
@@ -213,7 +213,7 @@ impl Connection {
                             _ = over.changed() => {}
                         }
                         // A body that is only let go of ends as if it were whole.
-                        feed.abort("the request is given up".into());
+                        feed.cut();
                     };
                     let _ = tokio::join!(answer, feeding);
                 })
@@ -294,7 +294,7 @@ impl Connection {
                 builder = builder.header("trailer", name.as_str());
             }
         }
-        let (mut sender, body) = Channel::<Bytes, Error>::new(1);
+        let (sender, body) = pieces();
         let pieces: Vec<_> = request
             .body
             .chunks(size)
@@ -302,12 +302,12 @@ impl Connection {
             .collect();
         let feed = async move {
             for piece in pieces {
-                if sender.send_data(piece).await.is_err() {
+                if !sender.send(Frame::data(piece)).await {
                     return;
                 }
             }
             if !trailers.is_empty() {
-                let _ = sender.send_trailers(trailers).await;
+                let _ = sender.send(Frame::trailers(trailers)).await;
             }
         };
         Ok((builder.body(body.boxed())?, Some(feed)))

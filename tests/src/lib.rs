@@ -25,6 +25,7 @@ mod connection;
 mod gap;
 mod lenient;
 mod parse;
+mod pieces;
 pub mod relay;
 mod request;
 mod rules;

@@ -141,7 +141,9 @@ impl Engine {
         let mut notes = private::mend(&options.path);
         lack::descriptors()?;
         if creation::undo_interrupted(&options.path).map_err(|e| failed(e.into()))? {
-            notes.push(format!("{place}: its creation was interrupted, and begins anew"));
+            notes.push(format!(
+                "{place}: its creation was interrupted, and begins anew"
+            ));
         }
         let is_new = !options.path.join("version").exists();
         if is_new {

@@ -32,8 +32,8 @@ ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast
 # Every store, both Envoys, and callouts for one operation each have their turn with the whole list, but not
 # every combination of them: the store knows nothing of the Envoy.
 say "== end-to-end tests again, records in Redis, Envoy $oldest"
-STORE=redis ENVOY_BIN="$oldest" cargo test --no-fail-fast \
-    --package idempotency-e2e --package idempotency-stack
+STORE=redis ENVOY_BIN="$oldest" cargo test --no-fail-fast --package idempotency-e2e
+ENVOY_BIN="$oldest" cargo test --no-fail-fast --package idempotency-stack
 say "== end-to-end tests again, records in PostgreSQL, a callout for every operation, Envoy $newest"
 STORE=postgres BATCH=off ENVOY_BIN="$newest" cargo test --no-fail-fast --package idempotency-e2e
 say "== end-to-end tests again, in Kong's host as the tests play it"

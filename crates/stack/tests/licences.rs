@@ -79,7 +79,8 @@ fn expressions() {
 #[test]
 fn every_dependency_is_allowed() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--manifest-path"])
+        .args(["metadata", "--all-features", "--format-version", "1"])
+        .arg("--manifest-path")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .output()
         .unwrap();

@@ -58,7 +58,7 @@ case "$(choose_toolchain)" in
     *) die "WASM_TOOLCHAIN must be rustup or debian" ;;
 esac
 
-built="$work/$triple/wasm/idempotency.wasm"
+built="$work/$triple/wasm/idempotency_filter.wasm"
 [ -f "$built" ] || die "the build left no $built"
 if [ -n "${WASM_CHECK:-}" ]; then
     "$WASM_CHECK" "$built" "$max_bytes" >&2

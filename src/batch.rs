@@ -2,7 +2,7 @@
 //!
 //! A callout costs the host far more than what it carries. So while callouts are out, operations
 //! gather: all that came in one turn of the host's event loop leave together at its end, and with
-//! [`Limits::max_in_flight`] callouts out they wait for the next answer. With none out an operation
+//! [`BatchLimits::max_in_flight`] callouts out they wait for the next answer. With none out an operation
 //! leaves at once, unless the last one had company: then it waits for the end of its turn, too.
 //! There is no timer, so nothing waits for company that does not come.
 //!
@@ -10,37 +10,12 @@
 //! stack ends at some 300 of them. So one callback sends or fails one batch at most, and a batch is
 //! at most [`idempotency_protocol::MAX_OPERATIONS`] long.
 
-use idempotency_protocol::{Operation, Outcome, MAX_OPERATIONS, MAX_SHARED_OUTCOME};
+use idempotency_core::config::BatchLimits;
+use idempotency_protocol::{Operation, Outcome, MAX_SHARED_OUTCOME};
 use std::collections::VecDeque;
 
 /// Most bytes of outcomes in one batch.
 const MAX_BYTES: usize = 4 * MAX_SHARED_OUTCOME;
-
-/// How much travels together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Most callouts that are out at a time; 0: every operation travels alone, and at once.
-    pub max_in_flight: usize,
-    /// Most operations in one callout, 1 to [`MAX_OPERATIONS`].
-    pub max_operations: usize,
-}
-
-impl Limits {
-    /// Nothing is shared.
-    pub const ALONE: Limits = Limits {
-        max_in_flight: 0,
-        max_operations: 1,
-    };
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_in_flight: 4,
-            max_operations: MAX_OPERATIONS,
-        }
-    }
-}
 
 /// The room in one callout.
 #[derive(Debug)]
@@ -117,7 +92,7 @@ struct Waiting<T> {
 /// The operations of one VM that are to leave, and how many batches are out.
 #[derive(Debug)]
 pub struct Batches<T> {
-    limits: Limits,
+    limits: BatchLimits,
     waiting: VecDeque<Waiting<T>>,
     in_flight: usize,
     /// The host has been asked for a callback, and it has not come yet.
@@ -128,13 +103,13 @@ pub struct Batches<T> {
 
 impl<T> Default for Batches<T> {
     fn default() -> Batches<T> {
-        Batches::new(Limits::ALONE)
+        Batches::new(BatchLimits::ALONE)
     }
 }
 
 impl<T> Batches<T> {
     /// Nothing waits, nothing is out.
-    pub fn new(limits: Limits) -> Batches<T> {
+    pub fn new(limits: BatchLimits) -> Batches<T> {
         Batches {
             limits,
             waiting: VecDeque::new(),
@@ -145,7 +120,7 @@ impl<T> Batches<T> {
     }
 
     /// Other limits from now on. What waits goes on waiting: it leaves at the next turn.
-    pub fn limit(&mut self, limits: Limits) {
+    pub fn limit(&mut self, limits: BatchLimits) {
         self.limits = limits;
     }
 
@@ -227,7 +202,7 @@ impl<T> Batches<T> {
 
     /// The host gives no callbacks: nothing is shared from now on, and what waits leaves at once.
     pub fn give_up(&mut self) -> Vec<T> {
-        self.limits = Limits::ALONE;
+        self.limits = BatchLimits::ALONE;
         self.called = false;
         self.waiting.drain(..).map(|waiting| waiting.item).collect()
     }

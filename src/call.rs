@@ -1,7 +1,7 @@
 //! Callouts to the service, as data.
 
-use crate::config::Service;
 use bytes::Bytes;
+use idempotency_core::config::Service;
 use idempotency_protocol::{
     Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
 };

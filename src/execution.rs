@@ -3,20 +3,21 @@
 //! waits is answered once the outcome is recorded.
 
 use crate::call::CallResult;
-use crate::capture::Capture;
-use crate::classify::{classify, Source};
-use crate::config::OutcomeClass;
-use crate::headers::Headers;
+use crate::detached;
 use crate::lease::Lease;
-use crate::problem::Problem;
-use crate::reply::{self, LocalReply};
-use crate::request::Request;
 use crate::settlement::{self, Settled};
 use crate::stats::Counter;
 use crate::stream::Effect;
 use bytes::Bytes;
+use idempotency_core::capture::Capture;
+use idempotency_core::classify::classify;
+use idempotency_core::config::OutcomeClass;
+use idempotency_core::headers::Headers;
+use idempotency_core::problem::Problem;
+use idempotency_core::reply::{self, LocalReply};
+use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// How the callout that carried the request ended.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ struct End {
 /// One detached execution.
 #[derive(Debug)]
 pub struct Execution {
-    request: Rc<Request>,
+    request: Arc<Request>,
     lease: Lease,
     /// The stream of the client that asked for it.
     pub stream: u32,
@@ -55,7 +56,7 @@ pub struct Execution {
 
 impl Execution {
     /// An execution that is about to be sent.
-    pub fn new(request: Rc<Request>, lease: Lease, stream: u32) -> Self {
+    pub fn new(request: Arc<Request>, lease: Lease, stream: u32) -> Self {
         Execution {
             request,
             lease,
@@ -73,9 +74,9 @@ impl Execution {
                 body,
                 trailers,
             } => {
-                let source = Source::from_markers(&headers);
-                let marked =
-                    headers.has(reply::UPSTREAM_MARKER) || headers.has(reply::GATEWAY_REPLY_MARKER);
+                let source = detached::from_markers(&headers);
+                let marked = headers.has(detached::UPSTREAM_MARKER)
+                    || headers.has(detached::GATEWAY_REPLY_MARKER);
                 let status = headers.status().unwrap_or(0);
                 let class = classify(policy, &source, status, &headers);
                 let capture = (class == OutcomeClass::Completed).then(|| {
@@ -94,11 +95,11 @@ impl Execution {
                         self.request.rule.name
                     )));
                 }
-                let plan = &self.request.settings.plan;
+                let policies = &self.request.settings.policies;
                 (
                     class,
                     capture,
-                    reply::first_answer(plan, status, &headers, body),
+                    detached::first_answer(policies, status, &headers, body),
                 )
             }
             Executed::NotSent => (

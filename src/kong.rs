@@ -1,9 +1,9 @@
 //! What the filter asks of Kong's host: nginx's variables, read as properties of the stream.
 
-use crate::classify::Source;
-use crate::headers::Headers;
 use crate::host::Host;
 use bytes::Bytes;
+use idempotency_core::classify::Source;
+use idempotency_core::headers::Headers;
 
 /// Path and query as the client sent them. `:path` is nginx's decoded and normalised form there:
 /// `%2F` is a slash in it, and what was ambiguous no longer shows.

@@ -14,6 +14,7 @@
 //! | our own answers | are sent as they are | lose repeated headers, and cannot have a body; mended on their way |
 
 use crate::host::Host;
+use idempotency_core::config::Gateway;
 
 /// The host, as far as the filter must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +40,17 @@ impl Profile {
         }
     }
 
-    /// The name, as the configuration spells it.
-    pub fn name(self) -> &'static str {
+    /// The gateway, as the configuration names it.
+    pub fn gateway(self) -> Gateway {
         match self {
-            Profile::Envoy => "envoy",
-            Profile::Kong => "kong",
+            Profile::Envoy => Gateway::Envoy,
+            Profile::Kong => Gateway::Kong,
         }
+    }
+
+    /// Its name, as the configuration spells it.
+    pub fn name(self) -> &'static str {
+        self.gateway().name()
     }
 
     /// Period of the root's tick in milliseconds: how late renewals and retries may be, and on

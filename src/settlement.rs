@@ -1,10 +1,10 @@
 //! How an execution's end is told to the service, and what its answer means for the client.
 
 use crate::call::CallResult;
-use crate::capture::Capture;
-use crate::config::{OnCompleteFailure, OutcomeClass};
 use crate::lease::Lease;
 use crate::stats::Counter;
+use idempotency_core::capture::Capture;
+use idempotency_core::config::{OnCompleteFailure, OutcomeClass};
 use idempotency_protocol::{Answer, Complete, FaultCode, Operation};
 
 /// The operation that ends an execution. A capture exists only for `Completed`.

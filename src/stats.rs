@@ -3,7 +3,7 @@
 //! name that Prometheus does not take loses the whole page.
 
 use crate::host::MetricKind;
-use crate::problem::Problem;
+use idempotency_core::problem::Problem;
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

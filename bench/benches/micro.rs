@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{black_box, Bencher};
-use idempotency::config::{BodyMode, FingerprintPolicy, KeySyntax};
-use idempotency::fingerprint::{scheme, Hasher};
 use idempotency_bench::driver::{Driver, Kind};
+use idempotency_core::config::{BodyMode, FingerprintPolicy, KeySyntax};
+use idempotency_core::fingerprint::{scheme, Hasher};
 use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin,
     Outcome, Owner, Request, Response, Retention, Scheme, StoredResponse,
@@ -72,7 +72,7 @@ mod key {
 
     #[divan::bench(args = ["order-4711-7f3a0c52", r#""order-4711-7f3a0c52""#, r#""a \"b\" c""#])]
     fn parse(text: &str) -> String {
-        idempotency::key::parse(&[black_box(text.as_bytes())], KeySyntax::Any).unwrap()
+        idempotency_core::key::parse(&[black_box(text.as_bytes())], KeySyntax::Any).unwrap()
     }
 }
 

@@ -1,9 +1,8 @@
 //! Configurations: what is refused says why and where, and what is accepted is usable.
 #![no_main]
 
-use idempotency::config;
-use idempotency::names::{Kind, Names};
-use idempotency::profile::Profile;
+use idempotency_core::config::{self, Gateway};
+use idempotency_core::names::{Kind, Names};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -18,15 +17,15 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     assert!(serde_json::from_slice::<serde_json::Value>(data).is_ok_and(|v| v.is_object()));
-    let names = Names::of(&plan);
-    for rule in &plan.rules {
+    let names = Names::of(&plan.policies);
+    for rule in &plan.policies.rules {
         let policy = &rule.policy;
         assert!(policy.lease_margin_ms < policy.lease_ms);
         assert!(policy.ttl_ms <= policy.unknown_ttl_ms);
         assert_eq!(names.kind(b"idempotency_fence"), Kind::Ours);
         assert!(names.concern(policy.key.header.as_bytes()));
     }
-    for profile in [Profile::Envoy, Profile::Kong] {
+    for profile in [Gateway::Envoy, Gateway::Kong] {
         if let Err(errors) = config::fit(plan.clone(), profile) {
             assert!(!errors.is_empty());
         }

@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| idempotency::filter::random_events(data));
+fuzz_target!(|data: &[u8]| idempotency_filter::filter::random_events(data));

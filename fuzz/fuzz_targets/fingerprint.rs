@@ -2,10 +2,10 @@
 #![no_main]
 
 use bytes::Bytes;
-use idempotency::canonical_json::canonicalise;
-use idempotency::config::{BodyMode, FingerprintPolicy};
-use idempotency::fingerprint::{scheme, Hasher};
-use idempotency::{path, query};
+use idempotency_core::canonical_json::canonicalise;
+use idempotency_core::config::{BodyMode, FingerprintPolicy};
+use idempotency_core::fingerprint::{scheme, Hasher};
+use idempotency_core::{path, query};
 use idempotency_protocol::Fingerprint;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! Canonical JSON: it is a fixed point, and says the same as what it was made of.
 #![no_main]
 
-use idempotency::canonical_json::canonicalise;
+use idempotency_core::canonical_json::canonicalise;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Keys: one key has one form, and what is a key to the strict syntax is the same key to the other.
 #![no_main]
 
-use idempotency::config::KeySyntax;
-use idempotency::key::{parse, KeyError, MAX_LEN};
+use idempotency_core::config::KeySyntax;
+use idempotency_core::key::{parse, KeyError, MAX_LEN};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,9 +1,9 @@
 //! Paths: whatever an upstream makes of one, it is no way past a rule.
 #![no_main]
 
-use idempotency::config::{self, PathMatch};
-use idempotency::path::{normalise, Clarity, Readings};
-use idempotency::rules::{self, Place, RuleMatch};
+use idempotency_core::config::{self, PathMatch};
+use idempotency_core::path::{normalise, Clarity, Readings};
+use idempotency_core::rules::{self, Place, RuleMatch};
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 

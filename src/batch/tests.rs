@@ -54,15 +54,15 @@ fn said(batches: &mut Batches<&'static str>, on: On) -> String {
     text.trim().to_owned()
 }
 
-fn table(limits: Limits, steps: Vec<(On, &str)>) {
+fn table(limits: BatchLimits, steps: Vec<(On, &str)>) {
     let mut batches = Batches::new(limits);
     for (n, (on, expected)) in steps.into_iter().enumerate() {
         assert_eq!(said(&mut batches, on), expected, "step {n}");
     }
 }
 
-fn limits(max_in_flight: usize, max_operations: usize) -> Limits {
-    Limits {
+fn limits(max_in_flight: usize, max_operations: usize) -> BatchLimits {
+    BatchLimits {
         max_in_flight,
         max_operations,
     }
@@ -71,7 +71,7 @@ fn limits(max_in_flight: usize, max_operations: usize) -> Limits {
 #[test]
 fn with_nothing_out_an_operation_leaves_at_once() {
     table(
-        Limits::default(),
+        BatchLimits::default(),
         vec![
             (Comes("a"), "leaves a"),
             (Returned, ""),

@@ -87,7 +87,7 @@ impl<H: Host> Filter<H> {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
-        let timeout_ms = r.settings().map_or(0, |s| s.plan.service.timeout_ms);
+        let timeout_ms = r.settings().map_or(0, |s| s.service.timeout_ms);
         let turn = r.batches.turn(now_ns, timeout_ms.saturating_mul(1_000_000));
         if !turn.expired.is_empty() {
             self.operations_answered(root, turn.expired, Err(CallFailed), Way::Alone);

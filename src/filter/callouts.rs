@@ -5,13 +5,13 @@
 use super::{Filter, Internal};
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::execution::Executed;
-use crate::headers::Headers;
 use crate::host::{Buffer, Host, Map};
 use crate::profile::Profile;
-use crate::request::Settings;
+use crate::settings::Settings;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
+use idempotency_core::headers::Headers;
 use idempotency_protocol::{Answer, Operation, Owner};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
@@ -78,9 +78,7 @@ impl<H: Host> Filter<H> {
                 self.ask(root, Job { operation, purpose });
             }
             Call::Wait(wait) => {
-                let sent = self.send(root, |settings| {
-                    Callout::wait(&wait, &settings.plan.service)
-                });
+                let sent = self.send(root, |settings| Callout::wait(&wait, &settings.service));
                 match sent {
                     Some(token) => self.sent(root, token, Cargo::Wait(context)),
                     None => self.waited(root, context, Err(CallFailed)),
@@ -94,10 +92,10 @@ impl<H: Host> Filter<H> {
         let sent = self.send(root, |settings| {
             let operations = jobs.iter().map(|job| &job.operation);
             let timeout_ms = match way {
-                Way::Alone | Way::Batch => settings.plan.service.timeout_ms,
+                Way::Alone | Way::Batch => settings.service.timeout_ms,
                 Way::Lane => settings.lane_timeout_ms,
             };
-            Callout::operations(operations, &settings.plan.service, timeout_ms)
+            Callout::operations(operations, &settings.service, timeout_ms)
         });
         match sent {
             Some(token) => self.sent(root, token, Cargo::Operations { jobs, way }),
@@ -116,7 +114,7 @@ impl<H: Host> Filter<H> {
     ) -> Option<u32> {
         let settings = self.roots.get(&root)?.settings()?;
         let callout = callout(&settings);
-        self.dispatch(root, &settings.plan.service.target, &callout)
+        self.dispatch(root, &settings.service.target, &callout)
     }
 
     /// Starts a callout on behalf of a root; its token.

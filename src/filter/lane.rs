@@ -15,9 +15,9 @@ use super::callouts::{Cargo, Job, Purpose, Way};
 use super::{Filter, Internal, Root};
 use crate::batch::{self, Room};
 use crate::call::{Call, CallFailed, Callout, PROBE_TARGET};
-use crate::config;
 use crate::host::{Host, Level, Map};
 use crate::profile::Profile;
+use idempotency_core::config;
 use std::collections::VecDeque;
 
 /// How many calls of observed streams may wait.
@@ -100,7 +100,7 @@ impl Root {
                 return vec![job];
             }
         }
-        let most = self.settings().map(|s| s.plan.service.batch.max_operations);
+        let most = self.settings().map(|s| s.service.batch.max_operations);
         let mut room = Room::new(most.unwrap_or(1));
         let mut jobs: Vec<Job> = Vec::new();
         let renewals = self.leases.due(now_ns, room.operations());

@@ -30,19 +30,23 @@ mod root;
 #[cfg(feature = "testing")]
 pub use random_test::random_events;
 
-use crate::classify::Source;
-use crate::config::Mode;
-use crate::decide::{self, Body, Decision};
-use crate::headers::Headers;
+use crate::body::{self, Body};
+use crate::details;
+use crate::head::{self, HostProperties};
 use crate::host::{Buffer, Host, Level, Map};
 use crate::kong::{self, Attempts};
-use crate::names::{self, Kind, Names};
-use crate::problem::{Problem, ProblemSettings};
 use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
 use bytes::Bytes;
 use callouts::Pending;
+use idempotency_core::classify::Source;
+use idempotency_core::config::Mode;
+use idempotency_core::decide::{self, decide, Decision, Verdict};
+use idempotency_core::headers::Headers;
+use idempotency_core::names::{self, Kind, Names};
+use idempotency_core::problem::{Problem, ProblemSettings};
+use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
@@ -101,7 +105,7 @@ struct Entry {
 /// An event that the filter itself made while it was doing something else.
 enum Internal {
     Answer(u32, crate::call::CallResult),
-    Executed(u32, crate::reply::LocalReply),
+    Executed(u32, LocalReply),
     Settled(u32, u32, crate::call::CallResult),
     ExecutionNotSent(u32, u32),
 }
@@ -209,34 +213,37 @@ impl<H: Host> Filter<H> {
         let Some(settings) = root.settings() else {
             return self.misconfigured(context, root_id);
         };
-        match decide::decide(&settings, &self.host, end) {
-            Decision::Pass => {
+        let Decision { strip, verdict } = match head::read(self.profile, &self.host, end) {
+            Some(head) => decide(&settings.core, head, &HostProperties(&self.host)),
+            None => Decision {
+                strip: Vec::new(),
+                verdict: decide::unreadable(),
+            },
+        };
+        for name in &strip {
+            let _ = self.host.remove_header(Map::Request, name);
+        }
+        match verdict {
+            Verdict::Pass => {
                 // Nothing of it matters any more: its other callbacks are to cost nothing.
                 self.streams.remove(&context);
                 Flow::Continue
             }
-            Decision::Observed(problem) => {
+            Verdict::Observed(problem) => {
                 self.count(root_id, Counter::Observed(problem));
                 Flow::Continue
             }
-            Decision::Refuse(problem, reply) => {
-                if let Some(entry) = self.streams.get_mut(&context) {
-                    entry.stream = Stream::answered();
-                }
-                self.count(root_id, Counter::Problem(problem));
-                if problem == Problem::Misconfigured {
-                    let detail = String::from_utf8_lossy(&reply.body);
-                    self.host
-                        .log(Level::Error, &format!("idempotency: refused: {detail}"));
-                }
-                self.reply(context, reply);
-                Flow::Pause
-            }
-            Decision::Protect {
-                request,
-                hasher,
-                body,
-            } => {
+            Verdict::Refuse(problem, reply) => self.refuse(context, root_id, problem, reply),
+            Verdict::Protect { request, hasher } => {
+                let late = settings.late_bodies;
+                let body = match body::of(self.profile, &request, late, &self.host, end) {
+                    Ok(body) => body,
+                    Err((problem, _)) if request.rule.observes() => {
+                        self.count(root_id, Counter::Observed(problem));
+                        return Flow::Continue;
+                    }
+                    Err((problem, reply)) => return self.refuse(context, root_id, problem, reply),
+                };
                 let enforced = request.policy().mode == Mode::Enforce;
                 if self.sends_twice && enforced && body == Body::Coming {
                     return self.misconfigured(context, root_id);
@@ -254,6 +261,7 @@ impl<H: Host> Filter<H> {
                 let owners = &mut self.owners;
                 let mut new_owner = || owners.next(host);
                 let mut env = Env {
+                    profile: self.profile,
                     now_ns,
                     new_owner: &mut new_owner,
                     effects: &mut effects,
@@ -281,6 +289,21 @@ impl<H: Host> Filter<H> {
         }
     }
 
+    /// Answers a request that is not to be executed.
+    fn refuse(&mut self, context: u32, root: u32, problem: Problem, reply: LocalReply) -> Flow {
+        if let Some(entry) = self.streams.get_mut(&context) {
+            entry.stream = Stream::answered();
+        }
+        self.count(root, Counter::Problem(problem));
+        if problem == Problem::Misconfigured {
+            let detail = String::from_utf8_lossy(&reply.body);
+            self.host
+                .log(Level::Error, &format!("idempotency: refused: {detail}"));
+        }
+        self.reply(context, reply);
+        Flow::Pause
+    }
+
     /// A callback of the host has begun. Its time is looked up once, whatever contexts it acts on.
     fn begin(&mut self, context: u32) {
         self.current = context;
@@ -299,7 +322,7 @@ impl<H: Host> Filter<H> {
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
         let method = self.host.header(Map::Request, ":method").ok().flatten();
         let safe = matches!(method.as_deref(), Some(b"GET" | b"HEAD" | b"OPTIONS"));
-        if safe && !decide::has_ours(self.profile, &self.host) {
+        if safe && !head::has_ours(self.profile, &self.host) {
             return Flow::Continue;
         }
         if let Some(entry) = self.streams.get_mut(&context) {
@@ -372,7 +395,7 @@ impl<H: Host> Filter<H> {
         }
         let unwelcome = |root: &Root| {
             let settings = root.settings();
-            settings.is_some_and(|s| s.names.kind(trailer) == Kind::Disguised)
+            settings.is_some_and(|s| s.core.names.kind(trailer) == Kind::Disguised)
         };
         !active && (names::replaces(trailer) || self.roots.values().any(|r| unwelcome(r)))
     }
@@ -390,7 +413,7 @@ impl<H: Host> Filter<H> {
                 let details = self.host.property(&["response", "code_details"]);
                 Event::ResponseHeaders {
                     headers: Headers(fields),
-                    source: Source::from_details(details.as_deref()),
+                    source: details::from_details(details.as_deref()),
                     end,
                 }
             }
@@ -556,6 +579,7 @@ impl<H: Host> Filter<H> {
         let owners = &mut self.owners;
         let mut new_owner = || owners.next(host);
         let mut env = Env {
+            profile: self.profile,
             now_ns,
             new_owner: &mut new_owner,
             effects: &mut effects,

@@ -1,11 +1,11 @@
 //! Our own answers, on their way through the response callbacks: hosts change them, and this is
 //! where they become again what they were.
 
+use crate::forward::HeaderChange;
 use crate::host::{Buffer, Host, Map};
 use crate::profile::Profile;
-use crate::reply::LocalReply;
-use crate::upstream::HeaderChange;
 use bytes::Bytes;
+use idempotency_core::reply::LocalReply;
 
 /// What is to be done to an answer of ours.
 #[derive(Debug)]
@@ -29,6 +29,21 @@ pub(super) fn given(profile: Profile, reply: &LocalReply) -> &[u8] {
     match profile {
         Profile::Envoy => &reply.body,
         Profile::Kong => &[],
+    }
+}
+
+/// What hosts do to an answer, to be undone when it passes the response callbacks: they drop
+/// `content-type` from one without a body, and add one where a body has none (measured on Envoy).
+fn repairs(reply: &LocalReply) -> Vec<HeaderChange> {
+    let is_type = |name: &Bytes| name.as_ref() == b"content-type";
+    let types = reply.headers.iter().filter(|(name, _)| is_type(name));
+    if reply.body.is_empty() {
+        let set = |(n, v): &(Bytes, Bytes)| HeaderChange::Set(n.clone(), v.clone());
+        return types.map(set).collect();
+    }
+    match types.count() {
+        0 => vec![HeaderChange::Remove("content-type".into())],
+        _ => Vec::new(),
     }
 }
 
@@ -60,7 +75,7 @@ fn tell_vary_once<H: Host>(host: &H) {
 
 impl OwnReply {
     pub fn new(profile: Profile, reply: LocalReply) -> OwnReply {
-        let mut changes = reply.repairs();
+        let mut changes = repairs(&reply);
         let mut more = Vec::new();
         if profile == Profile::Envoy {
             return OwnReply {

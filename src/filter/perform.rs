@@ -3,13 +3,14 @@
 use super::callouts::{Cargo, Job, Purpose};
 use super::own_reply::{given, OwnReply};
 use super::{Filter, Internal, Phase};
+use crate::detached;
 use crate::execution::Execution;
+use crate::forward::{self, Forwarding, HeaderChange};
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
-use crate::reply::LocalReply;
 use crate::stats::Counter;
 use crate::stream::{Effect, Event, Execute};
-use crate::upstream::{self, Forwarding, HeaderChange};
+use idempotency_core::reply::LocalReply;
 
 /// How long a request may wait for a body in a VM that has never seen one, before the host's
 /// settings are held to be wrong.
@@ -170,20 +171,20 @@ impl<H: Host> Filter<H> {
             attempt: grant.attempt,
         };
         let policy = request.policy();
-        let changes = upstream::changes(
-            request.profile(),
+        let changes = forward::changes(
+            self.profile,
             policy,
             &request.headers,
             &lease.key,
             &forwarding,
         );
-        let headers = upstream::detached_headers(&request.headers, &changes);
+        let headers = detached::detached_headers(&request.headers, &changes);
         let timeout_ms = policy.execution_timeout_ms;
-        let cluster = request.settings.plan.detached_cluster.clone();
 
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
+        let cluster = r.settings().and_then(|s| s.detached_cluster.clone());
         r.next_execution = r.next_execution.wrapping_add(1);
         let id = r.next_execution;
         let execution = Execution::new(request, lease, context);

@@ -4,22 +4,22 @@
 use super::callouts::Job;
 use super::lane::Lane;
 use super::metrics::Metrics;
-use crate::batch::{Batches, Limits};
-use crate::config;
+use crate::batch::Batches;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
 use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
-use crate::request::Settings;
+use crate::settings::Settings;
 use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
+use idempotency_core::config::{self, BatchLimits};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A root context.
 #[derive(Debug, Default)]
 pub(super) struct Root {
-    settings: Option<Rc<Settings>>,
+    settings: Option<Arc<Settings>>,
     pub leases: Leases,
     pub outbox: Outbox,
     pub lane: Lane,
@@ -42,17 +42,18 @@ impl Root {
     /// everything that could be protected.
     pub fn configure<H: Host>(&mut self, host: &H, profile: Profile, text: &[u8]) {
         self.metrics.define(host, profile);
-        let fitted = config::parse_bytes(text).and_then(|plan| config::fit(plan, profile));
+        let fitted =
+            config::parse_bytes(text).and_then(|plan| config::fit(plan, profile.gateway()));
         match fitted {
             Ok(plan) => {
-                let rules = plan.rules.len();
+                let rules = plan.policies.rules.len();
                 self.batches.limit(match profile {
                     Profile::Envoy => plan.service.batch,
                     // There, a callout belongs to the stream that it was sent from.
-                    Profile::Kong => Limits::ALONE,
+                    Profile::Kong => BatchLimits::ALONE,
                 });
                 self.lane.configure(profile, &plan.service.target);
-                self.settings = Some(Rc::new(Settings::new(plan, profile)));
+                self.settings = Some(Arc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,
                     &format!(
@@ -77,7 +78,7 @@ impl Root {
     }
 
     /// The configuration; `None`: rejected.
-    pub fn settings(&self) -> Option<Rc<Settings>> {
+    pub fn settings(&self) -> Option<Arc<Settings>> {
         self.settings.clone()
     }
 

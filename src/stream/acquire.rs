@@ -3,25 +3,25 @@
 use super::inline::Run;
 use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
 use crate::call::{Call, CallFailed, CallResult};
-use crate::config::{Execution, OnServiceFailure};
+use crate::forward::{self, Forwarding};
 use crate::lease::Lease;
-use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::reply;
-use crate::request::Request;
 use crate::stats::Counter;
-use crate::upstream::{self, Forwarding};
 use bytes::Bytes;
+use idempotency_core::config::{Execution, OnServiceFailure};
+use idempotency_core::problem::Problem;
+use idempotency_core::reply;
+use idempotency_core::request::Request;
 use idempotency_protocol::{
     Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
     StoredResponse,
 };
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A request that asks for the right to execute.
 #[derive(Debug)]
 pub struct Ticket {
-    request: Rc<Request>,
+    request: Arc<Request>,
     key: LookupKey,
     fingerprint: Fingerprint,
     owner: Owner,
@@ -34,7 +34,7 @@ pub struct Ticket {
 
 impl Ticket {
     pub(super) fn acquire(
-        request: Rc<Request>,
+        request: Arc<Request>,
         key: LookupKey,
         fingerprint: Fingerprint,
         trailers: Vec<(Bytes, Bytes)>,
@@ -121,7 +121,7 @@ impl Ticket {
         env.effect(Effect::Track(lease.clone()));
         match self.request.policy().execution {
             // In Kong, nginx owns the execution where `proxy_ignore_client_abort` is on.
-            Execution::Detached if self.request.profile() == Profile::Envoy => {
+            Execution::Detached if env.profile == Profile::Envoy => {
                 env.effect(Effect::Execute(Box::new(Execute {
                     request: self.request,
                     lease,
@@ -142,8 +142,8 @@ impl Ticket {
 
     fn forward(self, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
         let policy = self.request.policy();
-        let changes = upstream::changes(
-            self.request.profile(),
+        let changes = forward::changes(
+            env.profile,
             policy,
             &self.request.headers,
             &self.key,
@@ -164,11 +164,11 @@ impl Ticket {
         match &stored.outcome {
             Outcome::Response(response) if is_replayable(response) => {
                 let policy = self.request.policy();
-                let plan = &self.request.settings.plan;
+                let policies = &self.request.settings.policies;
                 let origin = self.request.origin();
                 env.count(Counter::Replayed);
                 env.effect(Effect::Reply(reply::replay(
-                    plan, policy, stored, response, origin,
+                    policies, policy, stored, response, origin,
                 )));
                 (State::Answered, Flow::Pause)
             }

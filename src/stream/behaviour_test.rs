@@ -3,9 +3,9 @@
 use super::bench::*;
 use super::{Effect, Env, Event, Flow, Stream};
 use crate::call::{Call, CallFailed};
-use crate::classify::Source;
-use crate::problem::Problem;
 use crate::profile::Profile;
+use idempotency_core::classify::Source;
+use idempotency_core::problem::Problem;
 use idempotency_protocol::*;
 
 #[test]
@@ -190,6 +190,7 @@ fn without_randomness_nothing_is_asked() {
     let mut effects = Vec::new();
     let mut none = || None;
     let mut env = Env {
+        profile: Profile::Envoy,
         now_ns: START,
         new_owner: &mut none,
         effects: &mut effects,

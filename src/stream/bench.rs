@@ -2,22 +2,24 @@
 
 use super::{Effect, Env, Event, Flow, State, Stream};
 use crate::call::{Call, CallResult};
-use crate::classify::Source;
-use crate::config::{self, Plan};
-use crate::fingerprint::Hasher;
-use crate::headers::Headers;
 use crate::profile::Profile;
-use crate::reply::LocalReply;
-use crate::request::{Request, Settings};
+use crate::settings::Settings;
 use bytes::Bytes;
+use idempotency_core::classify::Source;
+use idempotency_core::config::{self, Plan};
+use idempotency_core::fingerprint::Hasher;
+use idempotency_core::headers::Headers;
+use idempotency_core::reply::LocalReply;
+use idempotency_core::request::Request;
 use idempotency_protocol::*;
-use std::rc::Rc;
+use std::sync::Arc;
 
 pub(super) const START: u64 = 1_000_000_000_000;
 pub(super) const MS: u64 = 1_000_000;
 
 /// A stream under test, with a clock that the test moves.
 pub(super) struct Bench {
+    pub(super) profile: Profile,
     pub(super) stream: Stream,
     pub(super) now_ns: u64,
     pub(super) owners: u8,
@@ -44,8 +46,8 @@ pub(super) fn headers(pairs: &[(&'static str, &'static str)]) -> Headers {
 impl Bench {
     /// A request whose headers have come and whose body has not.
     pub(super) fn new(profile: Profile, policy: &str) -> Bench {
-        let settings = Rc::new(Settings::new(plan(policy), profile));
-        let rule = Rc::clone(&settings.rules[0]);
+        let settings = Settings::new(plan(policy), profile).core;
+        let rule = Arc::clone(&settings.rules()[0]);
         let request_headers = headers(&[
             (":method", "POST"),
             (":path", "/charges"),
@@ -53,7 +55,7 @@ impl Bench {
         ]);
         let hasher = Hasher::new(
             &rule.policy.fingerprint,
-            crate::fingerprint::scheme(&rule.policy.fingerprint),
+            idempotency_core::fingerprint::scheme(&rule.policy.fingerprint),
             b"POST",
             "/charges",
             b"",
@@ -70,6 +72,7 @@ impl Bench {
             headers: request_headers,
         };
         let mut bench = Bench {
+            profile,
             stream: Stream::passing(),
             now_ns: START,
             owners: 0,
@@ -90,6 +93,7 @@ impl Bench {
             Some(Owner([owners; 16]))
         };
         let mut env = Env {
+            profile: self.profile,
             now_ns: self.now_ns,
             new_owner: &mut new_owner,
             effects: &mut self.effects,

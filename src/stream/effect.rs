@@ -1,14 +1,14 @@
 //! What a stream wants done, as data: the state machine makes no hostcall.
 
 use crate::call::Call;
+use crate::forward::HeaderChange;
 use crate::lease::Lease;
-use crate::reply::LocalReply;
-use crate::request::Request;
 use crate::stats::Counter;
-use crate::upstream::HeaderChange;
 use bytes::Bytes;
+use idempotency_core::reply::LocalReply;
+use idempotency_core::request::Request;
 use idempotency_protocol::{Grant, Operation, Owner};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What the host does with the data that the event told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct Execute {
     /// What is executed.
-    pub request: Rc<Request>,
+    pub request: Arc<Request>,
     /// Under which lease.
     pub lease: Lease,
     /// Fence and attempt.

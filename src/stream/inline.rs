@@ -2,19 +2,19 @@
 
 use super::{call, refuse_unannounced, Effect, Env, Flow, State, Step};
 use crate::call::CallResult;
-use crate::capture::Capture;
-use crate::classify::{classify, Source};
-use crate::config::OutcomeClass;
-use crate::headers::Headers;
 use crate::lease::Lease;
-use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::reply;
-use crate::request::Request;
 use crate::settlement::{self, Settled};
 use crate::stats::Counter;
+use idempotency_core::capture::Capture;
+use idempotency_core::classify::{classify, Source};
+use idempotency_core::config::OutcomeClass;
+use idempotency_core::headers::Headers;
+use idempotency_core::problem::Problem;
+use idempotency_core::reply;
+use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Responses of known length up to this are held whole: the client sees nothing before the record
 /// is stored, and the record's expiry can travel in a header. Well below any host's buffer limit.
@@ -23,7 +23,7 @@ const HOLD_LIMIT: u64 = 64 * 1024;
 /// A running execution.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub request: Rc<Request>,
+    pub request: Arc<Request>,
     pub lease: Lease,
 }
 
@@ -70,7 +70,7 @@ impl Run {
         let capture = (class == OutcomeClass::Completed)
             .then(|| Capture::new(policy, status, headers, self.request.origin()));
         for (name, _) in &headers.0 {
-            if reply::is_ours(&self.request.settings.plan, name) {
+            if reply::is_ours(&self.request.settings.policies, name) {
                 env.effect(Effect::RemoveResponseHeader(name.clone()));
             }
         }
@@ -90,7 +90,7 @@ impl Run {
         if end {
             return capturing.settle(env);
         }
-        let flow = if held == Held::Whole && capturing.can_hold() {
+        let flow = if held == Held::Whole && Capturing::can_hold(env) {
             Flow::Pause
         } else {
             Flow::Continue
@@ -123,7 +123,7 @@ impl Capturing {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(chunk.len() as u64);
         }
-        if !self.can_hold() {
+        if !Self::can_hold(env) {
             // The host does not always say that a body is whole.
             if self.left == Some(0) {
                 return self.settle(env);
@@ -138,8 +138,8 @@ impl Capturing {
     }
 
     /// Whether the host lets a response wait, and calls be made meanwhile.
-    fn can_hold(&self) -> bool {
-        self.run.request.profile() == Profile::Envoy
+    fn can_hold(env: &Env) -> bool {
+        env.profile == Profile::Envoy
     }
 
     /// What cannot be read cannot be replayed: done, with a tombstone.
@@ -157,7 +157,7 @@ impl Capturing {
     }
 
     fn settle(self: Box<Self>, env: &mut Env) -> Step {
-        let can_hold = self.can_hold();
+        let can_hold = Self::can_hold(env);
         let Capturing {
             run,
             class,

@@ -38,23 +38,23 @@ mod table_test;
 pub use acquire::Ticket;
 pub use effect::{Effect, Execute, Flow};
 
+use crate::body::LENGTH_REQUIRED;
 use crate::call::{Call, CallResult};
-use crate::classify::Source;
-use crate::config::{Mode, WhenMissing};
-use crate::decide::LENGTH_REQUIRED;
-use crate::fingerprint::{FingerprintError, Hasher};
-use crate::headers::Headers;
 use crate::kong;
-use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::reply::LocalReply;
-use crate::request::Request;
 use crate::stats::Counter;
 use bytes::Bytes;
+use idempotency_core::classify::Source;
+use idempotency_core::config::Mode;
+use idempotency_core::fingerprint::{FingerprintError, Hasher};
+use idempotency_core::headers::Headers;
+use idempotency_core::problem::Problem;
+use idempotency_core::reply::LocalReply;
+use idempotency_core::request::Request;
 use idempotency_protocol::Owner;
 use inline::{Capturing, Run, Settling};
 use observe::Observing;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What happens to a stream.
 #[derive(Debug)]
@@ -104,6 +104,8 @@ pub enum Event<'a> {
 
 /// What a stream may ask while it handles an event.
 pub struct Env<'a> {
+    /// The host.
+    pub profile: Profile,
     /// The gateway's clock in nanoseconds.
     pub now_ns: u64,
     /// A fresh random owner; `None` if the host gives no randomness.
@@ -125,7 +127,7 @@ impl Env<'_> {
 /// A request whose body is still arriving.
 #[derive(Debug)]
 struct Hashing {
-    request: Rc<Request>,
+    request: Arc<Request>,
     hasher: Hasher,
     seen: usize,
 }
@@ -182,7 +184,7 @@ impl Stream {
         body: Option<&[u8]>,
         env: &mut Env,
     ) -> (Self, Flow) {
-        let request = Rc::new(request);
+        let request = Arc::new(request);
         let mut stream = if request.policy().mode == Mode::Observe {
             Stream {
                 state: State::Observing(Box::new(Observing::new(request, hasher))),
@@ -197,7 +199,7 @@ impl Stream {
             }
         };
         let mut flow = match &stream.state {
-            State::Hashing(h) if h.request.profile() == Profile::Envoy => Flow::Pause,
+            State::Hashing(h) if env.profile == Profile::Envoy => Flow::Pause,
             _ => Flow::Continue,
         };
         if let Some(chunk) = body {
@@ -365,7 +367,7 @@ impl Hashing {
     }
 
     fn unreadable(&self, env: &mut Env) -> Step {
-        if self.request.profile() == Profile::Envoy {
+        if env.profile == Profile::Envoy {
             let detail = "The gateway does not let the filter read the request's body.";
             return self.refuse(Problem::Misconfigured, Some(detail), env);
         }
@@ -393,15 +395,6 @@ fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
 fn refuse_body(request: &Request, error: &FingerprintError, env: &mut Env) -> Step {
     let detail = error.to_string();
     refuse(request, Problem::UnsupportedRequest, Some(&detail), env)
-}
-
-/// What a request without a key means under a rule.
-pub fn without_key(when_missing: WhenMissing) -> Result<bool, Problem> {
-    match when_missing {
-        WhenMissing::Refuse => Err(Problem::MissingKey),
-        WhenMissing::Pass => Ok(false),
-        WhenMissing::Derive => Ok(true),
-    }
 }
 
 fn call(operation: idempotency_protocol::Operation) -> Effect {

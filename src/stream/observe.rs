@@ -3,18 +3,18 @@
 
 use super::{call, Effect, Env, Event};
 use crate::call::CallResult;
-use crate::capture::Capture;
-use crate::classify::classify;
-use crate::config::OutcomeClass;
-use crate::fingerprint::Hasher;
 use crate::lease::Lease;
-use crate::problem::Problem;
 use crate::profile::Profile;
-use crate::request::Request;
 use crate::settlement;
 use crate::stats::Counter;
+use idempotency_core::capture::Capture;
+use idempotency_core::classify::classify;
+use idempotency_core::config::OutcomeClass;
+use idempotency_core::fingerprint::Hasher;
+use idempotency_core::problem::Problem;
+use idempotency_core::request::Request;
 use idempotency_protocol::{Answer, FaultCode, Outcome};
-use std::rc::Rc;
+use std::sync::Arc;
 
 #[derive(Debug)]
 enum Right {
@@ -28,7 +28,7 @@ enum Right {
 
 #[derive(Debug)]
 pub(super) struct Observing {
-    request: Rc<Request>,
+    request: Arc<Request>,
     hasher: Option<Hasher>,
     seen: usize,
     right: Right,
@@ -42,7 +42,7 @@ pub(super) struct Observing {
 }
 
 impl Observing {
-    pub fn new(request: Rc<Request>, hasher: Hasher) -> Self {
+    pub fn new(request: Arc<Request>, hasher: Hasher) -> Self {
         Observing {
             request,
             hasher: Some(hasher),
@@ -118,7 +118,7 @@ impl Observing {
                 if let Some(left) = &mut self.left {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
-                let whole = self.request.profile() == Profile::Kong && self.left == Some(0);
+                let whole = env.profile == Profile::Kong && self.left == Some(0);
                 self.ended |= end || whole;
                 self.settle(env);
             }

@@ -4,9 +4,9 @@
 use super::bench::*;
 use super::Event;
 use crate::call::CallFailed;
-use crate::classify::Source;
-use crate::headers::Headers;
 use crate::profile::Profile;
+use idempotency_core::classify::Source;
+use idempotency_core::headers::Headers;
 use idempotency_protocol::*;
 
 #[test]
@@ -309,7 +309,7 @@ fn execution_inline() {
     let chunk = |chunk: &'static [u8], end| Event::ResponseBody { chunk, end };
     let gateway = |details: &str| Event::ResponseHeaders {
         headers: headers(&[(":status", "503")]),
-        source: Source::from_details(Some(details.as_bytes())),
+        source: crate::details::from_details(Some(details.as_bytes())),
         end: true,
     };
     let with_length = |length: &'static str| Event::ResponseHeaders {

@@ -6,10 +6,10 @@
 //! traps, crashes the worker, hangs the request or sends it twice.
 
 use super::lookups::Lookups;
-use crate::config;
 use crate::host::{Buffer, Map, MetricKind};
 use crate::stream::Flow;
 use bytes::Bytes;
+use idempotency_core::config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

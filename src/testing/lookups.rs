@@ -2,7 +2,7 @@
 //! else is just looking up waits on a semaphore, and a tick's callout that does so ends the worker
 //! (measured, `docs/kong-facts.md`). What was looked up once is known from then on.
 
-use crate::config;
+use idempotency_core::config;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The names of one worker.

@@ -1,7 +1,6 @@
 //! `kong/`: the declarative configuration, the settings, the schema.
 
-use idempotency::config::{self, PathMatch, Plan, Scope};
-use idempotency::profile::Profile;
+use idempotency_core::config::{self, Gateway, PathMatch, Plan, Scope};
 use serde_json::{json, Value};
 
 use crate::report::{self, Report};
@@ -194,11 +193,11 @@ fn chains(
             continue;
         };
         report.expect(
-            plan.host == Some(Profile::Kong),
+            plan.host == Some(Gateway::Kong),
             "config: host: must be kong",
         );
         service_of(report, &plan);
-        for rule in &plan.rules {
+        for rule in &plan.policies.rules {
             let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &rule.matches.path;
             let mut paths = routes.iter().flat_map(|route| strings(&route["paths"]));
             report.expect(

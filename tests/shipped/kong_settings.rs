@@ -1,6 +1,6 @@
 //! `kong/kong.env`, and what else Kong is told: variables, files, schema.
 
-use idempotency::config;
+use idempotency_core::config;
 use serde_json::Value;
 
 use crate::repository::{elements, members, read, strings, variables, yaml};
@@ -130,7 +130,11 @@ fn the_settings_that_safety_rests_on() {
         .collect();
     assert_eq!(filters.len(), 2);
     for filter in filters {
-        for rule in config::parse(&filter["config"].to_string()).unwrap().rules {
+        for rule in config::parse(&filter["config"].to_string())
+            .unwrap()
+            .policies
+            .rules
+        {
             assert!(
                 (rule.policy.max_body_bytes as u64) < buffer,
                 "{}",

@@ -1,8 +1,8 @@
 //! One request after the other through the filter, as Envoy's callbacks bring them.
 
 use bytes::Bytes;
-use idempotency::filter::Filter;
-use idempotency::stream::Flow;
+use idempotency_filter::filter::Filter;
+use idempotency_filter::stream::Flow;
 use idempotency_protocol::{
     Answer, Grant, Operation, Outcome, Request, Response, Stored, StoredResponse,
 };

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use idempotency::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
+use idempotency_filter::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
 
 /// A list of header fields.
 pub type Fields = Vec<(Bytes, Bytes)>;

@@ -8,8 +8,8 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
-use idempotency::testing::kong_reply;
-use idempotency::testing::kong_rules::Verdict;
+use idempotency_filter::testing::kong_reply;
+use idempotency_filter::testing::kong_rules::Verdict;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Route, Target};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use idempotency::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
-use idempotency::testing::kong_rules::{Hostcall, KongRules, Violation};
+use idempotency_filter::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
+use idempotency_filter::testing::kong_rules::{Hostcall, KongRules, Violation};
 
 use crate::callout::{Answer, Callout};
 use crate::metrics::Metrics;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use idempotency::host::MetricKind;
+use idempotency_filter::host::MetricKind;
 
 #[derive(Debug)]
 struct Metric {

@@ -1,8 +1,8 @@
 //! What the host knows of one request: its header maps, its buffers, and nginx's variables.
 
 use bytes::Bytes;
-use idempotency::host::Map;
-use idempotency::testing::kong_reply;
+use idempotency_filter::host::Map;
+use idempotency_filter::testing::kong_reply;
 
 /// Header fields in order, names as they were received.
 pub type Fields = Vec<(Bytes, Bytes)>;

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use idempotency::filter::Filter;
-use idempotency::stream::Flow;
-use idempotency::testing::kong_rules::{Step, Verdict};
+use idempotency_filter::filter::Filter;
+use idempotency_filter::stream::Flow;
+use idempotency_filter::testing::kong_rules::{Step, Verdict};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{interval, MissedTickBehavior};

@@ -2,8 +2,7 @@
 //! protection away. Kong itself sees nothing wrong there.
 
 use super::rules;
-use idempotency::config;
-use idempotency::profile::Profile;
+use idempotency_core::config::{self, Gateway};
 use serde_json::Value;
 use std::fmt;
 
@@ -36,7 +35,7 @@ pub(super) fn check(document: &Value, filter: &str) -> Result<String, Vec<String
         for config in &configs {
             match plan(config) {
                 Ok(plan) => {
-                    count += plan.rules.len();
+                    count += plan.policies.rules.len();
                     reads_itself &= plan.kong_late_bodies;
                 }
                 Err(errors) => errors.into_iter().for_each(&mut tell),
@@ -64,7 +63,7 @@ fn plan(config: &Value) -> Result<config::Plan, Vec<String>> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let plan = config::parse(&text).and_then(|plan| config::fit(plan, Profile::Kong));
+    let plan = config::parse(&text).and_then(|plan| config::fit(plan, Gateway::Kong));
     plan.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 

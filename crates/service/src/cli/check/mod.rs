@@ -48,8 +48,8 @@ impl CheckConfig {
         if let Some(document) = declarative(&self.file, bytes).map_err(|error| vec![error])? {
             return kong::check(&document, &self.filter);
         }
-        match idempotency::config::parse_bytes(bytes) {
-            Ok(plan) => Ok(rules(plan.rules.len())),
+        match idempotency_core::config::parse_bytes(bytes) {
+            Ok(plan) => Ok(rules(plan.policies.rules.len())),
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
         }
     }

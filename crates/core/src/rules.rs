@@ -5,10 +5,11 @@
 //! path that some upstream might read as a protected one is never passed.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{Match, PathMatch, Plan, Rule};
+use crate::config::{Match, PathMatch, Rule};
 use crate::names;
 use crate::path::{self, Clarity, Readings};
 
@@ -45,10 +46,10 @@ impl RuleMatch<'_, '_> {
 /// A protected request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matched<'p, 'r> {
-    /// Index into [`Plan::rules`].
+    /// Index into the rules of the configuration.
     pub index: usize,
     /// The rule itself.
-    pub rule: &'p Rule,
+    pub rule: &'p Arc<Rule>,
     /// Normal form of the path.
     pub path: Cow<'r, str>,
     /// The raw query, without `?`.
@@ -100,7 +101,7 @@ pub(crate) const MOVES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
 /// [`find`], with the headers taken into account that replace method or path.
 pub fn decide<'p, 'r>(
-    plan: &'p Plan,
+    rules: &'p [Arc<Rule>],
     method: &[u8],
     place: Place,
     raw_path: &'r [u8],
@@ -109,20 +110,20 @@ pub fn decide<'p, 'r>(
     let overrides = method_override(headers);
     let mut first = First(None);
     for path in moves(headers, raw_path) {
-        first.add(plan, find(plan, method, place, path));
+        first.add(rules, find(rules, method, place, path));
         for method in &overrides {
-            first.add(plan, find(plan, method, place, path));
+            first.add(rules, find(rules, method, place, path));
         }
     }
     if let Some(index) = first.0 {
         return RuleMatch::Moved(index);
     }
-    match find(plan, method, place, raw_path) {
+    match find(rules, method, place, raw_path) {
         RuleMatch::None => {}
         found => return found,
     }
     for method in overrides {
-        first.add(plan, find(plan, method, place, raw_path));
+        first.add(rules, find(rules, method, place, raw_path));
     }
     match first.0 {
         Some(index) => RuleMatch::Overridden(index),
@@ -134,8 +135,8 @@ pub fn decide<'p, 'r>(
 struct First(Option<usize>);
 
 impl First {
-    fn add(&mut self, plan: &Plan, found: RuleMatch) {
-        let rank = |index: usize| (plan.rules.get(index).is_some_and(Rule::observes), index);
+    fn add(&mut self, rules: &[Arc<Rule>], found: RuleMatch) {
+        let rank = |index: usize| (rules.get(index).is_some_and(|rule| rule.observes()), index);
         if let Some(index) = found.index() {
             if self.0.is_none_or(|first| rank(index) < rank(first)) {
                 self.0 = Some(index);
@@ -178,15 +179,20 @@ fn named<'h>(headers: &'h [(Bytes, Bytes)], wanted: &[&str]) -> Vec<&'h [u8]> {
 
 /// Whether some method is, or may be, protected at this host and path, or at one that a header
 /// names. If not, nothing else needs to be looked at.
-pub fn reaches(plan: &Plan, place: Place, raw_path: &[u8], headers: &[(Bytes, Bytes)]) -> bool {
-    let reached = |path| search(plan, None, place, path) != RuleMatch::None;
+pub fn reaches(
+    rules: &[Arc<Rule>],
+    place: Place,
+    raw_path: &[u8],
+    headers: &[(Bytes, Bytes)],
+) -> bool {
+    let reached = |path| search(rules, None, place, path) != RuleMatch::None;
     reached(raw_path) || moves(headers, raw_path).into_iter().any(reached)
 }
 
 /// The first rule that may refuse something at this host and path, whatever the method.
-pub fn enforced(plan: &Plan, place: Place, raw_path: &[u8]) -> Option<usize> {
+pub fn enforced(rules: &[Arc<Rule>], place: Place, raw_path: &[u8]) -> Option<usize> {
     // Other rules must not stand in front of it: what they only observe is not refused.
-    let rules = plan.rules.iter().enumerate();
+    let rules = rules.iter().enumerate();
     rules
         .filter(|(_, rule)| !rule.observes() && place.matches(&rule.matches))
         .find(|(_, rule)| may_match(&rule.matches.path, raw_path))
@@ -205,7 +211,7 @@ fn may_match(rule: &PathMatch, raw_path: &[u8]) -> bool {
 /// A request with a safe method costs one comparison, one whose method and host no rule names
 /// costs no allocation and no look at the path.
 pub fn find<'p, 'r>(
-    plan: &'p Plan,
+    rules: &'p [Arc<Rule>],
     method: &[u8],
     place: Place,
     raw_path: &'r [u8],
@@ -213,18 +219,18 @@ pub fn find<'p, 'r>(
     if is_safe(method) {
         return RuleMatch::None;
     }
-    search(plan, Some(method), place, raw_path)
+    search(rules, Some(method), place, raw_path)
 }
 
 /// [`find`]; without a method, every method matches.
 fn search<'p, 'r>(
-    plan: &'p Plan,
+    rules: &'p [Arc<Rule>],
     method: Option<&[u8]>,
     place: Place,
     raw_path: &'r [u8],
 ) -> RuleMatch<'p, 'r> {
     let candidates = || {
-        plan.rules.iter().enumerate().filter(|(_, rule)| {
+        rules.iter().enumerate().filter(|(_, rule)| {
             method.is_none_or(|method| method_matches(&rule.matches.methods, method))
                 && place.matches(&rule.matches)
         })
@@ -239,18 +245,18 @@ fn search<'p, 'r>(
         // could meet first; an ambiguous one nowhere.
         let fine = match (normal.clarity, hit) {
             (Clarity::Odd, Some((index, _))) => index,
-            _ => plan.rules.len(),
+            _ => rules.len(),
         };
         let readings = Readings::of(raw_path);
         let mut doubt = First(None);
         for (index, rule) in candidates().take_while(|(index, _)| *index < fine) {
             if readings.could_match(&rule.matches.path) {
-                doubt.add(plan, RuleMatch::Ambiguous(index));
+                doubt.add(rules, RuleMatch::Ambiguous(index));
             }
         }
-        let protected = fine < plan.rules.len() && hit.is_some_and(|(_, rule)| !rule.observes());
+        let protected = fine < rules.len() && hit.is_some_and(|(_, rule)| !rule.observes());
         if let Some(index) = doubt.0 {
-            if !(protected && plan.rules.get(index).is_some_and(Rule::observes)) {
+            if !(protected && rules.get(index).is_some_and(|rule| rule.observes())) {
                 return RuleMatch::Ambiguous(index);
             }
         }

@@ -6,7 +6,6 @@ mod hosts;
 mod schema;
 
 use super::*;
-use crate::batch::Limits;
 use corpus::{config, Text, INVALID, VALID};
 use proptest::prelude::*;
 
@@ -31,7 +30,7 @@ fn a_minimal_configuration_has_the_documented_defaults() {
             timeout_ms: 1_000,
             token: None,
             bearer: None,
-            batch: Limits {
+            batch: BatchLimits {
                 max_in_flight: 4,
                 max_operations: 64,
             },
@@ -39,9 +38,12 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     );
     assert_eq!(plan.host, None);
     assert_eq!(plan.detached_cluster, None);
-    assert_eq!(plan.problem_base, "urn:idempotency-gateway:problem:");
-    assert_eq!(plan.replay_header, "Idempotency-Replayed");
-    let rule = &plan.rules[0];
+    assert_eq!(
+        plan.policies.problem_base,
+        "urn:idempotency-gateway:problem:"
+    );
+    assert_eq!(plan.policies.replay_header, "Idempotency-Replayed");
+    let rule = &plan.policies.rules[0];
     assert_eq!(rule.name, "rules[0]");
     assert_eq!(
         rule.matches,
@@ -82,7 +84,7 @@ fn defaults_are_overridden_field_by_field() {
          "fingerprint":{"body":"json"},"outcomes":{"500":"failed"},"ttl_ms":700000000.0},
         {"match":{"path":"/c"},"outcomes":"default","scope":"global"}"#;
     let plan = parse(&config(top, rules)).unwrap();
-    let [a, b, c] = [0, 1, 2].map(|i: usize| &plan.rules[i].policy);
+    let [a, b, c] = [0, 1, 2].map(|i: usize| &plan.policies.rules[i].policy);
     assert_eq!((a.mode, a.execution), (Mode::Observe, Execution::Detached));
     assert_eq!((b.mode, b.execution), (Mode::Enforce, Execution::Inline));
     assert_eq!(
@@ -183,7 +185,7 @@ fn outcomes_take_the_most_specific_name() {
     ] {
         let rule = format!(r#"{{"match":{{}},"scope":"global","outcomes":{setting}}}"#);
         let plan = parse(&config("", &rule)).unwrap();
-        let outcomes = &plan.rules[0].policy.outcomes;
+        let outcomes = &plan.policies.rules[0].policy.outcomes;
         let cases = [
             (503, false),
             (503, true),
@@ -210,7 +212,7 @@ fn valid_configurations_are_accepted() {
 
 /// The examples of `docs/configuration.md`.
 fn examples() -> Vec<&'static str> {
-    let reference = include_str!("../../../docs/configuration.md");
+    let reference = include_str!("../../../../../docs/configuration.md");
     let fences = reference.split("```json\n").skip(1);
     fences.filter_map(|rest| rest.split("```").next()).collect()
 }
@@ -226,7 +228,7 @@ fn documented_examples_are_accepted() {
 /// Every field is in the reference.
 #[test]
 fn every_field_is_documented() {
-    let reference = include_str!("../../../docs/configuration.md");
+    let reference = include_str!("../../../../../docs/configuration.md");
     for names in [
         fields::TOP,
         fields::SERVICE,

@@ -5,7 +5,7 @@ use super::*;
 use serde_json::{json, Map, Value};
 use std::collections::BTreeSet;
 
-pub(super) const SCHEMA: &str = include_str!("../../../docs/config.schema.json");
+pub(super) const SCHEMA: &str = include_str!("../../../../../docs/config.schema.json");
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()

@@ -4,11 +4,10 @@ use super::draft::{Draft, MAX_TIMEOUT_MS};
 use super::reader::{Faults, Field, Object};
 use super::*;
 use super::{checks, fields};
-use crate::batch::Limits;
 use crate::json::Value;
-use crate::profile::Profile;
 use crate::rules;
 use idempotency_protocol::MAX_OPERATIONS;
+use std::sync::Arc;
 
 /// Most shared callouts at a time.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -33,8 +32,8 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
     )?;
     let hosts = [
         ("auto", None),
-        ("envoy", Some(Profile::Envoy)),
-        ("kong", Some(Profile::Kong)),
+        ("envoy", Some(Gateway::Envoy)),
+        ("kong", Some(Gateway::Kong)),
     ];
     let host = top
         .get("host")
@@ -72,7 +71,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         service_timeout_ms: service.as_ref().map_or(0, |s| s.timeout_ms),
         // A broken `detached` section is reported as such, not once more by each rule.
         detached: top.get("detached").is_some(),
-        kong: host == Some(Profile::Kong),
+        kong: host == Some(Gateway::Kong),
         scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
@@ -82,15 +81,17 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         }
     }
     compare(&read, faults);
-    let rules = read.into_iter().map(|(_, rule)| rule).collect();
+    let rules = read.into_iter().map(|(_, rule)| Arc::new(rule)).collect();
     Some(Plan {
         host,
         service: service?,
         kong_late_bodies: kong_late_bodies.unwrap_or(false),
         detached_cluster,
-        problem_base,
-        replay_header,
-        rules,
+        policies: Policies {
+            problem_base,
+            replay_header,
+            rules,
+        },
     })
 }
 
@@ -123,7 +124,7 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         .and_then(|f| faults.string(&f, checks::token));
     let limits = match object.get("batch") {
         Some(field) => batch(&field, faults),
-        None => Some(Limits::default()),
+        None => Some(BatchLimits::default()),
     };
     Some(Service {
         target: target?,
@@ -136,7 +137,7 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
     })
 }
 
-fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<Limits> {
+fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {
     let object = faults.object(field, &[fields::BATCH])?;
     let mut limit = |name: &str, least: u64, most: usize, default: usize| {
         let Some(field) = object.get(name) else {
@@ -145,10 +146,10 @@ fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<Limits> {
         let limit = faults.integer(&field, least, most as u64)?;
         usize::try_from(limit).ok()
     };
-    let default = Limits::default();
+    let default = BatchLimits::default();
     let max_in_flight = limit("max_in_flight", 0, MAX_IN_FLIGHT, default.max_in_flight);
     let max_operations = limit("max_operations", 1, MAX_OPERATIONS, default.max_operations);
-    Some(Limits {
+    Some(BatchLimits {
         max_in_flight: max_in_flight?,
         max_operations: max_operations?,
     })

@@ -5,9 +5,12 @@
 use super::schema::{agrees_with_parser, SCHEMA};
 use serde_json::{json, Map, Value};
 
-const META: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kong/idempotency.meta.json");
+const META: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../kong/idempotency.meta.json"
+);
 
-/// `UPDATE_META=1 cargo test -p idempotency-filter draft04` writes the file anew.
+/// `UPDATE_META=1 cargo test -p idempotency-core draft04` writes the file anew.
 #[test]
 fn the_file_for_kong_is_made_from_the_published_schema() {
     let published: Value = serde_json::from_str(SCHEMA).unwrap();

@@ -1,9 +1,8 @@
 //! What a configuration may say in which host.
 
 use super::*;
-use crate::profile::Profile;
 
-fn faults(text: &str, profile: Profile) -> Vec<String> {
+fn faults(text: &str, profile: Gateway) -> Vec<String> {
     let plan = parse(text).unwrap();
     shown(fit(plan, profile))
 }
@@ -67,7 +66,7 @@ fn each_host_refuses_what_cannot_work_there() {
         ),
     ];
     for (text, envoy, kong) in rows {
-        for (profile, expected) in [(Profile::Envoy, envoy), (Profile::Kong, kong)] {
+        for (profile, expected) in [(Gateway::Envoy, envoy), (Gateway::Kong, kong)] {
             let faults = faults(text, profile);
             match *expected {
                 "" => assert_eq!(faults, [""; 0], "{profile:?}: {text}"),
@@ -89,8 +88,8 @@ fn a_host_that_is_named_must_be_the_one() {
         )
     };
     for (name, profile, other) in [
-        ("kong", Profile::Kong, Profile::Envoy),
-        ("envoy", Profile::Envoy, Profile::Kong),
+        ("kong", Gateway::Kong, Gateway::Envoy),
+        ("envoy", Gateway::Envoy, Gateway::Kong),
     ] {
         assert_eq!(faults(&text(name), profile), [""; 0]);
         let faults = faults(&text(name), other);
@@ -110,7 +109,7 @@ fn detached_needs_no_cluster_where_it_is_for_kong_alone() {
     let text = r#"{"host":"kong","service":{"target":"s"},
                    "rules":[{"match":{},"scope":"global","execution":"detached"}]}"#;
     let plan = parse(text).unwrap();
-    assert_eq!(plan.rules[0].policy.execution, Execution::Detached);
+    assert_eq!(plan.policies.rules[0].policy.execution, Execution::Detached);
     let anywhere = text.replace(r#""host":"kong","#, "");
     assert!(shown(parse(&anywhere))[0].starts_with("rules[0].execution"));
 }

@@ -1,7 +1,7 @@
 //! The answers that the filter makes itself: RFC 9457 problem documents, as
 //! draft-ietf-httpapi-idempotency-key-header-07 asks for.
 
-use crate::config::Plan;
+use crate::config::Policies;
 use crate::reply::LocalReply;
 use bytes::Bytes;
 
@@ -230,14 +230,19 @@ impl Problem {
 
     /// The answer as the client gets it. `detail` replaces the standing text where the filter
     /// knows more; it must not contain keys or payloads.
-    pub fn reply(self, plan: &ProblemSettings, detail: Option<&str>) -> LocalReply {
-        self.reply_as(self.status(), plan, detail)
+    pub fn reply(self, settings: &ProblemSettings, detail: Option<&str>) -> LocalReply {
+        self.reply_as(self.status(), settings, detail)
     }
 
     /// As [`Self::reply`] with another status: the same problem, met in another role.
-    pub fn reply_as(self, status: u16, plan: &ProblemSettings, detail: Option<&str>) -> LocalReply {
+    pub fn reply_as(
+        self,
+        status: u16,
+        settings: &ProblemSettings,
+        detail: Option<&str>,
+    ) -> LocalReply {
         let facts = self.facts();
-        let kind = format!("{}{}", plan.base, facts.name);
+        let kind = format!("{}{}", settings.base, facts.name);
         let body = serde_json::json!({
             "type": kind,
             "title": facts.title,
@@ -252,7 +257,7 @@ impl Problem {
             header("link", &format!("<{kind}>; rel=\"describedby\"")),
         ];
         if facts.retry_after {
-            headers.push(header("retry-after", &plan.retry_after_s.to_string()));
+            headers.push(header("retry-after", &settings.retry_after_s.to_string()));
         }
         LocalReply {
             status,
@@ -278,10 +283,10 @@ impl<'a> ProblemSettings<'a> {
         retry_after_s: 1,
     };
 
-    /// From a plan and one of its rules.
-    pub fn new(plan: &'a Plan, retry_after_s: u64) -> Self {
+    /// From a configuration and one of its rules.
+    pub fn new(policies: &'a Policies, retry_after_s: u64) -> Self {
         ProblemSettings {
-            base: &plan.problem_base,
+            base: &policies.problem_base,
             retry_after_s,
         }
     }

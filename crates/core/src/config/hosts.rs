@@ -1,26 +1,25 @@
 //! What a configuration may say in which host. Faults that cannot be known before the host is: an
 //! explicit `host` brings them forward to [`super::parse`].
 
-use super::{checks, ConfigError, OnCompleteFailure, Plan, Scope};
-use crate::profile::Profile;
+use super::{checks, ConfigError, Gateway, OnCompleteFailure, Plan, Scope};
 
 /// Fits a plan to the host that it runs in, or says why it cannot work there.
-pub fn fit(plan: Plan, profile: Profile) -> Result<Plan, Vec<ConfigError>> {
+pub fn fit(plan: Plan, gateway: Gateway) -> Result<Plan, Vec<ConfigError>> {
     let mut faults = Vec::new();
     let mut fault = |path: String, message: String| faults.push(ConfigError { path, message });
-    if let Some(wanted) = plan.host.filter(|host| *host != profile) {
+    if let Some(wanted) = plan.host.filter(|host| *host != gateway) {
         fault(
             "host".to_owned(),
             format!(
                 "is \"{}\", but this host behaves like \"{}\"",
                 wanted.name(),
-                profile.name()
+                gateway.name()
             ),
         );
     }
-    match profile {
-        Profile::Envoy => envoy(&plan, &mut fault),
-        Profile::Kong => kong(&plan, &mut fault),
+    match gateway {
+        Gateway::Envoy => envoy(&plan, &mut fault),
+        Gateway::Kong => kong(&plan, &mut fault),
     }
     if faults.is_empty() {
         Ok(plan)
@@ -34,7 +33,7 @@ fn envoy(plan: &Plan, fault: &mut impl FnMut(String, String)) {
         let message = "is for Kong; in Envoy, the service's cluster has the TLS settings";
         fault("service.tls".to_owned(), message.to_owned());
     }
-    for (index, rule) in plan.rules.iter().enumerate() {
+    for (index, rule) in plan.policies.rules.iter().enumerate() {
         if rule.matches.asks_kong() {
             let message = "kong_routes and kong_services match in Kong only";
             fault(format!("rules[{index}].match"), message.to_owned());
@@ -51,7 +50,7 @@ fn kong(plan: &Plan, fault: &mut impl FnMut(String, String)) {
         let message = "must be unix:/path, host, host:port or ip:port in Kong";
         fault("service.target".to_owned(), message.to_owned());
     }
-    for (index, rule) in plan.rules.iter().enumerate() {
+    for (index, rule) in plan.policies.rules.iter().enumerate() {
         if rule.policy.on_complete_failure == OnCompleteFailure::Withhold {
             let message = "\"withhold\" cannot work in Kong, which does not let a filter hold \
                            responses back";
@@ -75,7 +74,7 @@ fn is_kongs(path: &[String]) -> bool {
 
 /// Properties that Kong's host answers without fail. The others are unknown to it, or belong to Lua
 /// code that may raise an error, which traps (`kong.response.source` always does in 3.9).
-pub(crate) fn is_kong_property(name: &str) -> bool {
+pub fn is_kong_property(name: &str) -> bool {
     const PLAIN: [&str; 4] = [
         "kong.route_id",
         "kong.route_name",

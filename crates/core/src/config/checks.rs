@@ -122,7 +122,7 @@ pub(super) fn target(text: &str) -> Checked {
 
 /// Where Kong's host can call: `unix:/path`, or a name or address with or without a port. Anything
 /// else would trap in the middle of a request.
-pub(crate) fn is_kong_target(target: &str) -> bool {
+pub fn is_kong_target(target: &str) -> bool {
     if let Some(path) = target.strip_prefix("unix:") {
         return path.starts_with('/') && !path.contains(':') && path.len() <= 107;
     }
@@ -144,7 +144,7 @@ pub(crate) fn is_kong_target(target: &str) -> bool {
 }
 
 /// Whether a target of Kong's host is a name that has to be resolved.
-pub(crate) fn is_host_name(target: &str) -> bool {
+pub fn is_host_name(target: &str) -> bool {
     let host = target.split(':').next().unwrap_or_default();
     !target.starts_with("unix:")
         && !target.starts_with('[')

@@ -1,64 +1,24 @@
 //! What stays the same for the life of one protected request.
 
-use crate::config::{Plan, Policy, Rule};
+use crate::config::{Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
-use crate::names::Names;
 use crate::problem::{Problem, ProblemSettings};
-use crate::profile::Profile;
 use crate::reply::LocalReply;
+use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Scheme, Wait,
+    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
 };
-use std::rc::Rc;
-
-/// A validated configuration, ready to be shared by all streams.
-#[derive(Debug)]
-pub struct Settings {
-    /// The host.
-    pub profile: Profile,
-    /// The whole configuration.
-    pub plan: Plan,
-    /// Its rules, shareable one by one.
-    pub rules: Vec<Rc<Rule>>,
-    /// The fields that they compare, remove or hash.
-    pub names: Names,
-    /// Their fingerprint schemes, which cost a hash each.
-    pub schemes: Vec<Scheme>,
-    /// Kong: how long the root's only callout may be out. At most a quarter of the shortest lease:
-    /// leases are renewed from half of their time on, and a call that hangs must leave time for
-    /// the renewal after it.
-    pub lane_timeout_ms: u64,
-}
-
-impl Settings {
-    /// Shares out a plan.
-    pub fn new(plan: Plan, profile: Profile) -> Self {
-        let rules = plan.rules.iter().cloned().map(Rc::new).collect();
-        let scheme = |rule: &Rule| fingerprint::scheme(&rule.policy.fingerprint);
-        let schemes = plan.rules.iter().map(scheme).collect();
-        let shortest = plan.rules.iter().map(|rule| rule.policy.lease_ms).min();
-        let quarter = shortest.map_or(u64::MAX, |lease_ms| lease_ms / 4);
-        let lane_timeout_ms = plan.service.timeout_ms.min(quarter).max(1);
-        Settings {
-            names: Names::of(&plan),
-            profile,
-            plan,
-            rules,
-            schemes,
-            lane_timeout_ms,
-        }
-    }
-}
+use std::sync::Arc;
 
 /// A request that a rule protects.
 #[derive(Debug)]
 pub struct Request {
     /// The configuration it met.
-    pub settings: Rc<Settings>,
+    pub settings: Arc<Settings>,
     /// The rule that matched.
-    pub rule: Rc<Rule>,
+    pub rule: Arc<Rule>,
     /// Verified tenant; empty for `scope: "global"`.
     pub tenant: String,
     /// The client's key; `None`: derive one from the fingerprint.
@@ -72,11 +32,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// The host.
-    pub fn profile(&self) -> Profile {
-        self.settings.profile
-    }
-
     /// The rule's policy.
     pub fn policy(&self) -> &Policy {
         &self.rule.policy
@@ -87,7 +42,7 @@ impl Request {
         self.headers.get("origin")
     }
 
-    /// A trailer that the filter would have acted on, had it been a header.
+    /// A trailer that we would have acted on, had it been a header.
     pub fn unwelcome_trailer<'t>(&self, trailers: &'t Headers) -> Option<&'t Bytes> {
         let mut names = trailers.0.iter().map(|(name, _)| name);
         names.find(|name| self.settings.names.concern(name))
@@ -144,6 +99,6 @@ impl Request {
 
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
-        ProblemSettings::new(&self.settings.plan, self.policy().retry_after_s)
+        ProblemSettings::new(&self.settings.policies, self.policy().retry_after_s)
     }
 }

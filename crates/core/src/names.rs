@@ -6,7 +6,7 @@
 //! elsewhere it is removed. That holds for trailers too, which some upstreams merge into the
 //! headers.
 
-use crate::config::{Plan, Scope};
+use crate::config::{Policies, Scope};
 use crate::headers;
 use crate::{rules, upstream};
 
@@ -40,7 +40,7 @@ pub struct Names {
 
 impl Names {
     /// Those of a configuration.
-    pub fn of(plan: &Plan) -> Names {
+    pub fn of(policies: &Policies) -> Names {
         let mut known: Vec<Box<[u8]>> = Vec::new();
         let mut add = |name: &str| {
             let name = name.as_bytes().to_ascii_lowercase().into_boxed_slice();
@@ -51,7 +51,7 @@ impl Names {
         for fixed in [&rules::OVERRIDES[..], &rules::MOVES, &ALWAYS] {
             fixed.iter().for_each(|name| add(name));
         }
-        for policy in plan.rules.iter().map(|rule| &rule.policy) {
+        for policy in policies.rules.iter().map(|rule| &rule.policy) {
             add(&policy.key.header);
             policy.fingerprint.headers.iter().for_each(|name| add(name));
             match &policy.scope {
@@ -141,7 +141,7 @@ mod tests {
             r#"{{"service":{{"target":"s"}},"rules":[{{"name":"r","match":{{"methods":["POST"],
                 "path_prefix":"/"}}{rule}}}]}}"#
         );
-        Names::of(&config::parse_bytes(text.as_bytes()).unwrap())
+        Names::of(&config::parse_bytes(text.as_bytes()).unwrap().policies)
     }
 
     #[test]

@@ -17,12 +17,12 @@ mod validate;
 
 use crate::json::Value;
 
-pub(crate) use checks::is_host_name;
+pub use checks::is_host_name;
 pub use error::ConfigError;
 pub use hosts::fit;
 pub use plan::*;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use {checks::is_kong_target, hosts::is_kong_property};
+
+pub use {checks::is_kong_target, hosts::is_kong_property};
 
 /// The rules of a configuration by name, or by path, as far as it can be read: an operator with many
 /// filter chains finds the one by them that a host does not name.
@@ -80,7 +80,7 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Plan, Vec<ConfigError>> {
         Ok(value) => {
             let plan = validate::plan(&value)?;
             match plan.host {
-                Some(profile) => fit(plan, profile),
+                Some(gateway) => fit(plan, gateway),
                 None => Ok(plan),
             }
         }

@@ -1,18 +1,36 @@
 //! The validated form of a configuration: every value in it is usable as it stands.
 
-use crate::batch::Limits;
 use bytes::Bytes;
+use idempotency_protocol::MAX_OPERATIONS;
 use std::fmt;
-
-use crate::profile::Profile;
+use std::sync::Arc;
 
 pub use idempotency_protocol::OnUnknown;
+
+/// A gateway that a configuration may name as the one that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// Envoy.
+    Envoy,
+    /// Kong.
+    Kong,
+}
+
+impl Gateway {
+    /// The name, as the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gateway::Envoy => "envoy",
+            Gateway::Kong => "kong",
+        }
+    }
+}
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The host that this configuration is for; `None`: whichever it runs in.
-    pub host: Option<Profile>,
+    /// The gateway that this configuration is for; `None`: whichever it runs in.
+    pub host: Option<Gateway>,
     /// Where the idempotency service is.
     pub service: Service,
     /// Kong: requests whose body comes after the decision about their headers are decided about
@@ -20,12 +38,19 @@ pub struct Plan {
     pub kong_late_bodies: bool,
     /// Cluster that leads into the internal listener, for detached execution; `None`: inline only.
     pub detached_cluster: Option<String>,
+    /// What is protected, and how.
+    pub policies: Policies,
+}
+
+/// What is protected and how, whatever program does it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policies {
     /// Prefix of the `type` of problem documents; the problem's name is appended.
     pub problem_base: String,
     /// Name of the response header that marks a replay, as sent.
     pub replay_header: String,
     /// First match wins.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// Where the idempotency service is.
@@ -44,7 +69,33 @@ pub struct Service {
     /// The token as the value of `authorization`.
     pub bearer: Option<Bytes>,
     /// Which operations share a callout.
-    pub batch: Limits,
+    pub batch: BatchLimits,
+}
+
+/// How many operations share a callout to the service, and how many callouts are out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Most callouts that are out at a time; 0: every operation travels alone, and at once.
+    pub max_in_flight: usize,
+    /// Most operations in one callout, 1 to [`MAX_OPERATIONS`].
+    pub max_operations: usize,
+}
+
+impl BatchLimits {
+    /// Nothing is shared.
+    pub const ALONE: BatchLimits = BatchLimits {
+        max_in_flight: 0,
+        max_operations: 1,
+    };
+}
+
+impl Default for BatchLimits {
+    fn default() -> BatchLimits {
+        BatchLimits {
+            max_in_flight: 4,
+            max_operations: MAX_OPERATIONS,
+        }
+    }
 }
 
 /// The token is a secret: `Debug` only shows whether there is one.

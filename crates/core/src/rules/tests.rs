@@ -1,11 +1,11 @@
 use super::*;
 use crate::config;
 
-fn plan(rules: &str) -> Plan {
+fn plan(rules: &str) -> Vec<Arc<Rule>> {
     let text = format!(
         r#"{{"service":{{"target":"s"}},"defaults":{{"scope":"global"}},"rules":[{rules}]}}"#
     );
-    config::parse(&text).unwrap()
+    config::parse(&text).unwrap().policies.rules
 }
 
 /// A short form of the answer: `-`, the rule's index, `?` with the index, or `!` with the index.
@@ -19,7 +19,7 @@ fn short(found: RuleMatch<'_, '_>) -> String {
     }
 }
 
-fn seen(plan: &Plan, method: &str, host: &str, path: &str) -> String {
+fn seen(plan: &[Arc<Rule>], method: &str, host: &str, path: &str) -> String {
     short(find(
         plan,
         method.as_bytes(),
@@ -181,7 +181,7 @@ fn a_match_brings_path_and_query() {
         (matched.path.as_ref(), matched.query),
         ("/charges", &b"b=1&a=2"[..])
     );
-    assert_eq!(matched.rule, &plan.rules[0]);
+    assert_eq!(matched.rule, &plan[0]);
 }
 
 #[test]

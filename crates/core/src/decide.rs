@@ -1,0 +1,443 @@
+//! From a request's head to the decision: pass, refuse, or protect.
+//!
+//! Most requests are not protected, and pay for one look through their fields: what a client must
+//! not send is found by name, on every path, and there are more spellings of a name than could be
+//! asked for one by one.
+
+use crate::config::{Policy, Rule, Scope, WhenMissing};
+use crate::fingerprint::{self, Hasher};
+use crate::headers::Headers;
+use crate::names::{Kind, Names};
+use crate::problem::{Problem, ProblemSettings};
+use crate::reply::LocalReply;
+use crate::request::Request;
+use crate::rules::{self, Place, RuleMatch};
+use crate::settings::Settings;
+use crate::{key, tenant};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A request before its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestHead {
+    /// As sent.
+    pub method: Bytes,
+    /// Path and query as the client sent them; empty for `CONNECT`.
+    pub target: Bytes,
+    /// The host that the client asked for, with its port.
+    pub authority: Bytes,
+    /// All fields, names in lower case. Pseudo-header fields (`:path`) may be among them.
+    pub headers: Headers,
+    /// There is no body.
+    pub bodiless: bool,
+    /// The host does not show all fields.
+    pub truncated: bool,
+    /// Among the fields that it does not show is one that only we send.
+    pub forged: bool,
+}
+
+/// What is known of a request besides its fields. Asked only where a rule needs it.
+pub trait Properties {
+    /// A property that the operator named as the source of tenants; `None`: there is none.
+    fn property(&self, path: &[&str]) -> Option<Bytes>;
+
+    /// The id of the gateway's route (`kong_routes`).
+    fn route(&self) -> Option<Bytes> {
+        None
+    }
+
+    /// The id of the gateway's service (`kong_services`).
+    fn service(&self) -> Option<Bytes> {
+        None
+    }
+}
+
+/// A request that has no properties.
+impl Properties for () {
+    fn property(&self, _: &[&str]) -> Option<Bytes> {
+        None
+    }
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub struct Decision {
+    /// Fields that are to be removed before it goes on, whatever becomes of it.
+    pub strip: Vec<Bytes>,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Not protected.
+    Pass,
+    /// Would have been refused, but its rule only observes.
+    Observed(Problem),
+    /// Refused from its head alone.
+    Refuse(Problem, LocalReply),
+    /// Protected.
+    Protect {
+        /// What stays the same for its life.
+        request: Box<Request>,
+        /// Its fingerprint so far.
+        hasher: Box<Hasher>,
+    },
+}
+
+/// A reason to refuse, with what the client is told.
+struct Refusal {
+    problem: Problem,
+    detail: String,
+}
+
+impl Refusal {
+    fn new(problem: Problem, detail: impl Into<String>) -> Refusal {
+        Refusal {
+            problem,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// What decides besides the fields.
+struct Whereabouts {
+    route: Bytes,
+    service: Bytes,
+}
+
+impl Whereabouts {
+    fn read(settings: &Settings, properties: &dyn Properties) -> Whereabouts {
+        let asked = |of: fn(&Rule) -> bool| settings.rules().iter().any(|rule| of(rule));
+        let routes = asked(|rule| !rule.matches.routes.is_empty());
+        let services = asked(|rule| !rule.matches.services.is_empty());
+        Whereabouts {
+            route: routes
+                .then(|| properties.route())
+                .flatten()
+                .unwrap_or_default(),
+            service: services
+                .then(|| properties.service())
+                .flatten()
+                .unwrap_or_default(),
+        }
+    }
+
+    fn place<'a>(&'a self, authority: &'a [u8]) -> Place<'a> {
+        Place {
+            host: authority,
+            route: &self.route,
+            service: &self.service,
+        }
+    }
+}
+
+/// Decides from the head of a request.
+pub fn decide(
+    settings: &Arc<Settings>,
+    head: RequestHead,
+    properties: &dyn Properties,
+) -> Decision {
+    let mut strip = Vec::new();
+    let verdict = judge(settings, head, properties, &mut strip);
+    Decision { strip, verdict }
+}
+
+fn judge(
+    settings: &Arc<Settings>,
+    mut head: RequestHead,
+    properties: &dyn Properties,
+    strip: &mut Vec<Bytes>,
+) -> Verdict {
+    let rules = settings.rules();
+    let whereabouts = Whereabouts::read(settings, properties);
+    let authority = head.authority.clone();
+    let target = head.target.clone();
+    let (place, path) = (whereabouts.place(&authority), &target);
+
+    let unwelcome = Unwelcome::among(settings, &head.headers);
+    if unwelcome.ours || head.forged {
+        if !settings.capabilities.removes_fields {
+            return refuse_anywhere(settings, ONLY_OURS);
+        }
+        remove(Kind::Ours, settings, &mut head.headers, strip);
+    }
+    if let Some(name) = unwelcome.disguised {
+        if let Some(index) = rules::enforced(rules, place, path) {
+            let detail = format!(
+                "The header {} can be taken for another one.",
+                String::from_utf8_lossy(&name)
+            );
+            let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
+            return refuse(settings, index, refusal);
+        }
+        if rules::reaches(rules, place, path, &[]) {
+            return Verdict::Observed(Problem::UnsupportedRequest);
+        }
+        if settings.capabilities.removes_fields {
+            remove(Kind::Disguised, settings, &mut head.headers, strip);
+        }
+    }
+    if !rules::reaches(rules, place, path, &head.headers.0) {
+        return Verdict::Pass;
+    }
+    // Some may be missing, and one of them may turn the request into a protected one.
+    if head.truncated {
+        return refuse_anywhere(settings, TOO_MANY);
+    }
+    let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
+    let (index, detail) = match found {
+        RuleMatch::None => return Verdict::Pass,
+        RuleMatch::Rule(matched) => {
+            return match protect(settings, &matched, head, properties) {
+                Ok(Some((request, hasher))) => Verdict::Protect {
+                    request: Box::new(request),
+                    hasher: Box::new(hasher),
+                },
+                Ok(None) => Verdict::Pass,
+                Err(refusal) => refuse(settings, matched.index, refusal),
+            };
+        }
+        RuleMatch::Ambiguous(index) => (index, "The path can be read in more than one way."),
+        RuleMatch::Overridden(index) => (index, "A method override is not accepted for this path."),
+        RuleMatch::Moved(index) => (index, "A header leads this request to another path."),
+    };
+    let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
+    refuse(settings, index, refusal)
+}
+
+const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
+                         Idempotency-Attempt, Idempotency-Record and Idempotency-Unprotected.";
+const TOO_MANY: &str = "The request has more header fields than this gateway can look through.";
+
+/// What a request has that must not go upstream as it is.
+#[derive(Default)]
+struct Unwelcome {
+    /// A field that only the gateway sends.
+    ours: bool,
+    /// The first one that is another spelling of a field that we act on.
+    disguised: Option<Bytes>,
+}
+
+impl Unwelcome {
+    fn among(settings: &Settings, headers: &Headers) -> Unwelcome {
+        let mut found = Unwelcome::default();
+        for (name, _) in &headers.0 {
+            match settings.names.kind(name) {
+                Kind::Ordinary => {}
+                Kind::Ours => found.ours = true,
+                Kind::Disguised => {
+                    found.disguised.get_or_insert_with(|| name.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Removes the fields of one kind from the request.
+fn remove(kind: Kind, settings: &Settings, headers: &mut Headers, strip: &mut Vec<Bytes>) {
+    headers.0.retain(|(name, _)| {
+        let keep = settings.names.kind(name) != kind;
+        // Removing a name takes all of its fields.
+        if !keep && !strip.contains(name) {
+            strip.push(name.clone());
+        }
+        keep
+    });
+}
+
+/// The names of the fields that only we send, among those of a request that there are no settings
+/// for.
+pub fn ours_among(headers: &Headers) -> Vec<Bytes> {
+    let names = Names::default();
+    let ours = headers
+        .0
+        .iter()
+        .filter(|(name, _)| names.kind(name) == Kind::Ours);
+    ours.map(|(name, _)| name.clone()).collect()
+}
+
+/// Refuses by a rule, unless that only observes.
+fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Verdict {
+    let Some(rule) = settings.rules().get(index) else {
+        return unreadable();
+    };
+    if rule.observes() {
+        return Verdict::Observed(refusal.problem);
+    }
+    let problem_settings = ProblemSettings::new(&settings.policies, rule.policy.retry_after_s);
+    let reply = refusal
+        .problem
+        .reply(&problem_settings, Some(&refusal.detail));
+    Verdict::Refuse(refusal.problem, reply)
+}
+
+/// Refuses what no rule needs to match, unless all of them only observe.
+fn refuse_anywhere(settings: &Settings, detail: &str) -> Verdict {
+    let index = settings
+        .rules()
+        .iter()
+        .position(|rule| !rule.observes())
+        .unwrap_or(0);
+    refuse(
+        settings,
+        index,
+        Refusal::new(Problem::UnsupportedRequest, detail),
+    )
+}
+
+/// A request that a rule may concern and that the host does not let us read is not passed.
+pub fn unreadable() -> Verdict {
+    let problem = Problem::UnsupportedRequest;
+    Verdict::Refuse(problem, problem.reply(&ProblemSettings::DEFAULT, None))
+}
+
+fn protect(
+    settings: &Arc<Settings>,
+    matched: &rules::Matched,
+    head: RequestHead,
+    properties: &dyn Properties,
+) -> Result<Option<(Request, Hasher)>, Refusal> {
+    let RequestHead {
+        method,
+        authority,
+        headers,
+        bodiless,
+        ..
+    } = head;
+    let rule = matched.rule;
+    let policy = &rule.policy;
+    supported(&method, &headers)?;
+    nominated(settings, &headers)?;
+    if let Some(name) = cannot_be_changed(settings, policy, &headers) {
+        let detail = format!("This gateway cannot keep the header {name} from the upstream.");
+        return Err(Refusal::new(Problem::UnsupportedRequest, detail));
+    }
+
+    let values: Vec<&[u8]> = headers.all(&policy.key.header).map(Bytes::as_ref).collect();
+    let client_key = if values.is_empty() {
+        match policy.key.when_missing {
+            WhenMissing::Derive => None,
+            WhenMissing::Pass => return Ok(None),
+            WhenMissing::Refuse => {
+                let detail = format!("This operation requires the header {}.", policy.key.header);
+                return Err(Refusal::new(Problem::MissingKey, detail));
+            }
+        }
+    } else {
+        let key = key::parse(&values, policy.key.syntax).map_err(|error| {
+            Refusal::new(
+                Problem::InvalidKey,
+                format!("Header {}: {error}.", policy.key.header),
+            )
+        })?;
+        Some(key)
+    };
+
+    let property = match &policy.scope {
+        Scope::Property(path) => {
+            properties.property(&path.iter().map(String::as_str).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
+        .map_err(|error| Refusal::new(Problem::TenantMissing, sentence(&error.to_string())))?;
+
+    if !bodiless
+        && headers
+            .content_length()
+            .is_some_and(|n| n > policy.max_body_bytes as u64)
+    {
+        return Err(Refusal::new(Problem::BodyTooLarge, too_large(policy)));
+    }
+
+    let scheme = settings.schemes.get(matched.index);
+    let hasher = Hasher::new(
+        &policy.fingerprint,
+        scheme
+            .copied()
+            .unwrap_or_else(|| fingerprint::scheme(&policy.fingerprint)),
+        &method,
+        &matched.path,
+        matched.query,
+        &authority,
+        &headers.0,
+    );
+    let request = Request {
+        settings: Arc::clone(settings),
+        rule: Arc::clone(rule),
+        tenant,
+        client_key,
+        method,
+        path: matched.path.clone().into_owned(),
+        headers,
+    };
+    Ok(Some((request, hasher)))
+}
+
+/// A field of a client's request that would have to go, or to have one value, on its way upstream, and
+/// cannot: nginx sends on what a filter removes, and all but one of what it sets (measured).
+fn cannot_be_changed(
+    settings: &Settings,
+    policy: &Policy,
+    headers: &Headers,
+) -> Option<&'static str> {
+    let name = "accept-encoding";
+    let repeated = || headers.all(name).count() > 1;
+    (!settings.capabilities.removes_fields && policy.identity_encoding && repeated())
+        .then_some(name)
+}
+
+/// What a client is told whose body is over the cap.
+pub fn too_large(policy: &Policy) -> String {
+    let cap = policy.max_body_bytes;
+    format!("This operation accepts request bodies of at most {cap} bytes.")
+}
+
+/// Upgrades and gRPC cannot be replayed. No header exempts a matched request from protection, so
+/// they are refused, not passed.
+fn supported(method: &[u8], headers: &Headers) -> Result<(), Refusal> {
+    let refusal = |what: &str| {
+        Err(Refusal::new(
+            Problem::UnsupportedRequest,
+            format!("{what} cannot be protected against repeated execution."),
+        ))
+    };
+    if headers.has("upgrade") || method == b"CONNECT" {
+        return refusal("Upgrades");
+    }
+    let is_grpc = |value: &Bytes| {
+        value
+            .trim_ascii_start()
+            .to_ascii_lowercase()
+            .starts_with(b"application/grpc")
+    };
+    if headers.all("content-type").any(is_grpc) {
+        return refusal("gRPC calls");
+    }
+    Ok(())
+}
+
+/// A field that `Connection` names belongs to one hop (RFC 9110 §7.6.1): the next proxy would drop
+/// what this one has looked at.
+fn nominated(settings: &Settings, headers: &Headers) -> Result<(), Refusal> {
+    for value in headers.all("connection") {
+        let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        if let Some(name) = options.find(|option| settings.names.concern(option)) {
+            let name = String::from_utf8_lossy(name);
+            let detail = format!("Connection must not name {name}.");
+            return Err(Refusal::new(Problem::UnsupportedRequest, detail));
+        }
+    }
+    Ok(())
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,41 @@
+//! What a request means to idempotency, whatever program asks.
+//!
+//! [`config`] reads what is protected and how; [`decide`] turns the head of a request into a decision
+//! with [`rules`], [`key`], [`tenant`] and [`fingerprint`]; [`classify`] and [`capture`] say what an
+//! answer means for its key and what of it is stored; [`reply`] and [`problem`] make the answers that
+//! a client gets in its place.
+//!
+//! The wasm filter, the service's `check-config` and the library stand on it. It knows no host, no
+//! network, no clock and no async runtime, and must never know them: what a host cannot do arrives as
+//! plain data ([`settings::Capabilities`]), what a host knows of a request through a trait
+//! ([`decide::Properties`]).
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod canonical_json;
+pub mod capture;
+pub mod classify;
+pub mod config;
+pub mod decide;
+pub mod fingerprint;
+pub mod headers;
+mod json;
+pub mod key;
+pub mod names;
+pub mod path;
+pub mod problem;
+pub mod query;
+pub mod reply;
+pub mod request;
+pub mod rules;
+pub mod settings;
+pub mod tenant;
+pub mod upstream;

@@ -1,0 +1,49 @@
+//! The request headers that only we send upstream, and those of a client that must not pass.
+
+use idempotency_protocol::{LookupKey, Origin};
+
+/// Request header with the fence: it only grows per key, so a resource can refuse an old holder.
+pub const FENCE: &str = "idempotency-fence";
+/// Request header with the attempt number, 1 for the first execution.
+pub const ATTEMPT: &str = "idempotency-attempt";
+/// Request header that names the record; ready to use as the query of the service's settle call.
+pub const RECORD: &str = "idempotency-record";
+/// Request header that marks a request forwarded without protection.
+pub const UNPROTECTED: &str = "idempotency-unprotected";
+
+/// All of them: what a client must never send.
+pub const OURS: [&str; 4] = [FENCE, ATTEMPT, RECORD, UNPROTECTED];
+
+/// Client headers by which Envoy would execute a request more than once, hedge it, cut its
+/// timeout below the lease's, or turn a timeout into a success.
+pub const ENVOY_PREFIXES: [&str; 5] = [
+    "x-envoy-retry-",
+    "x-envoy-max-retries",
+    "x-envoy-hedge-",
+    "x-envoy-retriable-",
+    "x-envoy-upstream-",
+];
+
+/// Names a record in the query syntax of the service's API.
+pub fn record_query(key: &LookupKey) -> String {
+    let mut out = String::from("tenant=");
+    escape(&key.tenant, &mut out);
+    out.push_str("&namespace=");
+    escape(&key.namespace, &mut out);
+    out.push_str("&key=");
+    escape(&key.key, &mut out);
+    if key.origin == Origin::Derived {
+        out.push_str("&origin=derived");
+    }
+    out
+}
+
+fn escape(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a granted request carries upstream, and what it must not carry.
+
+use crate::profile::Profile;
+use bytes::Bytes;
+use idempotency_core::config::Policy;
+use idempotency_core::headers::Headers;
+use idempotency_core::upstream::{
+    record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
+};
+use idempotency_protocol::{LookupKey, Origin};
+
+/// One change of the request's headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderChange {
+    /// Remove all occurrences.
+    Remove(Bytes),
+    /// Set to one value, replacing all occurrences.
+    Set(Bytes, Bytes),
+}
+
+/// What the request is forwarded as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Under a grant.
+    Granted {
+        /// The grant's fence.
+        fence: u64,
+        /// The grant's attempt number.
+        attempt: u32,
+    },
+    /// Without an answer from the service, by the rule's policy.
+    Unprotected,
+}
+
+fn must_not_pass(name: &[u8]) -> bool {
+    ENVOY_PREFIXES
+        .iter()
+        .any(|p| name.starts_with(p.as_bytes()))
+}
+
+/// The changes that turn the client's request into the one that is executed. Fields that only the
+/// gateway sends are not among the client's any more.
+pub fn changes(
+    profile: Profile,
+    policy: &Policy,
+    headers: &Headers,
+    key: &LookupKey,
+    forwarding: &Forwarding,
+) -> Vec<HeaderChange> {
+    let mut changes: Vec<HeaderChange> = Vec::new();
+    // In Kong nothing can be removed; `cannot_be_changed` has refused what would have to be, and
+    // Envoy's headers mean nothing there.
+    if profile == Profile::Envoy {
+        for (name, _) in &headers.0 {
+            let change = HeaderChange::Remove(name.clone());
+            if must_not_pass(name) && !changes.contains(&change) {
+                changes.push(change);
+            }
+        }
+    }
+    let mut set = |name: &'static str, value: String| {
+        changes.push(HeaderChange::Set(
+            Bytes::from_static(name.as_bytes()),
+            value.into(),
+        ));
+    };
+    // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
+    // (measured). Envoy also adds a retry policy of its own for some upstreams.
+    if profile == Profile::Envoy {
+        set("x-envoy-max-retries", "0".to_owned());
+    }
+    if policy.identity_encoding {
+        set("accept-encoding", "identity".to_owned());
+    }
+    match forwarding {
+        Forwarding::Granted { fence, attempt } => {
+            set(FENCE, fence.to_string());
+            set(ATTEMPT, attempt.to_string());
+            set(RECORD, record_query(key));
+        }
+        Forwarding::Unprotected => set(UNPROTECTED, "store-unavailable".to_owned()),
+    }
+    if key.origin == Origin::Derived {
+        let name = Bytes::copy_from_slice(policy.key.header.as_bytes());
+        changes.push(HeaderChange::Set(name, format!("\"{}\"", key.key).into()));
+    }
+    changes
+}

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 const CONFIG: &str = r#"{"service":{"target":"s"},"defaults":{"scope":"global"},
     "rules":[{"match":{"methods":["POST"],"path_prefix":"/charges"}}]}"#;
 
-fn protected() -> &'static [Arc<config::Rule>] {
+fn guarded() -> &'static [Arc<config::Rule>] {
     static PLAN: OnceLock<config::Plan> = OnceLock::new();
     let plan = PLAN.get_or_init(|| config::parse(CONFIG).expect("a plan"));
     &plan.policies.rules
@@ -82,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
             "does not match itself"
         );
     }
-    let found = rules::find(protected(), b"POST", Place::default(), raw);
+    let found = rules::find(guarded(), b"POST", Place::default(), raw);
     let protected = once.path == "/charges" || once.path.starts_with("/charges/");
     if protected {
         assert_ne!(found, RuleMatch::None, "its normal form is protected");
@@ -100,10 +100,10 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(
         found != RuleMatch::None,
-        rules::reaches(protected(), Place::default(), raw, &[]),
+        rules::reaches(guarded(), Place::default(), raw, &[]),
     );
     assert_eq!(
-        rules::find(protected(), b"GET", Place::default(), raw),
+        rules::find(guarded(), b"GET", Place::default(), raw),
         RuleMatch::None
     );
 });

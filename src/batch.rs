@@ -6,6 +6,9 @@
 //! leaves at once, unless the last one had company: then it waits for the end of its turn, too.
 //! There is no timer, so nothing waits for company that does not come.
 //!
+//! What ends or prolongs an execution leaves before what begins one: however many requests come, no
+//! lease runs out and no outcome gets lost behind them.
+//!
 //! A host re-enters the module for every stream that is resumed, one inside the other, and its
 //! stack ends at some 300 of them. So one callback sends or fails one batch at most, and a batch is
 //! at most [`idempotency_protocol::MAX_OPERATIONS`] long.
@@ -51,6 +54,19 @@ impl Room {
     }
 }
 
+/// What an operation is about: when it leaves, and how long it may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// Renews a lease, or settles an execution that no client waits for. Leaves first, and waits as
+    /// long as it takes: its sender would only send it again.
+    Background,
+    /// Settles an execution whose client waits for the end. Leaves first; given up in time, so that
+    /// the client gets an answer.
+    Settlement,
+    /// Begins an execution. Leaves behind all others; given up in time.
+    Acquire,
+}
+
 /// Whether an outcome of this length must travel alone.
 pub fn is_alone(bytes: usize) -> bool {
     bytes > MAX_SHARED_OUTCOME
@@ -85,15 +101,24 @@ pub struct Turn<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     item: T,
+    rank: Rank,
     bytes: usize,
     since_ns: u64,
+}
+
+impl<T> Waiting<T> {
+    fn is_old(&self, now_ns: u64, patience_ns: u64) -> bool {
+        self.rank != Rank::Background && now_ns.saturating_sub(self.since_ns) >= patience_ns
+    }
 }
 
 /// The operations of one VM that are to leave, and how many batches are out.
 #[derive(Debug)]
 pub struct Batches<T> {
     limits: BatchLimits,
-    waiting: VecDeque<Waiting<T>>,
+    /// Renewals and settlements.
+    ends: VecDeque<Waiting<T>>,
+    acquires: VecDeque<Waiting<T>>,
     in_flight: usize,
     /// The host has been asked for a callback, and it has not come yet.
     called: bool,
@@ -112,7 +137,8 @@ impl<T> Batches<T> {
     pub fn new(limits: BatchLimits) -> Batches<T> {
         Batches {
             limits,
-            waiting: VecDeque::new(),
+            ends: VecDeque::new(),
+            acquires: VecDeque::new(),
             in_flight: 0,
             called: false,
             crowded: false,
@@ -125,16 +151,21 @@ impl<T> Batches<T> {
     }
 
     /// An operation has come; `bytes` is the length of the outcome that it carries.
-    pub fn arrive(&mut self, item: T, bytes: usize, now_ns: u64) -> Arrival<T> {
+    pub fn arrive(&mut self, item: T, rank: Rank, bytes: usize, now_ns: u64) -> Arrival<T> {
         if self.limits.max_in_flight == 0 || is_alone(bytes) {
             return Arrival::Alone(item);
         }
-        if self.in_flight == 0 && self.waiting.is_empty() && !self.crowded {
+        if self.in_flight == 0 && self.is_empty() && !self.crowded {
             self.in_flight = 1;
             return Arrival::Leaves(item);
         }
-        self.waiting.push_back(Waiting {
+        let line = match rank {
+            Rank::Background | Rank::Settlement => &mut self.ends,
+            Rank::Acquire => &mut self.acquires,
+        };
+        line.push_back(Waiting {
             item,
+            rank,
             bytes,
             since_ns: now_ns,
         });
@@ -143,7 +174,7 @@ impl<T> Batches<T> {
 
     /// Whether the host has to be asked for a callback now.
     fn call(&mut self) -> bool {
-        let call = !self.called && !self.waiting.is_empty() && self.has_room();
+        let call = !self.called && !self.is_empty() && self.has_room();
         self.called |= call;
         call
     }
@@ -156,10 +187,9 @@ impl<T> Batches<T> {
     /// given up first: the service is too slow, or not there.
     pub fn turn(&mut self, now_ns: u64, patience_ns: u64) -> Turn<T> {
         self.called = false;
-        let old = |w: &Waiting<T>| now_ns.saturating_sub(w.since_ns) >= patience_ns;
-        let expired = self.take(old);
+        let expired = self.expire(now_ns, patience_ns);
         if !expired.is_empty() {
-            self.called = !self.waiting.is_empty();
+            self.called = !self.is_empty();
             return Turn {
                 leaves: Vec::new(),
                 expired,
@@ -168,11 +198,7 @@ impl<T> Batches<T> {
         }
         let mut leaves = Vec::new();
         if self.has_room() {
-            let mut left = Some(MAX_BYTES);
-            leaves = self.take(|waiting| {
-                left = left.and_then(|left| left.checked_sub(waiting.bytes));
-                left.is_some()
-            });
+            leaves = self.take();
             if !leaves.is_empty() {
                 self.in_flight += 1;
                 self.crowded = leaves.len() > 1;
@@ -185,13 +211,40 @@ impl<T> Batches<T> {
         }
     }
 
-    /// The first ones, as far as `may` goes, at most one batch.
-    fn take(&mut self, mut may: impl FnMut(&Waiting<T>) -> bool) -> Vec<T> {
-        let most = self.limits.max_operations.max(1);
-        let first = self.waiting.iter().take(most);
-        let count = first.take_while(|waiting| may(waiting)).count();
-        let taken = self.waiting.drain(..count);
-        taken.map(|waiting| waiting.item).collect()
+    /// Takes out what has waited too long, at most one batch.
+    fn expire(&mut self, now_ns: u64, patience_ns: u64) -> Vec<T> {
+        let mut left = self.limits.max_operations.max(1);
+        let mut expired = Vec::new();
+        for line in [&mut self.ends, &mut self.acquires] {
+            // Those of one line came in the order of time, but some of them never expire.
+            let mut at = 0;
+            while left > 0
+                && line
+                    .get(at)
+                    .is_some_and(|w| now_ns.saturating_sub(w.since_ns) >= patience_ns)
+            {
+                match line.get(at).is_some_and(|w| w.is_old(now_ns, patience_ns)) {
+                    true => {
+                        expired.extend(line.remove(at).map(|waiting| waiting.item));
+                        left -= 1;
+                    }
+                    false => at += 1,
+                }
+            }
+        }
+        expired
+    }
+
+    /// The next batch: renewals and settlements first, each line in its order.
+    fn take(&mut self) -> Vec<T> {
+        let mut room = Room::new(self.limits.max_operations);
+        let mut taken = Vec::new();
+        for line in [&mut self.ends, &mut self.acquires] {
+            while line.front().is_some_and(|waiting| room.take(waiting.bytes)) {
+                taken.extend(line.pop_front().map(|waiting| waiting.item));
+            }
+        }
+        taken
     }
 
     /// A batch is back, answered or not, or it could not be sent. Whether to ask for a callback.
@@ -204,17 +257,19 @@ impl<T> Batches<T> {
     pub fn give_up(&mut self) -> Vec<T> {
         self.limits = BatchLimits::ALONE;
         self.called = false;
-        self.waiting.drain(..).map(|waiting| waiting.item).collect()
+        let ends = self.ends.drain(..);
+        let all = ends.chain(self.acquires.drain(..));
+        all.map(|waiting| waiting.item).collect()
     }
 
     /// How many operations wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.ends.len() + self.acquires.len()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.ends.is_empty() && self.acquires.is_empty()
     }
 }
 

@@ -4,8 +4,12 @@ use super::*;
 
 /// One thing that happens to a [`Batches`].
 enum On {
-    /// An operation without a body comes.
+    /// An acquire comes.
     Comes(&'static str),
+    /// A settlement whose client waits comes.
+    Settles(&'static str),
+    /// A renewal, or a settlement that nobody waits for, comes.
+    Background(&'static str),
     /// One with a body of so many bytes.
     Large(&'static str, usize),
     /// The host calls back, at so many ns.
@@ -28,13 +32,15 @@ fn said(batches: &mut Batches<&'static str>, on: On) -> String {
     };
     let call = |call: bool| if call { "call" } else { "" };
     let text = match on {
-        Comes(_) | Large(..) => {
-            let (item, bytes) = match on {
-                Comes(item) => (item, 0),
-                Large(item, bytes) => (item, bytes),
+        Comes(_) | Settles(_) | On::Background(_) | Large(..) => {
+            let (item, rank, bytes) = match on {
+                Comes(item) => (item, Rank::Acquire, 0),
+                Settles(item) => (item, Rank::Settlement, 0),
+                On::Background(item) => (item, Rank::Background, 0),
+                Large(item, bytes) => (item, Rank::Settlement, bytes),
                 _ => unreachable!(),
             };
-            match batches.arrive(item, bytes, 0) {
+            match batches.arrive(item, rank, bytes, 0) {
                 Arrival::Alone(item) => words("alone", &[item]),
                 Arrival::Leaves(item) => words("leaves", &[item]),
                 Arrival::Waits { call: c } => format!("waits {}", call(c)),
@@ -184,7 +190,7 @@ fn large_ones_travel_alone_and_smaller_ones_share_a_budget() {
             (Large("e", most), "waits"),
             (Large("f", most), "waits"),
             (Large("g", most), "waits"),
-            (Comes("h"), "waits"),
+            (Settles("h"), "waits"),
             (Large("i", 1), "waits"),
             (Returned, "call"),
             (Turn(0), "leaves d e f g h"),
@@ -209,6 +215,43 @@ fn what_waits_too_long_is_given_up_a_batch_at_a_time() {
             (Turn(PATIENCE), ""),
             (Returned, ""),
             (Comes("e"), "leaves e"),
+        ],
+    );
+}
+
+#[test]
+fn what_ends_an_execution_leaves_before_what_begins_one() {
+    table(
+        limits(1, 3),
+        vec![
+            (Comes("a"), "leaves a"),
+            (Comes("b"), "waits"),
+            (Comes("c"), "waits"),
+            (Settles("d"), "waits"),
+            (On::Background("e"), "waits"),
+            (Returned, "call"),
+            (Turn(0), "leaves d e b"),
+            (Returned, "call"),
+            (Turn(0), "leaves c"),
+        ],
+    );
+}
+
+/// Found by the fuzzer: a worker whose callbacks come late gave all of them up, each time anew.
+#[test]
+fn what_no_client_waits_for_is_never_given_up() {
+    table(
+        limits(1, 2),
+        vec![
+            (Comes("a"), "leaves a"),
+            (On::Background("b"), "waits"),
+            (Settles("c"), "waits"),
+            (On::Background("d"), "waits"),
+            (Comes("e"), "waits"),
+            (Turn(PATIENCE), "expired c e call"),
+            (Turn(PATIENCE), ""),
+            (Returned, "call"),
+            (Turn(9 * PATIENCE), "leaves b d"),
         ],
     );
 }
@@ -246,8 +289,14 @@ fn a_host_without_callbacks_gets_one_callout_per_operation() {
 #[test]
 fn a_clock_that_runs_backwards_expires_nothing() {
     let mut batches = Batches::new(limits(1, 64));
-    assert_eq!(batches.arrive("a", 0, 5000), Arrival::Leaves("a"));
-    assert_eq!(batches.arrive("b", 0, 5000), Arrival::Waits { call: false });
+    assert_eq!(
+        batches.arrive("a", Rank::Acquire, 0, 5000),
+        Arrival::Leaves("a")
+    );
+    assert_eq!(
+        batches.arrive("b", Rank::Acquire, 0, 5000),
+        Arrival::Waits { call: false }
+    );
     assert!(batches.turn(0, PATIENCE).expired.is_empty());
     assert_eq!(batches.len(), 1);
 }

@@ -2,11 +2,12 @@
 //! host. The host is asked for a callback by way of a shared queue, whose name nobody else has: it
 //! calls the root back in the same turn of its event loop, after everything that is ready now.
 
-use super::callouts::{Job, Way};
+use super::callouts::{Job, Purpose, Way};
 use super::Filter;
-use crate::batch::{self, Arrival};
+use crate::batch::{self, Arrival, Rank};
 use crate::call::CallFailed;
 use crate::host::Host;
+use idempotency_protocol::Operation;
 
 impl<H: Host> Filter<H> {
     /// Sends an operation, with others or alone.
@@ -16,7 +17,8 @@ impl<H: Host> Filter<H> {
             return self.operations_answered(root, vec![job], Err(CallFailed), Way::Alone);
         };
         let bytes = batch::bytes(&job.operation);
-        match r.batches.arrive(job, bytes, now_ns) {
+        let rank = rank(&job);
+        match r.batches.arrive(job, rank, bytes, now_ns) {
             Arrival::Alone(job) => self.send_operations(root, vec![job], Way::Alone),
             Arrival::Leaves(job) => self.send_operations(root, vec![job], Way::Batch),
             Arrival::Waits { call: true } => self.ask_for_turn(root),
@@ -98,5 +100,13 @@ impl<H: Host> Filter<H> {
         if turn.call {
             self.ask_for_turn(root);
         }
+    }
+}
+
+fn rank(job: &Job) -> Rank {
+    match (&job.purpose, &job.operation) {
+        (Purpose::Outbox(_) | Purpose::Renewal(_), _) => Rank::Background,
+        (_, Operation::Acquire(_)) => Rank::Acquire,
+        _ => Rank::Settlement,
     }
 }

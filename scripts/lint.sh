@@ -8,7 +8,7 @@ cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock is not 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- --deny warnings
 # A trap of the filter takes a worker of its host along: nothing in it may panic.
-cargo clippy --package idempotency-filter --lib --no-deps --quiet -- --deny warnings \
+cargo clippy --package idempotency-filter --package idempotency-core --lib --no-deps --quiet -- --deny warnings \
     --deny clippy::unwrap_used --deny clippy::expect_used --deny clippy::panic \
     --deny clippy::indexing_slicing
 

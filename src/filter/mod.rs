@@ -4,6 +4,8 @@
 
 mod batches;
 mod callouts;
+#[cfg(test)]
+mod decisions_test;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 #[cfg(test)]

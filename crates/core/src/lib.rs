@@ -38,4 +38,6 @@ pub mod request;
 pub mod rules;
 pub mod settings;
 pub mod tenant;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod upstream;

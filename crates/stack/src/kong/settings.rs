@@ -81,12 +81,15 @@ pub(super) fn environment(
     status: SocketAddr,
 ) -> Vec<(String, String)> {
     let at = |name: &str| dir.join(name).display().to_string();
+    // As Kong listens by default: the kernel parts connections among the workers. Without it, one worker
+    // gets them all as long as it keeps up.
+    let parted = if config.workers > 1 { " reuseport" } else { "" };
     let of_tests = [
         ("KONG_PREFIX", at(PREFIX)),
         ("KONG_DECLARATIVE_CONFIG", at(DOCUMENT)),
         ("KONG_WASM_FILTERS_PATH", at(FILTERS)),
         ("KONG_NGINX_PROXY_INCLUDE", at(DRAIN)),
-        ("KONG_PROXY_LISTEN", format!("{address} http2")),
+        ("KONG_PROXY_LISTEN", format!("{address} http2{parted}")),
         ("KONG_STATUS_LISTEN", status.to_string()),
         ("KONG_NGINX_DAEMON", "off".to_owned()),
         ("KONG_NGINX_WORKER_PROCESSES", config.workers.to_string()),

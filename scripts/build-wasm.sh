@@ -17,6 +17,12 @@ target="${CARGO_TARGET_DIR:-target}"
 work="$target/wasm"
 artifact="$target/idempotency.wasm"
 
+# cargo marks a target directory as one, by which tests find it; but not one that it makes on its way to
+# `$work`.
+mkdir -p "$target"
+[ -e "$target/CACHEDIR.TAG" ] ||
+    echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
+
 has_target() {
     local libs
     libs="$(rustc --print target-libdir --target "$triple" 2>/dev/null)" &&

@@ -5,6 +5,7 @@ use idempotency_core::config::Service;
 use idempotency_protocol::{
     Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
 };
+use std::fmt;
 
 /// Where a probe goes: a name that needs no name server, and a port (`tcpmux`) where nobody listens. Whoever
 /// can resolve names finds nobody there; whoever cannot says so.
@@ -19,10 +20,96 @@ pub enum Call {
     Wait(Wait),
 }
 
-/// There is no usable answer: the callout could not be sent, timed out, was cut, or what came is
-/// not an answer of the service.
+/// There is no usable answer, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallFailed;
+pub enum CallFailed {
+    /// The callout did not leave: the host refused it, or it waited too long for its turn.
+    NotSent,
+    /// Nothing came in time, or the connection was cut.
+    Unanswered,
+    /// An HTTP answer with another status than 200. A host's own 503 looks like one, too (measured).
+    Status(u16),
+    /// What came with status 200 cannot be read as answers of the service.
+    Undecodable,
+}
+
+/// A [`CallFailed`] without its status: what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureReason {
+    /// [`CallFailed::NotSent`].
+    NotSent,
+    /// [`CallFailed::Unanswered`].
+    Unanswered,
+    /// [`CallFailed::Status`].
+    Status,
+    /// [`CallFailed::Undecodable`].
+    Undecodable,
+}
+
+impl FailureReason {
+    /// Every reason.
+    pub const ALL: [FailureReason; 4] = [
+        FailureReason::NotSent,
+        FailureReason::Unanswered,
+        FailureReason::Status,
+        FailureReason::Undecodable,
+    ];
+}
+
+impl CallFailed {
+    /// Whether the service, or the way to it, is down. Only then may a rule let requests pass without
+    /// protection. Everything else was said by somebody who is there: a wrong token or a wrong address
+    /// must not switch protection off.
+    pub fn is_outage(self) -> bool {
+        matches!(
+            self,
+            CallFailed::NotSent | CallFailed::Unanswered | CallFailed::Status(500..=599)
+        )
+    }
+
+    /// What is counted.
+    pub fn reason(self) -> FailureReason {
+        match self {
+            CallFailed::NotSent => FailureReason::NotSent,
+            CallFailed::Unanswered => FailureReason::Unanswered,
+            CallFailed::Status(_) => FailureReason::Status,
+            CallFailed::Undecodable => FailureReason::Undecodable,
+        }
+    }
+}
+
+/// For the operator: what happened, and where to look.
+impl fmt::Display for CallFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallFailed::NotSent => f.write_str(
+                "the call could not be sent in time; look at service.target, and at whether the \
+                 service keeps up",
+            ),
+            CallFailed::Unanswered => f.write_str(
+                "no answer within service.timeout_ms; look at whether the service is up and reachable \
+                 at service.target",
+            ),
+            CallFailed::Status(status @ (401 | 403)) => write!(
+                f,
+                "status {status}: the service does not accept service.token as a gateway's"
+            ),
+            CallFailed::Status(status @ 500..=599) => write!(
+                f,
+                "status {status}: the service is not ready, or the gateway found nobody at \
+                 service.target"
+            ),
+            CallFailed::Status(status) => write!(
+                f,
+                "status {status}: look at whether service.target is an idempotencyd, and which version"
+            ),
+            CallFailed::Undecodable => f.write_str(
+                "what came cannot be read; look at whether service.target is an idempotencyd, and \
+                 which version",
+            ),
+        }
+    }
+}
 
 /// What came of a call.
 pub type CallResult = Result<Answer, CallFailed>;
@@ -93,20 +180,21 @@ impl Callout {
     }
 }
 
-/// Reads the answers of a callout that carried `count` calls. A host's own 503 looks like an answer
-/// (measured), so only `200` with a decodable body counts.
+/// Reads the answers of a callout that carried `count` calls.
 ///
 /// # Errors
 ///
 /// Anything else is no answer to any of them.
 pub fn read_answers(status: &[u8], body: Bytes, count: usize) -> Result<Vec<Answer>, CallFailed> {
     if status != b"200" {
-        return Err(CallFailed);
+        let status = std::str::from_utf8(status)
+            .ok()
+            .and_then(|s| s.parse().ok());
+        return Err(status.map_or(CallFailed::Undecodable, CallFailed::Status));
     }
-    let answers = Response::decode(body).map_err(|_| CallFailed)?.answers;
-    if answers.len() == count {
-        Ok(answers)
-    } else {
-        Err(CallFailed)
+    let answers = Response::decode(body).map_err(|_| CallFailed::Undecodable)?;
+    match answers.answers {
+        answers if answers.len() == count => Ok(answers),
+        _ => Err(CallFailed::Undecodable),
     }
 }

@@ -2,6 +2,7 @@
 //! Prometheus as they are (letters, digits, underscores): Kong replaces nothing but colons, and one
 //! name that Prometheus does not take loses the whole page.
 
+use crate::call::FailureReason;
 use crate::host::MetricKind;
 use idempotency_core::problem::Problem;
 
@@ -46,6 +47,8 @@ pub enum Counter {
     ProtectedEnded,
     /// A callout to the service failed.
     CalloutFailed,
+    /// The same, by reason.
+    CalloutFailedBy(FailureReason),
     /// A problem was answered.
     Problem(Problem),
     /// Observe mode: a problem would have been answered.
@@ -59,7 +62,7 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 20] = [
+        const SINGLE: [Counter; 24] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
@@ -78,6 +81,10 @@ impl Counter {
             Counter::ProtectedBegun,
             Counter::ProtectedEnded,
             Counter::CalloutFailed,
+            Counter::CalloutFailedBy(FailureReason::NotSent),
+            Counter::CalloutFailedBy(FailureReason::Unanswered),
+            Counter::CalloutFailedBy(FailureReason::Status),
+            Counter::CalloutFailedBy(FailureReason::Undecodable),
             Counter::ObservedReplay,
             Counter::ObservedExecution,
         ];
@@ -107,6 +114,10 @@ impl Counter {
             Counter::ProtectedBegun => "protected_begun",
             Counter::ProtectedEnded => "protected_ended",
             Counter::CalloutFailed => "callout_failed",
+            Counter::CalloutFailedBy(FailureReason::NotSent) => "callout_failed_not_sent",
+            Counter::CalloutFailedBy(FailureReason::Unanswered) => "callout_failed_unanswered",
+            Counter::CalloutFailedBy(FailureReason::Status) => "callout_failed_status",
+            Counter::CalloutFailedBy(FailureReason::Undecodable) => "callout_failed_undecodable",
             Counter::ObservedReplay => "observed_replay",
             Counter::ObservedExecution => "observed_execution",
             Counter::Problem(p) => return format!("idempotency_problem_{}", underscored(p)),
@@ -159,6 +170,7 @@ mod tests {
             Counter::LeaseLost => 11,
             Counter::OutboxDropped => 12,
             Counter::CalloutFailed => 13,
+            Counter::CalloutFailedBy(_) => 22,
             Counter::ObservedReplay => 14,
             Counter::ObservedExecution => 15,
             Counter::OutboxEntered => 16,
@@ -184,9 +196,9 @@ mod tests {
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..22));
+        assert!(numbers.into_iter().eq(0..23));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 20 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 24 + 2 * Problem::ALL.len());
     }
 }

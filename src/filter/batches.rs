@@ -14,7 +14,7 @@ impl<H: Host> Filter<H> {
     pub(super) fn ask(&mut self, root: u32, job: Job) {
         let now_ns = self.now();
         let Some(r) = self.roots.get_mut(&root) else {
-            return self.operations_answered(root, vec![job], Err(CallFailed), Way::Alone);
+            return self.operations_answered(root, vec![job], Err(CallFailed::NotSent), Way::Alone);
         };
         let bytes = batch::bytes(&job.operation);
         let rank = rank(&job);
@@ -92,7 +92,7 @@ impl<H: Host> Filter<H> {
         let timeout_ms = r.settings().map_or(0, |s| s.service.timeout_ms);
         let turn = r.batches.turn(now_ns, timeout_ms.saturating_mul(1_000_000));
         if !turn.expired.is_empty() {
-            self.operations_answered(root, turn.expired, Err(CallFailed), Way::Alone);
+            self.operations_answered(root, turn.expired, Err(CallFailed::NotSent), Way::Alone);
         }
         if !turn.leaves.is_empty() {
             self.send_operations(root, turn.leaves, Way::Batch);

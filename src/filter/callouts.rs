@@ -5,17 +5,43 @@
 use super::{Filter, Internal};
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::execution::Executed;
-use crate::host::{Buffer, Host, Map};
+use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
 use idempotency_core::headers::Headers;
-use idempotency_protocol::{Answer, Operation, Owner};
+use idempotency_protocol::{
+    Answer, Complete, Operation, Outcome, Owner, Tombstone, TombstoneReason,
+};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
+
+/// Status of an answer to a request that was too large (RFC 9110 §15.5.14): a limit of the service, or of
+/// something in front of it.
+const CONTENT_TOO_LARGE: u16 = 413;
+
+/// The outcome of a job as a tombstone, if it has a response: done, and not to be replayed. Sending it
+/// again as it is would be refused again.
+fn without_response(job: &Job) -> Option<Operation> {
+    let Operation::Complete(complete) = &job.operation else {
+        return None;
+    };
+    let Outcome::Response(response) = &complete.outcome else {
+        return None;
+    };
+    let tombstone = Tombstone {
+        status: response.status,
+        reason: TombstoneReason::TooLarge,
+    };
+    Some(Operation::Complete(Complete {
+        key: complete.key.clone(),
+        owner: complete.owner,
+        outcome: Outcome::Tombstone(tombstone),
+    }))
+}
 
 /// Whom the answer to an operation is for.
 #[derive(Debug)]
@@ -81,7 +107,7 @@ impl<H: Host> Filter<H> {
                 let sent = self.send(root, |settings| Callout::wait(&wait, &settings.service));
                 match sent {
                     Some(token) => self.sent(root, token, Cargo::Wait(context)),
-                    None => self.waited(root, context, Err(CallFailed)),
+                    None => self.waited(root, context, Err(CallFailed::NotSent)),
                 }
             }
         }
@@ -100,7 +126,7 @@ impl<H: Host> Filter<H> {
         match sent {
             Some(token) => self.sent(root, token, Cargo::Operations { jobs, way }),
             None => {
-                self.operations_answered(root, jobs, Err(CallFailed), way);
+                self.operations_answered(root, jobs, Err(CallFailed::NotSent), way);
                 self.returned(root, way);
             }
         }
@@ -209,7 +235,8 @@ impl<H: Host> Filter<H> {
             Cargo::Wait(stream) => {
                 self.measure(root, pending.sent_ns, 0);
                 let answers = self.service_answers(headers, body, 1);
-                let answer = answers.and_then(|mut answers| answers.pop().ok_or(CallFailed));
+                let answer =
+                    answers.and_then(|mut answers| answers.pop().ok_or(CallFailed::Undecodable));
                 self.waited(root, stream, answer);
             }
         }
@@ -242,7 +269,8 @@ impl<H: Host> Filter<H> {
         };
         match (status.flatten(), body) {
             (Some(status), Some(body)) => read_answers(&status, body, count),
-            _ => Err(CallFailed),
+            (Some(_), None) => Err(CallFailed::Undecodable),
+            (None, _) => Err(CallFailed::Unanswered),
         }
     }
 
@@ -266,11 +294,31 @@ impl<H: Host> Filter<H> {
                 }
             }
             Err(failed) => {
-                self.count(root, Counter::CalloutFailed);
+                self.call_failed(root, failed);
                 for job in jobs {
-                    self.answered(root, job, Err(failed));
+                    match (failed, without_response(&job)) {
+                        (CallFailed::Status(CONTENT_TOO_LARGE), Some(operation)) => {
+                            let purpose = job.purpose;
+                            self.ask(root, Job { operation, purpose });
+                        }
+                        _ => self.answered(root, job, Err(failed)),
+                    }
                 }
             }
+        }
+    }
+
+    /// Counts a call that failed, and tells the operator of it, once in a while.
+    fn call_failed(&mut self, root: u32, failed: CallFailed) {
+        self.count(root, Counter::CalloutFailed);
+        self.count(root, Counter::CalloutFailedBy(failed.reason()));
+        let now_ns = self.now();
+        let told = self
+            .roots
+            .get_mut(&root)
+            .and_then(|r| r.failures.note(failed, now_ns));
+        if let Some(line) = told {
+            self.host.log(Level::Warn, &line);
         }
     }
 
@@ -283,8 +331,8 @@ impl<H: Host> Filter<H> {
     }
 
     fn waited(&mut self, root: u32, context: u32, result: CallResult) {
-        if result.is_err() {
-            self.count(root, Counter::CalloutFailed);
+        if let Err(failed) = &result {
+            self.call_failed(root, *failed);
         }
         if self.is_active(context) {
             self.internal.push_back(Internal::Answer(context, result));

@@ -187,6 +187,6 @@ impl<H: Host> Filter<H> {
             }
         }
         self.internal
-            .push_back(Internal::Answer(context, Err(CallFailed)));
+            .push_back(Internal::Answer(context, Err(CallFailed::NotSent)));
     }
 }

@@ -6,6 +6,7 @@ mod batches;
 mod callouts;
 #[cfg(test)]
 mod decisions_test;
+mod failures;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! detached executions.
 
 use super::callouts::Job;
+use super::failures::Failures;
 use super::lane::Lane;
 use super::metrics::Metrics;
 use crate::batch::Batches;
@@ -29,6 +30,7 @@ pub(super) struct Root {
     pub executions: BTreeMap<u32, Box<Execution>>,
     pub next_execution: u32,
     pub metrics: Metrics,
+    pub failures: Failures,
     /// What this VM has told of what waits: in the outbox, and for a callout.
     told: [i64; 2],
     /// The period of its tick is set.

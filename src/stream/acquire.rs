@@ -2,7 +2,7 @@
 
 use super::inline::Run;
 use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
-use crate::call::{Call, CallFailed, CallResult};
+use crate::call::{Call, CallResult};
 use crate::forward::{self, Forwarding};
 use crate::lease::Lease;
 use crate::profile::Profile;
@@ -95,13 +95,19 @@ impl Ticket {
             Ok(Answer::Fault(fault)) if fault.code == FaultCode::Quota => {
                 refuse(&self.request, Problem::TenantQuota, None, env)
             }
-            Ok(Answer::Fault(fault)) => {
+            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Unavailable => {
                 env.effect(Effect::Warn(format!("acquire failed: {fault}")));
                 self.unanswered(env)
             }
+            Err(failed) if failed.is_outage() => self.unanswered(env),
+            // The service is there, and said something else than that it is down.
+            Ok(Answer::Fault(fault)) => {
+                env.effect(Effect::Warn(format!("acquire refused: {fault}")));
+                self.not_understood(env)
+            }
             // `Cancelled` and `Spent` cannot concern a fresh owner of a live stream, and the other
             // answers are not answers to an acquire.
-            Ok(_) | Err(CallFailed) => self.unanswered(env),
+            Ok(_) | Err(_) => self.not_understood(env),
         }
     }
 
@@ -212,14 +218,17 @@ impl Ticket {
         }
     }
 
-    /// No decodable answer: by the rule's policy.
+    /// An answer that is no reason to go on, whatever the rule says of outages.
+    fn not_understood(self, env: &mut Env) -> Step {
+        // The service may have granted it: take it back, before or after it arrives.
+        env.effect(Effect::Background(self.fail()));
+        refuse(&self.request, Problem::StoreUnavailable, None, env)
+    }
+
+    /// The service is down: by the rule's policy.
     fn unanswered(self, env: &mut Env) -> Step {
         match self.request.policy().on_service_failure {
-            OnServiceFailure::Refuse => {
-                // The service may have granted it: take it back, before or after it arrives.
-                env.effect(Effect::Background(self.fail()));
-                refuse(&self.request, Problem::StoreUnavailable, None, env)
-            }
+            OnServiceFailure::Refuse => self.not_understood(env),
             OnServiceFailure::Pass => {
                 env.count(Counter::PassedUnprotected);
                 env.effect(Effect::Warn(format!(

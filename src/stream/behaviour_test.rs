@@ -55,7 +55,11 @@ fn observing_changes_nothing() {
     for (answer, whole, expected) in [
         (grant(), true, "[track untrack background:complete]"),
         (grant(), false, "[track untrack background:abandon]"),
-        (Err(CallFailed), true, "[untrack background:complete]"),
+        (
+            Err(CallFailed::Unanswered),
+            true,
+            "[untrack background:complete]",
+        ),
         (stored_response(), true, "[]"),
     ] {
         let mut bench = Bench::in_state(OBSERVE, "Observing");

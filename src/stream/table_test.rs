@@ -167,7 +167,7 @@ fn the_decision() {
                 (
                     "Acquiring",
                     "no answer",
-                    a(Err(CallFailed)),
+                    a(Err(CallFailed::Unanswered)),
                     "pause [background:fail reply:503] Answered",
                 ),
                 (
@@ -223,10 +223,41 @@ fn the_decision() {
         vec![(
             "Acquiring",
             "no answer, fail-open: keeps its owner",
-            a(Err(CallFailed)),
+            a(Err(CallFailed::Unanswered)),
             "pause [track change resume-request] Forwarded",
         )],
     );
+    // Whatever is no outage never passes, though the rule lets outages pass.
+    let refused = "pause [background:fail reply:503] Answered";
+    for (answer, expected) in [
+        (Err(CallFailed::Status(401)), refused),
+        (Err(CallFailed::Status(403)), refused),
+        (Err(CallFailed::Status(400)), refused),
+        (Err(CallFailed::Status(404)), refused),
+        (Err(CallFailed::Status(302)), refused),
+        (Err(CallFailed::Undecodable), refused),
+        (completed(), refused),
+        (Ok(Answer::Lost), refused),
+        (fault(FaultCode::Capacity), "pause [reply:503] Answered"),
+        (fault(FaultCode::Quota), "pause [reply:429] Answered"),
+        (fault(FaultCode::Invalid), refused),
+        (fault(FaultCode::Internal), refused),
+        (
+            Err(CallFailed::NotSent),
+            "pause [track change resume-request] Forwarded",
+        ),
+        (
+            Err(CallFailed::Status(503)),
+            "pause [track change resume-request] Forwarded",
+        ),
+        (
+            fault(FaultCode::Unavailable),
+            "pause [track change resume-request] Forwarded",
+        ),
+    ] {
+        let row = format!("fail-open: {answer:?}");
+        walk(OPEN, vec![("Acquiring", &row, a(answer), expected)]);
+    }
     walk(
         WAITING,
         vec![
@@ -257,7 +288,7 @@ fn the_decision() {
             (
                 "Waiting",
                 "no answer",
-                a(Err(CallFailed)),
+                a(Err(CallFailed::Unanswered)),
                 "pause [reply:409] Answered",
             ),
             (
@@ -453,7 +484,7 @@ fn settlement_answers() {
             (
                 "Settling",
                 "no answer: delivered, goes on",
-                a(Err(CallFailed)),
+                a(Err(CallFailed::Unanswered)),
                 "pause [background:complete resume-response] Answered",
             ),
         ],
@@ -476,13 +507,13 @@ fn settlement_answers() {
             (
                 "Settling",
                 "no answer",
-                a(Err(CallFailed)),
+                a(Err(CallFailed::Unanswered)),
                 "pause [background:complete reply:503] Answered",
             ),
             (
                 "Settling streamed",
                 "no answer",
-                a(Err(CallFailed)),
+                a(Err(CallFailed::Unanswered)),
                 "pause [background:complete reset] Answered",
             ),
         ],
@@ -538,7 +569,7 @@ fn in_kong() {
                 (
                     "Acquiring",
                     "no answer",
-                    a(Err(CallFailed)),
+                    a(Err(CallFailed::Unanswered)),
                     "pause [background:fail reply:503] Answered",
                 ),
                 (

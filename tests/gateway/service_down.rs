@@ -8,10 +8,11 @@ use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, record_state, Request,
 };
 use idempotency_protocol::{Answer, Grant, Outcome, Stored, StoredResponse};
+use idempotency_stack::{filter_config, Stack, Tokens};
 use serde_json::json;
 
 use crate::support::{
-    assert_alive, await_counter, charge, counter, in_background, persist, relayed, with_rule,
+    assert_alive, await_counter, charge, counter, in_background, persist, relayed, rule, with_rule,
     with_timeout, EXECUTIONS,
 };
 
@@ -37,6 +38,32 @@ fn closed_nothing_runs_and_the_retry_runs_once_when_the_service_is_back() {
         assert_eq!(executions(&stack, &key), 2, "{execution}");
         assert_eq!(counter(&stack, "executed"), 1);
         assert!(counter(&stack, "problem_store_unavailable") >= 3);
+    }
+}
+
+/// A wrong token is no outage: somebody is there, and says no. It must neither be silent nor switch
+/// protection off.
+#[test]
+fn a_wrong_token_never_passes_and_is_told_once() {
+    for execution in EXECUTIONS {
+        let rule = rule(execution, json!({ "on_service_failure": "pass" }));
+        let mut config = filter_config(&Tokens::default(), json!([rule]));
+        config["service"]["token"] = json!("not-the-token-of-this-service");
+        let stack = Stack::builder().filter(config).start();
+        for _ in 0..4 {
+            let answer = charge("/charges", &fresh_key("token")).send(&stack);
+            assert_problem(&answer, 503, "store-unavailable");
+        }
+        assert_eq!(stack.upstream.executions().total, 0, "{execution}");
+        assert_eq!(counter(&stack, "passed_unprotected"), 0, "{execution}");
+        eventually("the reason is counted", || {
+            counter(&stack, "callout_failed_status") >= 4
+        });
+        let why = "status 401: the service does not accept service.token";
+        eventually("the log says why", || stack.gateway.log().contains(why));
+        let told = stack.gateway.log().matches(why).count();
+        // One line in ten seconds, and a gateway may have two workers.
+        assert!(told <= 4, "{told} lines");
     }
 }
 

@@ -29,6 +29,8 @@ mod random_service;
 #[cfg(any(test, feature = "testing"))]
 mod random_test;
 mod root;
+#[cfg(test)]
+mod too_large_test;
 
 #[cfg(feature = "testing")]
 pub use random_test::random_events;

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::config::KeySyntax;
 
 /// Longest key, in characters, after unquoting.
-pub const MAX_LEN: usize = 255;
+pub const MAX_LEN: usize = idempotency_protocol::limits::MAX_KEY_CHARS;
 
 /// Why a key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

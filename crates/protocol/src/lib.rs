@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod frame;
 pub mod key;
+pub mod limits;
 pub mod operation;
 pub mod response;
 

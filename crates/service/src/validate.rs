@@ -1,16 +1,8 @@
 //! Bounds on operations that the wire format itself does not have. What is out of bounds is
 //! answered with a fault of its own; the store never sees it.
 
+use idempotency_protocol::limits::{MAX_KEY_CHARS, MAX_LEASE_MS, MAX_SCOPE_BYTES, MAX_TTL_MS};
 use idempotency_protocol::{LookupKey, Operation, Outcome, Settlement, StoredResponse};
-
-/// Longest key, in characters, as in the contract with clients.
-pub(crate) const MAX_KEY_CHARS: usize = 255;
-/// Longest tenant and namespace, in bytes.
-pub(crate) const MAX_SCOPE_BYTES: usize = 1024;
-/// Longest lease: one day.
-const MAX_LEASE_MS: u64 = 86_400_000;
-/// Longest retention: ten years. Keeps every sum of times far from overflow.
-const MAX_TTL_MS: u64 = 10 * 366 * 86_400_000;
 
 /// What is wrong with the operation, if anything.
 pub(crate) fn operation(operation: &Operation) -> Result<(), &'static str> {
@@ -94,6 +86,60 @@ fn lease(lease_ms: u64) -> Result<(), &'static str> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    /// The acquire that a gateway sends with this policy; `None`: its configuration is refused.
+    fn sent_with(field: &str, value: u64) -> Option<Operation> {
+        use idempotency_core::config::{self, Policy};
+        use idempotency_protocol::{Acquire, Fingerprint, Origin, Owner, Retention, Scheme};
+        let text = format!(
+            r#"{{"service":{{"target":"s","timeout_ms":1}},"rules":[{{"match":{{}},"scope":"global",
+                "lease_margin_ms":1,"execution_timeout_ms":1,"{field}":{value}}}]}}"#
+        );
+        let plan = config::parse(&text).ok()?;
+        let policy: &Policy = &plan.policies.rules[0].policy;
+        Some(Operation::Acquire(Acquire {
+            key: LookupKey {
+                tenant: String::new(),
+                namespace: policy.namespace.clone(),
+                origin: Origin::Client,
+                key: "k".into(),
+            },
+            owner: Owner([1; 16]),
+            fingerprint: Fingerprint {
+                scheme: Scheme(1),
+                digest: [0; 32],
+            },
+            lease_ms: policy.lease_ms,
+            retention: Retention {
+                ttl_ms: policy.ttl_ms,
+                unknown_ttl_ms: policy.unknown_ttl_ms,
+            },
+            on_unknown: policy.on_unknown,
+        }))
+    }
+
+    /// What a gateway's configuration accepts, the service accepts; one more, and both refuse.
+    #[test]
+    fn the_limits_of_a_configuration_are_those_of_the_service() {
+        for (field, most) in [
+            ("lease_ms", MAX_LEASE_MS),
+            ("ttl_ms", MAX_TTL_MS),
+            ("unknown_ttl_ms", MAX_TTL_MS),
+        ] {
+            let sent = sent_with(field, most).expect("it is accepted");
+            assert_eq!(operation(&sent), Ok(()), "{field}");
+            assert!(sent_with(field, most + 1).is_none(), "{field}");
+            let Operation::Acquire(mut acquire) = sent else {
+                unreachable!()
+            };
+            match field {
+                "lease_ms" => acquire.lease_ms += 1,
+                _ => acquire.retention.unknown_ttl_ms += 1,
+            }
+            let over = operation(&Operation::Acquire(acquire));
+            assert!(over.is_err(), "{field}");
+        }
+    }
 
     #[test]
     fn stored_values() {

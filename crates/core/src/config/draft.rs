@@ -1,15 +1,15 @@
 //! A policy in the making: built-in values, with `defaults` and then the rule written over them.
 
-use super::reader::{Check, Faults, Field, Object, MAX_MS};
+use super::reader::{Check, Faults, Field, Object};
 use super::*;
 use super::{checks, fields};
 use crate::json::Value;
+use idempotency_protocol::limits::{MAX_LEASE_MS, MAX_RESPONSE_BYTES, MAX_TTL_MS, MAX_WAIT_MS};
 
 /// Largest body that can be stored.
 const MAX_BYTES: u64 = 256 << 20;
 /// Callout timeouts are 32 bits wide in the ABI.
 pub(super) const MAX_TIMEOUT_MS: u64 = u32::MAX as u64;
-const MAX_WAIT_MS: u64 = 60_000;
 
 /// Like [`Policy`]; what has no fixed default is still open.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl Draft {
         apply.integer(
             "max_response_bytes",
             1,
-            MAX_BYTES,
+            MAX_RESPONSE_BYTES as u64,
             &mut self.max_response_bytes,
         );
         let executions = [
@@ -106,11 +106,16 @@ impl Draft {
             MAX_TIMEOUT_MS,
             &mut self.execution_timeout_ms,
         );
-        apply.integer("lease_ms", 1, MAX_MS, &mut self.lease_ms);
-        apply.integer("lease_margin_ms", 1, MAX_MS, &mut self.lease_margin_ms);
-        apply.integer("ttl_ms", 1, MAX_MS, &mut self.ttl_ms);
+        apply.integer("lease_ms", 1, MAX_LEASE_MS, &mut self.lease_ms);
+        apply.integer(
+            "lease_margin_ms",
+            1,
+            MAX_LEASE_MS,
+            &mut self.lease_margin_ms,
+        );
+        apply.integer("ttl_ms", 1, MAX_TTL_MS, &mut self.ttl_ms);
         let mut unknown_ttl_ms = 0;
-        apply.integer("unknown_ttl_ms", 1, MAX_MS, &mut unknown_ttl_ms);
+        apply.integer("unknown_ttl_ms", 1, MAX_TTL_MS, &mut unknown_ttl_ms);
         if unknown_ttl_ms > 0 {
             self.unknown_ttl_ms = Some(unknown_ttl_ms);
         }

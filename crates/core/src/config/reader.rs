@@ -4,9 +4,6 @@
 use super::ConfigError;
 use crate::json::Value;
 
-/// Longest duration and largest number of milliseconds: 100 years.
-pub(super) const MAX_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
-
 /// A value and where it stands.
 #[derive(Clone)]
 pub(super) struct Field<'a> {

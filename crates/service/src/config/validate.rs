@@ -195,7 +195,11 @@ fn quotas(settings: &Settings, check: &mut Check) -> Quotas {
 fn limits(settings: &Settings, check: &mut Check) -> Limits {
     let bytes = |size: Option<super::Size>| size.and_then(|s| usize::try_from(s.0).ok());
     let mut limits = Limits {
-        max_body_bytes: check.positive("max_body_bytes", bytes(settings.max_body_bytes), 16 << 20),
+        max_body_bytes: check.positive(
+            "max_body_bytes",
+            bytes(settings.max_body_bytes),
+            idempotency_protocol::limits::MAX_MESSAGE_BYTES,
+        ),
         max_buffered_bytes: check.positive(
             "max_buffered_bytes",
             bytes(settings.max_buffered_bytes),
@@ -223,7 +227,11 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
             128,
         ),
         quotas: quotas(settings, check),
-        max_wait: check.time("max_wait", settings.max_wait, 60_000),
+        max_wait: check.time(
+            "max_wait",
+            settings.max_wait,
+            idempotency_protocol::limits::MAX_WAIT_MS,
+        ),
         max_connections: check.positive("max_connections", settings.max_connections, 10_000),
         max_stranger_bytes: check.positive(
             "max_stranger_bytes",

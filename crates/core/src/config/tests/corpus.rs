@@ -68,9 +68,9 @@ pub(super) const VALID: &[Text] = &[
     Policy(r#""on_complete_failure":"withhold","cors":"stored","accept_encoding":"keep""#),
     Policy(r#""key":{"header":"X-Request-Key","syntax":"strict","when_missing":"derive"}"#),
     Policy(r#""fingerprint":{"body":"none","headers":[],"host":true}"#),
-    Policy(r#""lease_ms":9e4,"lease_margin_ms":2000.0,"ttl_ms":3153600000000"#),
+    Policy(r#""lease_ms":9e4,"lease_margin_ms":2000.0,"ttl_ms":316224000000"#),
     Policy(r#""ttl_ms":1,"unknown_ttl_ms":1,"wait_ms":0,"retry_after_s":86400"#),
-    Policy(r#""max_body_bytes":268435456,"max_response_bytes":1,"wait_ms":60000"#),
+    Policy(r#""max_body_bytes":268435456,"max_response_bytes":15728640,"wait_ms":60000"#),
     Policy(r#""outcomes":"all""#),
     Policy(r#""outcomes":{"200":"failed","599":"unknown","2xx":"completed"}"#),
     Policy(r#""replay_headers":["X-Request-Cost","retry-after"]"#),
@@ -192,7 +192,7 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     (
         Whole(
             r#"{"service":{"target":"s","timeout_ms":4294967296},
-                "rules":[{"match":{},"scope":"global","lease_ms":1e12}]}"#,
+                "rules":[{"match":{},"scope":"global","lease_ms":86400000}]}"#,
         ),
         "service.timeout_ms: must be an integer",
         SCHEMA,
@@ -511,6 +511,27 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     (
         Policy(r#""ttl_ms":9007199254740993"#),
         "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    // What the service would refuse (`idempotency_protocol::limits`).
+    (
+        Policy(r#""lease_ms":86400001"#),
+        "rules[0].lease_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""ttl_ms":316224000001"#),
+        "rules[0].ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""unknown_ttl_ms":316224000001"#),
+        "rules[0].unknown_ttl_ms: must be an integer",
+        SCHEMA,
+    ),
+    (
+        Policy(r#""max_response_bytes":15728641"#),
+        "rules[0].max_response_bytes: must be an integer",
         SCHEMA,
     ),
     (

@@ -125,6 +125,56 @@ fn without_docker_the_way_without_it_is_named() {
     }
 }
 
+/// Digests are learnt from a registry; none can be asked here.
+#[test]
+fn images_are_pinned_to_what_their_registry_says_whole_files_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    stand_in(
+        dir.path(),
+        "docker",
+        r#"[ "$1 $2 $3" = "buildx imagetools inspect" ]
+case "$4" in
+    absent:*) exit 1 ;;
+    kong:*) digest=$(printf 'a%.0s' {1..64}) ;;
+    *) digest=$(printf 'b%.0s' {1..64}) ;;
+esac
+echo "{\"mediaType\": \"index\", \"digest\": \"sha256:$digest\", \"size\": 1}"
+"#,
+    );
+    let (a, b) = ("a".repeat(64), "b".repeat(64));
+    let file = dir.path().join("compose.yaml");
+    let named = file.display().to_string();
+    let pin = || {
+        run("scripts/pin-images.sh", &[&named], dir.path())
+            .output()
+            .unwrap()
+    };
+    std::fs::write(
+        &file,
+        "services:\n  kong:\n    image: kong:3.9.3\n  redis:\n    image: redis:7.2.16-bookworm # why\n\
+         FROM debian:bookworm-slim AS runtime\nFROM runtime AS idempotencyd\n",
+    )
+    .unwrap();
+    let pinned = format!(
+        "services:\n  kong:\n    image: kong:3.9.3@sha256:{a}\n  redis:\n    image: \
+         redis:7.2.16-bookworm@sha256:{b} # why\nFROM debian:bookworm-slim@sha256:{b} AS runtime\n\
+         FROM runtime AS idempotencyd\n"
+    );
+    // Once more changes nothing.
+    for _ in 0..2 {
+        let output = pin();
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), pinned);
+    }
+
+    let unknown = "image: kong:3.9.3\nimage: absent:1\n";
+    std::fs::write(&file, unknown).unwrap();
+    let output = pin();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("absent:1"), "{}", text(&output));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), unknown);
+}
+
 fn test_kong(dir: &Path, nginx: Option<&Path>) -> Output {
     let mut command = run("scripts/test-kong.sh", &[], dir);
     command.env_remove("KONG_LUALIB").env_remove("KONG_NGINX");

@@ -145,8 +145,13 @@ async fn on_a_full_disk_it_ends_once_then_waits_for_room_and_has_everything() {
         .arg(at("disk/data"));
     let mut supervisor = Process::start("supervisor", unshare, dir.log()).unwrap();
     let first = listening(&mut supervisor, &at("ready"), 0);
-    let names = execute(first.address, "k", ENOUGH).await;
-    assert!(!names.is_empty() && names.len() < ENOUGH, "{}", names.len());
+    // The engine writes behind: on a busy machine the disk is found full only a while later.
+    let names = execute(first.address, "k", 8 * ENOUGH).await;
+    assert!(
+        !names.is_empty() && names.len() < 8 * ENOUGH,
+        "{}",
+        names.len()
+    );
 
     let second = listening(&mut supervisor, &at("ready"), first.pid);
     assert_eq!(std::fs::read_to_string(at("codes")).unwrap(), "1\n");

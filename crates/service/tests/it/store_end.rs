@@ -191,8 +191,8 @@ async fn on_a_full_disk_it_ends_once_then_waits_for_room_and_has_everything() {
 const SUPERVISOR: &str = r#"
 disk="$1" codes="$2"
 shift 2
-mount -t tmpfs -o size=80m,mode=700 none "$disk" || exit 9
-head -c 24M /dev/zero >"$disk/filler"
+mount -t tmpfs -o size=240m,mode=700 none "$disk" || exit 9
+head -c 184M /dev/zero >"$disk/filler"
 while :; do "$@"; echo $? >>"$codes"; done
 "#;
 

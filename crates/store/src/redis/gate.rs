@@ -3,9 +3,6 @@
 //! A record on a server that evicts is forgotten at some moment, and its key executes again. So a
 //! server that is not trusted refuses grants as well as readiness. What was granted before still
 //! ends and is recorded: that is the best that can be done for it.
-//!
-//! The refusal has the code of a full store: it was decided and is no outage, so a gateway whose rule lets
-//! outages pass refuses all the same.
 
 use idempotency_protocol::{Answer, Fault, FaultCode};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -41,7 +38,7 @@ pub(super) fn explain(answers: &mut [Answer], why: &str) {
         match answer {
             Answer::Fault(fault) if fault.code == FaultCode::Capacity => {
                 *answer = Answer::Fault(Fault {
-                    code: FaultCode::Capacity,
+                    code: FaultCode::Unavailable,
                     detail: format!("{why}; nothing is granted until that has changed"),
                 });
             }
@@ -79,7 +76,7 @@ mod tests {
         ];
         explain(&mut answers, "evicts");
         assert!(matches!(&answers[0], Answer::Fault(f)
-            if f.code == FaultCode::Capacity && f.detail.starts_with("evicts")));
+            if f.code == FaultCode::Unavailable && f.detail.starts_with("evicts")));
         assert_eq!(answers[1..], [Answer::Failed, fault(FaultCode::Internal)]);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 async fn refusal(store: &RedisStore, name: &str) -> Option<String> {
     match one(store, acquire(name, 1)).await {
         Answer::Fault(fault) => {
-            assert_eq!(fault.code, FaultCode::Capacity, "{fault}");
+            assert_eq!(fault.code, FaultCode::Unavailable, "{fault}");
             Some(fault.detail)
         }
         Answer::Granted(_) => None,

@@ -106,12 +106,6 @@ struct Waiting<T> {
     since_ns: u64,
 }
 
-impl<T> Waiting<T> {
-    fn is_old(&self, now_ns: u64, patience_ns: u64) -> bool {
-        self.rank != Rank::Background && now_ns.saturating_sub(self.since_ns) >= patience_ns
-    }
-}
-
 /// The operations of one VM that are to leave, and how many batches are out.
 #[derive(Debug)]
 pub struct Batches<T> {
@@ -218,18 +212,16 @@ impl<T> Batches<T> {
         for line in [&mut self.ends, &mut self.acquires] {
             // Those of one line came in the order of time, but some of them never expire.
             let mut at = 0;
-            while left > 0
-                && line
-                    .get(at)
-                    .is_some_and(|w| now_ns.saturating_sub(w.since_ns) >= patience_ns)
-            {
-                match line.get(at).is_some_and(|w| w.is_old(now_ns, patience_ns)) {
-                    true => {
-                        expired.extend(line.remove(at).map(|waiting| waiting.item));
-                        left -= 1;
-                    }
-                    false => at += 1,
+            while let Some(waiting) = line.get(at) {
+                if left == 0 || now_ns.saturating_sub(waiting.since_ns) < patience_ns {
+                    break;
                 }
+                if waiting.rank == Rank::Background {
+                    at += 1;
+                    continue;
+                }
+                expired.extend(line.remove(at).map(|waiting| waiting.item));
+                left -= 1;
             }
         }
         expired
@@ -245,6 +237,13 @@ impl<T> Batches<T> {
             }
         }
         taken
+    }
+
+    /// Takes back the acquire that this is true of, if it still waits: nobody has seen it.
+    pub fn withdraw(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
+        let mut acquires = self.acquires.iter();
+        let at = acquires.position(|waiting| wanted(&waiting.item))?;
+        self.acquires.remove(at).map(|waiting| waiting.item)
     }
 
     /// A batch is back, answered or not, or it could not be sent. Whether to ask for a callback.

@@ -257,6 +257,25 @@ fn what_no_client_waits_for_is_never_given_up() {
 }
 
 #[test]
+fn an_acquire_that_still_waits_can_be_taken_back() {
+    let mut batches = Batches::new(limits(1, 64));
+    for (item, rank) in [
+        ("out", Rank::Acquire),
+        ("waits", Rank::Acquire),
+        ("settles", Rank::Settlement),
+    ] {
+        batches.arrive(item, rank, 0, 0);
+    }
+    let mut withdraw = |name: &str| batches.withdraw(|item| *item == name);
+    assert_eq!(withdraw("out"), None, "it has left");
+    assert_eq!(withdraw("settles"), None, "it is no acquire");
+    assert_eq!(withdraw("waits"), Some("waits"));
+    assert_eq!(withdraw("waits"), None);
+    batches.returned();
+    assert_eq!(batches.turn(0, PATIENCE).leaves, ["settles"]);
+}
+
+#[test]
 fn a_lost_callback_is_made_up_for_by_the_tick() {
     table(
         limits(2, 64),

@@ -12,9 +12,7 @@ use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event};
 use idempotency_core::headers::Headers;
-use idempotency_protocol::{
-    Answer, Complete, Operation, Outcome, Owner, Tombstone, TombstoneReason,
-};
+use idempotency_protocol::{Answer, Operation, Outcome, Owner, Tombstone, TombstoneReason};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
@@ -23,24 +21,24 @@ const OUTBOX_BURST: usize = 32;
 /// something in front of it.
 const CONTENT_TOO_LARGE: u16 = 413;
 
-/// The outcome of a job as a tombstone, if it has a response: done, and not to be replayed. Sending it
-/// again as it is would be refused again.
-fn without_response(job: &Job) -> Option<Operation> {
-    let Operation::Complete(complete) = &job.operation else {
-        return None;
+/// Makes a job ready to be sent once more, alone, after its callout was too large. Beside others it may have
+/// been the others: it stays as it is. By itself, its response is left out: done, and not to be replayed.
+/// False: there is nothing to leave out.
+fn make_smaller(job: &mut Job, shared: bool) -> bool {
+    if shared {
+        return true;
+    }
+    let Operation::Complete(complete) = &mut job.operation else {
+        return false;
     };
     let Outcome::Response(response) = &complete.outcome else {
-        return None;
+        return false;
     };
-    let tombstone = Tombstone {
+    complete.outcome = Outcome::Tombstone(Tombstone {
         status: response.status,
         reason: TombstoneReason::TooLarge,
-    };
-    Some(Operation::Complete(Complete {
-        key: complete.key.clone(),
-        owner: complete.owner,
-        outcome: Outcome::Tombstone(tombstone),
-    }))
+    });
+    true
 }
 
 /// Whom the answer to an operation is for.
@@ -295,13 +293,12 @@ impl<H: Host> Filter<H> {
             }
             Err(failed) => {
                 self.call_failed(root, failed);
-                for job in jobs {
-                    match (failed, without_response(&job)) {
-                        (CallFailed::Status(CONTENT_TOO_LARGE), Some(operation)) => {
-                            let purpose = job.purpose;
-                            self.ask(root, Job { operation, purpose });
-                        }
-                        _ => self.answered(root, job, Err(failed)),
+                let too_large = failed == CallFailed::Status(CONTENT_TOO_LARGE);
+                let shared = jobs.len() > 1;
+                for mut job in jobs {
+                    match too_large && make_smaller(&mut job, shared) {
+                        true => self.ask_alone(root, job, way),
+                        false => self.answered(root, job, Err(failed)),
                     }
                 }
             }
@@ -407,6 +404,15 @@ impl<H: Host> Filter<H> {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
+        // An acquire that was never sent has nothing to take back. Sent after its own fail, it would depend on
+        // the store's memory of that, which is short.
+        if let Operation::Fail { owner, .. } = &operation {
+            let is_its =
+                |job: &Job| matches!(&job.operation, Operation::Acquire(a) if a.owner == *owner);
+            if r.batches.withdraw(is_its).is_some() {
+                return;
+            }
+        }
         if r.outbox.push(operation, now_ns).is_err() {
             self.count(root, Counter::OutboxDropped);
             return;

@@ -21,16 +21,7 @@ fn stream(case: &Case) -> FakeStream {
         headers.push(field((":authority", "api.example.com")));
     }
     headers.extend(case.headers.iter().copied().map(field));
-    FakeStream {
-        headers,
-        body: Vec::new(),
-        response: Vec::new(),
-        details: None,
-        held: Vec::new(),
-        response_over: false,
-        phase: Phase::Request,
-        forwarded: 0,
-    }
+    FakeStream::request(headers)
 }
 
 /// What the host saw, in the words of the table, and the names of the fields that are left.

@@ -49,6 +49,22 @@ pub struct FakeStream {
     pub forwarded: u32,
 }
 
+impl FakeStream {
+    /// A request that the filter is about to see.
+    pub fn request(headers: Vec<(Bytes, Bytes)>) -> FakeStream {
+        FakeStream {
+            headers,
+            body: Vec::new(),
+            response: Vec::new(),
+            details: None,
+            held: Vec::new(),
+            response_over: false,
+            phase: Phase::Request,
+            forwarded: 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Call {
     pub token: u32,

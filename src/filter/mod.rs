@@ -30,7 +30,7 @@ mod random_service;
 mod random_test;
 mod root;
 #[cfg(test)]
-mod too_large_test;
+mod shared_calls_test;
 
 #[cfg(feature = "testing")]
 pub use random_test::random_events;

@@ -133,6 +133,8 @@ impl Ledger {
         for operation in &operations {
             let answer = service_answer(dice, operation.as_ref(), well, shared);
             if let Some(Operation::Acquire(acquire)) = operation {
+                // One that was sent once more is what it was answered in the end.
+                self.unanswered.remove(&acquire.owner);
                 match &answer {
                     _ if !answered || !heard => drop(self.unanswered.insert(acquire.owner)),
                     Answer::Granted(_) => drop(self.granted.insert(acquire.owner)),
@@ -145,7 +147,7 @@ impl Ledger {
         if !answered {
             return Answered {
                 headers: usize::from(dice.roll(2) == 0),
-                status: dice.pick::<&'static str>(&["200", "503", "x"]),
+                status: dice.pick::<&'static str>(&["200", "503", "413", "401", "x"]),
                 body: (*dice.pick(&[b"" as &[u8], b"\x01\x00\x01\xff", b"<html>"])).into(),
             };
         }

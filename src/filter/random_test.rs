@@ -154,19 +154,8 @@ impl World {
             ]);
             headers.push(((*name).into(), Bytes::from(value.to_vec())));
         }
-        self.filter.host().streams.borrow_mut().insert(
-            id,
-            FakeStream {
-                headers,
-                body: Vec::new(),
-                response: Vec::new(),
-                details: None,
-                held: Vec::new(),
-                response_over: false,
-                phase: Phase::Request,
-                forwarded: 0,
-            },
-        );
+        let stream = FakeStream::request(headers);
+        self.filter.host().streams.borrow_mut().insert(id, stream);
         self.live.push(id);
         self.filter.on_context_create(id, ROOT);
         self.enter(id);

@@ -41,10 +41,14 @@ pub enum FaultCode {
     Invalid = 2,
     /// A defect in the service: the operation may or may not have happened.
     Internal = 3,
-    /// The tenant's quota of new records is used up: nothing happened. On the wire it is a
-    /// [`FaultCode::Capacity`] whose detail begins with [`Fault::QUOTA`], so that a gateway that
-    /// does not know it refuses, and never takes it for an outage.
+    /// The tenant's quota of new records is used up: nothing happened. To a gateway of version 1 it
+    /// is a [`FaultCode::Capacity`] whose detail begins with [`Fault::QUOTA`], so that it refuses,
+    /// and never takes it for an outage.
     Quota = 4,
+    /// The store answers, but must not be relied on (it evicts records, or keeps nothing on disk):
+    /// nothing happened. No outage: somebody has to change its settings. To a gateway of version 1
+    /// it is a [`FaultCode::Capacity`].
+    Untrusted = 5,
 }
 
 /// The operation could not be answered.
@@ -60,14 +64,14 @@ impl Fault {
     /// How the detail of a used-up quota begins on the wire.
     pub const QUOTA: &'static str = "tenant-quota: ";
 
-    /// The code and the detail as they are written: every gateway of this version of the protocol
-    /// understands them.
-    pub(crate) fn written(&self) -> (FaultCode, String) {
+    /// The code and the detail as they are written for a peer that knows this revision.
+    pub(crate) fn written(&self, revision: u16) -> (FaultCode, String) {
         match self.code {
-            FaultCode::Quota => {
+            FaultCode::Quota if revision < 2 => {
                 let detail = format!("{}{}", Fault::QUOTA, self.detail);
                 (FaultCode::Capacity, detail)
             }
+            FaultCode::Untrusted if revision < 2 => (FaultCode::Capacity, self.detail.clone()),
             code => (code, self.detail.clone()),
         }
     }
@@ -145,6 +149,18 @@ pub enum Answer {
     Changed,
     /// Wait: still in flight.
     TimedOut,
+    /// Acquire, wait: done before, and what is stored cannot be read, now or ever. Never executed
+    /// again.
+    Unreadable {
+        /// Status that the first client saw; 0 if that is lost, too.
+        status: u16,
+        /// Fence of the execution that stored it.
+        fence: u64,
+        /// Attempt number of that execution.
+        attempt: u32,
+        /// When the record is forgotten, as milliseconds since the Unix epoch.
+        expires_at_ms: u64,
+    },
     /// The replay is too long for an answer that others share: ask again in a call of its own. An
     /// acquire with the same owner is the same acquire.
     AskAlone,
@@ -174,6 +190,7 @@ impl Answer {
             Answer::Refused => "refused",
             Answer::Changed => "changed",
             Answer::TimedOut => "timed_out",
+            Answer::Unreadable { .. } => "unreadable",
             Answer::AskAlone => "ask_alone",
             Answer::Fault(_) => "fault",
         }

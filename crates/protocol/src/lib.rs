@@ -8,6 +8,7 @@
 //! Bodies and header values travel as raw bytes. See [`frame`] for the layout.
 #![forbid(unsafe_code)]
 
+pub mod about;
 pub mod answer;
 pub mod frame;
 pub mod key;
@@ -15,15 +16,23 @@ pub mod limits;
 pub mod operation;
 pub mod response;
 
+mod answers;
 mod codec;
+mod operations;
+mod parts;
 
+pub use about::About;
 pub use answer::{Answer, Fault, FaultCode, Grant, Stored};
 pub use codec::DecodeError;
 pub use frame::{
-    Request, Response, MAX_OPERATIONS, MAX_SHARED_ANSWER, MAX_SHARED_OUTCOME, VERSION,
+    Received, Request, Response, Wire, MAX_OPERATIONS, MAX_SHARED_ANSWER, MAX_SHARED_OUTCOME,
+    REVISION,
 };
 pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
-pub use operation::{Acquire, Complete, OnUnknown, Operation, Retention, Settle, Settlement, Wait};
+pub use operation::{
+    Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Retention, Settle, Settlement,
+    Wait,
+};
 pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 
 /// Media type of [`Request`] and [`Response`] bodies.

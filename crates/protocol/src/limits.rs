@@ -22,3 +22,23 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Longest body of a response that is stored, in bytes (15 MiB): with its headers and the rest of its
 /// operation it fits into [`MAX_MESSAGE_BYTES`].
 pub const MAX_RESPONSE_BYTES: usize = MAX_MESSAGE_BYTES - (1 << 20);
+
+/// Most redirects (307, 308) of one key that are remembered with the requests that got them.
+pub const MAX_REDIRECTS: usize = 4;
+/// Longest redirect, in bytes of its encoded form (4 KiB), that is remembered.
+pub const MAX_REDIRECT_BYTES: usize = 4 << 10;
+
+/// Longest method in a description ([`crate::About`]), in bytes.
+pub const MAX_METHOD_BYTES: usize = 16;
+/// Longest path in a description, in bytes.
+pub const MAX_PATH_BYTES: usize = 512;
+/// Longest name of a rule in a description, in bytes.
+pub const MAX_RULE_BYTES: usize = 64;
+/// Longest name of a gateway in a description, in bytes.
+pub const MAX_GATEWAY_BYTES: usize = 64;
+/// Longest request id in a description, in bytes.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Longest trace id in a description, in bytes.
+pub const MAX_TRACE_ID_BYTES: usize = 32;
+/// Longest name of a client in a description, in bytes.
+pub const MAX_CLIENT_BYTES: usize = 128;

@@ -1,8 +1,9 @@
 //! What the filter (or an upstream) asks of the service. The semantics are the state × event
 //! table of the semantics document (`docs/semantics.md`).
 
+use crate::about::About;
 use crate::key::{Fingerprint, LookupKey, Owner};
-use crate::response::Outcome;
+use crate::response::{Outcome, StoredResponse};
 
 /// What an acquire does when the outcome of the previous execution is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,52 @@ pub enum OnUnknown {
     Refuse = 0,
     /// Grant a new attempt: the rule says that executing again is acceptable.
     Retry = 1,
+    /// Grant a new attempt if every attempt so far was a [`AttemptKind::Transaction`]: one without a
+    /// recorded end was rolled back with its record, hence did nothing. Otherwise as
+    /// [`OnUnknown::Refuse`].
+    RetryTransactions = 2,
+}
+
+/// Who runs an attempt, and so what is known of one that has no recorded end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AttemptKind {
+    /// A gateway forwards a request: without a recorded end, it may have been done.
+    #[default]
+    Gateway = 0,
+    /// Code in a program of the caller: without a recorded end, it may have been done.
+    Guard = 1,
+    /// A transaction of the database that holds the record, too: effect and record are one commit.
+    Transaction = 2,
+}
+
+impl AttemptKind {
+    /// The kind with that number, as it is written; `None` if there is none.
+    pub fn from_code(code: u8) -> Option<AttemptKind> {
+        match code {
+            0 => Some(AttemptKind::Gateway),
+            1 => Some(AttemptKind::Guard),
+            2 => Some(AttemptKind::Transaction),
+            _ => None,
+        }
+    }
+}
+
+/// Why an execution failed. It decides what a next request with the same key may be: where nothing can
+/// have been done, a corrected one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FailCause {
+    /// A rule says that this answer may be retried. Work may be half done, so the next request must be
+    /// the same.
+    #[default]
+    Other,
+    /// Nothing was sent to the upstream.
+    NotSent,
+    /// The upstream answered with a 4xx status, or with a redirect that is too large to be remembered.
+    Refused,
+    /// The upstream answered 307 or 308: the client goes elsewhere with the same key. The answer is
+    /// remembered for this request, at most [`crate::limits::MAX_REDIRECT_BYTES`] long.
+    Redirected(Box<StoredResponse>),
 }
 
 /// How long results are kept, in milliseconds, counted by the store's clock from the moment the
@@ -40,6 +87,10 @@ pub struct Acquire {
     pub retention: Retention,
     /// Policy for `unknown`.
     pub on_unknown: OnUnknown,
+    /// Who runs this execution.
+    pub kind: AttemptKind,
+    /// What the record says of the request, for people.
+    pub about: Option<Box<About>>,
 }
 
 /// Store the outcome and unlock.
@@ -87,6 +138,8 @@ pub enum Operation {
         key: LookupKey,
         /// Owner of the execution, or of an acquire whose answer never came.
         owner: Owner,
+        /// Why.
+        cause: FailCause,
     },
     /// May have been executed, nobody knows: `unknown`.
     Abandon {

@@ -5,6 +5,7 @@ pub mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod embedded;
+pub mod history;
 pub mod machine;
 pub mod memory;
 #[cfg(feature = "postgres")]

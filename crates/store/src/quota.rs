@@ -84,7 +84,7 @@ impl TenantUse {
             return TenantUse::default();
         };
         let answer = match &execution.state {
-            State::Completed(outcome) => outcome.size,
+            State::Completed(outcome) | State::Settled(_, outcome) => outcome.size,
             _ => 0,
         };
         TenantUse {

@@ -1,6 +1,7 @@
 //! What a store keeps under one key.
 
 use crate::clock::{micros, Micros};
+use crate::history::History;
 use crate::store::{RecordState, RecordView};
 use bytes::Bytes;
 use idempotency_protocol::{
@@ -48,6 +49,8 @@ pub struct Execution {
     pub changed_at: Micros,
     /// Its state.
     pub state: State,
+    /// What is remembered of the record's attempts.
+    pub history: History,
 }
 
 /// State of an execution. `absent` is the lack of one.
@@ -55,6 +58,10 @@ pub struct Execution {
 pub enum State {
     /// Somebody holds the key.
     Executing(Lease),
+    /// Done, told by the upstream itself. The gateway still holds the key: until the lease is over,
+    /// duplicates are in flight, and its complete attaches the bytes that the client got.
+    /// Afterwards this is [`State::Completed`] with the upstream's outcome.
+    Settled(Lease, StoredOutcome),
     /// Done.
     Completed(StoredOutcome),
     /// Provably not done.
@@ -150,15 +157,34 @@ pub enum MarkKind {
     Spent,
 }
 
+impl State {
+    /// What is stored, if the execution is done.
+    pub fn outcome(&self) -> Option<&StoredOutcome> {
+        match self {
+            State::Completed(outcome) | State::Settled(_, outcome) => Some(outcome),
+            State::Executing(_) | State::Failed | State::Unknown => None,
+        }
+    }
+
+    /// The lease under which the key is held, over or not.
+    pub fn lease(&self) -> Option<&Lease> {
+        match self {
+            State::Executing(lease) | State::Settled(lease, _) => Some(lease),
+            State::Completed(_) | State::Failed | State::Unknown => None,
+        }
+    }
+}
+
 impl Execution {
     /// When this execution is forgotten; `None` while executing: that is never forgotten.
     pub fn expires_at(&self) -> Option<Micros> {
-        let ttl_ms = match self.state {
+        let after = |ttl_ms| self.changed_at.saturating_add(micros(ttl_ms));
+        Some(match &self.state {
             State::Executing(_) => return None,
-            State::Completed(_) | State::Failed => self.retention.ttl_ms,
-            State::Unknown => self.retention.unknown_ttl_ms,
-        };
-        Some(self.changed_at.saturating_add(micros(ttl_ms)))
+            State::Completed(_) | State::Failed => after(self.retention.ttl_ms),
+            State::Unknown => after(self.retention.unknown_ttl_ms),
+            State::Settled(lease, _) => after(self.retention.ttl_ms).max(lease.until),
+        })
     }
 }
 
@@ -211,15 +237,12 @@ impl Slot {
         lease_until: Option<Micros>,
     ) -> Option<RecordView> {
         let execution = self.execution.as_ref()?;
-        let outcome = match &execution.state {
-            State::Completed(outcome) => Some(outcome),
-            _ => None,
-        };
+        let outcome = execution.state.outcome();
         Some(RecordView {
             key: key.clone(),
             state: match execution.state {
                 State::Executing(_) => RecordState::Executing,
-                State::Completed(_) => RecordState::Completed,
+                State::Completed(_) | State::Settled(..) => RecordState::Completed,
                 State::Failed => RecordState::Failed,
                 State::Unknown => RecordState::Unknown,
             },

@@ -1,13 +1,13 @@
 //! From a stored outcome to an answer.
 
-use crate::machine::Replay;
+use crate::machine::{Event, Replay};
 use idempotency_protocol::{Answer, Fault, FaultCode, Outcome, Stored};
 
-/// The answer that replays `found`, whose data must be at hand. Data that cannot be read is a
-/// fault, never "nothing stored": that would execute again.
-pub(crate) fn answer(found: Replay) -> Answer {
-    let outcome = found.outcome.data.map(Outcome::decode);
-    match outcome {
+/// The answer that replays `found`, whose data must be at hand. Data that is damaged, or is not there, stays so:
+/// the execution is done, and nobody can say with which answer. It is never "nothing stored", which would execute
+/// again. A backend that could not read for the moment answers with a fault instead.
+pub fn answer(found: Replay) -> Answer {
+    match found.outcome.data.clone().map(Outcome::decode) {
         Some(Ok(outcome)) => Answer::Stored(Stored {
             outcome,
             fence: found.fence,
@@ -15,8 +15,30 @@ pub(crate) fn answer(found: Replay) -> Answer {
             age_ms: found.age_ms,
             expires_at_ms: found.expires_at_ms,
         }),
-        Some(Err(error)) => damaged(format!("stored outcome cannot be read: {error}")),
-        None => damaged("stored outcome is missing".to_owned()),
+        Some(Err(_)) | None => unreadable(&found),
+    }
+}
+
+/// Done, and what is stored cannot be read, now or ever.
+pub fn unreadable(found: &Replay) -> Answer {
+    Answer::Unreadable {
+        status: found.outcome.status,
+        fence: found.fence,
+        attempt: found.attempt,
+        expires_at_ms: found.expires_at_ms,
+    }
+}
+
+/// The answer to an event on a record that this build cannot read whole: a later release wrote it, or it is
+/// damaged. Such a record is never rewritten, and its key is never granted.
+pub fn illegible(event: &Event) -> Answer {
+    match event {
+        Event::Acquire(_) => Answer::NotComparable,
+        Event::Complete { .. }
+        | Event::Fail { .. }
+        | Event::Abandon { .. }
+        | Event::Extend { .. }
+        | Event::Settle { .. } => damaged("the record cannot be read by this version".to_owned()),
     }
 }
 

@@ -4,19 +4,24 @@
 //! slot      := format:u8 version:u64 fence:u64 mark-count:u8 mark* (0 | 1 execution)
 //! mark      := owner:16 kind:u8 until:u64
 //! execution := (0 | 1 owner:16) scheme:u64 digest:32 attempt:u32 ttl_ms:u64 unknown_ttl_ms:u64
-//!              created_at:u64 changed_at:u64 state
-//! state     := 0 until:u64 length_ms:u64 boot:u64 | 1 outcome | 2 | 3
+//!              created_at:u64 changed_at:u64 history state
+//! state     := 0 lease | 1 outcome | 2 | 3 | 4 lease outcome
+//! lease     := until:u64 length_ms:u64 boot:u64
 //! outcome   := status:u16 (0 | 1 body_bytes:u64) digest:32 size:u64 (0 | 1 data)
 //! ```
 //!
-//! Integers are big-endian; `data` runs to the end.
+//! Integers are big-endian; `data` runs to the end; `history` is that of [`crate::history`]. Format 1, which the
+//! first releases wrote, has no history, and is read as well: a record gets the newest format when it changes.
 
+use crate::history::History;
 use crate::record::{Execution, Lease, Mark, MarkKind, Slot, State, StoredOutcome};
 use bytes::{Buf, BufMut, Bytes};
 use idempotency_protocol::{Fingerprint, Owner, Retention, Scheme};
 
 /// Layout of a slot.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The layout without a history.
+const FORMAT_1: u8 = 1;
 
 /// Outcomes up to this size are kept inside the record: one read, one write. Larger ones have a
 /// tree of their own, so that sweeping and listing do not read them.
@@ -29,10 +34,7 @@ pub(super) fn is_separate(slot: &Slot) -> bool {
 
 /// The slot's outcome, if it is completed.
 pub(super) fn outcome(slot: &Slot) -> Option<&StoredOutcome> {
-    match slot.execution.as_ref().map(|e| &e.state) {
-        Some(State::Completed(outcome)) => Some(outcome),
-        _ => None,
-    }
+    slot.execution.as_ref().and_then(|e| e.state.outcome())
 }
 
 /// Encodes a slot, with its outcome if that is small.
@@ -69,12 +71,16 @@ pub(super) fn encode(slot: &Slot) -> Vec<u8> {
     out.put_u64(execution.retention.unknown_ttl_ms);
     out.put_u64(execution.created_at);
     out.put_u64(execution.changed_at);
+    execution.history.put(&mut out);
     match &execution.state {
         State::Executing(lease) => {
             out.put_u8(0);
-            out.put_u64(lease.until);
-            out.put_u64(lease.length_ms);
-            out.put_u64(lease.boot);
+            put_lease(&mut out, lease);
+        }
+        State::Settled(lease, outcome) => {
+            out.put_u8(4);
+            put_lease(&mut out, lease);
+            put_outcome(&mut out, outcome);
         }
         State::Completed(outcome) => {
             out.put_u8(1);
@@ -84,6 +90,12 @@ pub(super) fn encode(slot: &Slot) -> Vec<u8> {
         State::Unknown => out.put_u8(3),
     }
     out
+}
+
+fn put_lease(out: &mut Vec<u8>, lease: &Lease) {
+    out.put_u64(lease.until);
+    out.put_u64(lease.length_ms);
+    out.put_u64(lease.boot);
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: &StoredOutcome) {
@@ -109,9 +121,11 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &StoredOutcome) {
 /// Reads what [`encode`] wrote; `None` if the bytes are something else.
 pub(super) fn decode(mut input: Bytes) -> Option<Slot> {
     let r = &mut input;
-    if r.try_get_u8().ok()? != FORMAT {
-        return None;
-    }
+    let has_history = match r.try_get_u8().ok()? {
+        FORMAT => true,
+        FORMAT_1 => false,
+        _ => return None,
+    };
     let version = r.try_get_u64().ok()?;
     let fence = r.try_get_u64().ok()?;
     let count = r.try_get_u8().ok()?;
@@ -131,7 +145,7 @@ pub(super) fn decode(mut input: Bytes) -> Option<Slot> {
     }
     let execution = match r.try_get_u8().ok()? {
         0 => None,
-        1 => Some(execution(r)?),
+        1 => Some(execution(r, has_history)?),
         _ => return None,
     };
     r.is_empty().then_some(Slot {
@@ -142,35 +156,53 @@ pub(super) fn decode(mut input: Bytes) -> Option<Slot> {
     })
 }
 
-fn execution(r: &mut Bytes) -> Option<Execution> {
+fn execution(r: &mut Bytes, has_history: bool) -> Option<Execution> {
+    let owner = match r.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(Owner(array(r)?)),
+        _ => return None,
+    };
+    let fingerprint = Fingerprint {
+        scheme: Scheme(r.try_get_u64().ok()?),
+        digest: array(r)?,
+    };
+    let attempt = r.try_get_u32().ok()?;
+    let retention = Retention {
+        ttl_ms: r.try_get_u64().ok()?,
+        unknown_ttl_ms: r.try_get_u64().ok()?,
+    };
+    let created_at = r.try_get_u64().ok()?;
+    let changed_at = r.try_get_u64().ok()?;
+    let history = if has_history {
+        History::take(r)?
+    } else {
+        History::of_old(created_at)
+    };
+    let state = match r.try_get_u8().ok()? {
+        0 => State::Executing(lease(r)?),
+        1 => State::Completed(stored_outcome(r)?),
+        2 => State::Failed,
+        3 => State::Unknown,
+        4 => State::Settled(lease(r)?, stored_outcome(r)?),
+        _ => return None,
+    };
     Some(Execution {
-        owner: match r.try_get_u8().ok()? {
-            0 => None,
-            1 => Some(Owner(array(r)?)),
-            _ => return None,
-        },
-        fingerprint: Fingerprint {
-            scheme: Scheme(r.try_get_u64().ok()?),
-            digest: array(r)?,
-        },
-        attempt: r.try_get_u32().ok()?,
-        retention: Retention {
-            ttl_ms: r.try_get_u64().ok()?,
-            unknown_ttl_ms: r.try_get_u64().ok()?,
-        },
-        created_at: r.try_get_u64().ok()?,
-        changed_at: r.try_get_u64().ok()?,
-        state: match r.try_get_u8().ok()? {
-            0 => State::Executing(Lease {
-                until: r.try_get_u64().ok()?,
-                length_ms: r.try_get_u64().ok()?,
-                boot: r.try_get_u64().ok()?,
-            }),
-            1 => State::Completed(stored_outcome(r)?),
-            2 => State::Failed,
-            3 => State::Unknown,
-            _ => return None,
-        },
+        owner,
+        fingerprint,
+        attempt,
+        retention,
+        created_at,
+        changed_at,
+        state,
+        history,
+    })
+}
+
+fn lease(r: &mut Bytes) -> Option<Lease> {
+    Some(Lease {
+        until: r.try_get_u64().ok()?,
+        length_ms: r.try_get_u64().ok()?,
+        boot: r.try_get_u64().ok()?,
     })
 }
 
@@ -212,6 +244,7 @@ fn array<const N: usize>(r: &mut Bytes) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use idempotency_protocol::AttemptKind;
 
     fn slots() -> Vec<Slot> {
         let execution = |state| Execution {
@@ -228,6 +261,7 @@ mod tests {
             created_at: 10,
             changed_at: 11,
             state,
+            history: History::first(AttemptKind::Guard, None, 10),
         };
         let data = Bytes::from_static(b"outcome");
         let outcome = StoredOutcome {
@@ -247,12 +281,14 @@ mod tests {
             data: None,
             ..outcome.clone()
         };
+        let lease = Lease {
+            until: 4,
+            length_ms: 5,
+            boot: 6,
+        };
         let states = [
-            State::Executing(Lease {
-                until: 4,
-                length_ms: 5,
-                boot: 6,
-            }),
+            State::Executing(lease),
+            State::Settled(lease, outcome.clone()),
             State::Completed(outcome),
             State::Completed(elsewhere),
             State::Failed,

@@ -1,8 +1,10 @@
 //! Operations, prepared for the machine.
 
+use crate::history::{Failure, Kinds};
 use crate::record::StoredOutcome;
 use idempotency_protocol::{
-    Acquire, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention, Settlement,
+    About, Acquire, AttemptKind, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention,
+    Settlement,
 };
 
 /// An operation without its key, its outcome encoded and digested. Preparing one costs time in
@@ -22,6 +24,8 @@ pub enum Event {
     Fail {
         /// Owner of the execution.
         owner: Owner,
+        /// What the end says of what was done.
+        failure: Failure,
     },
     /// May have been executed.
     Abandon {
@@ -45,7 +49,7 @@ pub enum Event {
 }
 
 /// [`Acquire`] without the key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AcquireEvent {
     /// Token of this execution.
     pub owner: Owner,
@@ -57,11 +61,20 @@ pub struct AcquireEvent {
     pub retention: Retention,
     /// Policy for `unknown`.
     pub on_unknown: OnUnknown,
+    /// Who runs the execution.
+    pub kind: AttemptKind,
+    /// What the record says of the request.
+    pub about: Option<Box<About>>,
 }
 
 impl AcquireEvent {
-    pub(crate) fn retries_unknown(&self) -> bool {
-        self.on_unknown == OnUnknown::Retry
+    /// Whether an unknown outcome of attempts of these kinds is executed again.
+    pub(crate) fn retries_unknown(&self, attempts: Kinds) -> bool {
+        match self.on_unknown {
+            OnUnknown::Refuse => false,
+            OnUnknown::Retry => true,
+            OnUnknown::RetryTransactions => attempts.are_all(AttemptKind::Transaction),
+        }
     }
 }
 
@@ -76,6 +89,8 @@ impl Event {
                 lease_ms,
                 retention,
                 on_unknown,
+                kind,
+                about,
             }) => {
                 let event = AcquireEvent {
                     owner,
@@ -83,6 +98,8 @@ impl Event {
                     lease_ms,
                     retention,
                     on_unknown,
+                    kind,
+                    about,
                 };
                 (key, Event::Acquire(event))
             }
@@ -96,7 +113,10 @@ impl Event {
                     },
                 )
             }
-            Operation::Fail { key, owner } => (key, Event::Fail { owner }),
+            Operation::Fail { key, owner, cause } => {
+                let failure = Failure::new(&cause);
+                (key, Event::Fail { owner, failure })
+            }
             Operation::Abandon { key, owner } => (key, Event::Abandon { owner }),
             Operation::Extend {
                 key,

@@ -12,6 +12,7 @@ pub use event::{AcquireEvent, Event};
 pub use operator::{resolve, sweep, view, wait, SweepStep, WaitStep};
 
 use crate::clock::{micros, Micros};
+use crate::history::Failure;
 use crate::quota::Quota;
 use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
 use idempotency_protocol::Answer;
@@ -84,6 +85,8 @@ pub(crate) enum Phase {
     Absent,
     Executing,
     Lapsed,
+    /// Done, told by the upstream, while its gateway holds a lease that is not over.
+    Settled,
     Completed,
     Failed,
     Unknown,
@@ -105,7 +108,8 @@ impl Context {
             None => Phase::Absent,
             Some(State::Executing(lease)) if self.now < self.lease_until(lease) => Phase::Executing,
             Some(State::Executing(_)) => Phase::Lapsed,
-            Some(State::Completed(_)) => Phase::Completed,
+            Some(State::Settled(lease, _)) if self.now < self.lease_until(lease) => Phase::Settled,
+            Some(State::Completed(_) | State::Settled(..)) => Phase::Completed,
             Some(State::Failed) => Phase::Failed,
             Some(State::Unknown) => Phase::Unknown,
         }
@@ -138,25 +142,34 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
             None => step.grant_new(a),
         },
         (_, E::Acquire(a)) if !step.is_comparable(a) => step.keep(Answer::NotComparable),
+        (_, E::Acquire(a)) if step.was_redirected(a) => step.redirect(a),
+        // What was not done may be corrected; what may be half done must be repeated as it was.
+        (P::Failed, E::Acquire(a)) if !step.is_same(a) && step.did_nothing() => {
+            match step.mark_of(a.owner) {
+                Some(mark) => step.barred(mark),
+                None if holds(a.owner) => step.barred(MarkKind::Spent),
+                None => step.grant(a),
+            }
+        }
         (_, E::Acquire(a)) if !step.is_same(a) => step.keep(Answer::Mismatch),
         (P::Completed, E::Acquire(_)) => step.replay(),
         (phase, E::Acquire(a)) => match (phase, step.mark_of(a.owner)) {
             (P::Executing, _) if holds(a.owner) => step.same_grant(),
             (_, Some(mark)) => step.barred(mark),
-            (P::Failed, _) if holds(a.owner) => step.barred(MarkKind::Spent),
+            (P::Failed | P::Settled, _) if holds(a.owner) => step.barred(MarkKind::Spent),
             (P::Failed, None) => step.grant(a),
-            (P::Lapsed | P::Unknown, None) if a.retries_unknown() && !holds(a.owner) => {
+            (P::Lapsed | P::Unknown, None) if step.retries_unknown(a) && !holds(a.owner) => {
                 step.grant(a)
             }
-            (P::Lapsed, None) if a.retries_unknown() => step.lapse_spent(),
+            (P::Lapsed, None) if step.retries_unknown(a) => step.lapse_spent(),
             (P::Lapsed, None) => step.lapse(),
-            (P::Unknown, None) if a.retries_unknown() => step.barred(MarkKind::Spent),
+            (P::Unknown, None) if step.retries_unknown(a) => step.barred(MarkKind::Spent),
             (P::Unknown, None) => step.unknown_outcome(),
-            (P::Executing | P::Absent | P::Completed, None) => step.in_flight(),
+            (P::Executing | P::Settled | P::Absent | P::Completed, None) => step.in_flight(),
         },
 
         // complete: late is as good as in time, as long as nobody took the key.
-        (P::Executing | P::Lapsed | P::Unknown, E::Complete { owner, outcome })
+        (P::Executing | P::Lapsed | P::Settled | P::Unknown, E::Complete { owner, outcome })
             if holds(*owner) =>
         {
             step.complete(outcome)
@@ -167,13 +180,20 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
         (_, E::Complete { .. }) => step.keep(Answer::Lost),
 
         // fail: an owner that holds nothing is remembered, because its acquire may come later.
-        (P::Absent, E::Fail { owner }) => step.mark(*owner, Answer::Marked),
-        (P::Executing | P::Lapsed, E::Fail { owner }) if holds(*owner) => step.fail(),
-        (P::Failed, E::Fail { owner }) if holds(*owner) => step.keep(Answer::Failed),
-        (P::Executing | P::Lapsed | P::Failed, E::Fail { owner }) => {
+        (P::Absent, E::Fail { owner, .. }) => step.mark(*owner, Answer::Marked),
+        (P::Executing | P::Lapsed, E::Fail { owner, failure }) if holds(*owner) => {
+            step.fail(failure)
+        }
+        (P::Failed, E::Fail { owner, .. }) if holds(*owner) => step.keep(Answer::Failed),
+        (P::Unknown, E::Fail { owner, .. }) if holds(*owner) && step.is_in_doubt() => {
+            step.keep(Answer::Abandoned)
+        }
+        (P::Executing | P::Lapsed | P::Failed, E::Fail { owner, .. }) => {
             step.mark(*owner, Answer::Lost)
         }
-        (P::Completed | P::Unknown, E::Fail { owner }) => step.mark(*owner, Answer::Refused),
+        (P::Settled | P::Completed | P::Unknown, E::Fail { owner, .. }) => {
+            step.mark(*owner, Answer::Refused)
+        }
 
         // abandon
         (P::Absent, E::Abandon { owner }) => step.mark(*owner, Answer::Marked),
@@ -182,34 +202,50 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
         (P::Executing | P::Lapsed | P::Unknown, E::Abandon { owner }) => {
             step.mark(*owner, Answer::Lost)
         }
-        (P::Completed | P::Failed, E::Abandon { owner }) => step.mark(*owner, Answer::Refused),
+        (P::Settled | P::Completed | P::Failed, E::Abandon { owner }) => {
+            step.mark(*owner, Answer::Refused)
+        }
 
         // extend
-        (P::Executing | P::Lapsed, E::Extend { owner, lease_ms }) if holds(*owner) => {
+        (P::Executing | P::Lapsed | P::Settled, E::Extend { owner, lease_ms }) if holds(*owner) => {
             step.extend(*lease_ms)
         }
-        (P::Absent | P::Executing | P::Lapsed, E::Extend { .. }) => step.keep(Answer::Lost),
+        (P::Absent | P::Executing | P::Lapsed | P::Settled, E::Extend { .. }) => {
+            step.keep(Answer::Lost)
+        }
         (P::Completed | P::Failed | P::Unknown, E::Extend { .. }) => step.keep(Answer::Refused),
 
         // settle: by fence, the upstream's proof that the execution is its own.
         (P::Absent, E::Settle { .. }) => step.keep(Answer::Lost),
         (_, E::Settle { fence, .. }) if !step.has_fence(*fence) => step.keep(Answer::Lost),
         (
-            P::Executing | P::Lapsed | P::Unknown,
+            P::Executing,
+            E::Settle {
+                outcome: Some(outcome),
+                ..
+            },
+        ) => step.settle(outcome),
+        (
+            P::Lapsed | P::Unknown,
             E::Settle {
                 outcome: Some(outcome),
                 ..
             },
         ) => step.complete(outcome),
-        (P::Executing | P::Lapsed | P::Unknown, E::Settle { outcome: None, .. }) => step.fail(),
+        (P::Unknown, E::Settle { outcome: None, .. }) if step.is_in_doubt() => {
+            step.keep(Answer::Abandoned)
+        }
+        (P::Executing | P::Lapsed | P::Unknown, E::Settle { outcome: None, .. }) => {
+            step.fail(&Failure::Other)
+        }
         (
-            P::Completed,
+            P::Settled | P::Completed,
             E::Settle {
                 outcome: Some(outcome),
                 ..
             },
         ) => step.completed_before(outcome),
         (P::Failed, E::Settle { outcome: None, .. }) => step.keep(Answer::Failed),
-        (P::Completed | P::Failed, E::Settle { .. }) => step.keep(Answer::Refused),
+        (P::Settled | P::Completed | P::Failed, E::Settle { .. }) => step.keep(Answer::Refused),
     }
 }

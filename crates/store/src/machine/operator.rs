@@ -13,11 +13,18 @@ pub fn view(slot: Option<&Slot>, context: &Context, key: &LookupKey) -> Option<R
 }
 
 fn view_of(slot: &Slot, context: &Context, key: &LookupKey) -> Option<RecordView> {
-    let lease_until = match slot.execution.as_ref().map(|e| &e.state) {
-        Some(State::Executing(lease)) => Some(context.lease_until(lease)),
-        _ => None,
-    };
+    let lease = slot.execution.as_ref().and_then(|e| e.state.lease());
+    let lease_until = lease
+        .map(|lease| context.lease_until(lease))
+        .filter(|until| is_executing(slot) || context.now < *until);
     slot.view(key, context.now, lease_until)
+}
+
+fn is_executing(slot: &Slot) -> bool {
+    matches!(
+        slot.execution.as_ref().map(|e| &e.state),
+        Some(State::Executing(_))
+    )
 }
 
 /// Applies an operator's decision; the slot is `None` if nothing changes. The decision wins over the execution: whoever held the key is from now
@@ -50,6 +57,9 @@ pub fn resolve(
         (Some(state), Some(execution)) => {
             execution.state = state;
             execution.changed_at = context.now;
+            // The operator has looked: nothing is in doubt. What a failed attempt left is not told.
+            execution.history.doubt = false;
+            execution.history.effects = true;
         }
         // The marks and the fence stay until they, too, are over.
         (None, _) | (_, None) => slot.execution = None,
@@ -104,7 +114,9 @@ pub fn sweep(slot: &Slot, context: &Context) -> SweepStep {
                 current.version = current.version.saturating_add(1).max(now);
                 SweepStep::Lapse(current)
             }
-            State::Completed(_) | State::Failed | State::Unknown => SweepStep::Keep,
+            State::Settled(..) | State::Completed(_) | State::Failed | State::Unknown => {
+                SweepStep::Keep
+            }
         },
     }
 }
@@ -132,7 +144,7 @@ pub fn wait(slot: Option<&Slot>, context: &Context, wait: &Wait) -> WaitStep {
         return changed;
     }
     match (context.phase(&slot), &execution.state) {
-        (Phase::Executing, State::Executing(lease)) => {
+        (Phase::Executing | Phase::Settled, State::Executing(lease) | State::Settled(lease, _)) => {
             let left = context.lease_until(lease).saturating_sub(context.now);
             WaitStep::Wait {
                 lease_left_ms: left.div_ceil(micros(1)).max(1),

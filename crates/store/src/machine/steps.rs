@@ -1,9 +1,10 @@
 //! The cells of the table: each turns the slot into what it becomes, and names the answer.
 
 use super::{AcquireEvent, Applied, Context, Phase, Replay, Reply, Room};
-use crate::clock::micros;
+use crate::clock::{micros, Micros};
+use crate::history::{Failure, History, PastAttempt, PastEnd, Redirect};
 use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
-use idempotency_protocol::{Answer, Fault, FaultCode, Grant, Owner, Retention};
+use idempotency_protocol::{Answer, AttemptKind, Fault, FaultCode, Grant, Owner, Retention};
 
 /// One event on its way through the table.
 pub(super) struct Step<'a> {
@@ -47,6 +48,31 @@ impl<'a> Step<'a> {
             .is_some_and(|e| e.fingerprint == a.fingerprint)
     }
 
+    /// Whether the request with this fingerprint got a redirect before.
+    pub fn was_redirected(&self, a: &AcquireEvent) -> bool {
+        self.redirect_of(a).is_some()
+    }
+
+    fn redirect_of(&self, a: &AcquireEvent) -> Option<&Redirect> {
+        self.execution()?.history.redirect_of(&a.fingerprint)
+    }
+
+    /// Whether no attempt so far can have done anything.
+    pub fn did_nothing(&self) -> bool {
+        self.execution()
+            .is_some_and(|e| !e.history.effects && !e.history.doubt)
+    }
+
+    /// Whether an attempt before the newest one may have been done.
+    pub fn is_in_doubt(&self) -> bool {
+        self.execution().is_some_and(|e| e.history.doubt)
+    }
+
+    pub fn retries_unknown(&self, a: &AcquireEvent) -> bool {
+        self.execution()
+            .is_some_and(|e| a.retries_unknown(e.history.kinds))
+    }
+
     pub fn mark_of(&self, owner: Owner) -> Option<MarkKind> {
         self.slot.mark_of(owner)
     }
@@ -86,10 +112,8 @@ impl<'a> Step<'a> {
     }
 
     pub fn in_flight(self) -> Applied {
-        let lease_left_ms = match self.execution().map(|e| &e.state) {
-            Some(State::Executing(lease)) => self.lease_left_ms(lease),
-            _ => 0,
-        };
+        let lease = self.execution().and_then(|e| e.state.lease());
+        let lease_left_ms = lease.map_or(0, |lease| self.lease_left_ms(lease));
         let fence = self.slot.fence;
         self.keep(Answer::InFlight {
             fence,
@@ -114,6 +138,34 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The redirect that this request got is its answer, whatever became of the key since.
+    pub fn redirect(self, a: &AcquireEvent) -> Applied {
+        let found = self
+            .redirect_of(a)
+            .and_then(|redirect| Some((redirect.clone(), redirect.stored()?)));
+        let Some((redirect, outcome)) = found else {
+            return self.keep(Answer::Mismatch);
+        };
+        Applied {
+            change: None,
+            reply: Reply::Replay(Replay {
+                outcome,
+                fence: redirect.fence,
+                attempt: redirect.attempt,
+                age_ms: self.context.now.saturating_sub(redirect.answered_at) / 1_000,
+                expires_at_ms: self.forgotten_at() / 1_000,
+            }),
+        }
+    }
+
+    /// When the record is forgotten: for one that executes, if its execution ended now.
+    fn forgotten_at(&self) -> Micros {
+        self.execution().map_or(0, |e| {
+            let executing = self.context.now.saturating_add(micros(e.retention.ttl_ms));
+            e.expires_at().unwrap_or(executing)
+        })
+    }
+
     pub fn unknown_outcome(self) -> Applied {
         let expires_at_ms = self.expires_at_ms();
         self.keep(Answer::UnknownOutcome { expires_at_ms })
@@ -121,10 +173,8 @@ impl<'a> Step<'a> {
 
     /// Complete or settle on a record that is completed: the same outcome is the same answer.
     pub fn completed_before(self, outcome: &StoredOutcome) -> Applied {
-        let same = match self.execution().map(|e| &e.state) {
-            Some(State::Completed(stored)) => stored.digest == outcome.digest,
-            _ => false,
-        };
+        let stored = self.execution().and_then(|e| e.state.outcome());
+        let same = stored.is_some_and(|stored| stored.digest == outcome.digest);
         let expires_at_ms = self.expires_at_ms();
         self.keep(if same {
             Answer::Completed { expires_at_ms }
@@ -174,6 +224,7 @@ impl<'a> Step<'a> {
         }
         self.slot.fence = self.slot.fence.saturating_add(1).max(now);
         let attempt = before.as_ref().map_or(1, |e| e.attempt.saturating_add(1));
+        let history = self.next_history(before.as_ref(), a);
         let Retention {
             ttl_ms,
             unknown_ttl_ms,
@@ -190,6 +241,7 @@ impl<'a> Step<'a> {
             created_at: before.map_or(now, |e| e.created_at),
             changed_at: now,
             state: State::Executing(self.lease(a.lease_ms)),
+            history,
         });
         self.put(|step| {
             Answer::Granted(Grant {
@@ -198,6 +250,39 @@ impl<'a> Step<'a> {
                 lease_ms: a.lease_ms,
             })
         })
+    }
+
+    /// What is remembered from a grant on. An attempt that ends here without having failed leaves
+    /// doubt.
+    fn next_history(&self, before: Option<&Execution>, a: &AcquireEvent) -> History {
+        let now = self.context.now;
+        let Some(before) = before else {
+            return History::first(a.kind, a.about.clone(), now);
+        };
+        let end = match before.state {
+            State::Failed => PastEnd::Failed,
+            State::Executing(_) | State::Settled(..) | State::Completed(_) | State::Unknown => {
+                PastEnd::Unknown
+            }
+        };
+        let mut history = before.history.clone();
+        history.push_past(PastAttempt {
+            kind: history.newest,
+            end,
+            started_at: history.started_at,
+            // A lease that ran out unnoticed is noticed now.
+            ended_at: match before.state {
+                State::Executing(_) => now,
+                _ => before.changed_at,
+            },
+        });
+        // A transaction without a recorded end was rolled back with it, or will be: it leaves no doubt.
+        history.doubt |= end == PastEnd::Unknown && history.newest != AttemptKind::Transaction;
+        history.kinds = history.kinds.with(a.kind);
+        history.newest = a.kind;
+        history.started_at = now;
+        history.about = a.about.clone();
+        history
     }
 
     fn lease(&self, length_ms: u64) -> Lease {
@@ -216,18 +301,55 @@ impl<'a> Step<'a> {
         }
     }
 
-    pub fn complete(mut self, outcome: &StoredOutcome) -> Applied {
-        let outcome = match self.context.room {
+    /// The outcome as there is room for it.
+    fn as_kept(&self, outcome: &StoredOutcome) -> StoredOutcome {
+        match self.context.room {
             Room::Plenty | Room::NoGrants => outcome.clone(),
             Room::FactsOnly => outcome.clone().into_tombstone(),
-        };
+        }
+    }
+
+    pub fn complete(mut self, outcome: &StoredOutcome) -> Applied {
+        let outcome = self.as_kept(outcome);
         self.enter(State::Completed(outcome));
         self.put(|step| Answer::Completed {
             expires_at_ms: step.expires_at_ms(),
         })
     }
 
-    pub fn fail(mut self) -> Applied {
+    /// The upstream says how its execution ended, while a gateway waits for its bytes.
+    pub fn settle(mut self, outcome: &StoredOutcome) -> Applied {
+        let outcome = self.as_kept(outcome);
+        let lease = self.execution().and_then(|e| e.state.lease().copied());
+        self.enter(match lease {
+            Some(lease) => State::Settled(lease, outcome),
+            None => State::Completed(outcome),
+        });
+        self.put(|step| Answer::Completed {
+            expires_at_ms: step.expires_at_ms(),
+        })
+    }
+
+    /// The newest attempt did nothing, or may be repeated. An earlier one may still have been done.
+    pub fn fail(mut self, failure: &Failure) -> Applied {
+        if self.is_in_doubt() {
+            return self.abandon();
+        }
+        let (now, fence) = (self.context.now, self.slot.fence);
+        if let Some(execution) = self.slot.execution.as_mut() {
+            let history = &mut execution.history;
+            match failure {
+                Failure::Other => history.effects = true,
+                Failure::NothingDone => {}
+                Failure::Redirected(outcome) => history.push_redirect(Redirect {
+                    fingerprint: execution.fingerprint,
+                    fence,
+                    attempt: execution.attempt,
+                    answered_at: now,
+                    outcome: outcome.clone(),
+                }),
+            }
+        }
         self.enter(State::Failed);
         self.put(|_| Answer::Failed)
     }
@@ -254,7 +376,10 @@ impl<'a> Step<'a> {
     pub fn extend(mut self, lease_ms: u64) -> Applied {
         let lease = self.lease(lease_ms);
         if let Some(execution) = self.slot.execution.as_mut() {
-            execution.state = State::Executing(lease);
+            match &mut execution.state {
+                State::Settled(held, _) => *held = lease,
+                state => *state = State::Executing(lease),
+            }
         }
         self.put(|_| Answer::Extended { lease_ms })
     }
@@ -273,9 +398,7 @@ impl<'a> Step<'a> {
 /// What a completed, current slot replays.
 pub(super) fn replay(slot: &Slot, context: &Context) -> Option<Replay> {
     let execution = slot.execution.as_ref()?;
-    let State::Completed(outcome) = &execution.state else {
-        return None;
-    };
+    let outcome = execution.state.outcome()?;
     Some(Replay {
         outcome: outcome.clone(),
         fence: slot.fence,

@@ -170,7 +170,7 @@ impl Ledger {
                 None => execution.expires_at().unwrap_or(0),
             };
             let answer = match &execution.state {
-                State::Completed(outcome) => outcome.size,
+                State::Completed(outcome) | State::Settled(_, outcome) => outcome.size,
                 _ => 0,
             };
             let bytes = room(&key).saturating_add(answer);

@@ -135,6 +135,7 @@ pub(super) fn slot(row: &Row, first: usize) -> Result<Option<Slot>, Damaged> {
             created_at: micros(there(created_at)?),
             changed_at: micros(there(changed_at)?),
             state,
+            history: crate::history::History::of_old(0),
         }),
     };
     Ok(Some(Slot {

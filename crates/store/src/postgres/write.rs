@@ -139,6 +139,7 @@ impl<'a> Columns<'a> {
             None => "vacant",
             Some(State::Executing(_)) => "executing",
             Some(State::Completed(_)) => "completed",
+            Some(State::Settled(..)) => "settled",
             Some(State::Failed) => "failed",
             Some(State::Unknown) => "unknown",
         });

@@ -41,7 +41,7 @@ impl Duty {
             }
             (Event::Abandon { owner: o }, Answer::Abandoned) => owner(o),
             // Provably not done, whatever the main Redis knows of it.
-            (Event::Fail { owner: o }, _) => owner(o),
+            (Event::Fail { owner: o, .. }, _) => owner(o),
             (Event::Settle { fence, .. }, Answer::Completed { .. } | Answer::Failed) => {
                 Some(Duty::Release(Whose::Fence(*fence)))
             }

@@ -253,7 +253,7 @@ impl RedisStore {
         let asked = caller.all(&reserve, false).await;
         let mut again = Vec::new();
         for ((at, key, acquire), outcome) in wanted.into_iter().zip(asked) {
-            let event = Event::Acquire(*acquire);
+            let event = Event::Acquire((*acquire).clone());
             let answer = match outcome.value.map(reply::reserved) {
                 Ok(Some(Reserved::UsedUp(quota))) => quota.refusal(),
                 Ok(Some(reserved)) => {

@@ -66,6 +66,7 @@ pub(super) fn decode(mut input: &[u8]) -> Option<Slot> {
             created_at,
             changed_at,
             state,
+            history: crate::history::History::of_old(created_at),
         }),
     })
 }

@@ -391,10 +391,13 @@ fn undoing(event: &Event, grant: &Grant) -> Option<Event> {
     let owner = acquire.owner;
     // The execution before it may have been done: that must not be forgotten. Whoever retries
     // unknown ones loses nothing by it.
-    if acquire.retries_unknown() && grant.attempt > 1 {
+    if acquire.retries_unknown(Default::default()) && grant.attempt > 1 {
         return Some(Event::Abandon { owner });
     }
-    Some(Event::Fail { owner })
+    Some(Event::Fail {
+        owner,
+        failure: crate::history::Failure::NothingDone,
+    })
 }
 
 fn unconfirmed(what: &str) -> Answer {

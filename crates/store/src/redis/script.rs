@@ -223,7 +223,9 @@ impl Call {
                 let call = Call::new(key, "complete", vec![owner(o)]);
                 call.carrying(&kept(outcome, facts_only)).getting_through()
             }
-            Event::Fail { owner: o } => Call::new(key, "fail", vec![owner(o)]).getting_through(),
+            Event::Fail { owner: o, .. } => {
+                Call::new(key, "fail", vec![owner(o)]).getting_through()
+            }
             Event::Abandon { owner: o } => {
                 Call::new(key, "abandon", vec![owner(o)]).getting_through()
             }
@@ -250,7 +252,7 @@ impl Call {
             number(micros(a.lease_ms)),
             number(micros(a.retention.ttl_ms)),
             number(micros(unknown_ttl_ms)),
-            flag(a.retries_unknown()),
+            flag(a.retries_unknown(Default::default())),
             flag(room != Room::Plenty),
             number(INLINE_MAX),
         ];

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use idempotency_core::config::Service;
 use idempotency_protocol::{
-    Answer, Operation, Request, Response, Wait, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
+    Answer, Operation, Request, Response, Wait, Wire, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
 };
 use std::fmt;
 
@@ -132,14 +132,14 @@ impl Callout {
         service: &Service,
         timeout_ms: u64,
     ) -> Callout {
-        let body = Request::encode_all(operations);
+        let body = Request::encode_all(Wire::Two, operations);
         Callout::new(OPERATIONS_PATH, body, timeout_ms, service)
     }
 
     /// A wait. The service ends it; the callout must outlast it.
     pub fn wait(wait: &Wait, service: &Service) -> Callout {
         let timeout_ms = service.timeout_ms.saturating_add(wait.wait_ms);
-        Callout::new(WAIT_PATH, wait.encode(), timeout_ms, service)
+        Callout::new(WAIT_PATH, wait.encode_for(Wire::Two), timeout_ms, service)
     }
 
     /// A question to [`PROBE_TARGET`] that only shows how it fails.
@@ -185,16 +185,24 @@ impl Callout {
 /// # Errors
 ///
 /// Anything else is no answer to any of them.
-pub fn read_answers(status: &[u8], body: Bytes, count: usize) -> Result<Vec<Answer>, CallFailed> {
+pub fn read_answers(
+    status: &[u8],
+    body: Bytes,
+    count: usize,
+) -> Result<Vec<CallResult>, CallFailed> {
     if status != b"200" {
         let status = std::str::from_utf8(status)
             .ok()
             .and_then(|s| s.parse().ok());
         return Err(status.map_or(CallFailed::Undecodable, CallFailed::Status));
     }
-    let answers = Response::decode(body).map_err(|_| CallFailed::Undecodable)?;
-    match answers.answers {
-        answers if answers.len() == count => Ok(answers),
-        _ => Err(CallFailed::Undecodable),
+    let received = Response::decode(body).map_err(|_| CallFailed::Undecodable)?;
+    if received.items.len() != count {
+        return Err(CallFailed::Undecodable);
     }
+    let answers = received.items.into_iter();
+    // An answer of a later release fails alone.
+    Ok(answers
+        .map(|answer| answer.map_err(|_| CallFailed::Undecodable))
+        .collect())
 }

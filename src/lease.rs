@@ -1,6 +1,6 @@
 //! The right to execute, and its renewal.
 
-use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
+use idempotency_protocol::{Answer, FailCause, LookupKey, Operation, Owner};
 use std::collections::BTreeMap;
 
 /// The right of one execution to hold a key.
@@ -23,6 +23,7 @@ impl Lease {
         Operation::Fail {
             key: self.key.clone(),
             owner: self.owner,
+            cause: FailCause::Other,
         }
     }
 

@@ -192,6 +192,7 @@ mod tests {
         Operation::Fail {
             key,
             owner: Owner([7; 16]),
+            cause: Default::default(),
         }
     }
 
@@ -232,7 +233,7 @@ mod tests {
 
     fn abandon() -> Operation {
         match fail() {
-            Operation::Fail { key, owner } => Operation::Abandon { key, owner },
+            Operation::Fail { key, owner, .. } => Operation::Abandon { key, owner },
             other => other,
         }
     }

@@ -99,6 +99,8 @@ fn acquire(owner: u8, digest: u8) -> Operation {
             unknown_ttl_ms: 86_400_000,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 
@@ -202,6 +204,7 @@ mod machine {
         Operation::Fail {
             key: lookup_key(),
             owner: Owner([1; 16]),
+            cause: Default::default(),
         }
     }
 

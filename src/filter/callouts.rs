@@ -233,8 +233,8 @@ impl<H: Host> Filter<H> {
             Cargo::Wait(stream) => {
                 self.measure(root, pending.sent_ns, 0);
                 let answers = self.service_answers(headers, body, 1);
-                let answer =
-                    answers.and_then(|mut answers| answers.pop().ok_or(CallFailed::Undecodable));
+                let answer = answers
+                    .and_then(|mut answers| answers.pop().unwrap_or(Err(CallFailed::Undecodable)));
                 self.waited(root, stream, answer);
             }
         }
@@ -258,7 +258,7 @@ impl<H: Host> Filter<H> {
         headers: usize,
         body: Option<bytes::Bytes>,
         count: usize,
-    ) -> Result<Vec<Answer>, CallFailed> {
+    ) -> Result<Vec<CallResult>, CallFailed> {
         // One header is cheaper to read than all of them. Of an answer that never came, hosts must
         // not be asked for any.
         let status = match headers {
@@ -277,18 +277,21 @@ impl<H: Host> Filter<H> {
         &mut self,
         root: u32,
         jobs: Vec<Job>,
-        answers: Result<Vec<Answer>, CallFailed>,
+        answers: Result<Vec<CallResult>, CallFailed>,
         way: Way,
     ) {
         match answers {
             Ok(answers) => {
                 let shared = jobs.len() > 1;
                 for (job, answer) in jobs.into_iter().zip(answers) {
-                    if shared && answer == Answer::AskAlone {
+                    if shared && answer == Ok(Answer::AskAlone) {
                         self.ask_alone(root, job, way);
-                    } else {
-                        self.answered(root, job, Ok(answer));
+                        continue;
                     }
+                    if let Err(failed) = &answer {
+                        self.call_failed(root, *failed);
+                    }
+                    self.answered(root, job, answer);
                 }
             }
             Err(failed) => {

@@ -48,7 +48,7 @@ fn becomes(case: &Case) -> (String, Vec<Bytes>) {
         assert_eq!(flow, Flow::Continue, "{case:?}");
         return ("pass".to_owned(), left);
     };
-    let operation = Request::decode(call.body.clone()).unwrap().remove(0);
+    let operation = Request::decode(call.body.clone()).unwrap().items.remove(0);
     let Ok(Operation::Acquire(acquire)) = operation else {
         panic!("{case:?}: {operation:?}");
     };

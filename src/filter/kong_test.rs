@@ -32,7 +32,7 @@ pub(super) fn charge(body: &[u8]) -> FakeStream {
 fn sent(nginx: &Nginx) -> Vec<(u32, Operation)> {
     let calls = nginx.host().calls.borrow();
     let operation = |body: &Bytes| {
-        let mut operations = Request::decode(body.clone()).expect("a message");
+        let mut operations = Request::decode(body.clone()).expect("a message").items;
         operations.pop().expect("an operation").expect("a good one")
     };
     calls

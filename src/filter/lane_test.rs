@@ -37,7 +37,7 @@ impl Service {
                 nginx.answer(call.token, 0, Vec::new(), Bytes::new());
                 continue;
             }
-            let operations = Request::decode(call.body.clone()).expect("a message");
+            let operations = Request::decode(call.body.clone()).expect("a message").items;
             if call.stream.is_none() {
                 self.lane.push(operations.len());
             }

@@ -123,7 +123,7 @@ impl Ledger {
     pub fn answer(&mut self, dice: &mut Dice, call: Bytes, well: bool, heard: bool) -> Answered {
         // What does not decode is a wait.
         let operations: Vec<_> = match Request::decode(call) {
-            Ok(operations) => operations.into_iter().map(Result::ok).collect(),
+            Ok(received) => received.items.into_iter().map(Result::ok).collect(),
             Err(_) => vec![None],
         };
         let shared = operations.len() > 1;

@@ -71,7 +71,7 @@ impl Bench {
     /// The calls that are out, each with its operations.
     fn out(&self) -> Vec<Vec<Operation>> {
         let calls = self.0.host().calls.borrow();
-        let operations = |body: &Bytes| Request::decode(body.clone()).expect("operations");
+        let operations = |body: &Bytes| Request::decode(body.clone()).expect("operations").items;
         let calls = calls.iter().map(|call| operations(&call.body));
         calls
             .map(|all| all.into_iter().map(|o| o.expect("an operation")).collect())

@@ -13,7 +13,7 @@ use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{
-    Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
+    Answer, FailCause, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
     StoredResponse,
 };
 use std::sync::Arc;
@@ -65,6 +65,7 @@ impl Ticket {
         Operation::Fail {
             key: self.key.clone(),
             owner: self.owner,
+            cause: FailCause::NotSent,
         }
     }
 
@@ -88,7 +89,12 @@ impl Ticket {
             Ok(Answer::UnknownOutcome { .. }) => {
                 refuse(&self.request, Problem::OutcomeUnknown, None, env)
             }
-            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Capacity => {
+            Ok(Answer::Unreadable { .. }) => {
+                refuse(&self.request, Problem::NotReplayable, None, env)
+            }
+            Ok(Answer::Fault(fault))
+                if matches!(fault.code, FaultCode::Capacity | FaultCode::Untrusted) =>
+            {
                 env.effect(Effect::Warn(format!("acquire refused: {fault}")));
                 refuse(&self.request, Problem::StoreUnavailable, None, env)
             }
@@ -212,6 +218,9 @@ impl Ticket {
                     ..
                 } = self;
                 Ticket::acquire(request, key, fingerprint, trailers, wait_until_ns, env)
+            }
+            Ok(Answer::Unreadable { .. }) => {
+                refuse(&self.request, Problem::NotReplayable, None, env)
             }
             // No answer to the wait changes nothing about what is known: it was in flight.
             _ => refuse(&self.request, Problem::InFlight, None, env),

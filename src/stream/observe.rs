@@ -172,6 +172,7 @@ impl Observing {
                 Outcome::Response(_) => Counter::ObservedReplay,
                 Outcome::Tombstone(_) => Counter::Observed(Problem::NotReplayable),
             },
+            Ok(Answer::Unreadable { .. }) => Counter::Observed(Problem::NotReplayable),
             Ok(Answer::InFlight { .. }) => Counter::Observed(Problem::InFlight),
             Ok(Answer::Mismatch) => Counter::Observed(Problem::KeyReused),
             Ok(Answer::NotComparable) => Counter::Observed(Problem::NotComparable),

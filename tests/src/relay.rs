@@ -44,8 +44,9 @@ impl Received {
         if self.target != OPERATIONS_PATH {
             return Vec::new();
         }
-        let decoded = Request::decode(Bytes::from(self.body.clone())).unwrap_or_default();
-        decoded.into_iter().flatten().collect()
+        let decoded = Request::decode(Bytes::from(self.body.clone()));
+        let items = decoded.map(|received| received.items).unwrap_or_default();
+        items.into_iter().flatten().collect()
     }
 
     fn read(stream: &mut TcpStream) -> Option<Self> {

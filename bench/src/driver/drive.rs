@@ -217,8 +217,9 @@ impl Driver {
     /// Answers the callout to the service that is out.
     fn answer_service(&mut self) -> Result<(), String> {
         let (token, body) = self.callout()?;
-        let operations = Request::decode(body).map_err(|error| error.to_string())?;
-        let answers = operations
+        let received = Request::decode(body).map_err(|error| error.to_string())?;
+        let answers = received
+            .items
             .into_iter()
             .map(|operation| match operation {
                 Ok(Operation::Acquire(_)) => Ok(self.acquired()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use idempotency_protocol::{Operation, Request, Response, CONTENT_TYPE, OPERATIONS_PATH};
+use idempotency_protocol::{Operation, Received, Request, Response, CONTENT_TYPE, OPERATIONS_PATH};
 use idempotency_stack::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -124,8 +124,8 @@ impl Load {
                             let begun = Instant::now();
                             let answer = connection.call(&message).await?;
                             took.push(begun.elapsed());
-                            let answers = Response::decode(answer);
-                            let answers = answers.map_err(|error| error.to_string())?.answers;
+                            let answers = Response::decode(answer).and_then(Received::all);
+                            let answers = answers.map_err(|error| error.to_string())?;
                             (0..count).try_for_each(|at| end.check(answers.get(at)))?;
                         }
                     }

@@ -49,6 +49,8 @@ pub fn acquire(run: &str, n: u64, by: u64) -> Operation {
             unknown_ttl_ms: TTL_MS,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 

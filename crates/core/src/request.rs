@@ -8,7 +8,7 @@ use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+    Acquire, AttemptKind, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -79,6 +79,8 @@ impl Request {
                 unknown_ttl_ms: policy.unknown_ttl_ms,
             },
             on_unknown: policy.on_unknown,
+            kind: AttemptKind::Gateway,
+            about: None,
         })
     }
 

@@ -82,6 +82,17 @@ pub struct Received<T> {
     pub items: Vec<Decoded<T>>,
 }
 
+impl<T> Received<T> {
+    /// All items, where one that cannot be read makes the others useless.
+    ///
+    /// # Errors
+    ///
+    /// The first item's error.
+    pub fn all(self) -> Decoded<Vec<T>> {
+        self.items.into_iter().collect()
+    }
+}
+
 /// One or more operations, each answered on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -163,9 +174,14 @@ impl Response {
 }
 
 impl Wait {
-    /// Encodes the message for [`crate::WAIT_PATH`], in the version that the receiver speaks; the
-    /// answer is a [`Response`] with one answer.
-    pub fn encode(&self, wire: Wire) -> Vec<u8> {
+    /// Encodes the message for [`crate::WAIT_PATH`] in the newest version; the answer is a
+    /// [`Response`] with one answer.
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_for(Wire::Two)
+    }
+
+    /// Encodes the message in the version that the receiver speaks.
+    pub fn encode_for(&self, wire: Wire) -> Vec<u8> {
         let mut out = opening(wire);
         put_key(&mut out, &self.key);
         put_fingerprint(&mut out, &self.fingerprint);

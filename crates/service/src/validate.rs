@@ -115,6 +115,8 @@ mod tests {
                 unknown_ttl_ms: policy.unknown_ttl_ms,
             },
             on_unknown: policy.on_unknown,
+            kind: idempotency_protocol::AttemptKind::Gateway,
+            about: None,
         }))
     }
 

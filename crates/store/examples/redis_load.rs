@@ -57,6 +57,8 @@ fn acquire(n: u64, by: u64) -> Operation {
             unknown_ttl_ms: 600_000,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 

@@ -40,7 +40,7 @@ fn the_bytes_are_pinned() {
         .encode();
         writeln!(text, "{name}: {}", hex::encode(bytes)).unwrap();
     }
-    writeln!(text, "wait: {}", hex::encode(wait().encode(Wire::Two))).unwrap();
+    writeln!(text, "wait: {}", hex::encode(wait().encode())).unwrap();
     let shared: Vec<_> = operations().into_iter().map(|(_, o)| o).take(3).collect();
     let shared = Request::encode_all(Wire::Two, shared.iter());
     writeln!(text, "shared request: {}", hex::encode(shared)).unwrap();
@@ -76,7 +76,7 @@ fn what_is_encoded_is_decoded() {
         all.answers
     );
     assert_eq!(
-        Wait::decode(wait().encode(Wire::Two).into()).unwrap(),
+        Wait::decode(wait().encode().into()).unwrap(),
         (REVISION, wait())
     );
     assert_eq!(

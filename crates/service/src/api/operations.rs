@@ -33,8 +33,10 @@ where
     let mut may = Permissions::of(app, arrival)?;
     let body = body::read(app, request, app.limits.max_body_bytes).await?;
     let started = Instant::now();
-    let decoded =
-        protocol::Request::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
+    let protocol::Received {
+        revision,
+        items: decoded,
+    } = protocol::Request::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
     if decoded.is_empty() {
         return Err(Problem::bad_message("a call holds at least one operation"));
     }
@@ -75,7 +77,7 @@ where
     }
     app.metrics.call(started.elapsed(), size);
     log(app, &batch.log_ids, &batch.indexes, &answers);
-    Ok(message(answers))
+    Ok(message(answers, revision))
 }
 
 /// Whether the body is said to be a message of ours. Any other content type may have been sent by
@@ -249,12 +251,12 @@ fn log(app: &App, log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
     }
 }
 
-/// A binary answer. A replay that has no room in an answer to several operations is left out: its
+/// A binary answer for a peer that knows this revision of the protocol. A replay that has no room in an answer to several operations is left out: its
 /// asker comes back alone.
-pub(crate) fn message(answers: Vec<Answer>) -> Response {
+pub(crate) fn message(answers: Vec<Answer>, revision: u16) -> Response {
     let mut response = protocol::Response { answers };
     response.share();
-    let bytes = response.encode();
+    let bytes = response.encode_for(revision);
     let mut response = Response::new(Body::from(bytes));
     let kind = HeaderValue::from_static(protocol::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -227,9 +227,10 @@ fn closed(role: Role) -> String {
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Problem {
         match fault.code {
-            FaultCode::Unavailable | FaultCode::Capacity | FaultCode::Quota => {
-                Problem::unavailable(fault.detail)
-            }
+            FaultCode::Unavailable
+            | FaultCode::Capacity
+            | FaultCode::Quota
+            | FaultCode::Untrusted => Problem::unavailable(fault.detail),
             FaultCode::Invalid => Problem::bad_request(fault.detail),
             FaultCode::Internal => Problem::internal(fault.detail),
         }

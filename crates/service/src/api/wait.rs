@@ -38,14 +38,15 @@ where
     is_message(headers)?;
     app.check(Role::Gateway, arrival)?;
     let body = body::read(app, request, MAX_BYTES).await?;
-    let mut wait = Wait::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
+    let (revision, mut wait) =
+        Wait::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
     validate::key(&wait.key).map_err(Problem::bad_message)?;
     let max = u64::try_from(app.limits.max_wait.as_millis()).unwrap_or(u64::MAX);
     wait.wait_ms = wait.wait_ms.min(max);
     let Some(place) = app.waits.enter(&wait.key) else {
         app.metrics.waits_refused.fetch_add(1, Relaxed);
         tracing::debug!(key = %Redacted(&wait.key), "no room for another wait");
-        return Ok(message(vec![Answer::TimedOut]));
+        return Ok(message(vec![Answer::TimedOut], revision));
     };
     let longest = Duration::from_millis(wait.wait_ms) + GRACE;
     let answer = tokio::select! {
@@ -57,5 +58,5 @@ where
     };
     drop(place);
     app.metrics.wait(&answer);
-    Ok(message(vec![answer]))
+    Ok(message(vec![answer], revision))
 }

@@ -175,7 +175,11 @@ mod tests {
             key: "k".into(),
         };
         let owner = idempotency_protocol::Owner([1; 16]);
-        let fail = Operation::Fail { key, owner };
+        let fail = Operation::Fail {
+            key,
+            owner,
+            cause: Default::default(),
+        };
         let refused = store.apply(vec![fail.clone(), fail.clone()]).await;
         assert!(refused.len() == 2 && refused.iter().all(|a| matches!(a, Answer::Fault(_))));
         store.sweep(1).await.unwrap();

@@ -13,7 +13,7 @@ pub(super) const OPERATIONS: [&str; 7] = [
     "undecodable",
 ];
 /// What can be answered.
-pub(super) const ANSWERS: [&str; 21] = [
+pub(super) const ANSWERS: [&str; 23] = [
     "granted",
     "stored",
     "in_flight",
@@ -35,6 +35,8 @@ pub(super) const ANSWERS: [&str; 21] = [
     "ask_alone",
     "fault",
     "quota",
+    "unreadable",
+    "untrusted",
 ];
 
 /// Which operation, as a place in the table of counters.
@@ -84,6 +86,9 @@ pub(super) fn answer_index(answer: &Answer) -> usize {
         Answer::AskAlone => 18,
         // No fault of anybody's: it must not ring the same alert.
         Answer::Fault(fault) if fault.code == FaultCode::Quota => 20,
+        Answer::Unreadable { .. } => 21,
+        // Somebody must change the store's settings.
+        Answer::Fault(fault) if fault.code == FaultCode::Untrusted => 22,
         Answer::Fault(_) => 19,
     }
 }
@@ -110,6 +115,12 @@ mod tests {
             Answer::Lost,
             Answer::TimedOut,
             Answer::AskAlone,
+            Answer::Unreadable {
+                status: 0,
+                fence: 0,
+                attempt: 0,
+                expires_at_ms: 0,
+            },
             Answer::Fault(fault),
         ] {
             assert_eq!(ANSWERS[answer_index(&answer)], answer.name());

@@ -130,7 +130,7 @@ impl Metrics {
             "The version that runs.",
         );
         let version = env!("CARGO_PKG_VERSION");
-        let protocol = idempotency_protocol::VERSION;
+        let protocol = idempotency_protocol::REVISION;
         let _ = writeln!(
             out,
             "idempotencyd_build_info{{version=\"{version}\",protocol=\"{protocol}\"}} 1"

@@ -88,7 +88,13 @@ async fn fences_are_of_the_store_s_time(shared: &Shared, clients: &[Client; 3]) 
         );
         last = grant.fence;
         let key = key("fence");
-        let failed = client.one(Operation::Fail { key, owner: me }).await;
+        let failed = client
+            .one(Operation::Fail {
+                key,
+                owner: me,
+                cause: Default::default(),
+            })
+            .await;
         assert_eq!(failed, Answer::Failed);
     }
 }

@@ -102,7 +102,8 @@ async fn replays_that_swell_a_shared_answer_are_asked_for_alone() {
 
 /// Encodes operations, some of them replaced by bytes that are no operation.
 fn frame(operations: &[Result<Operation, &[u8]>]) -> Vec<u8> {
-    let mut out = vec![protocol::VERSION];
+    let mut out = Request::default().encode();
+    out.truncate(3);
     out.extend_from_slice(&(operations.len() as u16).to_be_bytes());
     for operation in operations {
         match operation {
@@ -111,7 +112,7 @@ fn frame(operations: &[Result<Operation, &[u8]>]) -> Vec<u8> {
                     operations: vec![operation.clone()],
                 }
                 .encode();
-                out.extend_from_slice(&one[3..]);
+                out.extend_from_slice(&one[5..]);
             }
             Err(garbage) => {
                 out.push(200);
@@ -281,6 +282,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
             Operation::Fail {
                 key: key("k"),
                 owner: Owner([7; 16]),
+                cause: Default::default(),
             },
         ],
     }

@@ -37,7 +37,12 @@ async fn two_services_count_the_same_and_what_was_there_before(shared: &Shared) 
         let me = owner();
         let answer = two.one(acquire(&name, me)).await;
         let key = key(&name);
-        two.one(Operation::Fail { key, owner: me }).await;
+        two.one(Operation::Fail {
+            key,
+            owner: me,
+            cause: Default::default(),
+        })
+        .await;
         is_refused(&answer)
     })
     .await;

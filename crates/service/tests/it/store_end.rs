@@ -41,7 +41,7 @@ impl Kept {
             return None;
         }
         let body = response.into_body().collect().await.ok()?.to_bytes();
-        Response::decode(body).unwrap().answers.pop()
+        Response::decode(body).unwrap().all().unwrap().pop()
     }
 }
 

@@ -31,6 +31,7 @@ async fn woken_by_complete_by_fail_and_by_time() {
         .one(Operation::Fail {
             key: key("failed"),
             owner: failed,
+            cause: Default::default(),
         })
         .await;
     assert_eq!(replayed(&first.await.unwrap()), b"x");

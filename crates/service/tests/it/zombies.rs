@@ -128,7 +128,11 @@ async fn a_late_word_changes_nothing(shared: &Shared) {
         let key = key(name);
         let word = match name {
             "complete" => complete(name, me, "the zombie's"),
-            "fail" => Operation::Fail { key, owner: me },
+            "fail" => Operation::Fail {
+                key,
+                owner: me,
+                cause: Default::default(),
+            },
             "abandon" => Operation::Abandon { key, owner: me },
             _ => Operation::Extend {
                 key,

@@ -70,7 +70,14 @@ impl Faulty {
         let operation = self.change(operation);
         match (self.bug, operation) {
             (Bug::ReleaseOnDisconnect, Operation::Abandon { key, owner }) => {
-                match self.real(Operation::Fail { key, owner }).await {
+                match self
+                    .real(Operation::Fail {
+                        key,
+                        owner,
+                        cause: Default::default(),
+                    })
+                    .await
+                {
                     Answer::Failed => Answer::Abandoned,
                     other => other,
                 }
@@ -114,7 +121,7 @@ impl Faulty {
             }
             (
                 Bug::NoOwnerCheck,
-                Operation::Fail { key, owner }
+                Operation::Fail { key, owner, .. }
                 | Operation::Abandon { key, owner }
                 | Operation::Extend { key, owner, .. },
             ) => {
@@ -189,6 +196,7 @@ impl Faulty {
         self.real(Operation::Fail {
             key: key.clone(),
             owner,
+            cause: Default::default(),
         })
         .await;
         tokio::time::sleep(GAP).await;

@@ -48,7 +48,7 @@ impl Reply {
 
     pub fn answers(&self) -> Vec<Answer> {
         assert_eq!(self.status, 200, "{:?}", self.body);
-        Response::decode(self.body.clone()).unwrap().answers
+        Response::decode(self.body.clone()).unwrap().all().unwrap()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

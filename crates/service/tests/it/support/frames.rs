@@ -43,6 +43,8 @@ pub fn acquire(name: &str, owner: Owner) -> Operation {
             unknown_ttl_ms: 3_600_000,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 

@@ -206,6 +206,7 @@ impl Store for Memory {
                 step => steps.push((bytes.clone(), step)),
             }
         }
+        swept.slots = steps.len();
         for (bytes, step) in steps {
             match step {
                 SweepStep::Keep => {}

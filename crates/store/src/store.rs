@@ -125,8 +125,19 @@ pub struct Swept {
     pub expired: usize,
     /// Executions whose lease was over, now `unknown`.
     pub lapsed: usize,
-    /// More is due than one batch takes: sweep again.
+    /// Slots that were changed or removed, whatever they held: also those of which only marks were
+    /// left, and leases of an earlier start that are now counted from this one.
+    pub slots: usize,
+    /// More is due than one batch takes.
     pub more: bool,
+}
+
+impl Swept {
+    /// Whether the next sweep should follow at once: more is due, and this one did something. A
+    /// sweep that did nothing and still promises more would otherwise be repeated without an end.
+    pub fn again(&self) -> bool {
+        self.more && self.slots > 0
+    }
 }
 
 /// A backend could not do its work.

@@ -5,9 +5,10 @@ mod common;
 use common::*;
 use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, TombstoneReason, Wait};
 use idempotency_store::clock::{Clock, ManualClock};
+use idempotency_store::record::MARK_TTL_MS;
 use idempotency_store::{
-    Durability, Embedded, EmbeddedOptions, RecordState, Resolution, Resolve, Resolved, Store,
-    StoreError, WaiterCaps,
+    Durability, Embedded, EmbeddedOptions, Memory, RecordState, Resolution, Resolve, Resolved,
+    Store, StoreError, WaiterCaps,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -347,6 +348,31 @@ async fn a_sweep_works_in_bounded_batches() {
     assert_eq!((rest.expired + rest.lapsed, rest.more), (400, false));
     assert_eq!(first.lapsed + rest.lapsed, 100);
     assert_eq!(store.ready().await.unwrap().records, Some(100));
+}
+
+/// Slots of which only marks are left are no records, and still are something to do.
+#[tokio::test]
+async fn a_sweep_counts_slots_that_hold_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(START));
+    let on_disk = open_at(dir.path(), &clock);
+    let memory = Memory::new(Arc::clone(&clock) as Arc<dyn Clock>);
+    let stores: [&dyn Store; 2] = [&on_disk, &memory];
+    for store in stores {
+        let marks = (0..1_000).map(|n| fail(&format!("k{n}"), 1)).collect();
+        let answers = store.apply(marks).await;
+        assert!(answers.iter().all(|answer| *answer == Answer::Marked));
+    }
+    clock.advance(Duration::from_millis(MARK_TTL_MS + 1));
+    for store in stores {
+        let first = store.sweep(600).await.unwrap();
+        assert_eq!((first.slots, first.more), (600, true));
+        assert!(first.again());
+        let rest = store.sweep(600).await.unwrap();
+        assert_eq!((rest.slots, rest.more), (400, false));
+        assert_eq!((first.expired, rest.expired), (0, 0));
+        assert!(!rest.again());
+    }
 }
 
 #[tokio::test]

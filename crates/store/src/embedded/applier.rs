@@ -283,6 +283,7 @@ impl Applier {
             if let Some(slot) = &known.slot {
                 let step = machine::sweep(slot, &context);
                 let key = entry.key.to_vec();
+                swept.slots += usize::from(step != SweepStep::Keep);
                 match step {
                     SweepStep::Keep => {}
                     SweepStep::Move(slot) => self.write(key, known.footprint, Some(slot), work),

@@ -270,6 +270,7 @@ impl Store for Embedded {
             let swept = self.ask(|reply| Job::Sweep(step, reply)).await?;
             total.expired += swept.expired;
             total.lapsed += swept.lapsed;
+            total.slots += swept.slots;
             total.more = swept.more;
             left -= step;
             if !swept.more || left == 0 {

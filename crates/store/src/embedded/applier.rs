@@ -7,6 +7,7 @@
 //! power cut could undo.
 
 use super::body::{Part, Seen};
+use super::boot::Boot;
 use super::commits::{Addition, Alarm, Commits, Held};
 use super::engine::{After, Engine, Footprint, Head, Write};
 use super::gauges::Gauges;
@@ -54,7 +55,7 @@ pub(super) struct Applier {
     pub clock: Arc<dyn Clock>,
     pub gauges: Arc<Gauges>,
     pub space: space::Space,
-    pub boot_started: u64,
+    boot: Boot,
     pub head: Head,
     tenants: Tenants,
     overlay: HashMap<Vec<u8>, Pending>,
@@ -78,10 +79,10 @@ impl Applier {
         Applier {
             engine,
             commits,
-            boot_started: clock.now(),
             clock,
             gauges,
             space,
+            boot: Boot::of(&head),
             head,
             tenants,
             overlay: HashMap::new(),
@@ -202,13 +203,8 @@ impl Applier {
     }
 
     fn context(&mut self) -> Context {
-        Context {
-            now: self.clock.now(),
-            boot: self.head.boot,
-            boot_started: self.boot_started,
-            room: self.space.room(&self.head),
-            used_up: None,
-        }
+        let room = self.space.room(&self.head);
+        self.boot.context(self.clock.now(), room)
     }
 
     fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> Part {

@@ -90,6 +90,18 @@ pub(crate) enum Phase {
 }
 
 impl Context {
+    /// For a decision at `now`, in a store whose clock and leases outlive its process, that has
+    /// room, and whose tenant is within its quotas. Set the other fields where that is not so.
+    pub fn at(now: Micros) -> Context {
+        Context {
+            now,
+            boot: 0,
+            boot_started: 0,
+            room: Room::Plenty,
+            used_up: None,
+        }
+    }
+
     /// When a lease is over. A lease of an earlier start counts from this start: while the store
     /// was down nobody could renew it.
     pub(crate) fn lease_until(&self, lease: &Lease) -> Micros {

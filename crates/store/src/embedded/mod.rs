@@ -11,7 +11,6 @@
 mod applier;
 mod body;
 mod boot;
-mod codec;
 mod commits;
 mod committer;
 mod creation;
@@ -36,7 +35,7 @@ use crate::quota::{Quotas, Tenants};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use crate::waiters::{Look, Waiters};
+use crate::waiters::{Look, WaitCounts, Waiters};
 use applier::Applier;
 use async_trait::async_trait;
 use body::Seen;
@@ -165,7 +164,7 @@ impl Embedded {
 
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.waiters.counts().now
     }
 
     async fn ask<T>(&self, job: impl FnOnce(ReplyTo<T>) -> Job) -> Result<T, StoreError> {
@@ -222,6 +221,10 @@ impl Store for Embedded {
             }
         };
         self.waiters.wait(&wait, look).await
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.waiters.counts()
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -1,14 +1,13 @@
-//! Where idempotency records live: one trait, one contract, several backends.
+//! Where idempotency records live: one trait ([`Store`]), one contract, several backends.
 //!
-//! It knows what a record is, in which states it can be, and what each event does to it
-//! ([`machine`]); how long leases and results last, by its own clock ([`clock`]); who waits for
-//! which key ([`waiters`]); what a tenant may have ([`Quotas`]); and how all of that is kept, found
-//! again and forgotten in a directory, in Redis or in PostgreSQL.
+//! It knows what a record is and what each event does to it ([`machine`]), how long leases and
+//! results last by its own clock ([`clock`]), who waits for which key ([`waiters`]), and what a
+//! tenant may have ([`Quotas`]). Its backends keep all of that, find it again and forget it.
 //!
-//! It must never know what a request is: no HTTP, no header, no rule, no gateway, and nothing of
-//! how a fingerprint came about. Keys and outcomes are bytes to it. It never decides whether
-//! something may be executed by any other means than the transition function, it never asks the
-//! caller's clock, and it never answers what is less durable than its mode promises.
+//! It must never know what a request is: no HTTP, no header, no rule, no gateway, and not how a
+//! fingerprint was made. It must never know its callers' clocks. Only the transition function
+//! decides what may be executed, and no answer tells of what is less durable than the store's mode
+//! promises.
 //!
 //! # Features
 //!
@@ -23,8 +22,8 @@
 //!
 //! # Writing a backend
 //!
-//! A backend implements [`Store`], and is one when the suite in `contract` holds on it. Where its
-//! records can be read and written by this process, it has nothing to decide:
+//! A backend implements [`Store`], and is finished when the suite in `contract` holds on it. Where
+//! this process reads and writes the records, the backend decides nothing itself:
 //!
 //! | for | call |
 //! |---|---|
@@ -39,8 +38,8 @@
 //! | a slot as bytes | [`codec`], or a form of its own: all fields are public |
 //! | a key as bytes | `LookupKey::to_bytes`, and back [`keys::from_bytes`] |
 //!
-//! `examples/backend.rs` is such a backend, complete and small. Where the transition runs elsewhere,
-//! as in Redis' script, the machine is what it is held to.
+//! `examples/backend` is such a backend, complete and small; a test runs the suite on it. Where the
+//! transition runs elsewhere, as in the script of the Redis store, the suite holds it to the machine.
 #![forbid(unsafe_code)]
 
 pub mod clock;

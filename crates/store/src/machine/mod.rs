@@ -136,7 +136,12 @@ impl Context {
     }
 }
 
-/// Applies one event to what a store holds under one key.
+/// Applies one event to what a store holds under one key; `slot` is `None` where it holds nothing.
+///
+/// Call it for every operation of [`Store::apply`](crate::Store::apply), with nobody else writing the
+/// key between the read of `slot` and the write of [`Applied::change`]: under a lock, from one
+/// thread, or by a compare-and-set on [`Slot::version`] that starts over when it fails. Answer when
+/// both what was read and what was written are as durable as the store promises.
 pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
     use {Event as E, Phase as P};
 

@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock is not up to date: commit it"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- --deny warnings
+# The store alone, for those who build another backend: nothing of it may lean on a feature.
+cargo clippy --package idempotency-store --lib --no-default-features --quiet -- --deny warnings
 # A trap of the filter takes a worker of its host along: nothing in it may panic.
 cargo clippy --package idempotency-filter --package idempotency-core --lib --no-deps --quiet -- --deny warnings \
     --deny clippy::unwrap_used --deny clippy::expect_used --deny clippy::panic \

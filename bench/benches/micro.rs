@@ -15,7 +15,7 @@ use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin,
     Outcome, Owner, Request, Response, Retention, Scheme, StoredResponse,
 };
-use idempotency_store::machine::{apply, Context, Event, Room};
+use idempotency_store::machine::{apply, Context, Event};
 use idempotency_store::record::Slot;
 
 fn main() {
@@ -179,13 +179,7 @@ mod machine {
     const NOW: u64 = 1_700_000_000_000_000;
 
     fn context() -> Context {
-        Context {
-            now: NOW,
-            boot: 0,
-            boot_started: 0,
-            room: Room::Plenty,
-            used_up: None,
-        }
+        Context::at(NOW)
     }
 
     fn event(operation: Operation) -> Event {

@@ -1,19 +1,28 @@
 //! Which store, and opening it.
+//!
+//! Every kind of store has a module, and one entry in [`KINDS`]: how it is written, which settings
+//! mean something to it, and how a choice of it is read. Everything that is asked of all kinds goes
+//! over that list.
 
+#[cfg(feature = "embedded")]
+mod embedded;
+mod memory;
+#[cfg(feature = "embedded")]
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+mod setting;
 
-use crate::config::{DurabilityMode, Limits, Settings};
-use idempotency_store::clock::SystemClock;
-use idempotency_store::{
-    Durability, Embedded, EmbeddedOptions, Memory, Store, StoreError, WaiterCaps,
-};
-use std::path::PathBuf;
+#[cfg(feature = "embedded")]
+pub use embedded::EmbeddedChoice;
+
+use crate::config::{Limits, Settings};
+use idempotency_store::Store;
+use setting::Setting;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A store as it is named on the command line: `scheme:rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,7 @@ pub enum StoreChoice {
     /// Nothing survives the process. For tests.
     Memory,
     /// A database file of this process alone.
+    #[cfg(feature = "embedded")]
     Embedded(EmbeddedChoice),
     /// Redis, which any number of services share.
     #[cfg(feature = "redis")]
@@ -30,30 +40,45 @@ pub enum StoreChoice {
     Postgres(Box<idempotency_store::PostgresOptions>),
 }
 
-/// How the embedded store is opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EmbeddedChoice {
-    /// Its directory.
-    pub path: PathBuf,
-    /// When an acknowledged operation is on disk.
-    pub durability: DurabilityMode,
-    /// High-water mark by size.
-    pub max_bytes: Option<u64>,
-    /// High-water mark by free room in the file system.
-    pub min_free_bytes: Option<u64>,
-    /// Time between two syncs in relaxed mode.
-    pub sync_interval: Duration,
-    /// Memory for its cache.
-    pub cache_bytes: Option<u64>,
+/// The kinds of this build.
+const KINDS: &[&Kind] = &[
+    #[cfg(feature = "embedded")]
+    &embedded::KIND,
+    #[cfg(feature = "redis")]
+    &redis::KIND,
+    #[cfg(feature = "postgres")]
+    &postgres::KIND,
+    &memory::KIND,
+];
+
+/// A kind of store.
+struct Kind {
+    /// In the list of stores, for messages.
+    name: &'static str,
+    /// Whether a store with this scheme is one.
+    is: fn(&str) -> bool,
+    /// The settings of stores that mean something to it; the others are refused.
+    settings: &'static [Setting],
+    /// To whom another setting means nothing: the end of that sentence.
+    nothing_to: fn(Setting) -> &'static str,
+    /// Reads the choice.
+    choose: fn(&Written<'_>, &Settings) -> Result<StoreChoice, BadSetting>,
 }
 
-/// The stores of this build, for messages.
-const STORES: &str = match (cfg!(feature = "redis"), cfg!(feature = "postgres")) {
-    (true, true) => "embedded, redis:// with its variants, postgres and memory",
-    (true, false) => "embedded, redis:// with its variants and memory",
-    (false, true) => "embedded, postgres and memory",
-    (false, false) => "embedded and memory",
-};
+/// How a store is written.
+struct Written<'a> {
+    /// All of it.
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "postgres")),
+        expect(dead_code, reason = "the stores with URLs are not in this build")
+    )]
+    whole: &'a str,
+    /// What follows the scheme and its colon.
+    rest: &'a str,
+}
+
+/// The name of a setting, and what is wrong with it.
+type BadSetting = (String, String);
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,73 +88,23 @@ pub struct OpenError(pub String);
 impl StoreChoice {
     /// Reads the choice; the error names the setting.
     pub(crate) fn from_settings(settings: &Settings) -> Result<StoreChoice, (String, String)> {
-        let written = settings.store.as_deref().unwrap_or("embedded");
-        let (scheme, rest) = written.split_once(':').unwrap_or((written, ""));
-        if !scheme.starts_with("redis") {
-            no_guard(settings, "only a Redis store has such a guard")?;
-        }
-        match scheme {
-            "embedded" => {
-                let path = match (rest, &settings.data_dir) {
-                    ("", None) => PathBuf::from("idempotencyd-data"),
-                    ("", Some(dir)) => dir.clone(),
-                    (_, None) => PathBuf::from(rest),
-                    (_, Some(_)) => {
-                        let message = "the directory is also named in `store`; say it once";
-                        return Err(("data_dir".into(), message.into()));
-                    }
-                };
-                let durability = settings.durability.unwrap_or(DurabilityMode::Durable);
-                let sync_interval = match (durability, settings.sync_interval) {
-                    (DurabilityMode::Durable, Some(_)) => {
-                        let message = "means nothing with durability durable, where every answer \
-                                       waits for its sync";
-                        return Err(("sync_interval".into(), message.into()));
-                    }
-                    (_, Some(interval)) if !(1..=60_000).contains(&interval.0) => {
-                        let message = "must be between 1ms and 60s";
-                        return Err(("sync_interval".into(), message.into()));
-                    }
-                    (_, Some(interval)) => interval.duration(),
-                    (_, None) => Duration::from_millis(100),
-                };
-                Ok(StoreChoice::Embedded(EmbeddedChoice {
-                    path,
-                    durability,
-                    sync_interval,
-                    cache_bytes: settings.store_cache_bytes.map(|s| s.0),
-                    max_bytes: settings.store_max_bytes.map(|s| s.0),
-                    min_free_bytes: settings.store_min_free_bytes.map(|s| s.0),
-                }))
-            }
-            "memory" if rest.is_empty() => {
-                for (field, given) in [
-                    ("data_dir", settings.data_dir.is_some()),
-                    ("durability", settings.durability.is_some()),
-                    (
-                        "store_min_free_bytes",
-                        settings.store_min_free_bytes.is_some(),
-                    ),
-                ] {
-                    if given {
-                        return Err((field.into(), "means nothing to the memory store".into()));
-                    }
-                }
-                Ok(StoreChoice::Memory)
-            }
-            #[cfg(feature = "redis")]
-            _ if scheme.starts_with("redis") => Ok(StoreChoice::Redis(Box::new(redis::choose(
-                written, settings,
-            )?))),
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
-                let options = postgres::choose(written, settings)?;
-                Ok(StoreChoice::Postgres(Box::new(options)))
-            }
-            _ => Err((
-                "store".into(),
-                format!("`{scheme}` is no store of this build; there are {STORES}"),
-            )),
+        let whole = settings.store.as_deref().unwrap_or("embedded");
+        let (scheme, rest) = whole.split_once(':').unwrap_or((whole, ""));
+        let Some(kind) = KINDS.iter().find(|kind| (kind.is)(scheme)) else {
+            let stores = listed(KINDS);
+            let message = format!("`{scheme}` is no store of this build; there are {stores}");
+            return Err(("store".into(), message));
+        };
+        setting::refuse_others(settings, kind)?;
+        (kind.choose)(&Written { whole, rest }, settings)
+    }
+
+    /// The directory that is this process' own and holds the records, if there is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            #[cfg(feature = "embedded")]
+            StoreChoice::Embedded(choice) => Some(&choice.path),
+            _ => None,
         }
     }
 
@@ -151,129 +126,53 @@ impl StoreChoice {
         }
     }
 
-    /// Opens the store. Its own caps on waits are the service's.
+    /// Opens the store, which holds to the limits that are a store's: the caps on waits and the
+    /// quotas of tenants.
     pub async fn open(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
-        let store = self.open_without_quotas(limits).await?;
-        // The embedded store has them from its first moment on.
-        if !matches!(self, StoreChoice::Embedded(_)) {
-            let set = store.set_quotas(limits.quotas).await;
-            set.map_err(|error| OpenError(format!("the quotas of tenants: {error}")))?;
-        }
+        let store = match self {
+            StoreChoice::Memory => memory::open(limits),
+            // It has its quotas from its first moment on.
+            #[cfg(feature = "embedded")]
+            StoreChoice::Embedded(choice) => return embedded::open(choice, limits).await,
+            #[cfg(feature = "redis")]
+            StoreChoice::Redis(options) => redis::open(options, limits).await?,
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => postgres::open(options, limits).await?,
+        };
+        let set = store.set_quotas(limits.quotas).await;
+        set.map_err(|error| OpenError(format!("the quotas of tenants: {error}")))?;
         Ok(store)
     }
+}
 
-    async fn open_without_quotas(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
-        let waiters = WaiterCaps {
-            per_key: limits.max_waiters_per_key,
-            per_tenant: limits.max_waiters_per_tenant,
-            total: limits.max_waiters,
-        };
-        match self {
-            StoreChoice::Memory => {
-                tracing::warn!("MEMORY STORE: every record is lost when the process ends");
-                let clock = Arc::new(SystemClock::starting_after(0));
-                Ok(Arc::new(Memory::with_caps(clock, waiters)))
-            }
-            StoreChoice::Embedded(choice) => {
-                let options = EmbeddedOptions {
-                    quotas: limits.quotas,
-                    ..choice.options(waiters)
-                };
-                let open = {
-                    let options = options.clone();
-                    move || open_embedded(options.clone())
-                };
-                // Recovery reads the disk.
-                match tokio::task::spawn_blocking(open.clone()).await {
-                    Ok(Ok(store)) => Ok(store),
-                    Ok(Err(why @ StoreError::Transient(_))) => {
-                        // To open it takes reading all its journals: not before there is a chance.
-                        let again = move || Embedded::lack(&options).and_then(|()| open());
-                        Ok(Arc::new(opening::Opening::after(why, again)))
-                    }
-                    Ok(Err(error)) => Err(OpenError(error.to_string())),
-                    Err(error) => Err(OpenError(error.to_string())),
-                }
-            }
-            #[cfg(feature = "redis")]
-            StoreChoice::Redis(options) => redis::open(options, waiters).await,
-            #[cfg(feature = "postgres")]
-            StoreChoice::Postgres(options) => postgres::open(options, waiters).await,
-        }
+/// Names as one says them: `a, b and c`.
+fn listed(kinds: &[&Kind]) -> String {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
-/// Opens the embedded store, and tells what there is to tell. Blocks.
-fn open_embedded(options: EmbeddedOptions) -> Result<Arc<dyn Store>, StoreError> {
-    let store = Embedded::open(options)?;
-    for note in store.notes() {
-        tracing::warn!("{note}");
-    }
-    Ok(Arc::new(store))
-}
-
-/// Refuses the settings of a guard.
-fn no_guard(settings: &Settings, why: &str) -> Result<(), (String, String)> {
-    for (field, given) in [
-        ("redlock_nodes", !settings.redlock_nodes.is_empty()),
-        ("redlock_timeout", settings.redlock_timeout.is_some()),
-        (
-            "redlock_drift_percent",
-            settings.redlock_drift_percent.is_some(),
-        ),
-    ] {
-        if given {
-            return Err((field.into(), why.into()));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses the settings that mean nothing to a server with settings of its own.
-#[cfg(any(feature = "redis", feature = "postgres"))]
-fn only_embedded(settings: &Settings, server: &str) -> Result<(), (String, String)> {
-    for (field, given) in [
-        ("data_dir", settings.data_dir.is_some()),
-        ("durability", settings.durability.is_some()),
-        ("sync_interval", settings.sync_interval.is_some()),
-        ("store_cache_bytes", settings.store_cache_bytes.is_some()),
-        (
-            "store_min_free_bytes",
-            settings.store_min_free_bytes.is_some(),
-        ),
-    ] {
-        if given {
-            let message = format!("means nothing to {server}, which has settings of its own");
-            return Err((field.into(), message));
-        }
-    }
-    Ok(())
-}
-
-impl EmbeddedChoice {
-    fn options(&self, waiters: WaiterCaps) -> EmbeddedOptions {
-        let mut options = EmbeddedOptions::new(&self.path);
-        options.waiters = waiters;
-        options.max_bytes = self.max_bytes;
-        options.durability = match self.durability {
-            DurabilityMode::Durable => Durability::Durable,
-            DurabilityMode::Relaxed => Durability::Relaxed {
-                interval: self.sync_interval,
-            },
-        };
-        if let Some(bytes) = self.min_free_bytes {
-            options.min_free_bytes = bytes;
-        }
-        if let Some(bytes) = self.cache_bytes {
-            options.cache_bytes = bytes;
-        }
-        options
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded", feature = "redis", feature = "postgres"))]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn an_unknown_store_is_answered_with_those_that_there_are() {
+        let (field, message) = choose(Some("mysql://x"), None).unwrap_err();
+        assert_eq!(field, "store");
+        assert_eq!(
+            message,
+            "`mysql` is no store of this build; there are embedded, redis:// with its variants, \
+             postgres and memory"
+        );
+        assert_eq!(listed(&[&memory::KIND]), "memory");
+        let two = [&embedded::KIND, &memory::KIND];
+        assert_eq!(listed(&two), "embedded and memory");
+    }
 
     fn choose(store: Option<&str>, dir: Option<&str>) -> Result<StoreChoice, (String, String)> {
         StoreChoice::from_settings(&Settings {
@@ -320,7 +219,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "redis")]
     fn a_guard() {
         let choose = |store: &str, nodes: &[&str], change: fn(&mut Settings)| {
             let mut settings = Settings {

@@ -22,7 +22,6 @@ mod finish;
 mod peer;
 mod sweeper;
 mod validate;
-mod waits;
 
 pub use config::{Config, Settings};
 pub use server::{run, Server, ServerError};

@@ -1,6 +1,7 @@
 //! Forgets what is over, a bounded batch at a time.
 
 use crate::api::App;
+use idempotency_store::Swept;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,16 @@ pub(crate) async fn run(app: Arc<App>, interval: Duration, batch: usize) {
         let more = match app.store.sweep(batch).await {
             Ok(swept) => {
                 app.metrics.swept(&swept);
-                if swept.expired + swept.lapsed > 0 {
-                    tracing::debug!(expired = swept.expired, lapsed = swept.lapsed, "swept");
+                let Swept {
+                    expired,
+                    lapsed,
+                    slots,
+                    ..
+                } = swept;
+                if slots > 0 {
+                    tracing::debug!(expired, lapsed, slots, "swept");
                 }
-                // A batch that did nothing and still promises more would spin.
-                swept.more && swept.expired + swept.lapsed > 0
+                swept.again()
             }
             Err(error) => {
                 app.metrics.sweep_errors.fetch_add(1, Relaxed);

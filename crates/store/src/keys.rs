@@ -1,19 +1,20 @@
-//! Database keys: [`LookupKey::to_bytes`], its reverse, and the prefixes that listing needs.
+//! Keys of records as bytes: [`LookupKey::to_bytes`], its reverse, and what listing needs. Their
+//! order is that of pages: tenants and namespaces each stand together.
 
 use crate::machine::{self, Context};
 use crate::record::Slot;
 use crate::store::{ListFilter, Page};
 use idempotency_protocol::{LookupKey, Origin};
 
-/// Longest page of a listing.
-pub(crate) const MAX_PAGE: usize = 1_000;
+/// Longest page of a listing, in records.
+pub const MAX_PAGE: usize = 1_000;
 
 /// Most records that are looked at for one page: with a filter that matches little, a page is
 /// short rather than late.
-pub(crate) const MAX_LOOKED_AT: usize = 20_000;
+pub const MAX_LOOKED_AT: usize = 20_000;
 
-/// Reads what [`LookupKey::to_bytes`] wrote.
-pub(crate) fn from_bytes(bytes: &[u8]) -> Option<LookupKey> {
+/// Reads what [`LookupKey::to_bytes`] wrote; `None` if the bytes are something else.
+pub fn from_bytes(bytes: &[u8]) -> Option<LookupKey> {
     let (tenant, rest) = part(bytes)?;
     let (namespace, rest) = part(rest)?;
     let (origin, key) = rest.split_first()?;
@@ -29,8 +30,8 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<LookupKey> {
     })
 }
 
-/// The tenant of a database key.
-pub(crate) fn tenant(bytes: &[u8]) -> Option<&str> {
+/// The tenant of a key, without reading the rest; `None` if the bytes are no key.
+pub fn tenant(bytes: &[u8]) -> Option<&str> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     let (text, _) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
     std::str::from_utf8(text).ok()
@@ -42,8 +43,9 @@ fn part(bytes: &[u8]) -> Option<(String, &[u8])> {
     Some((std::str::from_utf8(text).ok()?.to_owned(), rest))
 }
 
-/// The longest prefix that all keys which pass `filter` share.
-pub(crate) fn prefix(filter: &ListFilter) -> Vec<u8> {
+/// The longest prefix that the bytes of all keys which pass `filter` share: where to begin to look,
+/// and where to end.
+pub fn prefix(filter: &ListFilter) -> Vec<u8> {
     let mut out = Vec::new();
     let parts = [filter.tenant.as_deref(), filter.namespace.as_deref()];
     for part in parts.into_iter().map_while(|part| part) {
@@ -53,8 +55,10 @@ pub(crate) fn prefix(filter: &ListFilter) -> Vec<u8> {
     out
 }
 
-/// Fills one page from slots offered in key order.
-pub(crate) struct PageBuilder<'a> {
+/// Fills one page from slots that are offered in key order, from the first after
+/// [`ListFilter::after`] on: ask [`PageBuilder::is_full`], [offer](PageBuilder::offer), and so on
+/// until it is full or no key with the [prefix] is left.
+pub struct PageBuilder<'a> {
     filter: &'a ListFilter,
     limit: usize,
     looked_at: usize,
@@ -63,6 +67,7 @@ pub(crate) struct PageBuilder<'a> {
 }
 
 impl<'a> PageBuilder<'a> {
+    /// An empty page.
     pub fn new(filter: &'a ListFilter) -> PageBuilder<'a> {
         let limit = filter.limit.clamp(1, MAX_PAGE);
         PageBuilder {
@@ -84,7 +89,7 @@ impl<'a> PageBuilder<'a> {
         full
     }
 
-    /// Takes the slot if it passes the filter.
+    /// Takes the slot if it holds a record now that passes the filter. `bytes` is its key.
     pub fn offer(&mut self, bytes: &[u8], slot: &Slot, context: &Context) {
         self.looked_at += 1;
         self.last = Some(bytes.to_vec());
@@ -104,6 +109,7 @@ impl<'a> PageBuilder<'a> {
         }
     }
 
+    /// The page, as far as it was filled.
     pub fn finish(self) -> Page {
         self.page
     }

@@ -8,7 +8,7 @@ use crate::record::Slot;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use crate::waiters::{Look, WaiterCaps, Waiters};
+use crate::waiters::{Look, WaitCounts, WaiterCaps, Waiters};
 use crate::{keys, replay};
 use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
@@ -81,7 +81,7 @@ impl Memory {
 
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.waiters.counts().now
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -152,6 +152,10 @@ impl Store for Memory {
             .await
     }
 
+    fn waits(&self) -> WaitCounts {
+        self.waiters.counts()
+    }
+
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
         let inner = self.lock();
         Ok(machine::view(
@@ -206,6 +210,7 @@ impl Store for Memory {
                 step => steps.push((bytes.clone(), step)),
             }
         }
+        swept.slots = steps.len();
         for (bytes, step) in steps {
             match step {
                 SweepStep::Keep => {}

@@ -78,8 +78,9 @@ pub struct TenantUse {
 }
 
 impl TenantUse {
-    /// What a slot costs its tenant. `room`: the bytes that it takes beside its answer.
-    pub(crate) fn of(slot: &Slot, room: usize) -> TenantUse {
+    /// What a slot costs its tenant; nothing if it holds only marks. `room`: the bytes that it takes
+    /// beside its answer.
+    pub fn of(slot: &Slot, room: usize) -> TenantUse {
         let Some(execution) = &slot.execution else {
             return TenantUse::default();
         };
@@ -116,14 +117,17 @@ impl Quotas {
     }
 }
 
-/// What all tenants have, where it is counted.
+/// What all tenants have, for a backend that counts it in this process: [`Tenants::change`] with
+/// every slot that it writes, [`Tenants::used_up`] before every acquire, and a new one, filled by
+/// [`Tenants::add`], when quotas are set.
 #[derive(Debug, Default)]
-pub(crate) struct Tenants {
+pub struct Tenants {
     quotas: Quotas,
     used: HashMap<String, TenantUse>,
 }
 
 impl Tenants {
+    /// Nobody has anything yet. Without quotas nothing is counted.
     pub fn new(quotas: Quotas) -> Tenants {
         Tenants {
             quotas,
@@ -131,12 +135,13 @@ impl Tenants {
         }
     }
 
-    /// Nothing is counted without a quota.
+    /// Whether anything is counted: not without a quota.
     pub fn counts(&self) -> bool {
         self.quotas.any()
     }
 
-    /// Which quota leaves this tenant no room for a new record, if one does.
+    /// Which quota leaves this tenant no room for a new record, if one does: the
+    /// [`Context::used_up`](crate::machine::Context::used_up) of an acquire.
     pub fn used_up(&self, tenant: &str) -> Option<Quota> {
         if !self.counts() {
             return None;
@@ -145,14 +150,15 @@ impl Tenants {
         self.quotas.used_up(&used)
     }
 
-    /// What is under this database key is counted, too.
+    /// What is under this key (`LookupKey::to_bytes`) is counted, too.
     pub fn add(&mut self, key: &[u8], used: TenantUse) {
         if let Some(tenant) = keys::tenant(key) {
             self.change(tenant, TenantUse::default(), used);
         }
     }
 
-    /// One of the tenant's slots changes.
+    /// One of the tenant's slots changes, from what it cost before ([`TenantUse::of`]) to what it
+    /// costs now; nothing for a slot that is not there.
     pub fn change(&mut self, tenant: &str, before: TenantUse, after: TenantUse) {
         if !self.counts() || before == after {
             return;

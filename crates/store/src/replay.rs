@@ -1,4 +1,5 @@
-//! From a stored outcome to an answer.
+//! From a stored outcome to an answer: the last step of a backend that was told
+//! [`Reply::Replay`](crate::machine::Reply::Replay).
 
 use crate::machine::{Event, Replay};
 use crate::store::StoreError;
@@ -49,8 +50,9 @@ pub fn unread(error: &StoreError) -> Answer {
     damaged(error.to_string())
 }
 
-/// A record that is there but cannot be read.
-pub(crate) fn damaged(detail: String) -> Answer {
+/// The answer to an operation on a record that is there but cannot be read. `detail` says what is
+/// wrong with it, for the log.
+pub fn damaged(detail: String) -> Answer {
     Answer::Fault(Fault {
         code: FaultCode::Internal,
         detail,

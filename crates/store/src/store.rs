@@ -1,6 +1,7 @@
 //! The one trait that every backend implements.
 
 use crate::quota::Quotas;
+use crate::waiters::WaitCounts;
 use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
 
@@ -125,8 +126,19 @@ pub struct Swept {
     pub expired: usize,
     /// Executions whose lease was over, now `unknown`.
     pub lapsed: usize,
-    /// More is due than one batch takes: sweep again.
+    /// Slots that were changed or removed, whatever they held: also those of which only marks were
+    /// left, and leases of an earlier start that are now counted from this one.
+    pub slots: usize,
+    /// More is due than one batch takes.
     pub more: bool,
+}
+
+impl Swept {
+    /// Whether the next sweep should follow at once: more is due, and this one did something. A
+    /// sweep that did nothing and still promises more would otherwise be repeated without an end.
+    pub fn again(&self) -> bool {
+        self.more && self.slots > 0
+    }
 }
 
 /// A backend could not do its work.
@@ -167,7 +179,16 @@ pub trait Store: Send + Sync + 'static {
     /// Waits until the execution with that fence has ended, at most `wait.wait_ms`. Answers
     /// [`Answer::Stored`], [`Answer::Changed`], [`Answer::TimedOut`] or [`Answer::Fault`].
     /// Dropping the future ends the wait.
+    ///
+    /// The store keeps the number of waits within its [`WaiterCaps`](crate::WaiterCaps): a wait
+    /// over a cap is answered [`Answer::TimedOut`] at once. Its callers count nothing themselves.
     async fn wait(&self, wait: Wait) -> Answer;
+
+    /// How many wait in this instance, and how many were refused; for metrics. A store that wraps
+    /// another one hands on what that says. The default is for stores that nobody watches.
+    fn waits(&self) -> WaitCounts {
+        WaitCounts::default()
+    }
 
     /// Reads one record.
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError>;

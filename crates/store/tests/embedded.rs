@@ -5,11 +5,13 @@ mod common;
 use common::*;
 use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, TombstoneReason, Wait};
 use idempotency_store::clock::{Clock, ManualClock};
+use idempotency_store::record::MARK_TTL_MS;
 use idempotency_store::{
-    Durability, Embedded, EmbeddedOptions, RecordState, Resolution, Resolve, Resolved, Store,
-    StoreError, WaiterCaps,
+    Durability, Embedded, EmbeddedOptions, ListFilter, Memory, RecordState, Resolution, Resolve,
+    Resolved, Store, StoreError, WaiterCaps,
 };
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +54,38 @@ async fn everything_is_there_after_a_restart() {
         Answer::Cancelled
     );
     assert_eq!(store.ready().await.unwrap(), usage);
+}
+
+/// A clock that goes on by a second between the first look at it and the second.
+struct Slow(AtomicBool);
+
+impl Clock for Slow {
+    fn now(&self) -> u64 {
+        let looked_at = self.0.swap(true, Ordering::SeqCst);
+        START + u64::from(looked_at) * 1_000_000
+    }
+}
+
+/// Leases of earlier starts count from this one, of which there is one time, however long it takes.
+#[tokio::test]
+async fn a_start_has_one_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(START));
+    let store = open_at(dir.path(), &clock);
+    granted(&store, "k", 1).await;
+    drop(store);
+
+    let options = EmbeddedOptions::new(dir.path());
+    let slow = |_| Arc::new(Slow(AtomicBool::new(false))) as Arc<dyn Clock>;
+    let store = Embedded::open_with_clock(options, slow).unwrap();
+    let inspected = store.inspect(&key("k")).await.unwrap().unwrap();
+    assert_eq!(inspected.lease_left_ms, Some(59_000));
+    let filter = ListFilter {
+        limit: 10,
+        ..ListFilter::default()
+    };
+    let listed = store.list(filter).await.unwrap().records;
+    assert_eq!(listed, [inspected]);
 }
 
 #[tokio::test]
@@ -347,6 +381,31 @@ async fn a_sweep_works_in_bounded_batches() {
     assert_eq!((rest.expired + rest.lapsed, rest.more), (400, false));
     assert_eq!(first.lapsed + rest.lapsed, 100);
     assert_eq!(store.ready().await.unwrap().records, Some(100));
+}
+
+/// Slots of which only marks are left are no records, and still are something to do.
+#[tokio::test]
+async fn a_sweep_counts_slots_that_hold_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(START));
+    let on_disk = open_at(dir.path(), &clock);
+    let memory = Memory::new(Arc::clone(&clock) as Arc<dyn Clock>);
+    let stores: [&dyn Store; 2] = [&on_disk, &memory];
+    for store in stores {
+        let marks = (0..1_000).map(|n| fail(&format!("k{n}"), 1)).collect();
+        let answers = store.apply(marks).await;
+        assert!(answers.iter().all(|answer| *answer == Answer::Marked));
+    }
+    clock.advance(Duration::from_millis(MARK_TTL_MS + 1));
+    for store in stores {
+        let first = store.sweep(600).await.unwrap();
+        assert_eq!((first.slots, first.more), (600, true));
+        assert!(first.again());
+        let rest = store.sweep(600).await.unwrap();
+        assert_eq!((rest.slots, rest.more), (400, false));
+        assert_eq!((first.expired, rest.expired), (0, 0));
+        assert!(!rest.again());
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use crate::budget::Budget;
 use crate::config::{Config, Limits};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::repeats::Repeats;
-use crate::waits::{Caps, Waits};
 use http::HeaderMap;
 use idempotency_protocol::{OPERATIONS_PATH, WAIT_PATH};
 use idempotency_store::Store;
@@ -25,7 +24,6 @@ pub(crate) struct App {
     pub audit: Audit,
     /// What the store refused lately, for the log.
     pub faults: Repeats,
-    pub waits: Arc<Waits>,
     /// Room for requests and answers of callers that are known.
     pub budget: Arc<Budget>,
     /// By which names callers that are not known may call us.
@@ -54,11 +52,6 @@ impl App {
             metrics: Metrics::new(),
             audit,
             faults: Repeats::default(),
-            waits: Waits::new(Caps {
-                process: limits.max_waiters,
-                tenant: limits.max_waiters_per_tenant,
-                key: limits.max_waiters_per_key,
-            }),
             budget: Budget::new(limits.max_buffered_bytes),
             hosts: config.hosts.clone(),
             throttle: Throttle::new(),

@@ -50,7 +50,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let usage = usage(&app).await.ok();
     let text = app
         .metrics
-        .render(app.waits.total(), app.budget.used(), usage.as_ref());
+        .render(app.store.waits(), app.budget.used(), usage.as_ref());
     (
         [(
             header::CONTENT_TYPE,

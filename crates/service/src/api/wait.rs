@@ -6,13 +6,11 @@ use super::body;
 use super::operations::{is_message, message};
 use super::problem::Problem;
 use crate::auth::Role;
-use crate::redact::Redacted;
 use crate::validate;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use idempotency_protocol::{Answer, Wait};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Answers a wait. When the client leaves, the server drops this future, and the wait with it.
 ///
-/// Out of budget, or when the server stops, the answer is `TimedOut` at once: for the client that
+/// Over a cap, which the store keeps, or when the server stops, the answer is `TimedOut` at once: for the client that
 /// is a 409 with `Retry-After`. An HTTP error could be taken for a failure of the store, which a
 /// gateway may be told to ignore.
 pub(crate) async fn call<B>(
@@ -43,11 +41,6 @@ where
     validate::key(&wait.key).map_err(Problem::bad_message)?;
     let max = u64::try_from(app.limits.max_wait.as_millis()).unwrap_or(u64::MAX);
     wait.wait_ms = wait.wait_ms.min(max);
-    let Some(place) = app.waits.enter(&wait.key) else {
-        app.metrics.waits_refused.fetch_add(1, Relaxed);
-        tracing::debug!(key = %Redacted(&wait.key), "no room for another wait");
-        return Ok(message(vec![Answer::TimedOut], revision));
-    };
     let longest = Duration::from_millis(wait.wait_ms) + GRACE;
     let answer = tokio::select! {
         biased;
@@ -56,7 +49,6 @@ where
             answer.unwrap_or(Answer::TimedOut)
         }
     };
-    drop(place);
     app.metrics.wait(&answer);
     Ok(message(vec![answer], revision))
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
 use idempotency_store::{
     ListFilter, Page, Quotas, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+    WaitCounts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +91,11 @@ impl Store for Opening {
             Ok(store) => store.wait(wait).await,
             Err(why) => Answer::Fault(why.into()),
         }
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.store()
+            .map_or_else(|_| WaitCounts::default(), |store| store.waits())
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

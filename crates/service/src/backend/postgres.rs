@@ -1,24 +1,31 @@
 //! The PostgreSQL store.
 
-use super::OpenError;
-use crate::config::Settings;
-use idempotency_store::{Postgres, PostgresOptions, Store, WaiterCaps};
+use super::{BadSetting, Kind, OpenError, Setting, StoreChoice, Written};
+use crate::config::{Limits, Settings};
+use idempotency_store::{Postgres, PostgresOptions, Store};
 use std::sync::Arc;
 
-/// Reads the choice; the error names the setting.
-pub(super) fn choose(url: &str, settings: &Settings) -> Result<PostgresOptions, (String, String)> {
-    super::only_embedded(settings, "PostgreSQL")?;
-    let mut options = PostgresOptions::from_url(url).map_err(|e| ("store".to_owned(), e))?;
+pub(super) const KIND: Kind = Kind {
+    name: "postgres",
+    is: |scheme| matches!(scheme, "postgres" | "postgresql"),
+    settings: &[Setting::MaxBytes],
+    nothing_to: |_| "PostgreSQL, which has settings of its own",
+    choose,
+};
+
+fn choose(written: &Written<'_>, settings: &Settings) -> Result<StoreChoice, BadSetting> {
+    let options = PostgresOptions::from_url(written.whole);
+    let mut options = options.map_err(|message| ("store".to_owned(), message))?;
     options.max_bytes = settings.store_max_bytes.map(|size| size.0);
-    Ok(options)
+    Ok(StoreChoice::Postgres(Box::new(options)))
 }
 
 pub(super) async fn open(
     options: &PostgresOptions,
-    waiters: WaiterCaps,
+    limits: &Limits,
 ) -> Result<Arc<dyn Store>, OpenError> {
     let mut options = options.clone();
-    options.waiters = waiters;
+    options.waiters = limits.waiters;
     match Postgres::open(options).await {
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => Err(OpenError(error.to_string())),

@@ -1,28 +1,40 @@
 //! The Redis store.
 
-use super::OpenError;
-use crate::config::Settings;
-use idempotency_store::{RedisOptions, RedisStore, RedlockOptions, Store, WaiterCaps};
+use super::{BadSetting, Kind, OpenError, Setting, StoreChoice, Written};
+use crate::config::{Limits, Settings};
+use idempotency_store::{RedisOptions, RedisStore, RedlockOptions, Store};
 use std::sync::Arc;
 
-/// Reads the choice; the error names the setting.
-pub(super) fn choose(url: &str, settings: &Settings) -> Result<RedisOptions, (String, String)> {
-    super::only_embedded(settings, "Redis")?;
-    if settings.store_max_bytes.is_some() {
-        let message = "means nothing to Redis, which has `maxmemory`";
-        return Err(("store_max_bytes".into(), message.into()));
-    }
-    let mut options = RedisOptions::parse(url).map_err(|message| ("store".to_owned(), message))?;
+pub(super) const KIND: Kind = Kind {
+    name: "redis:// with its variants",
+    is: |scheme| scheme.starts_with("redis"),
+    settings: &[
+        Setting::RedlockNodes,
+        Setting::RedlockTimeout,
+        Setting::RedlockDriftPercent,
+    ],
+    nothing_to: |setting| match setting {
+        Setting::MaxBytes => "Redis, which has `maxmemory`",
+        _ => "Redis, which has settings of its own",
+    },
+    choose,
+};
+
+fn choose(written: &Written<'_>, settings: &Settings) -> Result<StoreChoice, BadSetting> {
+    let options = RedisOptions::parse(written.whole);
+    let mut options = options.map_err(|message| ("store".to_owned(), message))?;
     options.guard = guard(settings, &options)?;
-    Ok(options)
+    Ok(StoreChoice::Redis(Box::new(options)))
 }
 
-fn guard(
-    settings: &Settings,
-    main: &RedisOptions,
-) -> Result<Option<RedlockOptions>, (String, String)> {
+fn guard(settings: &Settings, main: &RedisOptions) -> Result<Option<RedlockOptions>, BadSetting> {
     if settings.redlock_nodes.is_empty() {
-        super::no_guard(settings, "means nothing without redlock_nodes")?;
+        for setting in [Setting::RedlockTimeout, Setting::RedlockDriftPercent] {
+            if setting.is_given(settings) {
+                let message = "means nothing without redlock_nodes";
+                return Err((setting.field().into(), message.into()));
+            }
+        }
         return Ok(None);
     }
     let mut guard = RedlockOptions::parse(&settings.redlock_nodes, main).map_err(|bad| {
@@ -53,10 +65,10 @@ fn guard(
 
 pub(super) async fn open(
     options: &RedisOptions,
-    waiters: WaiterCaps,
+    limits: &Limits,
 ) -> Result<Arc<dyn Store>, OpenError> {
     let mut options = options.clone();
-    options.waiters = waiters;
+    options.waiters = limits.waiters;
     if options.accept_loss {
         tracing::warn!(
             "ACCEPT_LOSS: Redis may evict or forget records, and what is forgotten is executed again"

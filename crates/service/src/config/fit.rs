@@ -30,12 +30,12 @@ impl Limits {
             return Err(RESERVE + (FEWEST * listeners) as u64);
         }
         self.max_connections = room;
-        if self.max_waiters >= room {
-            self.max_waiters = room / 2;
+        if self.waiters.total >= room {
+            self.waiters.total = room / 2;
         }
         Ok(Some(Fitted {
             max_connections: self.max_connections,
-            max_waiters: self.max_waiters,
+            max_waiters: self.waiters.total,
         }))
     }
 }
@@ -50,7 +50,7 @@ mod tests {
         let fit = |files, listeners| {
             let mut limits = limits.clone();
             limits.fit(files, listeners).map(|fitted| {
-                let now = (limits.max_connections, limits.max_waiters);
+                let now = (limits.max_connections, limits.waiters.total);
                 assert_eq!(fitted.is_some(), now != (10_000, 4096));
                 now
             })

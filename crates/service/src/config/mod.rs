@@ -16,7 +16,7 @@ pub use units::{Millis, Mode, Size};
 use crate::api::door::Hosts;
 use crate::auth::Tokens;
 use crate::backend::StoreChoice;
-use idempotency_store::Quotas;
+use idempotency_store::{Quotas, WaiterCaps};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,14 +67,11 @@ pub struct Limits {
     pub max_batch: usize,
     /// Calls to `/v1/operations` inside the store at the same time.
     pub max_concurrent_calls: usize,
-    /// Waits at the same time, in the whole process.
-    pub max_waiters: usize,
-    /// Waits at the same time for one tenant.
-    pub max_waiters_per_tenant: usize,
-    /// What one tenant may have in the store.
+    /// Waits at the same time: in the whole process, for one tenant and for one key. The store
+    /// keeps them: [`StoreChoice::open`] hands them on, and so must who opens one in another way.
+    pub waiters: WaiterCaps,
+    /// What one tenant may have in the store; handed on likewise.
     pub quotas: Quotas,
-    /// Waits at the same time for one key.
-    pub max_waiters_per_key: usize,
     /// Longest wait; longer ones are cut to this.
     pub max_wait: Duration,
     /// Open connections of each listener.

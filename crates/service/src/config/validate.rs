@@ -4,7 +4,7 @@ use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
 use crate::api::door::Hosts;
 use crate::auth::{Role, Tokens, Way};
 use crate::backend::StoreChoice;
-use idempotency_store::Quotas;
+use idempotency_store::{Quotas, WaiterCaps};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -109,9 +109,9 @@ fn made_token(listen: &[Listen], store: &StoreChoice, check: &mut Check) -> Opti
         check.fail("gateway_tokens", message);
         return None;
     }
-    match store {
-        StoreChoice::Embedded(embedded) => Some(embedded.path.join("gateway-token")),
-        _ => {
+    match store.directory() {
+        Some(directory) => Some(directory.join("gateway-token")),
+        None => {
             let message = format!(
                 "{open} can be reached by every program and every web page on this machine, and \
                  the services that share this store must agree on their tokens: {remedy}"
@@ -192,6 +192,23 @@ fn quotas(settings: &Settings, check: &mut Check) -> Quotas {
     }
 }
 
+fn waiters(settings: &Settings, check: &mut Check) -> WaiterCaps {
+    let default = WaiterCaps::default();
+    WaiterCaps {
+        total: check.positive("max_waiters", settings.max_waiters, default.total),
+        per_tenant: check.positive(
+            "max_waiters_per_tenant",
+            settings.max_waiters_per_tenant,
+            default.per_tenant,
+        ),
+        per_key: check.positive(
+            "max_waiters_per_key",
+            settings.max_waiters_per_key,
+            default.per_key,
+        ),
+    }
+}
+
 fn limits(settings: &Settings, check: &mut Check) -> Limits {
     let bytes = |size: Option<super::Size>| size.and_then(|s| usize::try_from(s.0).ok());
     let mut limits = Limits {
@@ -215,17 +232,7 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
             settings.max_concurrent_calls,
             4096,
         ),
-        max_waiters: check.positive("max_waiters", settings.max_waiters, 4096),
-        max_waiters_per_tenant: check.positive(
-            "max_waiters_per_tenant",
-            settings.max_waiters_per_tenant,
-            1024,
-        ),
-        max_waiters_per_key: check.positive(
-            "max_waiters_per_key",
-            settings.max_waiters_per_key,
-            128,
-        ),
+        waiters: waiters(settings, check),
         quotas: quotas(settings, check),
         max_wait: check.time(
             "max_wait",
@@ -263,7 +270,7 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
     }
     // With HTTP/1.1 a wait holds its connection: were all connections allowed to wait, nobody
     // could connect to complete.
-    if limits.max_waiters >= limits.max_connections {
+    if limits.waiters.total >= limits.max_connections {
         check.fail(
             "max_waiters",
             "must be below max_connections, or waits keep completes out",

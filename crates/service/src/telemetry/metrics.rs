@@ -7,7 +7,7 @@ use super::histogram::Histogram;
 use super::labels::{answer_index, OpIndex, ANSWERS, OPERATIONS};
 use super::refusals::Refusals;
 use idempotency_protocol::Answer;
-use idempotency_store::{Quota, Swept, Usage};
+use idempotency_store::{Quota, Swept, Usage, WaitCounts};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -42,8 +42,6 @@ impl ByAnswer {
 pub(crate) struct Metrics {
     operations: [ByAnswer; OPERATIONS.len()],
     waits: ByAnswer,
-    /// Waits that found no place in the budget.
-    pub waits_refused: AtomicU64,
     calls: Histogram<17>,
     batches: Histogram<8>,
     /// HTTP answers other than the hot path's 200.
@@ -58,6 +56,7 @@ pub(crate) struct Metrics {
     pub refusals: Refusals,
     swept_expired: AtomicU64,
     swept_lapsed: AtomicU64,
+    swept_slots: AtomicU64,
     /// Sweeps that failed.
     pub sweep_errors: AtomicU64,
     /// Changes by operators, asked for.
@@ -70,7 +69,6 @@ impl Metrics {
         Metrics {
             operations: std::array::from_fn(|_| ByAnswer::new()),
             waits: ByAnswer::new(),
-            waits_refused: zero(),
             // Microseconds: 50 µs to 10 s.
             calls: Histogram::new([
                 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
@@ -84,6 +82,7 @@ impl Metrics {
             refusals: Refusals::new(),
             swept_expired: zero(),
             swept_lapsed: zero(),
+            swept_slots: zero(),
             sweep_errors: zero(),
             operator_changes: zero(),
         }
@@ -117,11 +116,12 @@ impl Metrics {
     pub(crate) fn swept(&self, swept: &Swept) {
         self.swept_expired.fetch_add(swept.expired as u64, Relaxed);
         self.swept_lapsed.fetch_add(swept.lapsed as u64, Relaxed);
+        self.swept_slots.fetch_add(swept.slots as u64, Relaxed);
     }
 
-    /// Everything as text: with the waits in progress, the bytes held for known callers, and what
-    /// the store says now, if it can.
-    pub(crate) fn render(&self, waiting: usize, held: usize, usage: Option<&Usage>) -> String {
+    /// Everything as text: with the store's count of waits, the bytes held for known callers, and
+    /// what the store says now, if it can.
+    pub(crate) fn render(&self, waits: WaitCounts, held: usize, usage: Option<&Usage>) -> String {
         let mut out = String::with_capacity(8 * 1024);
         head(
             &mut out,
@@ -155,13 +155,13 @@ impl Metrics {
         );
         self.waits.write(&mut out, "idempotencyd_waits_total{");
         self.write_http(&mut out);
-        self.write_counters(&mut out);
+        self.write_counters(&mut out, waits.refused);
         self.refusals.write(&mut out);
         gauge(
             &mut out,
             "idempotencyd_waiters",
             "Waits in progress.",
-            waiting as u64,
+            waits.now as u64,
         );
         let help = "Room taken by requests and answers of known callers.";
         gauge(&mut out, "idempotencyd_buffered_bytes", help, held as u64);
@@ -219,43 +219,53 @@ impl Metrics {
         }
     }
 
-    fn write_counters(&self, out: &mut String) {
-        for (name, help, counter) in [
+    fn write_counters(&self, out: &mut String, waits_refused: u64) {
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        for (name, help, value) in [
             (
                 "waits_refused",
                 "Waits that found no place and ended at once.",
-                &self.waits_refused,
+                waits_refused,
             ),
             (
                 "calls_cut_off",
                 "Calls finished after their client had left.",
-                &self.cut_off,
+                read(&self.cut_off),
             ),
             (
                 "connections_accepted",
                 "Connections accepted.",
-                &self.accepted,
+                read(&self.accepted),
             ),
             (
                 "swept_expired",
                 "Records forgotten by the sweeper.",
-                &self.swept_expired,
+                read(&self.swept_expired),
             ),
             (
                 "swept_lapsed",
                 "Executions that the sweeper made unknown.",
-                &self.swept_lapsed,
+                read(&self.swept_lapsed),
             ),
-            ("sweep_errors", "Sweeps that failed.", &self.sweep_errors),
+            (
+                "swept_slots",
+                "Slots that the sweeper changed or removed, also those that held only marks.",
+                read(&self.swept_slots),
+            ),
+            (
+                "sweep_errors",
+                "Sweeps that failed.",
+                read(&self.sweep_errors),
+            ),
             (
                 "operator_changes",
                 "Changes asked for by operators.",
-                &self.operator_changes,
+                read(&self.operator_changes),
             ),
         ] {
             let name = format!("idempotencyd_{name}_total");
             head(out, &name, "counter", help);
-            let _ = writeln!(out, "{name} {}", counter.load(Relaxed));
+            let _ = writeln!(out, "{name} {value}");
         }
     }
 }
@@ -287,12 +297,13 @@ mod tests {
         metrics.wait(&Answer::Changed);
         metrics.call(Duration::from_micros(70), 3);
         metrics.answered("/v1/wait", 200);
+        let waits = WaitCounts { now: 2, refused: 5 };
         let usage = Usage {
             records: Some(5),
             bytes: Some(6),
             above_high_water: true,
         };
-        let text = metrics.render(2, 0, Some(&usage));
+        let text = metrics.render(waits, 0, Some(&usage));
         for part in [
             "idempotencyd_operations_total{operation=\"acquire\",answer=\"granted\"} 1\n",
             "idempotencyd_operations_total{operation=\"acquire\",answer=\"quota\"} 1\n",
@@ -302,6 +313,7 @@ mod tests {
             "idempotencyd_call_duration_seconds_count 1\n",
             "idempotencyd_store_above_high_water 1\n",
             "idempotencyd_waiters 2\n",
+            "idempotencyd_waits_refused_total 5\n",
             "idempotencyd_http_answers_total{route=\"/v1/wait\",status=\"200\"} 1\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -21,6 +21,7 @@ mod redis;
 mod refused;
 mod roles;
 mod settle;
+mod sweeps;
 mod transport;
 mod two_processes;
 mod waits;

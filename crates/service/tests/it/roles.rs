@@ -109,7 +109,7 @@ async fn without_tokens_only_the_gateway_behind_a_unix_socket_is_open() {
         listen: vec![format!("unix:{}", socket.display())],
         ..without_tokens()
     };
-    let server = TestServer::without_tcp(settings).await;
+    let server = TestServer::with(settings).await;
     for path in [&socket, &server.socket] {
         let client = Client::unix(path);
         granted(

@@ -33,7 +33,7 @@ pub struct ManualHarness<S> {
 }
 
 impl<S: Store> ManualHarness<S> {
-    /// `waiting` tells how many waits are registered.
+    /// `waiting` tells how many waits are registered: `|store| store.waits().now`.
     pub fn new(store: S, clock: Arc<ManualClock>, waiting: fn(&S) -> usize) -> ManualHarness<S> {
         ManualHarness {
             store: Arc::new(store),

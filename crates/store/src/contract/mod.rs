@@ -8,6 +8,10 @@
 //! ```
 //!
 //! Each case works under a tenant of its own, so a backend may be shared and need not be empty.
+//!
+//! For a backend in another crate: this crate with the feature `contract` among its
+//! `dev-dependencies`. A store whose clock can be moved is run by [`ManualHarness`], any other by a
+//! [`Harness`] of its own, which waits for real. `examples/backend` is a whole one.
 
 mod attempts;
 mod batches;

@@ -7,12 +7,14 @@
 //! power cut could undo.
 
 use super::body::{Part, Seen};
+use super::boot::Boot;
 use super::commits::{Addition, Alarm, Commits, Held};
 use super::engine::{After, Engine, Footprint, Head, Loaded, Write};
 use super::gauges::Gauges;
 use super::jobs::{held, refuse, Job, ReplyTo};
-use super::{codec, space};
+use super::space;
 use crate::clock::Clock;
+use crate::codec;
 use crate::keys;
 use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
 use crate::quota::{Quotas, Tenants};
@@ -70,7 +72,7 @@ pub(super) struct Applier {
     pub clock: Arc<dyn Clock>,
     pub gauges: Arc<Gauges>,
     pub space: space::Space,
-    pub boot_started: u64,
+    boot: Boot,
     pub head: Head,
     tenants: Tenants,
     overlay: HashMap<Vec<u8>, Pending>,
@@ -94,10 +96,10 @@ impl Applier {
         Applier {
             engine,
             commits,
-            boot_started: clock.now(),
             clock,
             gauges,
             space,
+            boot: Boot::of(&head),
             head,
             tenants,
             overlay: HashMap::new(),
@@ -218,13 +220,8 @@ impl Applier {
     }
 
     fn context(&mut self) -> Context {
-        Context {
-            now: self.clock.now(),
-            boot: self.head.boot,
-            boot_started: self.boot_started,
-            room: self.space.room(&self.head),
-            used_up: None,
-        }
+        let room = self.space.room(&self.head);
+        self.boot.context(self.clock.now(), room)
     }
 
     fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> Part {
@@ -306,6 +303,7 @@ impl Applier {
             if let Some(slot) = &known.slot {
                 let step = machine::sweep(slot, &context);
                 let key = entry.key.to_vec();
+                swept.slots += usize::from(step != SweepStep::Keep);
                 match step {
                     SweepStep::Keep => {}
                     SweepStep::Move(slot) => self.write(key, known.footprint, Some(slot), work),

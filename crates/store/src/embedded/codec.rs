@@ -1,4 +1,4 @@
-//! The byte form of a slot on disk.
+//! The byte form of a slot on disk, for backends that have none of their own.
 //!
 //! ```text
 //! slot      := format:u8 version:u64 fence:u64 mark-count:u8 mark* (0 | 1 execution)
@@ -25,20 +25,21 @@ const FORMAT_1: u8 = 1;
 
 /// Outcomes up to this size are kept inside the record: one read, one write. Larger ones have a
 /// tree of their own, so that sweeping and listing do not read them.
-pub(super) const INLINE_MAX: u64 = 2_048;
+pub const INLINE_MAX: u64 = 2_048;
 
-/// Whether the outcome is kept in the tree of bodies.
-pub(super) fn is_separate(slot: &Slot) -> bool {
+/// Whether the slot's outcome is larger than [`INLINE_MAX`]: then [`encode`] leaves its data out,
+/// and the backend keeps that elsewhere.
+pub fn is_separate(slot: &Slot) -> bool {
     outcome(slot).is_some_and(|o| o.size > INLINE_MAX)
 }
 
 /// The slot's outcome, if it is completed.
-pub(super) fn outcome(slot: &Slot) -> Option<&StoredOutcome> {
+pub fn outcome(slot: &Slot) -> Option<&StoredOutcome> {
     slot.execution.as_ref().and_then(|e| e.state.outcome())
 }
 
-/// Encodes a slot, with its outcome if that is small.
-pub(super) fn encode(slot: &Slot) -> Vec<u8> {
+/// Encodes a slot, with its outcome's data unless that [is kept elsewhere](is_separate).
+pub fn encode(slot: &Slot) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.put_u8(FORMAT);
     out.put_u64(slot.version);
@@ -118,8 +119,10 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &StoredOutcome) {
     }
 }
 
-/// Reads what [`encode`] wrote; `None` if the bytes are something else.
-pub(super) fn decode(mut input: Bytes) -> Option<Slot> {
+/// Reads what [`encode`] wrote; `None` if the bytes are something else, which is damage and never
+/// "no record". An outcome whose data is kept elsewhere comes without it: put it there before the
+/// slot is replayed.
+pub fn decode(mut input: Bytes) -> Option<Slot> {
     let r = &mut input;
     let has_history = match r.try_get_u8().ok()? {
         FORMAT => true,

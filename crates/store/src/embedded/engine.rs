@@ -1,9 +1,10 @@
 //! The trees on disk: what the rest of the store asks of the storage engine.
 
 use super::body::BodyReader;
-use super::{codec, creation, lack, private, resync};
+use super::{creation, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
+use crate::codec;
 use crate::quota::{TenantUse, Tenants};
 use crate::record::{Slot, State};
 use crate::store::StoreError;

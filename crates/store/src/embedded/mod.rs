@@ -10,7 +10,7 @@
 
 mod applier;
 mod body;
-mod codec;
+mod boot;
 mod commits;
 mod committer;
 mod creation;
@@ -30,15 +30,16 @@ pub use options::{Durability, EmbeddedOptions};
 
 use crate::clock::{Clock, Micros, SystemClock};
 use crate::keys::PageBuilder;
-use crate::machine::{Context, Event, Room};
+use crate::machine::{Event, Room};
 use crate::quota::{Quotas, Tenants};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use crate::waiters::{Look, Waiters};
+use crate::waiters::{Look, WaitCounts, Waiters};
 use applier::Applier;
 use async_trait::async_trait;
 use body::Seen;
+use boot::Boot;
 use commits::Commits;
 use committer::Committer;
 use engine::{Engine, Head};
@@ -62,8 +63,7 @@ pub struct Embedded {
     clock: Arc<dyn Clock>,
     gauges: Arc<Gauges>,
     waiters: Arc<Waiters>,
-    boot: u64,
-    boot_started: Micros,
+    boot: Boot,
     /// `None` once the store is being dropped.
     jobs: Mutex<Option<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -101,10 +101,9 @@ impl Embedded {
         engine.count(&mut tenants, |_| false)?;
         let engine = Arc::new(engine);
         let clock = clock(head.last_seen);
-        let boot_started = clock.now();
         let head = Head {
             boot: head.boot + 1,
-            last_seen: boot_started,
+            last_seen: clock.now(),
             ..head
         };
         // On disk before the first lease of this start is given.
@@ -142,8 +141,7 @@ impl Embedded {
             clock,
             gauges,
             waiters,
-            boot: head.boot,
-            boot_started,
+            boot: Boot::of(&head),
             jobs: Mutex::new(Some(jobs)),
             threads: Mutex::new(vec![applier, committer]),
         })
@@ -166,7 +164,7 @@ impl Embedded {
 
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.waiters.counts().now
     }
 
     async fn ask<T>(&self, job: impl FnOnce(ReplyTo<T>) -> Job) -> Result<T, StoreError> {
@@ -225,19 +223,17 @@ impl Store for Embedded {
         self.waiters.wait(&wait, look).await
     }
 
+    fn waits(&self) -> WaitCounts {
+        self.waiters.counts()
+    }
+
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
         self.ask(|reply| Job::Inspect(key.clone(), reply)).await
     }
 
     /// Reads what is on disk, outside the order of operations and without holding any of them up.
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
-        let context = Context {
-            now: self.clock.now(),
-            boot: self.boot,
-            boot_started: self.boot_started,
-            room: Room::Plenty,
-            used_up: None,
-        };
+        let context = self.boot.context(self.clock.now(), Room::Plenty);
         let engine = Arc::clone(&self.engine);
         let scan = move || {
             let mut page = PageBuilder::new(&filter);
@@ -270,6 +266,7 @@ impl Store for Embedded {
             let swept = self.ask(|reply| Job::Sweep(step, reply)).await?;
             total.expired += swept.expired;
             total.lapsed += swept.lapsed;
+            total.slots += swept.slots;
             total.more = swept.more;
             left -= step;
             if !swept.more || left == 0 {

@@ -93,6 +93,18 @@ pub(crate) enum Phase {
 }
 
 impl Context {
+    /// For a decision at `now`, in a store whose clock and leases outlive its process, that has
+    /// room, and whose tenant is within its quotas. Set the other fields where that is not so.
+    pub fn at(now: Micros) -> Context {
+        Context {
+            now,
+            boot: 0,
+            boot_started: 0,
+            room: Room::Plenty,
+            used_up: None,
+        }
+    }
+
     /// When a lease is over. A lease of an earlier start counts from this start: while the store
     /// was down nobody could renew it.
     pub(crate) fn lease_until(&self, lease: &Lease) -> Micros {
@@ -128,7 +140,12 @@ impl Context {
     }
 }
 
-/// Applies one event to what a store holds under one key.
+/// Applies one event to what a store holds under one key; `slot` is `None` where it holds nothing.
+///
+/// Call it for every operation of [`Store::apply`](crate::Store::apply), with nobody else writing the
+/// key between the read of `slot` and the write of [`Applied::change`]: under a lock, from one
+/// thread, or by a compare-and-set on [`Slot::version`] that starts over when it fails. Answer when
+/// both what was read and what was written are as durable as the store promises.
 pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
     use {Event as E, Phase as P};
 

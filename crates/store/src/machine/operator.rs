@@ -7,7 +7,8 @@ use crate::record::{MarkKind, Slot, State, StoredOutcome};
 use crate::store::{RecordView, Resolution, Resolve, Resolved};
 use idempotency_protocol::{Answer, LookupKey, Wait};
 
-/// The record as an operator sees it; `None` where there is none, or none any more.
+/// The record as an operator sees it; `None` where there is none, or none any more. For
+/// [`Store::inspect`](crate::Store::inspect) and, by [`crate::keys::PageBuilder`], for listing.
 pub fn view(slot: Option<&Slot>, context: &Context, key: &LookupKey) -> Option<RecordView> {
     view_of(&context.current(slot), context, key)
 }
@@ -27,8 +28,10 @@ fn is_executing(slot: &Slot) -> bool {
     )
 }
 
-/// Applies an operator's decision; the slot is `None` if nothing changes. The decision wins over the execution: whoever held the key is from now
-/// on an owner that has settled, so its late complete, fail or acquire finds nothing of its own.
+/// Applies an operator's decision, for [`Store::resolve`](crate::Store::resolve); the slot is `None`
+/// if nothing changes. Between read and write the same holds as for [`apply`](super::apply). The
+/// decision wins over the execution: whoever held the key is from now on an owner that has settled,
+/// so its late complete, fail or acquire finds nothing of its own.
 pub fn resolve(
     slot: Option<&Slot>,
     context: &Context,
@@ -69,7 +72,7 @@ pub fn resolve(
     (Some(slot), Resolved::Done(view))
 }
 
-/// What a sweep does to a slot.
+/// What a sweep does to a slot: write the slot that comes with it, or remove the one that was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SweepStep {
     /// Not due.
@@ -88,7 +91,9 @@ pub enum SweepStep {
     },
 }
 
-/// Looks at one slot on behalf of a sweep. An execution with a live lease is never touched, and
+/// Looks at one slot on behalf of [`Store::sweep`](crate::Store::sweep), once it is due by
+/// [`Slot::due`]; another slot is only kept. Wake who waits for what lapses. An execution with a
+/// live lease is never touched, and
 /// one whose lease is over becomes `unknown`, whose TTL begins now.
 pub fn sweep(slot: &Slot, context: &Context) -> SweepStep {
     let mut current = context.current(Some(slot));
@@ -133,7 +138,8 @@ pub enum WaitStep {
     },
 }
 
-/// Looks at one slot on behalf of a waiter.
+/// Looks at one slot on behalf of a waiter: the look of
+/// [`Waiters::wait`](crate::waiters::Waiters::wait).
 pub fn wait(slot: Option<&Slot>, context: &Context, wait: &Wait) -> WaitStep {
     let slot = context.current(slot);
     let changed = WaitStep::Over(Reply::Answer(Answer::Changed));

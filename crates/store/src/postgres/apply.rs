@@ -102,11 +102,8 @@ impl Group {
 /// Leases run on the server's clock, which goes on whoever restarts: there is only one "boot".
 pub(super) fn context(now: crate::clock::Micros, room: Room) -> Context {
     Context {
-        now,
-        boot: 0,
-        boot_started: 0,
         room,
-        used_up: None,
+        ..Context::at(now)
     }
 }
 

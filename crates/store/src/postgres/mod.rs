@@ -33,7 +33,7 @@ use crate::quota::Quotas;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use crate::waiters::Waiters;
+use crate::waiters::{WaitCounts, Waiters};
 use apply::Retry;
 use async_trait::async_trait;
 use connect::Connector;
@@ -133,7 +133,7 @@ impl Postgres {
 
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
-        self.inner.waiters.len()
+        self.inner.waiters.counts().now
     }
 }
 
@@ -197,6 +197,10 @@ impl Store for Postgres {
 
     async fn wait(&self, wait: Wait) -> Answer {
         self.inner.wait(wait).await
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.inner.waiters.counts()
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -51,6 +51,7 @@ macro_rules! sweep {
     SELECT (SELECT count(*) FROM d),
         (SELECT count(*) FROM lapsed),
         (SELECT count(*) FROM vacated) + (SELECT count(*) FROM removed WHERE state <> 'vacant'),
+        (SELECT count(*) FROM removed WHERE state = 'vacant'),
         (SELECT count(*) FROM floored),
         (SELECT count(CASE WHEN waited THEN
             pg_notify('idempotency_changed', encode(id, 'hex'))::text END) FROM lapsed)"
@@ -80,10 +81,11 @@ pub(super) async fn sweep(
     }
     let mut swept = Swept::default();
     for statement in SWEEP_COUNTED {
-        let left = limit.saturating_sub(swept.expired + swept.lapsed);
+        let left = limit.saturating_sub(swept.slots);
         let part = run(connection, statement, left).await?;
         swept.expired += part.expired;
         swept.lapsed += part.lapsed;
+        swept.slots += part.slots;
         swept.more |= part.more;
     }
     Ok(swept)
@@ -94,9 +96,11 @@ async fn run(connection: &Connection, statement: &str, limit: usize) -> Result<S
     let rows = connection.query(statement, &[&limit]).await?;
     let count = |column: usize| rows.first().map_or(0i64, |row| row.get(column));
     let size = |count: i64| usize::try_from(count).unwrap_or(0);
+    let (lapsed, expired, vacant) = (size(count(1)), size(count(2)), size(count(3)));
     Ok(Swept {
-        expired: size(count(2)),
-        lapsed: size(count(1)),
+        expired,
+        lapsed,
+        slots: lapsed + expired + vacant,
         more: limit > 0 && count(0) >= limit,
     })
 }

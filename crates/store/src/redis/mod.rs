@@ -31,7 +31,7 @@ use crate::quota::Quotas;
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use crate::waiters::{Look, Waiters};
+use crate::waiters::{Look, WaitCounts, Waiters};
 use async_trait::async_trait;
 use bell::Bell;
 use bytes::Bytes;
@@ -169,7 +169,7 @@ impl RedisStore {
 
     /// Number of waits now.
     pub fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.waiters.counts().now
     }
 
     /// Applies operations; with a ledger, those on one key are one at most.
@@ -476,6 +476,10 @@ impl Store for RedisStore {
         if self.shared.closed.load(Ordering::Acquire) {
             return Answer::TimedOut;
         }
+        // Before the server is asked: what is over a cap costs it nothing.
+        let Some(place) = self.waiters.enter(&wait.key) else {
+            return Answer::TimedOut;
+        };
         let name = self.shared.names.of(&wait.key);
         match self.look(&name, &wait).await {
             Ok(Look::Over(answer)) | Err(answer) => return answer,
@@ -489,7 +493,11 @@ impl Store for RedisStore {
                 lease_left_ms: POLL_MS,
             })
         };
-        self.waiters.wait(&wait, look).await
+        place.wait(&wait, look).await
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.waiters.counts()
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -226,6 +226,7 @@ pub(super) async fn sweep(
         let value = outcome.value.map_err(|e| store_error(&e))?;
         swept.lapsed += usize::from(reply::has_lapsed(value)?);
     }
+    swept.slots = swept.lapsed;
     if let Some(ledger) = ledger {
         ledger.note(caller, names, &found).await?;
     }

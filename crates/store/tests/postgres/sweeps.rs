@@ -4,7 +4,8 @@ use crate::clock::Clock;
 use crate::common::*;
 use crate::server::Database;
 use idempotency_protocol::{Answer, LookupKey};
-use idempotency_store::{ListFilter, Postgres, RecordState, Store, Swept};
+use idempotency_store::record::MARK_TTL_MS;
+use idempotency_store::{ListFilter, Postgres, Quotas, RecordState, Store, Swept};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,38 @@ async fn two_processes_share_the_work() {
     let rows = client.query(count, &[]).await.unwrap();
     let counts: Vec<(&str, i64)> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
     assert_eq!(counts, [("executing", 50), ("unknown", 200)]);
+}
+
+/// Rows of which only marks are left are no records, and still are something to do; also where
+/// tenants are counted, which takes two statements.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_counts_rows_that_hold_no_record() {
+    for executions in [None, Some(1_000)] {
+        let database = Database::new().await;
+        let clock = Clock::install(&database, START).await;
+        let store = database.open().await;
+        let quotas = Quotas {
+            executions,
+            ..Quotas::default()
+        };
+        store.set_quotas(quotas).await.unwrap();
+        let marks = (0..60).map(|n| fail(&format!("k{n}"), 1)).collect();
+        store.apply(marks).await;
+        granted_for(store.as_ref(), "lapsed", 1, 10).await;
+        clock.advance(Duration::from_millis(MARK_TTL_MS + 1)).await;
+        let (mut slots, mut lapsed) = (0, 0);
+        loop {
+            let swept = store.sweep(20).await.unwrap();
+            assert!(swept.slots <= 20, "{swept:?}");
+            assert_eq!(swept.expired, 0, "{swept:?}");
+            slots += swept.slots;
+            lapsed += swept.lapsed;
+            if !swept.again() {
+                break;
+            }
+        }
+        assert_eq!((slots, lapsed), (61, 1));
+    }
 }
 
 /// A sweep passes over what somebody else is at.

@@ -11,6 +11,7 @@ use idempotency_protocol::{
 };
 use idempotency_store::{
     ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
+    WaitCounts,
 };
 
 use crate::bug::Bug;
@@ -275,6 +276,10 @@ impl Store for Faulty {
             }
         }
         answer
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.store.waits()
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
 use idempotency_store::{
     ListFilter, Memory, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
+    WaitCounts,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -50,6 +51,10 @@ impl Store for Gate {
 
     async fn wait(&self, wait: Wait) -> Answer {
         self.inner.wait(wait).await
+    }
+
+    fn waits(&self) -> WaitCounts {
+        self.inner.waits()
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -15,7 +15,7 @@ pub(crate) use shared::on_shared_stores;
 pub use shared::Shared;
 
 use idempotency_service::{Config, Server, Settings};
-use idempotency_store::{Memory, Store};
+use idempotency_store::Store;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,20 +57,25 @@ impl TestServer {
         TestServer::with(settings()).await
     }
 
+    /// One on the store that the settings name. Its address leads nowhere if they name Unix sockets
+    /// alone.
     pub async fn with(settings: Settings) -> TestServer {
-        TestServer::on(settings, Arc::new(Memory::default())).await
+        TestServer::begin(settings, None).await
     }
 
-    /// One that listens on Unix sockets alone; its address leads nowhere.
-    pub async fn without_tcp(settings: Settings) -> TestServer {
-        TestServer::on(settings, Arc::new(Memory::default())).await
+    pub async fn on(settings: Settings, store: Arc<dyn Store>) -> TestServer {
+        TestServer::begin(settings, Some(store)).await
     }
 
-    pub async fn on(mut settings: Settings, store: Arc<dyn Store>) -> TestServer {
+    async fn begin(mut settings: Settings, store: Option<Arc<dyn Store>>) -> TestServer {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         settings.listen.push(format!("unix:{}", socket.display()));
         let config: Config = settings.check().unwrap();
+        let store = match store {
+            Some(store) => store,
+            None => config.store.open(&config.limits).await.unwrap(),
+        };
         let server = Server::bind(config, store).await.unwrap();
         let address = server.addresses()[0].to_string().parse();
         let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -21,6 +21,7 @@ mod abi;
 pub mod batch;
 pub mod body;
 pub mod call;
+pub mod clock;
 pub mod detached;
 pub mod details;
 pub mod execution;

@@ -168,7 +168,7 @@ impl<H: Host> Filter<H> {
         let pending = Pending {
             root,
             cargo,
-            sent_ns: self.now(),
+            sent_ns: self.now().least_ns,
         };
         self.pending.insert(token, Box::new(pending));
     }
@@ -242,7 +242,7 @@ impl<H: Host> Filter<H> {
     }
 
     fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
-        let micros = self.now().saturating_sub(sent_ns) / 1000;
+        let micros = self.now().least_ns.saturating_sub(sent_ns) / 1000;
         if let Some(root) = self.roots.get(&root) {
             root.metrics.record(&self.host, CALLOUT_TIME, micros);
             if let (Ok(operations), true) = (u64::try_from(operations), operations > 0) {
@@ -309,7 +309,7 @@ impl<H: Host> Filter<H> {
     fn call_failed(&mut self, root: u32, failed: CallFailed) {
         self.count(root, Counter::CalloutFailed);
         self.count(root, Counter::CalloutFailedBy(failed.reason()));
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let told = self
             .roots
             .get_mut(&root)
@@ -375,7 +375,7 @@ impl<H: Host> Filter<H> {
     }
 
     fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -400,7 +400,7 @@ impl<H: Host> Filter<H> {
 
     /// Settles in the background.
     pub(super) fn background(&mut self, root: u32, operation: Operation) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };

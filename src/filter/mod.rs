@@ -3,7 +3,11 @@
 //! tests drive the same path as the wasm.
 
 mod batches;
+#[cfg(test)]
+mod bench;
 mod callouts;
+#[cfg(test)]
+mod clock_test;
 #[cfg(test)]
 mod decisions_test;
 mod failures;
@@ -36,6 +40,7 @@ mod shared_calls_test;
 pub use random_test::random_events;
 
 use crate::body::{self, Body};
+use crate::clock::{Clock, Moment};
 use crate::details;
 use crate::head::{self, HostProperties};
 use crate::host::{Buffer, Host, Level, Map};
@@ -55,7 +60,6 @@ use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
@@ -95,7 +99,7 @@ struct Entry {
     stream: Stream,
     request: Cursor,
     response: Cursor,
-    /// When a request with a body began to wait for it.
+    /// When a request with a body began to wait for it ([`Moment::least_ns`]).
     body_expected_ns: Option<u64>,
     /// What its headers callback knew of the body.
     body: Body,
@@ -121,8 +125,7 @@ pub struct Filter<H: Host> {
     /// Known from the first configuration on; before that there are no streams.
     profile: Profile,
     owners: Owners,
-    /// The time at which the host's callback began, once somebody has asked.
-    now_ns: Cell<Option<u64>>,
+    clock: Clock,
     // Boxed: a map holds eleven values in one piece of memory, and its code is made anew for every
     // size of them.
     roots: BTreeMap<u32, Box<Root>>,
@@ -146,7 +149,7 @@ impl<H: Host> Filter<H> {
             host,
             profile: Profile::Envoy,
             owners: Owners::default(),
-            now_ns: Cell::new(None),
+            clock: Clock::default(),
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -260,14 +263,13 @@ impl<H: Host> Filter<H> {
                 };
                 self.inside = Some((context, Phase::Request));
                 self.resumed = false;
-                let now_ns = self.now();
                 let mut effects = Vec::new();
                 let host = &self.host;
                 let owners = &mut self.owners;
                 let mut new_owner = || owners.next(host);
                 let mut env = Env {
                     profile: self.profile,
-                    now_ns,
+                    clock: &|| self.clock.now(host),
                     new_owner: &mut new_owner,
                     effects: &mut effects,
                 };
@@ -281,7 +283,8 @@ impl<H: Host> Filter<H> {
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.counted = counted;
                     entry.stream = stream;
-                    entry.body_expected_ns = whole.is_none().then_some(now_ns);
+                    let expected = whole.is_none();
+                    entry.body_expected_ns = expected.then(|| self.clock.now(&self.host).least_ns);
                     entry.body = match body {
                         // It is hashed, and not needed any more.
                         Body::Whole(_) => Body::Whole(Bytes::new()),
@@ -312,16 +315,12 @@ impl<H: Host> Filter<H> {
     /// A callback of the host has begun. Its time is looked up once, whatever contexts it acts on.
     fn begin(&mut self, context: u32) {
         self.current = context;
-        self.now_ns.set(None);
+        self.clock.begin();
     }
 
     /// The time; the same one for all of a callback.
-    fn now(&self) -> u64 {
-        self.now_ns.get().unwrap_or_else(|| {
-            let now = self.host.now_ns();
-            self.now_ns.set(Some(now));
-            now
-        })
+    fn now(&self) -> Moment {
+        self.clock.now(&self.host)
     }
 
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
@@ -570,7 +569,6 @@ impl<H: Host> Filter<H> {
 
     /// Hands an event to a stream and does what it asks.
     fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
-        let now_ns = self.now();
         let Some(entry) = self.streams.get_mut(&context) else {
             return Flow::Continue;
         };
@@ -585,7 +583,7 @@ impl<H: Host> Filter<H> {
         let mut new_owner = || owners.next(host);
         let mut env = Env {
             profile: self.profile,
-            now_ns,
+            clock: &|| self.clock.now(host),
             new_owner: &mut new_owner,
             effects: &mut effects,
         };

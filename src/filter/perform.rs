@@ -3,6 +3,7 @@
 use super::callouts::{Cargo, Job, Purpose};
 use super::own_reply::{given, OwnReply};
 use super::{Filter, Internal, Phase};
+use crate::clock::Moment;
 use crate::detached;
 use crate::execution::Execution;
 use crate::forward::{self, Forwarding, HeaderChange};
@@ -208,12 +209,12 @@ impl<H: Host> Filter<H> {
     /// The root's tick: renewals, retries, and streams whose body never comes.
     pub fn on_tick(&mut self, context: u32) {
         self.begin(context);
-        let now_ns = self.now();
+        let now = self.now();
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
                 match self.profile {
-                    Profile::Envoy => self.send_due(context, now_ns),
-                    Profile::Kong => self.run_lane(context, now_ns),
+                    Profile::Envoy => self.send_due(context, &now),
+                    Profile::Kong => self.run_lane(context, &now),
                 }
                 self.settle_internal();
             }
@@ -229,25 +230,25 @@ impl<H: Host> Filter<H> {
             }
             self.host.done();
         }
-        self.check_bodies_come(context, now_ns);
+        self.check_bodies_come(context, &now);
     }
 
-    fn send_due(&mut self, context: u32, now_ns: u64) {
+    fn send_due(&mut self, context: u32, now: &Moment) {
         let Some(root) = self.roots.get_mut(&context) else {
             return;
         };
-        for (owner, operation) in root.leases.due(now_ns, usize::MAX) {
+        for (owner, operation) in root.leases.due(now.most_ns, usize::MAX) {
             let purpose = Purpose::Renewal(owner);
             self.ask(context, Job { operation, purpose });
         }
-        self.flush_outbox(context, now_ns);
+        self.flush_outbox(context, now.least_ns);
         // What waits too long, and what a lost callback has left.
         self.turn(context);
     }
 
     /// Envoy delivers no body callback after a paused header callback unless the plugin says
     /// `allow_on_headers_stop_iteration`; the request would hang without a word.
-    fn check_bodies_come(&mut self, root: u32, now_ns: u64) {
+    fn check_bodies_come(&mut self, root: u32, now: &Moment) {
         if self.bodies_come || self.profile == Profile::Kong {
             return;
         }
@@ -257,7 +258,7 @@ impl<H: Host> Filter<H> {
             .filter(|(_, e)| e.root == root && e.stream.is_hashing())
             .filter(|(_, e)| {
                 e.body_expected_ns
-                    .is_some_and(|t| now_ns.saturating_sub(t) > BODY_PATIENCE_NS)
+                    .is_some_and(|t| now.least_ns.saturating_sub(t) > BODY_PATIENCE_NS)
             })
             .map(|(id, _)| *id)
             .collect();

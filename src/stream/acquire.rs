@@ -3,8 +3,9 @@
 use super::inline::Run;
 use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
 use crate::call::{Call, CallResult};
+use crate::clock::Moment;
 use crate::forward::{self, Forwarding};
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::profile::Profile;
 use crate::stats::Counter;
 use bytes::Bytes;
@@ -26,9 +27,10 @@ pub struct Ticket {
     fingerprint: Fingerprint,
     owner: Owner,
     /// When the acquire was sent: the lease counts from here.
-    sent_ns: u64,
+    sent: Moment,
     trailers: Vec<(Bytes, Bytes)>,
-    /// Until when this request waits for another execution; set at the first *in flight*.
+    /// Until when this request waits for another execution ([`Moment::least_ns`]); set at the first
+    /// *in flight*.
     wait_until_ns: Option<u64>,
 }
 
@@ -47,13 +49,13 @@ impl Ticket {
             return refuse(&request, Problem::Misconfigured, None, env);
         };
         env.effect(call(request.acquire(key.clone(), owner, fingerprint)));
-        let sent_ns = env.now_ns;
+        let sent = env.now();
         let ticket = Ticket {
             request,
             key,
             fingerprint,
             owner,
-            sent_ns,
+            sent,
             trailers,
             wait_until_ns,
         };
@@ -116,9 +118,10 @@ impl Ticket {
             key: self.key.clone(),
             owner: self.owner,
             lease_ms: grant.lease_ms,
-            since_ns: self.sent_ns,
+            since_ns: self.sent.most_ns,
         };
-        if lease.is_stale(env.now_ns, self.request.policy().lease_margin_ms) {
+        let margin_ms = self.request.policy().lease_margin_ms;
+        if lease::is_too_late(&self.sent, &env.now(), grant.lease_ms, margin_ms) {
             env.count(Counter::GrantExpired);
             env.effect(Effect::Background(lease.fail()));
             return refuse(&self.request, Problem::StoreUnavailable, None, env);
@@ -187,10 +190,11 @@ impl Ticket {
         if self.wait_until_ns.is_none() && wait_ns > 0 {
             env.count(Counter::Waited);
         }
+        let now_ns = env.now().least_ns;
         let until = *self
             .wait_until_ns
-            .get_or_insert(env.now_ns.saturating_add(wait_ns));
-        let left_ms = until.saturating_sub(env.now_ns) / 1_000_000;
+            .get_or_insert(now_ns.saturating_add(wait_ns));
+        let left_ms = until.saturating_sub(now_ns) / 1_000_000;
         if left_ms == 0 {
             return refuse(&self.request, Problem::InFlight, None, env);
         }
@@ -240,7 +244,7 @@ impl Ticket {
                     key: self.key.clone(),
                     owner: self.owner,
                     lease_ms: self.request.policy().lease_ms,
-                    since_ns: self.sent_ns,
+                    since_ns: self.sent.most_ns,
                 };
                 env.effect(Effect::Track(lease.clone()));
                 self.forward(lease, &Forwarding::Unprotected, env)

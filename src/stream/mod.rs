@@ -40,6 +40,7 @@ pub use effect::{Effect, Execute, Flow};
 
 use crate::body::LENGTH_REQUIRED;
 use crate::call::{Call, CallResult};
+use crate::clock::Moment;
 use crate::kong;
 use crate::profile::Profile;
 use crate::stats::Counter;
@@ -106,8 +107,8 @@ pub enum Event<'a> {
 pub struct Env<'a> {
     /// The host.
     pub profile: Profile,
-    /// The gateway's clock in nanoseconds.
-    pub now_ns: u64,
+    /// The filter's clock. Most events need no time, and to look costs a hostcall.
+    pub clock: &'a dyn Fn() -> Moment,
     /// A fresh random owner; `None` if the host gives no randomness.
     pub new_owner: &'a mut dyn FnMut() -> Option<Owner>,
     /// What is to be done, in order.
@@ -115,6 +116,10 @@ pub struct Env<'a> {
 }
 
 impl Env<'_> {
+    fn now(&self) -> Moment {
+        (self.clock)()
+    }
+
     fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }

@@ -152,7 +152,7 @@ impl Observing {
             key,
             owner,
             lease_ms,
-            since_ns: env.now_ns,
+            since_ns: env.now().most_ns,
         });
     }
 

@@ -7,6 +7,7 @@ use super::Filter;
 use crate::batch::{self, Arrival, Rank};
 use crate::call::CallFailed;
 use crate::host::Host;
+use crate::stream::Flow;
 use idempotency_protocol::Operation;
 
 impl<H: Host> Filter<H> {
@@ -80,7 +81,7 @@ impl<H: Host> Filter<H> {
         }
         self.host.dequeue(queue);
         self.turn(context);
-        self.settle_internal();
+        self.finish(Flow::Continue);
     }
 
     /// Sends what has gathered, or gives up what has waited too long.

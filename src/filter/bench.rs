@@ -9,12 +9,8 @@ use idempotency_protocol::*;
 /// One call is out at a time: what comes meanwhile waits, and leaves together.
 const CONFIG: &str = r#"{
   "service": {"target": "service", "batch": {"max_in_flight": 1}},
-  "detached": {"cluster": "execution"},
-  "defaults": {"scope": "global", "execution": "inline"},
-  "rules": [
-    {"match": {"path_prefix": "/charges"}},
-    {"match": {"path_prefix": "/detached"}, "execution": "detached"}
-  ]
+  "defaults": {"scope": "global"},
+  "rules": [{"match": {"path_prefix": "/charges"}, "execution": "inline"}]
 }"#;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -47,35 +43,24 @@ impl Bench {
 
     /// A request without a body begins; its key is the stream's number.
     pub fn open(&mut self, stream: u32) {
-        self.open_at("/charges", stream);
-        self.headers(stream, true);
-    }
-
-    /// The same, to be executed through the internal listener.
-    pub fn open_detached(&mut self, stream: u32) {
-        self.open_at("/detached", stream);
-        self.headers(stream, true);
+        self.begin(stream, true);
     }
 
     /// A request whose body has not come yet.
     pub fn open_with_body(&mut self, stream: u32) {
-        self.open_at("/charges", stream);
-        self.headers(stream, false);
+        self.begin(stream, false);
     }
 
-    fn open_at(&mut self, path: &'static str, stream: u32) {
+    fn begin(&mut self, stream: u32, end: bool) {
         let headers = vec![
             field(":method", "POST"),
-            field(":path", path),
+            field(":path", "/charges"),
             field(":authority", "api.example.com"),
             field("idempotency-key", stream.to_string()),
         ];
         let request = FakeStream::request(headers);
         self.host().streams.borrow_mut().insert(stream, request);
         self.0.on_context_create(stream, ROOT);
-    }
-
-    fn headers(&mut self, stream: u32, end: bool) {
         self.host().current.set(stream);
         assert_eq!(self.0.on_request_headers(stream, end), Flow::Pause);
     }

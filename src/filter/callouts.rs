@@ -2,7 +2,8 @@
 //! context, because an answer must be heard even if the stream that asked has gone (a host drops
 //! the answers of dead streams).
 
-use super::{Filter, Internal};
+use super::work::Work;
+use super::Filter;
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::execution::Executed;
 use crate::host::{Buffer, Host, Level, Map};
@@ -10,7 +11,7 @@ use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::settlement::Settled;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
-use crate::stream::{Effect, Event};
+use crate::stream::{Effect, Event, Flow};
 use idempotency_core::headers::Headers;
 use idempotency_protocol::{Answer, Operation, Outcome, Owner, Tombstone, TombstoneReason};
 
@@ -221,7 +222,11 @@ impl<H: Host> Filter<H> {
                     },
                     _ => Executed::Cut,
                 };
-                self.executed(root, execution, executed);
+                self.work.push(Work::Executed {
+                    root,
+                    execution,
+                    executed,
+                });
             }
             Cargo::Operations { jobs, way } => {
                 self.measure(root, pending.sent_ns, jobs.len());
@@ -238,7 +243,7 @@ impl<H: Host> Filter<H> {
                 self.waited(root, stream, answer);
             }
         }
-        self.settle_internal();
+        self.finish(Flow::Continue);
     }
 
     fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
@@ -272,7 +277,7 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// Hands each operation its answer.
+    /// Notes the answer of each operation.
     pub(super) fn operations_answered(
         &mut self,
         root: u32,
@@ -287,7 +292,8 @@ impl<H: Host> Filter<H> {
                     if shared && answer == Answer::AskAlone {
                         self.ask_alone(root, job, way);
                     } else {
-                        self.answered(root, job, Ok(answer));
+                        let result = Ok(answer);
+                        self.work.push(Work::Answered { root, job, result });
                     }
                 }
             }
@@ -298,7 +304,11 @@ impl<H: Host> Filter<H> {
                 for mut job in jobs {
                     match too_large && make_smaller(&mut job, shared) {
                         true => self.ask_alone(root, job, way),
-                        false => self.answered(root, job, Err(failed)),
+                        false => self.work.push(Work::Answered {
+                            root,
+                            job,
+                            result: Err(failed),
+                        }),
                     }
                 }
             }
@@ -331,23 +341,22 @@ impl<H: Host> Filter<H> {
         if let Err(failed) = &result {
             self.call_failed(root, *failed);
         }
-        if self.is_active(context) {
-            self.internal.push_back(Internal::Answer(context, result));
-        }
+        let stream = context;
+        self.work.push(Work::Waited { stream, result });
     }
 
-    fn answered(&mut self, root: u32, job: Job, result: CallResult) {
+    /// An operation has its answer, or will get none.
+    pub(super) fn answered(&mut self, root: u32, job: Job, result: CallResult) {
         match job.purpose {
             Purpose::Stream(context) => {
                 if self.is_active(context) {
-                    self.internal.push_back(Internal::Answer(context, result));
+                    self.feed(context, Event::Answer(result));
                 } else if !matches!(job.operation, Operation::Acquire(_)) {
                     self.settled_without_client(root, job.operation, &result);
                 }
             }
             Purpose::ExecutionSettlement(execution) => {
-                self.internal
-                    .push_back(Internal::Settled(root, execution, result));
+                self.execution_settled(root, execution, &result);
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
@@ -441,7 +450,8 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    fn executed(&mut self, root: u32, id: u32, executed: Executed) {
+    /// The request of a detached execution is back, or could not be sent.
+    pub(super) fn executed(&mut self, root: u32, id: u32, executed: Executed) {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -456,35 +466,19 @@ impl<H: Host> Filter<H> {
         self.ask(root, Job { operation, purpose });
     }
 
-    /// Works off what happened while something else was done.
-    pub(super) fn settle_internal(&mut self) {
-        while let Some(event) = self.internal.pop_front() {
-            match event {
-                Internal::Answer(context, result) => {
-                    self.feed(context, None, Event::Answer(result));
-                }
-                Internal::Executed(context, reply) => {
-                    self.feed(context, None, Event::Executed(reply));
-                }
-                Internal::ExecutionNotSent(root, id) => {
-                    self.executed(root, id, Executed::NotSent);
-                }
-                Internal::Settled(root, id, result) => {
-                    let Some(r) = self.roots.get_mut(&root) else {
-                        continue;
-                    };
-                    let Some(execution) = r.executions.remove(&id) else {
-                        continue;
-                    };
-                    let stream = execution.stream;
-                    let mut effects: Vec<Effect> = Vec::new();
-                    let reply = execution.settled(&result, &mut effects);
-                    self.perform(root, stream, effects);
-                    if let (Some(reply), true) = (reply, self.is_active(stream)) {
-                        self.internal.push_back(Internal::Executed(stream, reply));
-                    }
-                }
-            }
+    fn execution_settled(&mut self, root: u32, id: u32, result: &CallResult) {
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
+        let Some(execution) = r.executions.remove(&id) else {
+            return;
+        };
+        let stream = execution.stream;
+        let mut effects: Vec<Effect> = Vec::new();
+        let reply = execution.settled(result, &mut effects);
+        self.perform(root, stream, effects);
+        if let Some(reply) = reply {
+            self.feed(stream, Event::Executed(reply));
         }
     }
 }

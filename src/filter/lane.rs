@@ -12,7 +12,8 @@
 //! knows the name, and goes on with what it knew while it asks again.
 
 use super::callouts::{Cargo, Job, Purpose, Way};
-use super::{Filter, Internal, Root};
+use super::work::Work;
+use super::{Filter, Root};
 use crate::batch::{self, Room};
 use crate::call::{Call, CallFailed, Callout, PROBE_TARGET};
 use crate::clock::Moment;
@@ -181,13 +182,19 @@ impl<H: Host> Filter<H> {
 
     /// Puts a call of a stream that is only observed off until the next tick.
     pub(super) fn defer(&mut self, root: u32, context: u32, call: Call) {
-        if let (Some(r), Call::Operation(operation)) = (self.roots.get_mut(&root), call) {
-            if r.lane.deferred.len() < MAX_DEFERRED {
-                let purpose = Purpose::Stream(context);
-                return r.lane.deferred.push_back(Job { operation, purpose });
-            }
+        // (Nobody waits for what is only observed.)
+        let Call::Operation(operation) = call else {
+            return;
+        };
+        let purpose = Purpose::Stream(context);
+        let job = Job { operation, purpose };
+        match self.roots.get_mut(&root) {
+            Some(r) if r.lane.deferred.len() < MAX_DEFERRED => r.lane.deferred.push_back(job),
+            _ => self.work.push(Work::Answered {
+                root,
+                job,
+                result: Err(CallFailed::NotSent),
+            }),
         }
-        self.internal
-            .push_back(Internal::Answer(context, Err(CallFailed::NotSent)));
     }
 }

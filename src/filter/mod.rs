@@ -35,6 +35,9 @@ mod random_test;
 mod root;
 #[cfg(test)]
 mod shared_calls_test;
+mod work;
+#[cfg(test)]
+mod work_test;
 
 #[cfg(feature = "testing")]
 pub use random_test::random_events;
@@ -60,7 +63,8 @@ use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use work::WorkQueue;
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,14 +115,6 @@ struct Entry {
     counted: bool,
 }
 
-/// An event that the filter itself made while it was doing something else.
-enum Internal {
-    Answer(u32, crate::call::CallResult),
-    Executed(u32, LocalReply),
-    Settled(u32, u32, crate::call::CallResult),
-    ExecutionNotSent(u32, u32),
-}
-
 /// All contexts of one VM.
 pub struct Filter<H: Host> {
     host: H,
@@ -131,7 +127,7 @@ pub struct Filter<H: Host> {
     roots: BTreeMap<u32, Box<Root>>,
     streams: BTreeMap<u32, Box<Entry>>,
     pending: BTreeMap<u32, Box<Pending>>,
-    internal: VecDeque<Internal>,
+    work: WorkQueue,
     /// The context that hostcalls act on.
     current: u32,
     inside: Option<(u32, Phase)>,
@@ -153,7 +149,7 @@ impl<H: Host> Filter<H> {
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             pending: BTreeMap::new(),
-            internal: VecDeque::new(),
+            work: WorkQueue::default(),
             current: 0,
             inside: None,
             resumed: false,
@@ -261,8 +257,7 @@ impl<H: Host> Filter<H> {
                     Body::Whole(bytes) => Some(bytes),
                     Body::Coming => None,
                 };
-                self.inside = Some((context, Phase::Request));
-                self.resumed = false;
+                self.enter_callback(context, Phase::Request);
                 let mut effects = Vec::new();
                 let host = &self.host;
                 let owners = &mut self.owners;
@@ -292,7 +287,7 @@ impl<H: Host> Filter<H> {
                     };
                 }
                 self.perform(root_id, context, effects);
-                self.leave(flow)
+                self.finish(flow)
             }
         }
     }
@@ -353,19 +348,22 @@ impl<H: Host> Filter<H> {
         }
         match &entry.body {
             Body::None if self.profile == Profile::Kong && size > 0 => {
-                return self.feed(context, Some(Phase::Request), Event::UnannouncedBody);
+                self.enter_callback(context, Phase::Request);
+                let flow = self.feed(context, Event::UnannouncedBody);
+                return self.finish(flow);
             }
             Body::Whole(_) => return Flow::Continue,
             _ => {}
         }
         let start = entry.request.start();
+        self.enter_callback(context, Phase::Request);
         let chunk = self.new_bytes(Buffer::Request, start, size);
         if chunk.is_none() {
-            self.feed(context, None, Event::Unreadable);
+            self.feed(context, Event::Unreadable);
         }
         let chunk = chunk.unwrap_or_default();
-        let event = Event::RequestBody { chunk: &chunk, end };
-        let flow = self.feed(context, Some(Phase::Request), event);
+        let flow = self.feed(context, Event::RequestBody { chunk: &chunk, end });
+        let flow = self.finish(flow);
         if let Some(entry) = self.streams.get_mut(&context) {
             entry.request.advance(size, flow);
         }
@@ -387,8 +385,9 @@ impl<H: Host> Filter<H> {
         if !active {
             return Flow::Continue;
         }
-        let event = Event::RequestTrailers(Headers(trailers));
-        self.feed(context, Some(Phase::Request), event)
+        self.enter_callback(context, Phase::Request);
+        let flow = self.feed(context, Event::RequestTrailers(Headers(trailers)));
+        self.finish(flow)
     }
 
     /// Whether a trailer must not go upstream. Nothing is known any more of a stream that passes,
@@ -423,7 +422,9 @@ impl<H: Host> Filter<H> {
             }
             Profile::Kong => self.response_in_kong(fields),
         };
-        self.feed(context, Some(Phase::Response), event)
+        self.enter_callback(context, Phase::Response);
+        let flow = self.feed(context, event);
+        self.finish(flow)
     }
 
     fn response_in_kong(&mut self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
@@ -466,13 +467,14 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         }
         let start = entry.response.start();
+        self.enter_callback(context, Phase::Response);
         let chunk = self.new_bytes(Buffer::Response, start, size);
         if chunk.is_none() {
-            self.feed(context, None, Event::Unreadable);
+            self.feed(context, Event::Unreadable);
         }
         let chunk = chunk.unwrap_or_default();
-        let event = Event::ResponseBody { chunk: &chunk, end };
-        let flow = self.feed(context, Some(Phase::Response), event);
+        let flow = self.feed(context, Event::ResponseBody { chunk: &chunk, end });
+        let flow = self.finish(flow);
         if let Some(entry) = self.streams.get_mut(&context) {
             entry.response.advance(size, flow);
         }
@@ -482,7 +484,9 @@ impl<H: Host> Filter<H> {
     /// The response has trailers.
     pub fn on_response_trailers(&mut self, context: u32) -> Flow {
         self.begin(context);
-        self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
+        self.enter_callback(context, Phase::Response);
+        let flow = self.feed(context, Event::ResponseTrailers);
+        self.finish(flow)
     }
 
     /// A stream has ended. (`on_log` says the same, and is not listened to.) Of a
@@ -491,8 +495,9 @@ impl<H: Host> Filter<H> {
     pub fn on_done(&mut self, context: u32) -> bool {
         self.begin(context);
         if self.is_active(context) {
-            self.feed(context, None, Event::Gone);
+            self.feed(context, Event::Gone);
         }
+        self.finish(Flow::Continue);
         let idle = self.is_idle(context);
         if let Some(root) = self.roots.get_mut(&context) {
             root.leaving = !idle;
@@ -505,8 +510,9 @@ impl<H: Host> Filter<H> {
     pub fn on_delete(&mut self, context: u32) {
         self.begin(context);
         if self.is_active(context) {
-            self.feed(context, None, Event::Gone);
+            self.feed(context, Event::Gone);
         }
+        self.finish(Flow::Continue);
         match self.streams.get_mut(&context) {
             Some(entry) if entry.stream.lingers() => entry.deleted = true,
             Some(_) => self.forget(context),
@@ -568,15 +574,11 @@ impl<H: Host> Filter<H> {
     }
 
     /// Hands an event to a stream and does what it asks.
-    fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
+    fn feed(&mut self, context: u32, event: Event) -> Flow {
         let Some(entry) = self.streams.get_mut(&context) else {
             return Flow::Continue;
         };
         let root = entry.root;
-        if phase.is_some() {
-            self.inside = phase.map(|p| (context, p));
-            self.resumed = false;
-        }
         let mut effects = Vec::new();
         let host = &self.host;
         let owners = &mut self.owners;
@@ -598,14 +600,19 @@ impl<H: Host> Filter<H> {
             // Behind its settlement, so that the two together are never nothing in between.
             self.count(root, Counter::ProtectedEnded);
         }
-        if phase.is_some() {
-            return self.leave(flow);
-        }
         flow
     }
 
-    /// Ends a callback: a resume that was asked for meanwhile is its return value.
-    fn leave(&mut self, flow: Flow) -> Flow {
+    /// From here on, a resume of this stream is the callback's return value.
+    fn enter_callback(&mut self, context: u32, phase: Phase) {
+        self.inside = Some((context, phase));
+        self.resumed = false;
+    }
+
+    /// Ends a callback: what it has brought is worked off, and a resume that was asked for meanwhile is its
+    /// return value.
+    fn finish(&mut self, flow: Flow) -> Flow {
+        self.work_off();
         self.inside = None;
         if std::mem::take(&mut self.resumed) {
             Flow::Continue

@@ -2,15 +2,16 @@
 
 use super::callouts::{Cargo, Job, Purpose};
 use super::own_reply::{given, OwnReply};
-use super::{Filter, Internal, Phase};
+use super::work::Work;
+use super::{Filter, Phase};
 use crate::clock::Moment;
 use crate::detached;
-use crate::execution::Execution;
+use crate::execution::{Executed, Execution};
 use crate::forward::{self, Forwarding, HeaderChange};
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::stats::Counter;
-use crate::stream::{Effect, Event, Execute};
+use crate::stream::{Effect, Event, Execute, Flow};
 use idempotency_core::reply::LocalReply;
 
 /// How long a request may wait for a body in a VM that has never seen one, before the host's
@@ -71,7 +72,6 @@ impl<H: Host> Filter<H> {
         for effect in effects {
             self.one(root, context, effect);
         }
-        self.settle_internal();
     }
 
     fn one(&mut self, root: u32, context: u32, effect: Effect) {
@@ -200,9 +200,11 @@ impl<H: Host> Filter<H> {
         };
         match token {
             Some(token) => self.sent(root, token, Cargo::Execution(id)),
-            None => self
-                .internal
-                .push_back(Internal::ExecutionNotSent(root, id)),
+            None => self.work.push(Work::Executed {
+                root,
+                execution: id,
+                executed: Executed::NotSent,
+            }),
         }
     }
 
@@ -216,9 +218,10 @@ impl<H: Host> Filter<H> {
                     Profile::Envoy => self.send_due(context, &now),
                     Profile::Kong => self.run_lane(context, &now),
                 }
-                self.settle_internal();
             }
         }
+        self.check_bodies_come(context, &now);
+        self.finish(Flow::Continue);
         let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
             root.tell_lengths(&self.host, self.profile);
@@ -230,7 +233,6 @@ impl<H: Host> Filter<H> {
             }
             self.host.done();
         }
-        self.check_bodies_come(context, &now);
     }
 
     fn send_due(&mut self, context: u32, now: &Moment) {
@@ -268,7 +270,7 @@ impl<H: Host> Filter<H> {
                 "idempotency: no request body arrives while its headers are held; set \
                  allow_on_headers_stop_iteration in the plugin configuration",
             );
-            self.feed(context, None, Event::BodiesNeverCome);
+            self.feed(context, Event::BodiesNeverCome);
         }
     }
 }

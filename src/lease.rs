@@ -19,22 +19,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Unlock: provably not executed.
-    pub fn fail(&self) -> Operation {
-        Operation::Fail {
-            key: self.key.clone(),
-            owner: self.owner,
-        }
-    }
-
-    /// May have been executed.
-    pub fn abandon(&self) -> Operation {
-        Operation::Abandon {
-            key: self.key.clone(),
-            owner: self.owner,
-        }
-    }
-
     /// When it is over, unless it is renewed.
     fn end_ns(&self) -> u64 {
         let lease_ns = self.lease_ms.saturating_mul(1_000_000);

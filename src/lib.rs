@@ -24,6 +24,7 @@ pub mod call;
 pub mod clock;
 pub mod detached;
 pub mod details;
+pub mod ending;
 pub mod execution;
 pub mod filter;
 pub mod forward;

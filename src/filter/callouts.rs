@@ -9,7 +9,7 @@ use crate::execution::Executed;
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::settings::Settings;
-use crate::settlement::Settled;
+use crate::settlement::{self, Settled};
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::{Effect, Event, Flow};
 use idempotency_core::headers::Headers;
@@ -352,7 +352,7 @@ impl<H: Host> Filter<H> {
                 if self.is_active(context) {
                     self.feed(context, Event::Answer(result));
                 } else if !matches!(job.operation, Operation::Acquire(_)) {
-                    self.settled_without_client(root, job.operation, &result);
+                    self.settled_without_client(root, context, job.operation, &result);
                 }
             }
             Purpose::ExecutionSettlement(execution) => {
@@ -373,14 +373,16 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    fn settled_without_client(&mut self, root: u32, operation: Operation, result: &CallResult) {
-        let settled = Settled::read(result);
-        if let Some(counter) = settled.counter(&operation) {
-            self.count(root, counter);
-        }
-        if settled == Settled::Unanswered {
-            self.background(root, operation);
-        }
+    fn settled_without_client(
+        &mut self,
+        root: u32,
+        stream: u32,
+        operation: Operation,
+        result: &CallResult,
+    ) {
+        let mut effects = Vec::new();
+        settlement::returned(operation, result, &mut effects);
+        self.perform(root, stream, effects);
     }
 
     fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {

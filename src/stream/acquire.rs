@@ -4,6 +4,7 @@ use super::inline::Run;
 use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
 use crate::call::{Call, CallResult};
 use crate::clock::Moment;
+use crate::ending::Ending;
 use crate::forward::{self, Forwarding};
 use crate::lease::{self, Lease};
 use crate::profile::Profile;
@@ -64,10 +65,7 @@ impl Ticket {
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Operation::Fail {
-            key: self.key.clone(),
-            owner: self.owner,
-        }
+        Ending::NotSent.operation(&self.key, self.owner)
     }
 
     /// A wait holds nothing.
@@ -114,18 +112,18 @@ impl Ticket {
     }
 
     fn granted(self, grant: Grant, env: &mut Env) -> Step {
+        let margin_ms = self.request.policy().lease_margin_ms;
+        if lease::is_too_late(&self.sent, &env.now(), grant.lease_ms, margin_ms) {
+            env.count(Counter::GrantExpired);
+            env.effect(Effect::Background(self.fail()));
+            return refuse(&self.request, Problem::StoreUnavailable, None, env);
+        }
         let lease = Lease {
             key: self.key.clone(),
             owner: self.owner,
             lease_ms: grant.lease_ms,
             since_ns: self.sent.most_ns,
         };
-        let margin_ms = self.request.policy().lease_margin_ms;
-        if lease::is_too_late(&self.sent, &env.now(), grant.lease_ms, margin_ms) {
-            env.count(Counter::GrantExpired);
-            env.effect(Effect::Background(lease.fail()));
-            return refuse(&self.request, Problem::StoreUnavailable, None, env);
-        }
         env.count(Counter::Executed);
         env.effect(Effect::Track(lease.clone()));
         match self.request.policy().execution {

@@ -30,6 +30,8 @@ mod behaviour_test;
 #[cfg(test)]
 mod bench;
 mod effect;
+#[cfg(test)]
+mod endings_test;
 mod inline;
 mod observe;
 #[cfg(test)]

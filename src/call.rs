@@ -129,17 +129,18 @@ impl Callout {
     /// One call to the service that carries these operations.
     pub fn operations<'a>(
         operations: impl ExactSizeIterator<Item = &'a Operation>,
+        wire: Wire,
         service: &Service,
         timeout_ms: u64,
     ) -> Callout {
-        let body = Request::encode_all(Wire::Two, operations);
+        let body = Request::encode_all(wire, operations);
         Callout::new(OPERATIONS_PATH, body, timeout_ms, service)
     }
 
     /// A wait. The service ends it; the callout must outlast it.
-    pub fn wait(wait: &Wait, service: &Service) -> Callout {
+    pub fn wait(wait: &Wait, wire: Wire, service: &Service) -> Callout {
         let timeout_ms = service.timeout_ms.saturating_add(wait.wait_ms);
-        Callout::new(WAIT_PATH, wait.encode_for(Wire::Two), timeout_ms, service)
+        Callout::new(WAIT_PATH, wait.encode_for(wire), timeout_ms, service)
     }
 
     /// A question to [`PROBE_TARGET`] that only shows how it fails.

@@ -39,6 +39,11 @@ pub fn from_markers(headers: &Headers) -> Source {
     Source::Doubtful
 }
 
+/// Whether the internal listener has marked an answer.
+pub fn is_marked(headers: &Headers) -> bool {
+    headers.has(UPSTREAM_MARKER) || headers.has(GATEWAY_REPLY_MARKER)
+}
+
 /// The headers of a detached execution: the client's, changed, without what belongs to the
 /// client's connection. `content-length` goes too: the host sets it from the body.
 pub fn detached_headers(headers: &Headers, changes: &[HeaderChange]) -> Headers {

@@ -4,17 +4,14 @@
 
 use crate::call::CallResult;
 use crate::detached;
+use crate::ending::Ending;
 use crate::lease::Lease;
-use crate::settlement::{self, Settled};
-use crate::stats::Counter;
+use crate::settlement;
 use crate::stream::Effect;
 use bytes::Bytes;
-use idempotency_core::capture::Capture;
-use idempotency_core::classify::classify;
-use idempotency_core::config::OutcomeClass;
 use idempotency_core::headers::Headers;
 use idempotency_core::problem::Problem;
-use idempotency_core::reply::{self, LocalReply};
+use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
 use std::sync::Arc;
@@ -67,63 +64,49 @@ impl Execution {
 
     /// The callout ended: the operation to settle with.
     pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Operation {
-        let policy = self.request.policy();
-        let (class, capture, reply) = match executed {
+        let request = &self.request;
+        let (ending, reply) = match executed {
             Executed::Answered {
                 headers,
                 body,
                 trailers,
             } => {
-                let source = detached::from_markers(&headers);
-                let marked = headers.has(detached::UPSTREAM_MARKER)
-                    || headers.has(detached::GATEWAY_REPLY_MARKER);
-                let status = headers.status().unwrap_or(0);
-                let class = classify(policy, &source, status, &headers);
-                let capture = (class == OutcomeClass::Completed).then(|| {
-                    let origin = self.request.origin();
-                    let mut capture = Capture::new(policy, status, &headers, origin);
-                    capture.push(&body);
-                    if trailers {
-                        capture.trailers();
-                    }
-                    capture
-                });
-                if !marked {
+                if !detached::is_marked(&headers) {
                     effects.push(Effect::Warn(format!(
                         "rule {}: an answer without a marker: does the internal listener mark \
                          upstream answers and local replies? Its outcome is unknown",
-                        self.request.rule.name
+                        request.rule.name
                     )));
                 }
-                let policies = &self.request.settings.policies;
-                (
-                    class,
-                    capture,
-                    detached::first_answer(policies, status, &headers, body),
-                )
+                let source = detached::from_markers(&headers);
+                let mut ending = Ending::answered(request, &source, &headers);
+                ending.body(&body);
+                if trailers {
+                    ending.trailers();
+                }
+                let policies = &request.settings.policies;
+                let status = headers.status().unwrap_or(0);
+                let reply = detached::first_answer(policies, status, &headers, body);
+                (ending, reply)
             }
-            Executed::NotSent => (
-                OutcomeClass::Failed,
-                None,
-                self.request.problem(
-                    Problem::Misconfigured,
-                    Some("The gateway could not send the request to its execution cluster."),
-                ),
-            ),
+            Executed::NotSent => {
+                let detail = "The gateway could not send the request to its execution cluster.";
+                let reply = request.problem(Problem::Misconfigured, Some(detail));
+                (Ending::NotSent, reply)
+            }
             Executed::Cut => {
                 let detail =
                     "The upstream's answer was cut off. The request may have been executed.";
-                let settings = self.request.problem_settings();
+                let settings = request.problem_settings();
                 let reply = Problem::OutcomeUnknown.reply_as(502, &settings, Some(detail));
-                (OutcomeClass::Unknown, None, reply)
+                (Ending::Unknown, reply)
             }
         };
-        let operation = settlement::operation(&self.lease, class, capture);
+        let operation = ending.settle(&self.lease, effects);
         self.end = Some(End {
             operation: operation.clone(),
             reply,
         });
-        effects.push(Effect::Untrack(self.lease.owner));
         operation
     }
 
@@ -133,24 +116,14 @@ impl Execution {
             operation,
             mut reply,
         } = self.end?;
-        let settled = Settled::read(result);
-        if let Some(counter) = settled.counter(&operation) {
-            effects.push(Effect::Count(counter));
-        }
-        let withhold = settled.withhold(&operation, self.request.policy().on_complete_failure);
-        if settled == Settled::Unanswered {
-            effects.push(Effect::Background(operation));
-        }
-        if withhold {
-            effects.push(Effect::Count(Counter::Problem(Problem::OutcomeUnrecorded)));
-            return Some(self.request.problem(Problem::OutcomeUnrecorded, None));
-        }
-        if let Settled::Recorded {
-            expires_at_ms: Some(at),
-        } = settled
-        {
-            reply.headers.push(reply::expires(at));
-        }
-        Some(reply)
+        Some(
+            match settlement::answered(&self.request, operation, result, effects) {
+                Ok(header) => {
+                    reply.headers.extend(header);
+                    reply
+                }
+                Err(instead) => instead,
+            },
+        )
     }
 }

@@ -1,6 +1,7 @@
 //! The right to execute, and its renewal.
 
-use idempotency_protocol::{Answer, FailCause, LookupKey, Operation, Owner};
+use crate::clock::Moment;
+use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
 use std::collections::BTreeMap;
 
 /// The right of one execution to hold a key.
@@ -12,47 +13,25 @@ pub struct Lease {
     pub owner: Owner,
     /// How long it lasts without renewal, in milliseconds.
     pub lease_ms: u64,
-    /// When the call that got or renewed it was *sent*, in nanoseconds of the gateway's clock:
-    /// the service's clock started no earlier.
+    /// When the call that got or renewed it was *sent*, as [`Moment::most_ns`]: the service's clock
+    /// started no earlier.
     pub since_ns: u64,
 }
 
 impl Lease {
-    /// Unlock: provably not executed.
-    pub fn fail(&self) -> Operation {
-        Operation::Fail {
-            key: self.key.clone(),
-            owner: self.owner,
-            cause: FailCause::Other,
-        }
-    }
-
-    /// May have been executed.
-    pub fn abandon(&self) -> Operation {
-        Operation::Abandon {
-            key: self.key.clone(),
-            owner: self.owner,
-        }
-    }
-
     /// When it is over, unless it is renewed.
     fn end_ns(&self) -> u64 {
         let lease_ns = self.lease_ms.saturating_mul(1_000_000);
         self.since_ns.saturating_add(lease_ns)
     }
+}
 
-    /// Whether more than `lease − margin` has passed. A clock that ran backwards proves nothing,
-    /// so it counts as too late.
-    pub fn is_stale(&self, now_ns: u64, margin_ms: u64) -> bool {
-        let usable = self
-            .lease_ms
-            .saturating_sub(margin_ms)
-            .saturating_mul(1_000_000);
-        match now_ns.checked_sub(self.since_ns) {
-            Some(elapsed) => elapsed >= usable,
-            None => true,
-        }
-    }
+/// Whether a grant comes too late to be forwarded: more than `lease − margin` has passed since its acquire
+/// was sent. A clock that was set back meanwhile proves nothing, so it counts as too late.
+pub fn is_too_late(sent: &Moment, now: &Moment, lease_ms: u64, margin_ms: u64) -> bool {
+    let usable_ms = lease_ms.saturating_sub(margin_ms);
+    let passed_ns = now.since(sent);
+    passed_ns.is_none_or(|passed_ns| passed_ns >= usable_ms.saturating_mul(1_000_000))
 }
 
 #[derive(Debug)]
@@ -80,8 +59,8 @@ impl Leases {
         self.0.remove(&owner);
     }
 
-    /// The renewals that are due now, at most so many, the ones whose lease ends first. Each is
-    /// reported once, until [`Leases::renewed`].
+    /// The renewals that are due now ([`Moment::most_ns`]), at most so many, the ones whose lease ends
+    /// first. Each is reported once, until [`Leases::renewed`].
     pub fn due(&mut self, now_ns: u64, most: usize) -> Vec<(Owner, Operation)> {
         let is_due = |tracked: &&mut Tracked| {
             let half = tracked.lease.lease_ms.saturating_mul(500_000);
@@ -140,6 +119,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SteadyClock;
     use idempotency_protocol::Origin;
 
     fn lease(owner: u8) -> Lease {
@@ -159,15 +139,23 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn a_grant_is_stale_at_lease_minus_margin_and_whenever_the_clock_ran_backwards() {
-        let lease = lease(1);
-        assert!(!lease.is_stale(lease.since_ns + 899 * MS, 100));
-        assert!(lease.is_stale(lease.since_ns + 900 * MS, 100));
-        assert!(lease.is_stale(lease.since_ns - 1, 100));
+    fn a_grant_is_too_late_at_lease_minus_margin_and_once_the_clock_was_set_back() {
+        let mut clock = SteadyClock::default();
+        let start = 1_700_000_000_000 * MS;
+        let sent = clock.look(start);
+        let mut is_too_late = |wall_ns: u64, margin_ms: u64| {
+            let now = clock.look(wall_ns);
+            super::is_too_late(&sent, &now, 1000, margin_ms)
+        };
+        assert!(!is_too_late(start + 899 * MS, 100));
+        assert!(is_too_late(start + 900 * MS, 100));
         assert!(
-            lease.is_stale(lease.since_ns, 1000),
+            is_too_late(start + 900 * MS, 1000),
             "a margin as long as the lease forwards none"
         );
+        // Ever since, though the time of day is later than when it was sent.
+        assert!(is_too_late(start + 500 * MS, 100));
+        assert!(is_too_late(start + 501 * MS, 100));
     }
 
     #[test]

@@ -1,24 +1,14 @@
-//! How an execution's end is told to the service, and what its answer means for the client.
+//! How the service took the end of an execution, and what that means for the client.
 
 use crate::call::CallResult;
-use crate::lease::Lease;
 use crate::stats::Counter;
-use idempotency_core::capture::Capture;
-use idempotency_core::config::{OnCompleteFailure, OutcomeClass};
-use idempotency_protocol::{Answer, Complete, FaultCode, Operation};
-
-/// The operation that ends an execution. A capture exists only for `Completed`.
-pub fn operation(lease: &Lease, class: OutcomeClass, capture: Option<Capture>) -> Operation {
-    match (class, capture) {
-        (OutcomeClass::Completed, Some(capture)) => Operation::Complete(Complete {
-            key: lease.key.clone(),
-            owner: lease.owner,
-            outcome: capture.outcome(),
-        }),
-        (OutcomeClass::Failed, _) => lease.fail(),
-        _ => lease.abandon(),
-    }
-}
+use crate::stream::Effect;
+use bytes::Bytes;
+use idempotency_core::config::OnCompleteFailure;
+use idempotency_core::problem::Problem;
+use idempotency_core::reply::{self, LocalReply};
+use idempotency_core::request::Request;
+use idempotency_protocol::{Answer, FaultCode, Operation};
 
 /// How the service took a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +51,36 @@ impl Settled {
             _ => return None,
         })
     }
+}
 
-    /// Whether the client may have the answer.
-    pub fn withhold(self, operation: &Operation, policy: OnCompleteFailure) -> bool {
-        matches!(operation, Operation::Complete(_))
-            && policy == OnCompleteFailure::Withhold
-            && !matches!(self, Settled::Recorded { .. })
+/// A settlement has come back that nobody waits for: it is counted, and goes on in the background where it got
+/// no answer.
+pub fn returned(operation: Operation, result: &CallResult, effects: &mut Vec<Effect>) -> Settled {
+    let settled = Settled::read(result);
+    effects.extend(settled.counter(&operation).map(Effect::Count));
+    if settled == Settled::Unanswered {
+        effects.push(Effect::Background(operation));
+    }
+    settled
+}
+
+/// The same where a client waits for the end of its answer. `Ok`: it gets it, with this header where one can
+/// still be added. `Err`: it gets this in its place, or sees its answer cut off.
+pub fn answered(
+    request: &Request,
+    operation: Operation,
+    result: &CallResult,
+    effects: &mut Vec<Effect>,
+) -> Result<Option<(Bytes, Bytes)>, LocalReply> {
+    let withhold = request.policy().on_complete_failure == OnCompleteFailure::Withhold
+        && matches!(operation, Operation::Complete(_));
+    match returned(operation, result, effects) {
+        Settled::Recorded { expires_at_ms } => Ok(expires_at_ms.map(reply::expires)),
+        _ if withhold => {
+            let problem = Problem::OutcomeUnrecorded;
+            effects.push(Effect::Count(Counter::Problem(problem)));
+            Err(request.problem(problem, None))
+        }
+        _ => Ok(None),
     }
 }

@@ -49,6 +49,8 @@ pub enum Counter {
     CalloutFailed,
     /// The same, by reason.
     CalloutFailedBy(FailureReason),
+    /// The service refused a message of the newest version, and got it again in the version before.
+    OlderService,
     /// A problem was answered.
     Problem(Problem),
     /// Observe mode: a problem would have been answered.
@@ -62,7 +64,7 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 24] = [
+        const SINGLE: [Counter; 25] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
@@ -85,6 +87,7 @@ impl Counter {
             Counter::CalloutFailedBy(FailureReason::Unanswered),
             Counter::CalloutFailedBy(FailureReason::Status),
             Counter::CalloutFailedBy(FailureReason::Undecodable),
+            Counter::OlderService,
             Counter::ObservedReplay,
             Counter::ObservedExecution,
         ];
@@ -118,6 +121,7 @@ impl Counter {
             Counter::CalloutFailedBy(FailureReason::Unanswered) => "callout_failed_unanswered",
             Counter::CalloutFailedBy(FailureReason::Status) => "callout_failed_status",
             Counter::CalloutFailedBy(FailureReason::Undecodable) => "callout_failed_undecodable",
+            Counter::OlderService => "older_service",
             Counter::ObservedReplay => "observed_replay",
             Counter::ObservedExecution => "observed_execution",
             Counter::Problem(p) => return format!("idempotency_problem_{}", underscored(p)),
@@ -179,6 +183,7 @@ mod tests {
             Counter::ProtectedEnded => 19,
             Counter::Problem(_) => 20,
             Counter::Observed(_) => 21,
+            Counter::OlderService => 23,
         }
     }
 
@@ -196,9 +201,9 @@ mod tests {
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..23));
+        assert!(numbers.into_iter().eq(0..24));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 24 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 25 + 2 * Problem::ALL.len());
     }
 }

@@ -7,12 +7,13 @@ use super::Filter;
 use crate::batch::{self, Arrival, Rank};
 use crate::call::CallFailed;
 use crate::host::Host;
+use crate::stream::Flow;
 use idempotency_protocol::Operation;
 
 impl<H: Host> Filter<H> {
     /// Sends an operation, with others or alone.
     pub(super) fn ask(&mut self, root: u32, job: Job) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return self.operations_answered(root, vec![job], Err(CallFailed::NotSent), Way::Alone);
         };
@@ -80,12 +81,12 @@ impl<H: Host> Filter<H> {
         }
         self.host.dequeue(queue);
         self.turn(context);
-        self.settle_internal();
+        self.finish(Flow::Continue);
     }
 
     /// Sends what has gathered, or gives up what has waited too long.
     pub(super) fn turn(&mut self, root: u32) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };

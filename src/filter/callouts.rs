@@ -2,17 +2,18 @@
 //! context, because an answer must be heard even if the stream that asked has gone (a host drops
 //! the answers of dead streams).
 
-use super::{Filter, Internal};
+use super::work::Work;
+use super::Filter;
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::execution::Executed;
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::settings::Settings;
-use crate::settlement::Settled;
+use crate::settlement::{self, Settled};
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
-use crate::stream::{Effect, Event};
+use crate::stream::{Effect, Event, Flow};
 use idempotency_core::headers::Headers;
-use idempotency_protocol::{Answer, Operation, Outcome, Owner, Tombstone, TombstoneReason};
+use idempotency_protocol::{Answer, Operation, Outcome, Owner, Tombstone, TombstoneReason, Wire};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
 const OUTBOX_BURST: usize = 32;
@@ -20,6 +21,9 @@ const OUTBOX_BURST: usize = 32;
 /// Status of an answer to a request that was too large (RFC 9110 §15.5.14): a limit of the service, or of
 /// something in front of it.
 const CONTENT_TOO_LARGE: u16 = 413;
+
+/// Status of a service's answer to a message that it cannot read as a whole, for its version among others.
+const BAD_REQUEST: u16 = 400;
 
 /// Makes a job ready to be sent once more, alone, after its callout was too large. Beside others it may have
 /// been the others: it stays as it is. By itself, its response is left out: done, and not to be replayed.
@@ -76,9 +80,13 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) enum Cargo {
     /// Operations, in the order of their answers.
-    Operations { jobs: Vec<Job>, way: Way },
+    Operations {
+        jobs: Vec<Job>,
+        way: Way,
+        wire: Wire,
+    },
     /// The wait of a stream.
-    Wait(u32),
+    Wait { stream: u32, wire: Wire },
     /// A detached execution: its answer is the upstream's.
     Execution(u32),
     /// Kong: whether the service can be reached from the root's tick.
@@ -102,9 +110,15 @@ impl<H: Host> Filter<H> {
                 self.ask(root, Job { operation, purpose });
             }
             Call::Wait(wait) => {
-                let sent = self.send(root, |settings| Callout::wait(&wait, &settings.service));
+                let wire = self.wire(root);
+                let sent = self.send(root, |settings| {
+                    Callout::wait(&wait, wire, &settings.service)
+                });
                 match sent {
-                    Some(token) => self.sent(root, token, Cargo::Wait(context)),
+                    Some(token) => {
+                        let stream = context;
+                        self.sent(root, token, Cargo::Wait { stream, wire });
+                    }
                     None => self.waited(root, context, Err(CallFailed::NotSent)),
                 }
             }
@@ -113,21 +127,42 @@ impl<H: Host> Filter<H> {
 
     /// Sends operations in one callout. Those that cannot be sent are answered as failed, at once.
     pub(super) fn send_operations(&mut self, root: u32, jobs: Vec<Job>, way: Way) {
+        let wire = self.wire(root);
         let sent = self.send(root, |settings| {
             let operations = jobs.iter().map(|job| &job.operation);
             let timeout_ms = match way {
                 Way::Alone | Way::Batch => settings.service.timeout_ms,
                 Way::Lane => settings.lane_timeout_ms,
             };
-            Callout::operations(operations, &settings.service, timeout_ms)
+            Callout::operations(operations, wire, &settings.service, timeout_ms)
         });
         match sent {
-            Some(token) => self.sent(root, token, Cargo::Operations { jobs, way }),
+            Some(token) => self.sent(root, token, Cargo::Operations { jobs, way, wire }),
             None => {
                 self.operations_answered(root, jobs, Err(CallFailed::NotSent), way);
                 self.returned(root, way);
             }
         }
+    }
+
+    /// The version of the protocol in which the service is spoken to now.
+    fn wire(&self, root: u32) -> Wire {
+        let now_ns = self.now().least_ns;
+        let dialect = self.roots.get(&root).map(|r| r.dialect);
+        dialect.unwrap_or_default().wire(now_ns)
+    }
+
+    /// Whether the service refused a message for its version: it is of an earlier release.
+    fn is_older(&mut self, root: u32, wire: Wire, failed: CallFailed) -> bool {
+        if wire == Wire::One || failed != CallFailed::Status(BAD_REQUEST) {
+            return false;
+        }
+        let now_ns = self.now().least_ns;
+        if let Some(r) = self.roots.get_mut(&root) {
+            r.dialect.refused(now_ns);
+        }
+        self.count(root, Counter::OlderService);
+        true
     }
 
     /// Starts a callout to the service; its token.
@@ -168,7 +203,7 @@ impl<H: Host> Filter<H> {
         let pending = Pending {
             root,
             cargo,
-            sent_ns: self.now(),
+            sent_ns: self.now().least_ns,
         };
         self.pending.insert(token, Box::new(pending));
     }
@@ -221,28 +256,41 @@ impl<H: Host> Filter<H> {
                     },
                     _ => Executed::Cut,
                 };
-                self.executed(root, execution, executed);
+                self.work.push(Work::Executed {
+                    root,
+                    execution,
+                    executed,
+                });
             }
-            Cargo::Operations { jobs, way } => {
+            Cargo::Operations { jobs, way, wire } => {
                 self.measure(root, pending.sent_ns, jobs.len());
                 let answers = self.service_answers(headers, body, jobs.len());
-                self.operations_answered(root, jobs, answers, way);
+                match answers {
+                    Err(failed) if self.is_older(root, wire, failed) => {
+                        self.ask_again(root, jobs, way);
+                    }
+                    answers => self.operations_answered(root, jobs, answers, way),
+                }
                 self.returned(root, way);
             }
             Cargo::Probe => self.returned(root, Way::Lane),
-            Cargo::Wait(stream) => {
+            Cargo::Wait { stream, wire } => {
                 self.measure(root, pending.sent_ns, 0);
                 let answers = self.service_answers(headers, body, 1);
+                if let Err(failed) = &answers {
+                    // The next one speaks the older version; this one's client asks again.
+                    self.is_older(root, wire, *failed);
+                }
                 let answer = answers
                     .and_then(|mut answers| answers.pop().unwrap_or(Err(CallFailed::Undecodable)));
                 self.waited(root, stream, answer);
             }
         }
-        self.settle_internal();
+        self.finish(Flow::Continue);
     }
 
     fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
-        let micros = self.now().saturating_sub(sent_ns) / 1000;
+        let micros = self.now().least_ns.saturating_sub(sent_ns) / 1000;
         if let Some(root) = self.roots.get(&root) {
             root.metrics.record(&self.host, CALLOUT_TIME, micros);
             if let (Ok(operations), true) = (u64::try_from(operations), operations > 0) {
@@ -272,7 +320,7 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// Hands each operation its answer.
+    /// Notes the answer of each operation.
     pub(super) fn operations_answered(
         &mut self,
         root: u32,
@@ -291,7 +339,8 @@ impl<H: Host> Filter<H> {
                     if let Err(failed) = &answer {
                         self.call_failed(root, *failed);
                     }
-                    self.answered(root, job, answer);
+                    let result = answer;
+                    self.work.push(Work::Answered { root, job, result });
                 }
             }
             Err(failed) => {
@@ -301,7 +350,11 @@ impl<H: Host> Filter<H> {
                 for mut job in jobs {
                     match too_large && make_smaller(&mut job, shared) {
                         true => self.ask_alone(root, job, way),
-                        false => self.answered(root, job, Err(failed)),
+                        false => self.work.push(Work::Answered {
+                            root,
+                            job,
+                            result: Err(failed),
+                        }),
                     }
                 }
             }
@@ -312,13 +365,23 @@ impl<H: Host> Filter<H> {
     fn call_failed(&mut self, root: u32, failed: CallFailed) {
         self.count(root, Counter::CalloutFailed);
         self.count(root, Counter::CalloutFailedBy(failed.reason()));
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let told = self
             .roots
             .get_mut(&root)
             .and_then(|r| r.failures.note(failed, now_ns));
         if let Some(line) = told {
             self.host.log(Level::Warn, &line);
+        }
+    }
+
+    /// Sends operations once more, none of which the service has looked at.
+    fn ask_again(&mut self, root: u32, jobs: Vec<Job>, way: Way) {
+        for job in jobs {
+            match self.profile {
+                Profile::Envoy => self.ask(root, job),
+                Profile::Kong => self.ask_alone(root, job, way),
+            }
         }
     }
 
@@ -334,23 +397,22 @@ impl<H: Host> Filter<H> {
         if let Err(failed) = &result {
             self.call_failed(root, *failed);
         }
-        if self.is_active(context) {
-            self.internal.push_back(Internal::Answer(context, result));
-        }
+        let stream = context;
+        self.work.push(Work::Waited { stream, result });
     }
 
-    fn answered(&mut self, root: u32, job: Job, result: CallResult) {
+    /// An operation has its answer, or will get none.
+    pub(super) fn answered(&mut self, root: u32, job: Job, result: CallResult) {
         match job.purpose {
             Purpose::Stream(context) => {
                 if self.is_active(context) {
-                    self.internal.push_back(Internal::Answer(context, result));
+                    self.feed(context, Event::Answer(result));
                 } else if !matches!(job.operation, Operation::Acquire(_)) {
-                    self.settled_without_client(root, job.operation, &result);
+                    self.settled_without_client(root, context, job.operation, &result);
                 }
             }
             Purpose::ExecutionSettlement(execution) => {
-                self.internal
-                    .push_back(Internal::Settled(root, execution, result));
+                self.execution_settled(root, execution, &result);
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
@@ -367,18 +429,20 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    fn settled_without_client(&mut self, root: u32, operation: Operation, result: &CallResult) {
-        let settled = Settled::read(result);
-        if let Some(counter) = settled.counter(&operation) {
-            self.count(root, counter);
-        }
-        if settled == Settled::Unanswered {
-            self.background(root, operation);
-        }
+    fn settled_without_client(
+        &mut self,
+        root: u32,
+        stream: u32,
+        operation: Operation,
+        result: &CallResult,
+    ) {
+        let mut effects = Vec::new();
+        settlement::returned(operation, result, &mut effects);
+        self.perform(root, stream, effects);
     }
 
     fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -403,7 +467,7 @@ impl<H: Host> Filter<H> {
 
     /// Settles in the background.
     pub(super) fn background(&mut self, root: u32, operation: Operation) {
-        let now_ns = self.now();
+        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -444,7 +508,8 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    fn executed(&mut self, root: u32, id: u32, executed: Executed) {
+    /// The request of a detached execution is back, or could not be sent.
+    pub(super) fn executed(&mut self, root: u32, id: u32, executed: Executed) {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -459,35 +524,19 @@ impl<H: Host> Filter<H> {
         self.ask(root, Job { operation, purpose });
     }
 
-    /// Works off what happened while something else was done.
-    pub(super) fn settle_internal(&mut self) {
-        while let Some(event) = self.internal.pop_front() {
-            match event {
-                Internal::Answer(context, result) => {
-                    self.feed(context, None, Event::Answer(result));
-                }
-                Internal::Executed(context, reply) => {
-                    self.feed(context, None, Event::Executed(reply));
-                }
-                Internal::ExecutionNotSent(root, id) => {
-                    self.executed(root, id, Executed::NotSent);
-                }
-                Internal::Settled(root, id, result) => {
-                    let Some(r) = self.roots.get_mut(&root) else {
-                        continue;
-                    };
-                    let Some(execution) = r.executions.remove(&id) else {
-                        continue;
-                    };
-                    let stream = execution.stream;
-                    let mut effects: Vec<Effect> = Vec::new();
-                    let reply = execution.settled(&result, &mut effects);
-                    self.perform(root, stream, effects);
-                    if let (Some(reply), true) = (reply, self.is_active(stream)) {
-                        self.internal.push_back(Internal::Executed(stream, reply));
-                    }
-                }
-            }
+    fn execution_settled(&mut self, root: u32, id: u32, result: &CallResult) {
+        let Some(r) = self.roots.get_mut(&root) else {
+            return;
+        };
+        let Some(execution) = r.executions.remove(&id) else {
+            return;
+        };
+        let stream = execution.stream;
+        let mut effects: Vec<Effect> = Vec::new();
+        let reply = execution.settled(result, &mut effects);
+        self.perform(root, stream, effects);
+        if let Some(reply) = reply {
+            self.feed(stream, Event::Executed(reply));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
 use bytes::Bytes;
+use idempotency_protocol::{Operation, Request};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -83,11 +84,23 @@ pub struct FakeHost {
     pub refuse_calls: Cell<bool>,
     /// Callbacks of the root that were asked for; `None`: a host without queues.
     pub queued: Cell<Option<u32>>,
+    /// Takes nothing into the queue any more.
+    pub refuse_queue: Cell<bool>,
+    /// What was done, in order, where a test asked for it: calls (refused ones, too), replies, resumes, and
+    /// counted renewals.
+    pub done: RefCell<Option<Vec<String>>>,
+    metrics: RefCell<Vec<String>>,
     next: Cell<u32>,
     random: Cell<u64>,
 }
 
 impl FakeHost {
+    fn note(&self, what: impl FnOnce() -> String) {
+        if let Some(done) = self.done.borrow_mut().as_mut() {
+            done.push(what());
+        }
+    }
+
     fn stream<T>(&self, f: impl FnOnce(&mut FakeStream) -> T) -> HostResult<T> {
         self.streams
             .borrow_mut()
@@ -192,6 +205,7 @@ impl Host for FakeHost {
     }
 
     fn resume_request(&self) -> HostResult<()> {
+        self.note(|| format!("request {}", self.current.get()));
         self.stream(|s| {
             assert_eq!(
                 s.phase,
@@ -204,6 +218,7 @@ impl Host for FakeHost {
     }
 
     fn resume_response(&self) -> HostResult<()> {
+        self.note(|| format!("response {}", self.current.get()));
         self.stream(|s| {
             assert_eq!(
                 s.phase,
@@ -241,6 +256,7 @@ impl Host for FakeHost {
                 "response splitting"
             );
         }
+        self.note(|| format!("reply {status} {}", self.current.get()));
         self.stream(|s| {
             // After a resume the request goes upstream all the same (measured).
             assert!(
@@ -273,6 +289,18 @@ impl Host for FakeHost {
             timeout_ms > 0,
             "a callout without a timeout can hang for ever"
         );
+        self.note(|| match Request::decode(Bytes::copy_from_slice(body)) {
+            Ok(received) if target == "service" => {
+                let names: Vec<_> = received
+                    .items
+                    .iter()
+                    .flatten()
+                    .map(Operation::name)
+                    .collect();
+                format!("call {}", names.join(" "))
+            }
+            _ => format!("call {target}"),
+        });
         if self.refuse_calls.get() {
             return Err(HostError(10));
         }
@@ -293,6 +321,9 @@ impl Host for FakeHost {
 
     fn enqueue(&self, queue: u32) -> HostResult<()> {
         assert_eq!(queue, QUEUE);
+        if self.refuse_queue.get() {
+            return Err(BAD_ARGUMENT);
+        }
         let queued = self.queued.get().expect("a queue was registered");
         self.queued.set(Some(queued + 1));
         Ok(())
@@ -307,10 +338,16 @@ impl Host for FakeHost {
     }
 
     fn define_metric(&self, _kind: MetricKind, name: &str) -> HostResult<u32> {
-        Ok(u32::try_from(name.len()).unwrap())
+        let mut metrics = self.metrics.borrow_mut();
+        metrics.push(name.to_owned());
+        Ok(u32::try_from(metrics.len() - 1).unwrap())
     }
 
-    fn increment_metric(&self, _id: u32, _by: i64) -> HostResult<()> {
+    fn increment_metric(&self, id: u32, _by: i64) -> HostResult<()> {
+        let name = &self.metrics.borrow()[usize::try_from(id).unwrap()];
+        if name == "idempotency_lease_renewed" {
+            self.note(|| "renewed".to_owned());
+        }
         Ok(())
     }
 

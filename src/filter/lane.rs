@@ -12,9 +12,11 @@
 //! knows the name, and goes on with what it knew while it asks again.
 
 use super::callouts::{Cargo, Job, Purpose, Way};
-use super::{Filter, Internal, Root};
+use super::work::Work;
+use super::{Filter, Root};
 use crate::batch::{self, Room};
 use crate::call::{Call, CallFailed, Callout, PROBE_TARGET};
+use crate::clock::Moment;
 use crate::host::{Host, Level, Map};
 use crate::profile::Profile;
 use idempotency_core::config;
@@ -91,7 +93,7 @@ impl Lane {
 impl Root {
     /// What leaves now. Renewals are the first, because a lease ends; then settlements, because they
     /// unlock what was executed; then what is only observed.
-    fn load_lane(&mut self, now_ns: u64) -> Vec<Job> {
+    fn load_lane(&mut self, now: &Moment) -> Vec<Job> {
         if self.lane.out {
             return Vec::new();
         }
@@ -103,13 +105,13 @@ impl Root {
         let most = self.settings().map(|s| s.service.batch.max_operations);
         let mut room = Room::new(most.unwrap_or(1));
         let mut jobs: Vec<Job> = Vec::new();
-        let renewals = self.leases.due(now_ns, room.operations());
+        let renewals = self.leases.due(now.most_ns, room.operations());
         for (owner, operation) in renewals {
             room.take(0);
             let purpose = Purpose::Renewal(owner);
             jobs.push(Job { operation, purpose });
         }
-        let due = self.outbox.due(now_ns, |operation| {
+        let due = self.outbox.due(now.least_ns, |operation| {
             let bytes = batch::bytes(operation);
             batch::is_alone(bytes) || room.take(bytes)
         });
@@ -135,7 +137,7 @@ impl Root {
 
 impl<H: Host> Filter<H> {
     /// Sends what is due, unless a callout of the root is out. Only from its tick.
-    pub(super) fn run_lane(&mut self, root: u32, now_ns: u64) {
+    pub(super) fn run_lane(&mut self, root: u32, now: &Moment) {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -156,7 +158,7 @@ impl<H: Host> Filter<H> {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
-        let jobs = r.load_lane(now_ns);
+        let jobs = r.load_lane(now);
         if !jobs.is_empty() {
             r.lane.out = true;
             self.send_operations(root, jobs, Way::Lane);
@@ -180,13 +182,19 @@ impl<H: Host> Filter<H> {
 
     /// Puts a call of a stream that is only observed off until the next tick.
     pub(super) fn defer(&mut self, root: u32, context: u32, call: Call) {
-        if let (Some(r), Call::Operation(operation)) = (self.roots.get_mut(&root), call) {
-            if r.lane.deferred.len() < MAX_DEFERRED {
-                let purpose = Purpose::Stream(context);
-                return r.lane.deferred.push_back(Job { operation, purpose });
-            }
+        // (Nobody waits for what is only observed.)
+        let Call::Operation(operation) = call else {
+            return;
+        };
+        let purpose = Purpose::Stream(context);
+        let job = Job { operation, purpose };
+        match self.roots.get_mut(&root) {
+            Some(r) if r.lane.deferred.len() < MAX_DEFERRED => r.lane.deferred.push_back(job),
+            _ => self.work.push(Work::Answered {
+                root,
+                job,
+                result: Err(CallFailed::NotSent),
+            }),
         }
-        self.internal
-            .push_back(Internal::Answer(context, Err(CallFailed::NotSent)));
     }
 }

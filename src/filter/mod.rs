@@ -3,7 +3,11 @@
 //! tests drive the same path as the wasm.
 
 mod batches;
+#[cfg(test)]
+mod bench;
 mod callouts;
+#[cfg(test)]
+mod clock_test;
 #[cfg(test)]
 mod decisions_test;
 mod failures;
@@ -31,11 +35,15 @@ mod random_test;
 mod root;
 #[cfg(test)]
 mod shared_calls_test;
+mod work;
+#[cfg(test)]
+mod work_test;
 
 #[cfg(feature = "testing")]
 pub use random_test::random_events;
 
 use crate::body::{self, Body};
+use crate::clock::{Clock, Moment};
 use crate::details;
 use crate::head::{self, HostProperties};
 use crate::host::{Buffer, Host, Level, Map};
@@ -55,8 +63,8 @@ use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
-use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use work::WorkQueue;
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +103,7 @@ struct Entry {
     stream: Stream,
     request: Cursor,
     response: Cursor,
-    /// When a request with a body began to wait for it.
+    /// When a request with a body began to wait for it ([`Moment::least_ns`]).
     body_expected_ns: Option<u64>,
     /// What its headers callback knew of the body.
     body: Body,
@@ -107,28 +115,19 @@ struct Entry {
     counted: bool,
 }
 
-/// An event that the filter itself made while it was doing something else.
-enum Internal {
-    Answer(u32, crate::call::CallResult),
-    Executed(u32, LocalReply),
-    Settled(u32, u32, crate::call::CallResult),
-    ExecutionNotSent(u32, u32),
-}
-
 /// All contexts of one VM.
 pub struct Filter<H: Host> {
     host: H,
     /// Known from the first configuration on; before that there are no streams.
     profile: Profile,
     owners: Owners,
-    /// The time at which the host's callback began, once somebody has asked.
-    now_ns: Cell<Option<u64>>,
+    clock: Clock,
     // Boxed: a map holds eleven values in one piece of memory, and its code is made anew for every
     // size of them.
     roots: BTreeMap<u32, Box<Root>>,
     streams: BTreeMap<u32, Box<Entry>>,
     pending: BTreeMap<u32, Box<Pending>>,
-    internal: VecDeque<Internal>,
+    work: WorkQueue,
     /// The context that hostcalls act on.
     current: u32,
     inside: Option<(u32, Phase)>,
@@ -146,11 +145,11 @@ impl<H: Host> Filter<H> {
             host,
             profile: Profile::Envoy,
             owners: Owners::default(),
-            now_ns: Cell::new(None),
+            clock: Clock::default(),
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             pending: BTreeMap::new(),
-            internal: VecDeque::new(),
+            work: WorkQueue::default(),
             current: 0,
             inside: None,
             resumed: false,
@@ -258,16 +257,14 @@ impl<H: Host> Filter<H> {
                     Body::Whole(bytes) => Some(bytes),
                     Body::Coming => None,
                 };
-                self.inside = Some((context, Phase::Request));
-                self.resumed = false;
-                let now_ns = self.now();
+                self.enter_callback(context, Phase::Request);
                 let mut effects = Vec::new();
                 let host = &self.host;
                 let owners = &mut self.owners;
                 let mut new_owner = || owners.next(host);
                 let mut env = Env {
                     profile: self.profile,
-                    now_ns,
+                    clock: &|| self.clock.now(host),
                     new_owner: &mut new_owner,
                     effects: &mut effects,
                 };
@@ -281,7 +278,8 @@ impl<H: Host> Filter<H> {
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.counted = counted;
                     entry.stream = stream;
-                    entry.body_expected_ns = whole.is_none().then_some(now_ns);
+                    let expected = whole.is_none();
+                    entry.body_expected_ns = expected.then(|| self.clock.now(&self.host).least_ns);
                     entry.body = match body {
                         // It is hashed, and not needed any more.
                         Body::Whole(_) => Body::Whole(Bytes::new()),
@@ -289,7 +287,7 @@ impl<H: Host> Filter<H> {
                     };
                 }
                 self.perform(root_id, context, effects);
-                self.leave(flow)
+                self.finish(flow)
             }
         }
     }
@@ -312,16 +310,12 @@ impl<H: Host> Filter<H> {
     /// A callback of the host has begun. Its time is looked up once, whatever contexts it acts on.
     fn begin(&mut self, context: u32) {
         self.current = context;
-        self.now_ns.set(None);
+        self.clock.begin();
     }
 
     /// The time; the same one for all of a callback.
-    fn now(&self) -> u64 {
-        self.now_ns.get().unwrap_or_else(|| {
-            let now = self.host.now_ns();
-            self.now_ns.set(Some(now));
-            now
-        })
+    fn now(&self) -> Moment {
+        self.clock.now(&self.host)
     }
 
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
@@ -354,19 +348,22 @@ impl<H: Host> Filter<H> {
         }
         match &entry.body {
             Body::None if self.profile == Profile::Kong && size > 0 => {
-                return self.feed(context, Some(Phase::Request), Event::UnannouncedBody);
+                self.enter_callback(context, Phase::Request);
+                let flow = self.feed(context, Event::UnannouncedBody);
+                return self.finish(flow);
             }
             Body::Whole(_) => return Flow::Continue,
             _ => {}
         }
         let start = entry.request.start();
+        self.enter_callback(context, Phase::Request);
         let chunk = self.new_bytes(Buffer::Request, start, size);
         if chunk.is_none() {
-            self.feed(context, None, Event::Unreadable);
+            self.feed(context, Event::Unreadable);
         }
         let chunk = chunk.unwrap_or_default();
-        let event = Event::RequestBody { chunk: &chunk, end };
-        let flow = self.feed(context, Some(Phase::Request), event);
+        let flow = self.feed(context, Event::RequestBody { chunk: &chunk, end });
+        let flow = self.finish(flow);
         if let Some(entry) = self.streams.get_mut(&context) {
             entry.request.advance(size, flow);
         }
@@ -388,8 +385,9 @@ impl<H: Host> Filter<H> {
         if !active {
             return Flow::Continue;
         }
-        let event = Event::RequestTrailers(Headers(trailers));
-        self.feed(context, Some(Phase::Request), event)
+        self.enter_callback(context, Phase::Request);
+        let flow = self.feed(context, Event::RequestTrailers(Headers(trailers)));
+        self.finish(flow)
     }
 
     /// Whether a trailer must not go upstream. Nothing is known any more of a stream that passes,
@@ -424,7 +422,9 @@ impl<H: Host> Filter<H> {
             }
             Profile::Kong => self.response_in_kong(fields),
         };
-        self.feed(context, Some(Phase::Response), event)
+        self.enter_callback(context, Phase::Response);
+        let flow = self.feed(context, event);
+        self.finish(flow)
     }
 
     fn response_in_kong(&mut self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
@@ -467,13 +467,14 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         }
         let start = entry.response.start();
+        self.enter_callback(context, Phase::Response);
         let chunk = self.new_bytes(Buffer::Response, start, size);
         if chunk.is_none() {
-            self.feed(context, None, Event::Unreadable);
+            self.feed(context, Event::Unreadable);
         }
         let chunk = chunk.unwrap_or_default();
-        let event = Event::ResponseBody { chunk: &chunk, end };
-        let flow = self.feed(context, Some(Phase::Response), event);
+        let flow = self.feed(context, Event::ResponseBody { chunk: &chunk, end });
+        let flow = self.finish(flow);
         if let Some(entry) = self.streams.get_mut(&context) {
             entry.response.advance(size, flow);
         }
@@ -483,7 +484,9 @@ impl<H: Host> Filter<H> {
     /// The response has trailers.
     pub fn on_response_trailers(&mut self, context: u32) -> Flow {
         self.begin(context);
-        self.feed(context, Some(Phase::Response), Event::ResponseTrailers)
+        self.enter_callback(context, Phase::Response);
+        let flow = self.feed(context, Event::ResponseTrailers);
+        self.finish(flow)
     }
 
     /// A stream has ended. (`on_log` says the same, and is not listened to.) Of a
@@ -492,8 +495,9 @@ impl<H: Host> Filter<H> {
     pub fn on_done(&mut self, context: u32) -> bool {
         self.begin(context);
         if self.is_active(context) {
-            self.feed(context, None, Event::Gone);
+            self.feed(context, Event::Gone);
         }
+        self.finish(Flow::Continue);
         let idle = self.is_idle(context);
         if let Some(root) = self.roots.get_mut(&context) {
             root.leaving = !idle;
@@ -506,8 +510,9 @@ impl<H: Host> Filter<H> {
     pub fn on_delete(&mut self, context: u32) {
         self.begin(context);
         if self.is_active(context) {
-            self.feed(context, None, Event::Gone);
+            self.feed(context, Event::Gone);
         }
+        self.finish(Flow::Continue);
         match self.streams.get_mut(&context) {
             Some(entry) if entry.stream.lingers() => entry.deleted = true,
             Some(_) => self.forget(context),
@@ -569,23 +574,18 @@ impl<H: Host> Filter<H> {
     }
 
     /// Hands an event to a stream and does what it asks.
-    fn feed(&mut self, context: u32, phase: Option<Phase>, event: Event) -> Flow {
-        let now_ns = self.now();
+    fn feed(&mut self, context: u32, event: Event) -> Flow {
         let Some(entry) = self.streams.get_mut(&context) else {
             return Flow::Continue;
         };
         let root = entry.root;
-        if phase.is_some() {
-            self.inside = phase.map(|p| (context, p));
-            self.resumed = false;
-        }
         let mut effects = Vec::new();
         let host = &self.host;
         let owners = &mut self.owners;
         let mut new_owner = || owners.next(host);
         let mut env = Env {
             profile: self.profile,
-            now_ns,
+            clock: &|| self.clock.now(host),
             new_owner: &mut new_owner,
             effects: &mut effects,
         };
@@ -600,14 +600,19 @@ impl<H: Host> Filter<H> {
             // Behind its settlement, so that the two together are never nothing in between.
             self.count(root, Counter::ProtectedEnded);
         }
-        if phase.is_some() {
-            return self.leave(flow);
-        }
         flow
     }
 
-    /// Ends a callback: a resume that was asked for meanwhile is its return value.
-    fn leave(&mut self, flow: Flow) -> Flow {
+    /// From here on, a resume of this stream is the callback's return value.
+    fn enter_callback(&mut self, context: u32, phase: Phase) {
+        self.inside = Some((context, phase));
+        self.resumed = false;
+    }
+
+    /// Ends a callback: what it has brought is worked off, and a resume that was asked for meanwhile is its
+    /// return value.
+    fn finish(&mut self, flow: Flow) -> Flow {
+        self.work_off();
         self.inside = None;
         if std::mem::take(&mut self.resumed) {
             Flow::Continue

@@ -2,14 +2,16 @@
 
 use super::callouts::{Cargo, Job, Purpose};
 use super::own_reply::{given, OwnReply};
-use super::{Filter, Internal, Phase};
+use super::work::Work;
+use super::{Filter, Phase};
+use crate::clock::Moment;
 use crate::detached;
-use crate::execution::Execution;
+use crate::execution::{Executed, Execution};
 use crate::forward::{self, Forwarding, HeaderChange};
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::stats::Counter;
-use crate::stream::{Effect, Event, Execute};
+use crate::stream::{Effect, Event, Execute, Flow};
 use idempotency_core::reply::LocalReply;
 
 /// How long a request may wait for a body in a VM that has never seen one, before the host's
@@ -70,7 +72,6 @@ impl<H: Host> Filter<H> {
         for effect in effects {
             self.one(root, context, effect);
         }
-        self.settle_internal();
     }
 
     fn one(&mut self, root: u32, context: u32, effect: Effect) {
@@ -199,25 +200,28 @@ impl<H: Host> Filter<H> {
         };
         match token {
             Some(token) => self.sent(root, token, Cargo::Execution(id)),
-            None => self
-                .internal
-                .push_back(Internal::ExecutionNotSent(root, id)),
+            None => self.work.push(Work::Executed {
+                root,
+                execution: id,
+                executed: Executed::NotSent,
+            }),
         }
     }
 
     /// The root's tick: renewals, retries, and streams whose body never comes.
     pub fn on_tick(&mut self, context: u32) {
         self.begin(context);
-        let now_ns = self.now();
+        let now = self.now();
         if let Some(root) = self.roots.get_mut(&context) {
             if !root.is_idle() {
                 match self.profile {
-                    Profile::Envoy => self.send_due(context, now_ns),
-                    Profile::Kong => self.run_lane(context, now_ns),
+                    Profile::Envoy => self.send_due(context, &now),
+                    Profile::Kong => self.run_lane(context, &now),
                 }
-                self.settle_internal();
             }
         }
+        self.check_bodies_come(context, &now);
+        self.finish(Flow::Continue);
         let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
             root.tell_lengths(&self.host, self.profile);
@@ -229,25 +233,24 @@ impl<H: Host> Filter<H> {
             }
             self.host.done();
         }
-        self.check_bodies_come(context, now_ns);
     }
 
-    fn send_due(&mut self, context: u32, now_ns: u64) {
+    fn send_due(&mut self, context: u32, now: &Moment) {
         let Some(root) = self.roots.get_mut(&context) else {
             return;
         };
-        for (owner, operation) in root.leases.due(now_ns, usize::MAX) {
+        for (owner, operation) in root.leases.due(now.most_ns, usize::MAX) {
             let purpose = Purpose::Renewal(owner);
             self.ask(context, Job { operation, purpose });
         }
-        self.flush_outbox(context, now_ns);
+        self.flush_outbox(context, now.least_ns);
         // What waits too long, and what a lost callback has left.
         self.turn(context);
     }
 
     /// Envoy delivers no body callback after a paused header callback unless the plugin says
     /// `allow_on_headers_stop_iteration`; the request would hang without a word.
-    fn check_bodies_come(&mut self, root: u32, now_ns: u64) {
+    fn check_bodies_come(&mut self, root: u32, now: &Moment) {
         if self.bodies_come || self.profile == Profile::Kong {
             return;
         }
@@ -257,7 +260,7 @@ impl<H: Host> Filter<H> {
             .filter(|(_, e)| e.root == root && e.stream.is_hashing())
             .filter(|(_, e)| {
                 e.body_expected_ns
-                    .is_some_and(|t| now_ns.saturating_sub(t) > BODY_PATIENCE_NS)
+                    .is_some_and(|t| now.least_ns.saturating_sub(t) > BODY_PATIENCE_NS)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -267,7 +270,7 @@ impl<H: Host> Filter<H> {
                 "idempotency: no request body arrives while its headers are held; set \
                  allow_on_headers_stop_iteration in the plugin configuration",
             );
-            self.feed(context, None, Event::BodiesNeverCome);
+            self.feed(context, Event::BodiesNeverCome);
         }
     }
 }

@@ -2,9 +2,9 @@
 //! (nothing traps, nothing runs without a grant, every lease is settled in one way), every rule of
 //! the host is kept: its judge stands behind each hostcall.
 
-use super::fake_kong::FakeStream;
-use super::nginx::{fields, Nginx, Phase};
-use super::random_service::{run_all, within_patience, Answered, Dice, Ledger};
+use super::fake_kong::{FakeStream, ROOT};
+use super::nginx::{fields, Nginx, Phase, MS};
+use super::random_service::{run_all, Answered, Dice, Ledger, Time};
 use bytes::Bytes;
 
 const SEQUENCES: u64 = 100_000;
@@ -32,6 +32,7 @@ struct World {
     dice: Dice,
     nginx: Nginx,
     ledger: Ledger,
+    time: Time,
     next_stream: u32,
     /// Streams that a rule enforces: they must not be forwarded but under a grant.
     enforced: Vec<u32>,
@@ -43,6 +44,7 @@ impl World {
             dice: Dice::new(seed),
             nginx: Nginx::new(CONFIG),
             ledger: Ledger::default(),
+            time: Time::default(),
             next_stream: 1,
             enforced: Vec::new(),
         }
@@ -234,9 +236,13 @@ impl World {
                 self.nginx.close(id, logged);
             }
             _ => {
-                let jump = *self.dice.pick(&[1, 10, 10, 50, 3_000, 31_000, 70_000]);
-                let jump = within_patience(self.nginx.host().now.get(), jump);
-                self.nginx.tick(jump);
+                let (ms, times) = self.time.goes_on(&mut self.dice);
+                for _ in 0..times {
+                    let host = self.nginx.host();
+                    let now = host.now.get().saturating_add_signed(ms * MS as i64);
+                    host.now.set(now);
+                    self.nginx.tick(0);
+                }
             }
         }
     }
@@ -250,8 +256,9 @@ impl World {
             while !self.nginx.host().calls.borrow().is_empty() {
                 self.answer(true);
             }
-            self.nginx.tick(10_000);
-            if self.nginx.host().calls.borrow().is_empty() {
+            self.nginx.tick(200);
+            let nothing_out = self.nginx.host().calls.borrow().is_empty();
+            if nothing_out && self.nginx.filter.is_idle(ROOT) {
                 return;
             }
         }

@@ -13,15 +13,31 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// When a sequence begins.
 pub(super) const BEGIN_MS: u64 = 1_700_000_000_000;
-/// How long it takes at most. A settlement is given up after 15 minutes (`crate::outbox`), and no host keeps
-/// a callout for so long: it has a timeout.
-const PATIENCE_MS: u64 = 14 * 60 * 1000;
+/// How much time a sequence takes at most. A settlement is given up after 15 minutes (`crate::outbox`), and no
+/// host keeps a callout for so long: it has a timeout.
+const PATIENCE_MS: u64 = 10 * 60 * 1000;
 
-/// A jump of the clock that leaves the sequence in its time.
-pub(super) fn within_patience(now_ns: u64, jump_ms: u64) -> u64 {
-    match now_ns / 1_000_000 + jump_ms {
-        after if after < BEGIN_MS + PATIENCE_MS => jump_ms,
-        _ => 1,
+/// The time of a sequence.
+#[derive(Default)]
+pub(super) struct Time {
+    passed_ms: u64,
+}
+
+impl Time {
+    /// By how many milliseconds the host's clock goes on until the next tick, and how many such ticks come: a
+    /// while passes, or the clock is set.
+    pub fn goes_on(&mut self, dice: &mut Dice) -> (i64, u64) {
+        const WHILES: [(u32, u64); 5] = [(1, 1), (50, 1), (100, 5), (200, 6), (200, 17)];
+        const STEPS: [i64; 5] = [3_000, 31_000, 70_000, -1, -40_000];
+        if dice.roll(3) == 0 {
+            return (*dice.pick(&STEPS), 1);
+        }
+        let (ms, times) = *dice.pick(&WHILES);
+        self.passed_ms += u64::from(ms) * times;
+        match self.passed_ms {
+            ..PATIENCE_MS => (ms.into(), times),
+            _ => (0, 1),
+        }
     }
 }
 

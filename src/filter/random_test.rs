@@ -11,7 +11,7 @@
 use super::fake::{Call, FakeHost, FakeStream, Phase, QUEUE, ROOT};
 #[cfg(test)]
 use super::random_service::run_all;
-use super::random_service::{within_patience, Answered, Dice, Ledger, BEGIN_MS};
+use super::random_service::{Answered, Dice, Ledger, Time, BEGIN_MS};
 use super::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 #[cfg(test)]
 const SEQUENCES: u64 = 100_000;
-const MS: u64 = 1_000_000;
+const MS: i64 = 1_000_000;
 
 struct World {
     dice: Dice,
@@ -29,6 +29,7 @@ struct World {
     /// Streams whose request has ended.
     whole: BTreeSet<u32>,
     ledger: Ledger,
+    time: Time,
     executions: u64,
 }
 
@@ -51,7 +52,7 @@ const CONFIG: &str = r#"{
 impl World {
     fn new(dice: Dice, calls_back: bool) -> World {
         let host = FakeHost::default();
-        host.now.set(BEGIN_MS * MS);
+        host.now.set(BEGIN_MS * 1_000_000);
         host.queued.set(calls_back.then_some(0));
         *host.configuration.borrow_mut() = CONFIG.into();
         let mut filter = Filter::new(host);
@@ -64,6 +65,7 @@ impl World {
             live: Vec::new(),
             whole: BTreeSet::new(),
             ledger: Ledger::default(),
+            time: Time::default(),
             executions: 0,
         }
     }
@@ -363,15 +365,22 @@ impl World {
             (9..=13, Some(id)) => self.response(id),
             (14, Some(id)) => self.close(id),
             _ => {
-                let jump = *self.dice.pick(&[1, 50, 500, 3_000, 31_000, 70_000]);
-                let jump = within_patience(self.filter.host().now.get(), jump);
-                let host = self.filter.host();
-                host.now.set(host.now.get() + jump * MS);
-                host.refuse_calls.set(self.dice.roll(10) == 0);
-                self.enter(ROOT);
-                self.filter.on_tick(ROOT);
+                let (ms, times) = self.time.goes_on(&mut self.dice);
+                let refuses = self.dice.roll(10) == 0;
+                self.filter.host().refuse_calls.set(refuses);
+                for _ in 0..times {
+                    self.tick(ms);
+                }
             }
         }
+    }
+
+    fn tick(&mut self, ms: i64) {
+        let host = self.filter.host();
+        let now = host.now.get().saturating_add_signed(ms * MS);
+        host.now.set(now);
+        self.enter(ROOT);
+        self.filter.on_tick(ROOT);
     }
 
     /// Everybody leaves, the service is well again: nothing may be left open.
@@ -388,10 +397,7 @@ impl World {
                 }
                 self.answer(true);
             }
-            let host = self.filter.host();
-            host.now.set(host.now.get() + 10_000 * MS);
-            self.enter(ROOT);
-            self.filter.on_tick(ROOT);
+            self.tick(200);
             if self.filter.host().calls.borrow().is_empty() && self.filter.on_done(ROOT) {
                 return;
             }

@@ -6,6 +6,7 @@ use super::failures::Failures;
 use super::lane::Lane;
 use super::metrics::Metrics;
 use crate::batch::Batches;
+use crate::dialect::Dialect;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
 use crate::lease::Leases;
@@ -31,6 +32,8 @@ pub(super) struct Root {
     pub next_execution: u32,
     pub metrics: Metrics,
     pub failures: Failures,
+    /// How the service is spoken to.
+    pub dialect: Dialect,
     /// What this VM has told of what waits: in the outbox, and for a callout.
     told: [i64; 2],
     /// The period of its tick is set.

@@ -3,8 +3,10 @@
 use super::inline::Run;
 use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
 use crate::call::{Call, CallResult};
+use crate::clock::Moment;
+use crate::ending::Ending;
 use crate::forward::{self, Forwarding};
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::profile::Profile;
 use crate::stats::Counter;
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{
-    Answer, FailCause, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
+    Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
     StoredResponse,
 };
 use std::sync::Arc;
@@ -26,9 +28,10 @@ pub struct Ticket {
     fingerprint: Fingerprint,
     owner: Owner,
     /// When the acquire was sent: the lease counts from here.
-    sent_ns: u64,
+    sent: Moment,
     trailers: Vec<(Bytes, Bytes)>,
-    /// Until when this request waits for another execution; set at the first *in flight*.
+    /// Until when this request waits for another execution ([`Moment::least_ns`]); set at the first
+    /// *in flight*.
     wait_until_ns: Option<u64>,
 }
 
@@ -47,13 +50,13 @@ impl Ticket {
             return refuse(&request, Problem::Misconfigured, None, env);
         };
         env.effect(call(request.acquire(key.clone(), owner, fingerprint)));
-        let sent_ns = env.now_ns;
+        let sent = env.now();
         let ticket = Ticket {
             request,
             key,
             fingerprint,
             owner,
-            sent_ns,
+            sent,
             trailers,
             wait_until_ns,
         };
@@ -62,11 +65,7 @@ impl Ticket {
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Operation::Fail {
-            key: self.key.clone(),
-            owner: self.owner,
-            cause: FailCause::NotSent,
-        }
+        Ending::NotSent.operation(&self.key, self.owner)
     }
 
     /// A wait holds nothing.
@@ -118,17 +117,18 @@ impl Ticket {
     }
 
     fn granted(self, grant: Grant, env: &mut Env) -> Step {
+        let margin_ms = self.request.policy().lease_margin_ms;
+        if lease::is_too_late(&self.sent, &env.now(), grant.lease_ms, margin_ms) {
+            env.count(Counter::GrantExpired);
+            env.effect(Effect::Background(self.fail()));
+            return refuse(&self.request, Problem::StoreUnavailable, None, env);
+        }
         let lease = Lease {
             key: self.key.clone(),
             owner: self.owner,
             lease_ms: grant.lease_ms,
-            since_ns: self.sent_ns,
+            since_ns: self.sent.most_ns,
         };
-        if lease.is_stale(env.now_ns, self.request.policy().lease_margin_ms) {
-            env.count(Counter::GrantExpired);
-            env.effect(Effect::Background(lease.fail()));
-            return refuse(&self.request, Problem::StoreUnavailable, None, env);
-        }
         env.count(Counter::Executed);
         env.effect(Effect::Track(lease.clone()));
         match self.request.policy().execution {
@@ -193,10 +193,11 @@ impl Ticket {
         if self.wait_until_ns.is_none() && wait_ns > 0 {
             env.count(Counter::Waited);
         }
+        let now_ns = env.now().least_ns;
         let until = *self
             .wait_until_ns
-            .get_or_insert(env.now_ns.saturating_add(wait_ns));
-        let left_ms = until.saturating_sub(env.now_ns) / 1_000_000;
+            .get_or_insert(now_ns.saturating_add(wait_ns));
+        let left_ms = until.saturating_sub(now_ns) / 1_000_000;
         if left_ms == 0 {
             return refuse(&self.request, Problem::InFlight, None, env);
         }
@@ -249,7 +250,7 @@ impl Ticket {
                     key: self.key.clone(),
                     owner: self.owner,
                     lease_ms: self.request.policy().lease_ms,
-                    since_ns: self.sent_ns,
+                    since_ns: self.sent.most_ns,
                 };
                 env.effect(Effect::Track(lease.clone()));
                 self.forward(lease, &Forwarding::Unprotected, env)

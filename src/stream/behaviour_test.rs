@@ -3,6 +3,7 @@
 use super::bench::*;
 use super::{Effect, Env, Event, Flow, Stream};
 use crate::call::{Call, CallFailed};
+use crate::clock::Moment;
 use crate::profile::Profile;
 use idempotency_core::classify::Source;
 use idempotency_core::problem::Problem;
@@ -103,7 +104,7 @@ fn a_grant_is_forwarded_only_inside_its_lease() {
 #[test]
 fn a_waiter_gives_up_at_its_deadline_and_asks_with_a_new_owner() {
     let mut bench = Bench::in_state(WAITING, "Waiting");
-    bench.now_ns += 600 * MS;
+    bench.pass(600);
     bench.on(Event::Answer(Ok(Answer::Changed)));
     let [Effect::Call(Call::Operation(Operation::Acquire(acquire)))] = &bench.effects[..] else {
         panic!("{:?}", bench.effects)
@@ -115,7 +116,7 @@ fn a_waiter_gives_up_at_its_deadline_and_asks_with_a_new_owner() {
         _ => None,
     });
     assert_eq!(wait, Some(400), "what is left of the first second");
-    bench.now_ns += 500 * MS;
+    bench.pass(500);
     bench
         .on(Event::Answer(Ok(Answer::Changed)))
         .on(Event::Answer(in_flight()));
@@ -195,7 +196,7 @@ fn without_randomness_nothing_is_asked() {
     let mut none = || None;
     let mut env = Env {
         profile: Profile::Envoy,
-        now_ns: START,
+        clock: &Moment::default,
         new_owner: &mut none,
         effects: &mut effects,
     };

@@ -2,6 +2,7 @@
 
 use super::{Effect, Env, Event, Flow, State, Stream};
 use crate::call::{Call, CallResult};
+use crate::clock::SteadyClock;
 use crate::profile::Profile;
 use crate::settings::Settings;
 use bytes::Bytes;
@@ -17,11 +18,12 @@ use std::sync::Arc;
 pub(super) const START: u64 = 1_000_000_000_000;
 pub(super) const MS: u64 = 1_000_000;
 
-/// A stream under test, with a clock that the test moves.
+/// A stream under test, with a time of day that the test moves.
 pub(super) struct Bench {
     pub(super) profile: Profile,
     pub(super) stream: Stream,
     pub(super) now_ns: u64,
+    clock: SteadyClock,
     pub(super) owners: u8,
     pub(super) effects: Vec<Effect>,
     pub(super) flow: Flow,
@@ -75,6 +77,7 @@ impl Bench {
             profile,
             stream: Stream::passing(),
             now_ns: START,
+            clock: SteadyClock::default(),
             owners: 0,
             effects: Vec::new(),
             flow: Flow::Continue,
@@ -87,6 +90,7 @@ impl Bench {
 
     pub(super) fn with_env<T>(&mut self, f: impl FnOnce(&mut Env) -> T) -> T {
         self.effects.clear();
+        let now = self.clock.look(self.now_ns);
         let mut owners = self.owners;
         let mut new_owner = || {
             owners += 1;
@@ -94,13 +98,21 @@ impl Bench {
         };
         let mut env = Env {
             profile: self.profile,
-            now_ns: self.now_ns,
+            clock: &|| now,
             new_owner: &mut new_owner,
             effects: &mut self.effects,
         };
         let result = f(&mut env);
         self.owners = owners;
         result
+    }
+
+    /// Time passes, and the root's tick looks at the clock meanwhile.
+    pub(super) fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now_ns += 50 * MS;
+            self.clock.look(self.now_ns);
+        }
     }
 
     pub(super) fn on(&mut self, event: Event) -> &mut Self {

@@ -30,6 +30,8 @@ mod behaviour_test;
 #[cfg(test)]
 mod bench;
 mod effect;
+#[cfg(test)]
+mod endings_test;
 mod inline;
 mod observe;
 #[cfg(test)]
@@ -40,6 +42,7 @@ pub use effect::{Effect, Execute, Flow};
 
 use crate::body::LENGTH_REQUIRED;
 use crate::call::{Call, CallResult};
+use crate::clock::Moment;
 use crate::kong;
 use crate::profile::Profile;
 use crate::stats::Counter;
@@ -106,8 +109,8 @@ pub enum Event<'a> {
 pub struct Env<'a> {
     /// The host.
     pub profile: Profile,
-    /// The gateway's clock in nanoseconds.
-    pub now_ns: u64,
+    /// The filter's clock. Most events need no time, and to look costs a hostcall.
+    pub clock: &'a dyn Fn() -> Moment,
     /// A fresh random owner; `None` if the host gives no randomness.
     pub new_owner: &'a mut dyn FnMut() -> Option<Owner>,
     /// What is to be done, in order.
@@ -115,6 +118,10 @@ pub struct Env<'a> {
 }
 
 impl Env<'_> {
+    fn now(&self) -> Moment {
+        (self.clock)()
+    }
+
     fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }

@@ -3,13 +3,9 @@
 
 use super::{call, Effect, Env, Event};
 use crate::call::CallResult;
+use crate::ending::{Ending, Passing};
 use crate::lease::Lease;
-use crate::profile::Profile;
-use crate::settlement;
 use crate::stats::Counter;
-use idempotency_core::capture::Capture;
-use idempotency_core::classify::classify;
-use idempotency_core::config::OutcomeClass;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
 use idempotency_core::request::Request;
@@ -32,10 +28,7 @@ pub(super) struct Observing {
     hasher: Option<Hasher>,
     seen: usize,
     right: Right,
-    response: Option<(OutcomeClass, Option<Capture>)>,
-    /// What is left of the response's `content-length`.
-    left: Option<u64>,
-    ended: bool,
+    response: Option<Passing>,
     gone: bool,
     /// The fingerprint that was asked with is not the request's.
     mistaken: bool,
@@ -49,8 +42,6 @@ impl Observing {
             seen: 0,
             right: Right::None,
             response: None,
-            left: None,
-            ended: false,
             gone: false,
             mistaken: false,
         }
@@ -79,8 +70,8 @@ impl Observing {
                 }
             }
             Event::Unreadable => match &mut self.response {
-                Some((_, Some(capture))) => capture.unreadable(),
-                _ => self.hasher = None,
+                Some(response) => response.unreadable(),
+                None => self.hasher = None,
             },
             // It was asked for without the body; what comes of it must not be kept.
             Event::UnannouncedBody => {
@@ -100,36 +91,26 @@ impl Observing {
                 source,
                 end,
             } => {
-                let policy = self.request.policy();
-                let status = headers.status().unwrap_or(0);
-                let class = classify(policy, &source, status, &headers);
-                let capture = (class == OutcomeClass::Completed)
-                    .then(|| Capture::new(policy, status, &headers, self.request.origin()));
-                self.response = Some((class, capture));
-                self.left = headers.content_length();
-                self.ended = end;
+                let response = Passing::begin(&self.request, &source, &headers, end);
+                self.response = Some(response);
                 self.settle(env);
             }
             Event::ResponseBody { chunk, end } => {
-                if let Some((_, Some(capture))) = &mut self.response {
-                    capture.push(chunk);
+                if let Some(response) = &mut self.response {
+                    response.body(chunk, end, env.profile);
                 }
-                // The host does not always say that a body is whole.
-                if let Some(left) = &mut self.left {
-                    *left = left.saturating_sub(chunk.len() as u64);
-                }
-                let whole = env.profile == Profile::Kong && self.left == Some(0);
-                self.ended |= end || whole;
                 self.settle(env);
             }
             Event::ResponseTrailers => {
-                if let Some((_, Some(capture))) = &mut self.response {
-                    capture.trailers();
+                if let Some(response) = &mut self.response {
+                    response.trailers();
                 }
-                self.ended = true;
                 self.settle(env);
             }
-            Event::Gone => self.gone(env),
+            Event::Gone => {
+                self.gone = true;
+                self.settle(env);
+            }
             Event::Executed(_) | Event::BodiesNeverCome => {}
         }
     }
@@ -152,7 +133,7 @@ impl Observing {
             key,
             owner,
             lease_ms,
-            since_ns: env.now_ns,
+            since_ns: env.now().most_ns,
         });
     }
 
@@ -192,25 +173,20 @@ impl Observing {
 
     /// Settles once both the grant and the end of the response, or of the stream, are known.
     fn settle(&mut self, env: &mut Env) {
-        if !(self.ended || self.gone) || !matches!(self.right, Right::Held(_)) {
+        let ended = self.response.as_ref().is_some_and(Passing::is_over);
+        if !(ended || self.gone) || !matches!(self.right, Right::Held(_)) {
             return;
         }
         let Right::Held(lease) = std::mem::replace(&mut self.right, Right::None) else {
             return;
         };
-        let (class, capture) = match self.response.take() {
-            _ if self.mistaken => (OutcomeClass::Failed, None),
-            Some(response) if self.ended => response,
-            _ => (OutcomeClass::Unknown, None),
+        let ending = match self.response.take() {
+            // It was executed, and asked for by mistake.
+            _ if self.mistaken => Ending::Failed,
+            Some(response) => response.ending(),
+            None => Ending::Unknown,
         };
-        env.effect(Effect::Untrack(lease.owner));
-        env.effect(Effect::Background(settlement::operation(
-            &lease, class, capture,
-        )));
-    }
-
-    fn gone(&mut self, env: &mut Env) {
-        self.gone = true;
-        self.settle(env);
+        let operation = ending.settle(&lease, env.effects);
+        env.effect(Effect::Background(operation));
     }
 }

@@ -5,6 +5,7 @@ use crate::config::{Cors, Policy};
 use crate::headers::Headers;
 use crate::reply::STORED_ORIGIN;
 use bytes::Bytes;
+use idempotency_protocol::limits::MAX_REDIRECT_BYTES;
 use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 
 /// Response headers that are stored without being named in the configuration. `content-length` is
@@ -86,6 +87,18 @@ impl Capture {
             cap: policy.max_response_bytes,
             tombstone,
         }
+    }
+
+    /// The same for a redirect that is remembered: short, or not at all.
+    pub fn of_redirect(
+        policy: &Policy,
+        status: u16,
+        headers: &Headers,
+        origin: Option<&Bytes>,
+    ) -> Self {
+        let mut capture = Capture::new(policy, status, headers, origin);
+        capture.cap = capture.cap.min(MAX_REDIRECT_BYTES);
+        capture
     }
 
     /// More of the body. Over the cap the copy is dropped: a tombstone needs none.

@@ -1,0 +1,176 @@
+//! How an execution ends is told to the service in one way, whoever executed it: inline, detached, observed,
+//! in Envoy and in Kong.
+
+use super::bench::*;
+use super::{Effect, Event};
+use crate::call::Call;
+use crate::execution::{Executed, Execution};
+use crate::profile::Profile;
+use idempotency_core::classify::Source;
+use idempotency_protocol::*;
+
+/// How a response ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    Trailers,
+    /// A piece of it cannot be read.
+    Unreadable,
+    /// In the middle.
+    Cut,
+    /// Before there is a response.
+    Nothing,
+}
+
+const INLINE: &str = r#""execution": "inline", "max_response_bytes": 5"#;
+const DETACHED: &str = r#""execution": "detached", "max_response_bytes": 5"#;
+const OBSERVE: &str = r#""execution": "inline", "mode": "observe", "max_response_bytes": 5"#;
+
+fn told(effects: &[Effect]) -> Vec<String> {
+    let operations = effects.iter().filter_map(|effect| match effect {
+        Effect::Call(Call::Operation(operation)) | Effect::Background(operation) => Some(operation),
+        _ => None,
+    });
+    operations.map(describe_operation).collect()
+}
+
+fn describe_operation(operation: &Operation) -> String {
+    match operation {
+        Operation::Complete(complete) => match &complete.outcome {
+            Outcome::Response(r) => format!("{} {:?}", r.status, r.body),
+            Outcome::Tombstone(t) => format!("{} {:?}", t.status, t.reason),
+        },
+        other => other.name().to_owned(),
+    }
+}
+
+/// Through the stream: inline, or observed.
+fn through(
+    profile: Profile,
+    policy: &str,
+    status: &'static str,
+    source: &Source,
+    body: &[u8],
+    end: End,
+) -> Vec<String> {
+    let mut bench = Bench::in_state_on(profile, policy, start_of(policy));
+    if policy == OBSERVE {
+        bench.body_end().granted();
+    }
+    if end == End::Nothing {
+        bench.on(Event::Gone);
+        return told(&bench.effects);
+    }
+    bench.on(Event::ResponseHeaders {
+        headers: headers(&[(":status", status)]),
+        source: source.clone(),
+        end: false,
+    });
+    assert_eq!(told(&bench.effects), [""; 0], "not before its end");
+    let (first, second) = body.split_at(body.len() / 2);
+    bench.on(Event::ResponseBody {
+        chunk: first,
+        end: false,
+    });
+    if end == End::Unreadable {
+        bench.on(Event::Unreadable);
+    }
+    assert_eq!(told(&bench.effects), [""; 0], "not before its end");
+    match end {
+        End::Cut => bench.on(Event::Gone),
+        End::Trailers => {
+            bench.on(Event::ResponseBody {
+                chunk: second,
+                end: false,
+            });
+            bench.on(Event::ResponseTrailers)
+        }
+        _ => bench.on(Event::ResponseBody {
+            chunk: second,
+            end: true,
+        }),
+    };
+    let first = told(&bench.effects);
+    bench.on(Event::Gone);
+    assert_eq!(told(&bench.effects), [""; 0], "not twice");
+    first
+}
+
+fn start_of(policy: &str) -> &'static str {
+    match policy {
+        OBSERVE => "Observing",
+        _ => "Forwarded",
+    }
+}
+
+fn detached(status: &'static str, source: &Source, body: &'static [u8], end: End) -> Vec<String> {
+    let mut bench = Bench::in_state(DETACHED, "Acquiring");
+    bench.granted();
+    let mut execute = bench.effects.iter().filter_map(|effect| match effect {
+        Effect::Execute(execute) => Some(execute),
+        _ => None,
+    });
+    let execute = execute.next().expect("an execution");
+    let (request, lease) = (execute.request.clone(), execute.lease.clone());
+    let mut execution = Execution::new(request, lease, 1);
+    let mark = match source {
+        Source::Upstream => ("x-idempotency-upstream", "1"),
+        Source::Unsent => ("x-idempotency-gateway-reply", "no_healthy_upstream"),
+        Source::Doubtful => ("x-idempotency-gateway-reply", "response_timeout"),
+    };
+    let executed = match end {
+        End::Nothing => Executed::Cut,
+        _ => Executed::Answered {
+            headers: headers(&[(":status", status), mark]),
+            body: body.into(),
+            trailers: end == End::Trailers,
+        },
+    };
+    let mut effects = Vec::new();
+    let operation = execution.executed(executed, &mut effects);
+    assert!(
+        matches!(effects[..], [Effect::Untrack(_)]),
+        "renewed no more: {effects:?}"
+    );
+    vec![describe_operation(&operation)]
+}
+
+#[test]
+fn every_way_of_execution_tells_an_ending_in_the_same_way() {
+    use End::*;
+    use Source::*;
+    for (status, source, body, end, expected) in [
+        ("201", Upstream, "hello", Whole, "201 b\"hello\""),
+        ("404", Upstream, "no", Whole, "404 b\"no\""),
+        ("201", Upstream, "too long", Whole, "201 TooLarge"),
+        ("201", Upstream, "hello", Trailers, "201 Trailers"),
+        ("201", Upstream, "hello", Unreadable, "201 NotStorable"),
+        ("201", Upstream, "hello", Cut, "abandon"),
+        ("401", Upstream, "who?", Whole, "fail"),
+        ("401", Upstream, "who?", Trailers, "fail"),
+        ("401", Upstream, "who?", Unreadable, "fail"),
+        // The status is proof, half an answer as it is.
+        ("401", Upstream, "who?", Cut, "fail"),
+        ("500", Upstream, "oh", Whole, "abandon"),
+        ("500", Upstream, "oh", Cut, "abandon"),
+        ("503", Unsent, "none", Whole, "fail"),
+        ("503", Unsent, "none", Cut, "fail"),
+        ("504", Doubtful, "late", Whole, "abandon"),
+        ("201", Doubtful, "?", Whole, "abandon"),
+        ("201", Upstream, "hello", Nothing, "abandon"),
+    ] {
+        let row = format!("{status} {source:?} {body:?} {end:?}");
+        let bytes = body.as_bytes();
+        for profile in [Profile::Envoy, Profile::Kong] {
+            for policy in [INLINE, OBSERVE] {
+                let told = through(profile, policy, status, &source, bytes, end);
+                assert_eq!(told, [expected], "{row} {profile:?} {policy}");
+            }
+        }
+        // What is cut off or unreadable there is no answer at all.
+        if !matches!(end, Unreadable | Cut) {
+            let told = detached(status, &source, bytes, end);
+            assert_eq!(told, [expected], "{row} detached");
+        }
+    }
+}

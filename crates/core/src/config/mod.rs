@@ -2,7 +2,7 @@
 //!
 //! Strict on purpose: an unknown field, a bad value or a contradiction refuses the whole, and all
 //! faults are told at once. The fields are described in `docs/configuration.md`, and for machines
-//! in `docs/config.schema.json`.
+//! in `docs/config.schema.json`. Those of a policy are declared in one table, `policy.rs`.
 
 mod checks;
 mod error;

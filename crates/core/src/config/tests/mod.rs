@@ -5,6 +5,7 @@ pub(super) mod described;
 mod draft04;
 mod hosts;
 mod json;
+mod kinds;
 mod made;
 mod schema;
 mod values;

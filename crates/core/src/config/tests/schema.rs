@@ -72,6 +72,15 @@ fn schema_names_exactly_the_fields_of_the_parser() {
 }
 
 #[test]
+fn every_definition_of_the_schema_is_used() {
+    let schema = schema();
+    for name in schema["$defs"].as_object().unwrap().keys() {
+        let reference = format!("\"#/$defs/{name}\"");
+        assert!(made::schema().contains(&reference), "{name}");
+    }
+}
+
+#[test]
 fn every_field_of_the_schema_is_described() {
     fn walk(value: &Value, at: &str) {
         if let Some(Value::Object(properties)) = value.get("properties") {

@@ -5,7 +5,7 @@
 //! asked for one by one.
 
 use crate::config::{Policy, Rule, Scope, WhenMissing};
-use crate::fingerprint::{self, Hasher};
+use crate::fingerprint::Hasher;
 use crate::headers::Headers;
 use crate::names::{Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
@@ -179,11 +179,8 @@ fn judge(
             remove(Kind::Disguised, settings, &mut head.headers, strip);
         }
     }
-    if !rules::reaches(rules, place, path, &head.headers.0) {
-        return Verdict::Pass;
-    }
     // Some may be missing, and one of them may turn the request into a protected one.
-    if head.truncated {
+    if head.truncated && rules::reaches(rules, place, path, &head.headers.0) {
         return refuse_anywhere(settings, TOO_MANY);
     }
     let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
@@ -353,12 +350,9 @@ fn protect(
         return Err(Refusal::new(Problem::BodyTooLarge, too_large(policy)));
     }
 
-    let scheme = settings.schemes.get(matched.index);
     let hasher = Hasher::new(
         &policy.fingerprint,
-        scheme
-            .copied()
-            .unwrap_or_else(|| fingerprint::scheme(&policy.fingerprint)),
+        settings.scheme(matched),
         &method,
         &matched.path,
         matched.query,

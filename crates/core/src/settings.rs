@@ -3,6 +3,7 @@
 use crate::config::{Policies, Rule};
 use crate::fingerprint;
 use crate::names::Names;
+use crate::rules::Matched;
 use idempotency_protocol::Scheme;
 use std::sync::Arc;
 
@@ -21,10 +22,11 @@ pub struct Settings {
     pub policies: Policies,
     /// The fields that its rules compare, remove or hash.
     pub names: Names,
-    /// The fingerprint schemes of its rules, which cost a hash each.
-    pub schemes: Vec<Scheme>,
     /// What the program around this crate can do.
     pub capabilities: Capabilities,
+    /// The fingerprint schemes of the rules, which cost a hash each. Private, so that only
+    /// [`Settings::new`] can make settings, where they come from the same rules.
+    schemes: Vec<Scheme>,
 }
 
 impl Settings {
@@ -42,5 +44,48 @@ impl Settings {
     /// The rules; the first match wins.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.policies.rules
+    }
+
+    /// The fingerprint scheme of a rule that matched.
+    pub(crate) fn scheme(&self, matched: &Matched) -> Scheme {
+        let scheme = self.schemes.get(matched.index).copied();
+        scheme.unwrap_or_else(|| fingerprint::scheme(&matched.rule.policy.fingerprint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::rules::{self, Place, RuleMatch};
+
+    const CONFIG: &str = r#"{"service":{"target":"s"},"defaults":{"scope":"global"},"rules":[
+        {"match":{"path":"/a"}},
+        {"match":{"path":"/b"},"fingerprint":{"body":"json"}},
+        {"match":{"path":"/c"},"fingerprint":{"headers":["x-c"]}}]}"#;
+
+    /// There is one list of rules: what is matched is what was configured, and each rule has the
+    /// scheme of its own policy.
+    #[test]
+    fn rules_and_schemes_are_those_of_the_configuration() {
+        let policies = config::parse(CONFIG).unwrap().policies;
+        let configured = policies.rules.clone();
+        let capabilities = Capabilities {
+            removes_fields: true,
+        };
+        let settings = Settings::new(policies, capabilities);
+        assert!(std::ptr::eq(settings.rules(), &settings.policies.rules[..]));
+        let mut schemes = Vec::new();
+        for (rule, path) in configured.iter().zip(["/a", "/b", "/c"]) {
+            let found = rules::find(settings.rules(), b"POST", Place::default(), path.as_bytes());
+            let RuleMatch::Rule(matched) = found else {
+                panic!("{path} is not protected");
+            };
+            assert!(Arc::ptr_eq(matched.rule, rule), "{path}");
+            let scheme = settings.scheme(&matched);
+            assert_eq!(scheme, fingerprint::scheme(&rule.policy.fingerprint));
+            assert!(!schemes.contains(&scheme), "{path}");
+            schemes.push(scheme);
+        }
     }
 }

@@ -82,6 +82,33 @@ fn what_cannot_be_removed_is_refused() {
     }
 }
 
+/// One of the fields that the host does not show could turn a request into a protected one. Where no
+/// request can be protected, that does not matter.
+#[test]
+fn a_request_that_is_not_shown_whole_is_refused_where_rules_reach() {
+    let settings = settings(false);
+    for (method, target, becomes) in [
+        ("GET", "/charges", "refuse 400 unsupported-request"),
+        ("POST", "/charges", "refuse 400 unsupported-request"),
+        (
+            "POST",
+            "/x%2F..%2Fcharges",
+            "refuse 400 unsupported-request",
+        ),
+        ("POST", "/free", "pass"),
+    ] {
+        let head = RequestHead {
+            method: method.into(),
+            target: target.into(),
+            authority: "api.example.com".into(),
+            truncated: true,
+            ..RequestHead::default()
+        };
+        let verdict = decide(&settings, head, &()).verdict;
+        assert_eq!(words(verdict), becomes, "{method} {target}");
+    }
+}
+
 /// Requests of many threads share the settings.
 #[test]
 fn settings_and_decisions_cross_threads() {

@@ -1,4 +1,4 @@
-//! The names of all fields. Everything else is refused.
+//! The names of all fields but the policy's (`policy.rs`). Everything else is refused.
 
 pub(super) const TOP: &[&str] = &[
     "host",
@@ -23,31 +23,4 @@ pub(super) const MATCH: &[&str] = &[
     "kong_routes",
     "kong_services",
 ];
-/// In `defaults` and in rules.
-pub(super) const POLICY: &[&str] = &[
-    "mode",
-    "key",
-    "namespace",
-    "scope",
-    "fingerprint",
-    "max_body_bytes",
-    "max_response_bytes",
-    "execution",
-    "execution_timeout_ms",
-    "lease_ms",
-    "lease_margin_ms",
-    "ttl_ms",
-    "unknown_ttl_ms",
-    "wait_ms",
-    "on_unknown",
-    "on_service_failure",
-    "on_complete_failure",
-    "outcomes",
-    "replay_headers",
-    "cors",
-    "accept_encoding",
-    "retry_after_s",
-];
-pub(super) const KEY: &[&str] = &["header", "syntax", "when_missing"];
 pub(super) const SCOPE: &[&str] = &["header", "property", "credentials"];
-pub(super) const FINGERPRINT: &[&str] = &["body", "headers", "host"];

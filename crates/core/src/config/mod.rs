@@ -2,15 +2,19 @@
 //!
 //! Strict on purpose: an unknown field, a bad value or a contradiction refuses the whole, and all
 //! faults are told at once. The fields are described in `docs/configuration.md`, and for machines
-//! in `docs/config.schema.json`.
+//! in `docs/config.schema.json`. Those of a policy are declared in one table, `policy.rs`.
 
 mod checks;
-mod draft;
 mod error;
 mod fields;
 mod hosts;
+mod kinds;
+mod outcomes;
 mod plan;
+mod policy;
 mod reader;
+mod scope;
+mod table;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -20,9 +24,14 @@ use crate::json::Value;
 pub use checks::is_host_name;
 pub use error::ConfigError;
 pub use hosts::fit;
+pub use outcomes::{OutcomeClass, Outcomes};
 pub use plan::*;
+pub use policy::{FingerprintPolicy, KeyPolicy, Policy};
 
 pub use {checks::is_kong_target, hosts::is_kong_property};
+
+/// Callout timeouts are 32 bits wide in the ABI.
+const MAX_TIMEOUT_MS: u64 = u32::MAX as u64;
 
 /// The rules of a configuration by name, or by path, as far as it can be read: an operator with many
 /// filter chains finds the one by them that a host does not name.

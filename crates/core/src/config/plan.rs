@@ -5,6 +5,8 @@ use idempotency_protocol::MAX_OPERATIONS;
 use std::fmt;
 use std::sync::Arc;
 
+use super::Policy;
+
 pub use idempotency_protocol::OnUnknown;
 
 /// A gateway that a configuration may name as the one that it is for.
@@ -170,17 +172,6 @@ pub enum Mode {
     Observe,
 }
 
-/// How keys are read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyPolicy {
-    /// Lower-case name of the request header.
-    pub header: String,
-    /// Accepted syntax.
-    pub syntax: KeySyntax,
-    /// What happens without the header.
-    pub when_missing: WhenMissing,
-}
-
 /// Accepted syntax of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySyntax {
@@ -225,17 +216,6 @@ pub enum BodyMode {
     None,
 }
 
-/// What the fingerprint covers besides method, path, canonical query and content-type.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FingerprintPolicy {
-    /// How the body counts.
-    pub body: BodyMode,
-    /// Lower-case names of request headers that count; sorted, no duplicates.
-    pub headers: Vec<String>,
-    /// The host counts too.
-    pub host: bool,
-}
-
 /// Who owns the execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Execution {
@@ -263,17 +243,6 @@ pub enum OnCompleteFailure {
     Withhold,
 }
 
-/// What an upstream's answer means for its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutcomeClass {
-    /// Stored and replayed.
-    Completed,
-    /// Provably not done: a retry executes.
-    Failed,
-    /// May have been done.
-    Unknown,
-}
-
 /// Who makes CORS headers of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cors {
@@ -281,83 +250,4 @@ pub enum Cors {
     Gateway,
     /// `access-control-*` are stored, and replayed to an equal `Origin`.
     Stored,
-}
-
-/// How matched requests are protected.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// Enforce or observe.
-    pub mode: Mode,
-    /// How keys are read.
-    pub key: KeyPolicy,
-    /// Operator-chosen separation of key spaces.
-    pub namespace: String,
-    /// Where the tenant comes from.
-    pub scope: Scope,
-    /// What counts as the same payload.
-    pub fingerprint: FingerprintPolicy,
-    /// Largest request body; above it 413.
-    pub max_body_bytes: usize,
-    /// Largest response body that is stored; above it a tombstone.
-    pub max_response_bytes: usize,
-    /// Who owns the execution.
-    pub execution: Execution,
-    /// Timeout of a detached execution.
-    pub execution_timeout_ms: u64,
-    /// How long one execution may hold the key without renewal.
-    pub lease_ms: u64,
-    /// A grant older than `lease_ms - lease_margin_ms` is not forwarded.
-    pub lease_margin_ms: u64,
-    /// How long results are kept.
-    pub ttl_ms: u64,
-    /// How long unknown outcomes are kept; at least `ttl_ms`.
-    pub unknown_ttl_ms: u64,
-    /// How long a duplicate waits for the first answer; 0: not at all.
-    pub wait_ms: u64,
-    /// What a retry of an unknown outcome gets.
-    pub on_unknown: OnUnknown,
-    /// Without an answer from the service.
-    pub on_service_failure: OnServiceFailure,
-    /// When the response cannot be stored.
-    pub on_complete_failure: OnCompleteFailure,
-    /// What answers mean.
-    pub outcomes: Outcomes,
-    /// Lower-case names of response headers that are stored besides the default list.
-    pub replay_headers: Vec<String>,
-    /// Who makes CORS headers of a replay.
-    pub cors: Cors,
-    /// Requests go upstream with `Accept-Encoding: identity`.
-    pub identity_encoding: bool,
-    /// The `Retry-After` of refusals, in seconds.
-    pub retry_after_s: u64,
-}
-
-/// What an upstream's answer means, by status.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcomes {
-    /// 503 with `Retry-After`; checked first.
-    pub unavailable_with_retry_after: OutcomeClass,
-    /// Exact statuses, checked next.
-    pub statuses: Vec<(u16, OutcomeClass)>,
-    /// By class: index 0 is 2xx, 3 is 5xx; checked last.
-    pub classes: [OutcomeClass; 4],
-}
-
-impl Outcomes {
-    /// What an answer with this status means. Statuses outside 200–599 are unknown.
-    pub fn class(&self, status: u16, has_retry_after: bool) -> OutcomeClass {
-        if status == 503 && has_retry_after {
-            return self.unavailable_with_retry_after;
-        }
-        if let Some((_, class)) = self.statuses.iter().find(|(s, _)| *s == status) {
-            return *class;
-        }
-        match status {
-            200..=299 => self.classes[0],
-            300..=399 => self.classes[1],
-            400..=499 => self.classes[2],
-            500..=599 => self.classes[3],
-            _ => OutcomeClass::Unknown,
-        }
-    }
 }

@@ -159,20 +159,17 @@ impl Faults {
         }
     }
 
-    /// One of a few words.
-    pub fn choice<T: Copy>(&mut self, field: &Field<'_>, words: &[(&str, T)]) -> Option<T> {
+    /// The index of one of a few words.
+    pub fn one_of(&mut self, field: &Field<'_>, words: &[&str]) -> Option<usize> {
         let found = match field.value {
-            Value::String(text) => words.iter().find(|(word, _)| word == text),
+            Value::String(text) => words.iter().position(|word| word == text),
             _ => None,
         };
         if found.is_none() {
-            let words: Vec<_> = words
-                .iter()
-                .map(|(word, _)| format!("\"{word}\""))
-                .collect();
+            let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
             self.add(&field.path, format!("must be one of {}", words.join(", ")));
         }
-        found.map(|(_, value)| *value)
+        found
     }
 }
 

@@ -1,7 +1,9 @@
 //! From JSON to a [`Plan`]: the parts, and the contradictions between them.
 
-use super::draft::{Draft, MAX_TIMEOUT_MS};
+use super::kinds::{words, Words};
+use super::policy::Draft;
 use super::reader::{Faults, Field, Object};
+use super::table::Table;
 use super::*;
 use super::{checks, fields};
 use crate::json::Value;
@@ -30,14 +32,14 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         },
         &[fields::TOP],
     )?;
-    let hosts = [
-        ("auto", None),
-        ("envoy", Some(Gateway::Envoy)),
-        ("kong", Some(Gateway::Kong)),
+    let hosts = words![
+        "auto" = None,
+        "envoy" = Some(Gateway::Envoy),
+        "kong" = Some(Gateway::Kong),
     ];
     let host = top
         .get("host")
-        .and_then(|f| faults.choice(&f, &hosts))
+        .and_then(|f| hosts.find(&f, faults))
         .flatten();
     let service = required(&top, "service", faults).and_then(|f| service(&f, faults));
     let detached_cluster = top.get("detached").and_then(|field| {
@@ -48,7 +50,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
     let kong_late_bodies = top.get("kong").and_then(|field| {
         let object = faults.object(&field, &[fields::KONG])?;
         let bodies = object.get("bodies")?;
-        faults.choice(&bodies, &[("early", false), ("late", true)])
+        words!["early" = false, "late" = true].find(&bodies, faults)
     });
     let problem_base = top
         .get("problem_base")
@@ -60,7 +62,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         .unwrap_or_else(|| "Idempotency-Replayed".to_owned());
     let mut defaults = Draft::built_in();
     if let Some(field) = top.get("defaults") {
-        if let Some(object) = faults.object(&field, &[fields::POLICY]) {
+        if let Some(object) = faults.object(&field, &[Draft::NAMES]) {
             defaults.apply(&object, faults);
         }
     }
@@ -173,7 +175,7 @@ fn rule(
     context: &Context,
     faults: &mut Faults,
 ) -> Option<Rule> {
-    let object = faults.object(field, &[fields::RULE, fields::POLICY])?;
+    let object = faults.object(field, &[fields::RULE, Draft::NAMES])?;
     let name = match object.get("name") {
         Some(field) => faults.string(&field, checks::rule_name),
         None => Some(format!("rules[{index}]")),
@@ -182,11 +184,11 @@ fn rule(
     let mut draft = defaults.clone();
     draft.apply(&object, faults);
     contradictions(&draft, &object, context, faults);
-    let policy = policy(draft, &object, context, faults);
+    settle(&mut draft, context);
     Some(Rule {
         name: name?,
         matches: matches?,
-        policy: policy?,
+        policy: draft.close()?,
     })
 }
 
@@ -327,44 +329,12 @@ fn execution(draft: &Draft, context: &Context) -> Execution {
     })
 }
 
-fn policy(
-    draft: Draft,
-    rule: &Object<'_>,
-    context: &Context,
-    faults: &mut Faults,
-) -> Option<Policy> {
-    let execution = execution(&draft, context);
-    let mut bytes = |field: &str, value: u64| {
-        let size = usize::try_from(value).ok();
-        if size.is_none() {
-            faults.add(&rule.path_of(field), "is too large");
-        }
-        size
-    };
-    Some(Policy {
-        mode: draft.mode,
-        key: draft.key,
-        namespace: draft.namespace,
-        max_body_bytes: bytes("max_body_bytes", draft.max_body_bytes)?,
-        max_response_bytes: bytes("max_response_bytes", draft.max_response_bytes)?,
-        scope: draft.scope?,
-        fingerprint: draft.fingerprint,
-        execution,
-        execution_timeout_ms: draft.execution_timeout_ms,
-        lease_ms: draft.lease_ms,
-        lease_margin_ms: draft.lease_margin_ms,
-        unknown_ttl_ms: draft.unknown_ttl_ms.unwrap_or(draft.ttl_ms.max(WEEK_MS)),
-        ttl_ms: draft.ttl_ms,
-        wait_ms: draft.wait_ms,
-        on_unknown: draft.on_unknown,
-        on_service_failure: draft.on_service_failure,
-        on_complete_failure: draft.on_complete_failure,
-        outcomes: draft.outcomes,
-        replay_headers: draft.replay_headers,
-        cors: draft.cors,
-        identity_encoding: draft.identity_encoding,
-        retry_after_s: draft.retry_after_s,
-    })
+/// Gives open fields the values that follow from the rest. The scope has none: a rule without one is
+/// refused.
+fn settle(draft: &mut Draft, context: &Context) {
+    draft.execution = Some(execution(draft, context));
+    let longest = draft.ttl_ms.max(WEEK_MS);
+    draft.unknown_ttl_ms.get_or_insert(longest);
 }
 
 /// Faults that only show between rules.

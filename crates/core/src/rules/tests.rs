@@ -1,5 +1,15 @@
 use super::*;
 use crate::config;
+use crate::decide::{self, RequestHead, Verdict};
+use crate::headers::Headers;
+use crate::settings::{Capabilities, Settings};
+use proptest::prelude::*;
+use std::cell::Cell;
+
+thread_local! {
+    /// How often this thread has looked through the rules.
+    pub(super) static SEARCHES: Cell<usize> = const { Cell::new(0) };
+}
 
 fn plan(rules: &str) -> Vec<Arc<Rule>> {
     let text = format!(
@@ -316,4 +326,77 @@ fn what_refuses_is_not_hidden_by_what_observes() {
     assert_eq!(at("/a/x/..%2Fb"), Some(1));
     assert_eq!(at("/a/c"), None);
     assert_eq!(at("/other"), None);
+}
+
+/// What a request costs: one look through the rules, none where its method is safe. A second one is
+/// for what a header adds.
+#[test]
+fn rules_are_matched_once_for_each_request() {
+    let text = r#"{"service":{"target":"s"},"defaults":{"scope":"global"},
+        "rules":[{"match":{"path":"/a"}},{"match":{"path_prefix":"/charges"}}]}"#;
+    let capabilities = Capabilities {
+        removes_fields: true,
+    };
+    let settings = Settings::new(config::parse(text).unwrap().policies, capabilities);
+    let settings = Arc::new(settings);
+    let key = ("idempotency-key", "k");
+    for (method, target, fields, protected, looks) in [
+        ("POST", "/charges/1", &[key][..], true, 1),
+        ("POST", "/x/../charges", &[key], true, 1),
+        ("POST", "/other", &[key], false, 1),
+        ("GET", "/charges", &[key], false, 0),
+        ("DELETE", "/charges", &[key], false, 1),
+        // A safe method is not looked for, the one that a header names is.
+        ("GET", "/other", &[("x-http-method", "POST")], false, 1),
+        (
+            "POST",
+            "/charges",
+            &[key, ("x-rewrite-url", "/other")],
+            true,
+            2,
+        ),
+    ] {
+        let fields = fields.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        let head = RequestHead {
+            method: method.into(),
+            target: target.into(),
+            headers: fields.collect::<Headers>(),
+            bodiless: true,
+            ..RequestHead::default()
+        };
+        let before = SEARCHES.get();
+        let decision = decide::decide(&settings, head, &());
+        assert_eq!(SEARCHES.get() - before, looks, "{method} {target}");
+        let is_protected = matches!(decision.verdict, Verdict::Protect { .. });
+        assert_eq!(is_protected, protected, "{method} {target}");
+    }
+}
+
+proptest! {
+    /// What is decided to be more than nothing is within reach of the rules. (So nothing has to be
+    /// asked before [`decide`] is.)
+    #[test]
+    fn nothing_is_decided_beyond_reach(
+        method in prop_oneof![Just("POST"), Just("PUT"), Just("GET")],
+        host in prop_oneof![Just("api"), Just("other")],
+        path in "/(charges|refunds|x)(/|%2[fF]|;|//|\\.\\.|%2e|\\\\|\\.)?(charges|x)?",
+        moved in "(/(charges|refunds)|/x)?(%2f|;)?",
+        override_ in prop_oneof![Just(""), Just("PUT"), Just("GET, POST")],
+    ) {
+        let plan = plan(
+            r#"{"match":{"methods":["PUT"],"path_prefix":"/charges/x"},"mode":"observe"},
+               {"match":{"path_prefix":"/charges","hosts":["api"]}},
+               {"match":{"methods":"*","path":"/refunds"}}"#,
+        );
+        let headers: Vec<(Bytes, Bytes)> = [("x-original-url", &*moved), ("x-http-method", override_)]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())))
+            .collect();
+        let place = Place::of_host(host.as_bytes());
+        let found = decide(&plan, method.as_bytes(), place, path.as_bytes(), &headers);
+        if found != RuleMatch::None {
+            prop_assert!(reaches(&plan, place, path.as_bytes(), &headers), "{found:?}");
+        }
+    }
 }

@@ -2,31 +2,24 @@
 //! Schema draft-04. Kong refuses a configuration that the schema refuses when it is loaded, and
 //! passes one that it accepts on to the filter, whose parser has the last word.
 
-use super::schema::{agrees_with_parser, SCHEMA};
+use super::made;
+use super::schema::agrees_with_parser;
 use serde_json::{json, Map, Value};
 
-const META: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../kong/idempotency.meta.json"
-);
-
-/// `UPDATE_META=1 cargo test -p idempotency-core draft04` writes the file anew.
+/// `UPDATE_META=1 cargo test -p idempotency-core config` writes the file anew.
 #[test]
 fn the_file_for_kong_is_made_from_the_published_schema() {
-    let published: Value = serde_json::from_str(SCHEMA).unwrap();
-    let wanted = json!({ "config_schema": draft04(&published) });
-    if std::env::var_os("UPDATE_META").is_some() {
-        let text = format!("{}\n", serde_json::to_string_pretty(&wanted).unwrap());
-        std::fs::write(META, text).unwrap();
-    }
-    assert!(
-        meta() == wanted,
-        "kong/idempotency.meta.json is stale: run this test with UPDATE_META=1"
-    );
+    let file = std::fs::read_to_string(made::path(made::META_FILE)).unwrap();
+    let present: Option<Value> = serde_json::from_str(&file).ok();
+    let wanted = meta();
+    let text = format!("{}\n", serde_json::to_string_pretty(&wanted).unwrap());
+    made::must_be(made::META_FILE, present == Some(wanted), &text);
 }
 
+/// What is in the file.
 fn meta() -> Value {
-    serde_json::from_str(&std::fs::read_to_string(META).unwrap()).unwrap()
+    let published: Value = serde_json::from_str(made::schema()).unwrap();
+    json!({ "config_schema": draft04(&published) })
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! `docs/config.schema.json` against the parser.
 
-use super::super::fields;
+use super::super::policy::{FingerprintPolicy, KeyPolicy};
+use super::super::{fields, policy::Draft, table::Table};
 use super::*;
 use serde_json::{json, Map, Value};
 use std::collections::BTreeSet;
 
-pub(super) const SCHEMA: &str = include_str!("../../../../../docs/config.schema.json");
-
 fn schema() -> Value {
-    serde_json::from_str(SCHEMA).unwrap()
+    serde_json::from_str(made::schema()).unwrap()
 }
 
 #[test]
@@ -31,6 +30,7 @@ pub(super) fn agrees_with_parser(schema: &jsonschema::Validator) {
     for (text, fault, tells) in INVALID {
         assert_eq!(!valid(&text.text()), *tells, "{fault}\n{}", text.text());
     }
+    values::schema_agrees(schema);
 }
 
 #[test]
@@ -58,16 +58,25 @@ fn schema_names_exactly_the_fields_of_the_parser() {
             fields::RULE,
         ),
         ("/$defs/match/properties".to_owned(), fields::MATCH),
-        (policy.to_owned(), fields::POLICY),
-        (format!("{policy}/key/properties"), fields::KEY),
+        (policy.to_owned(), Draft::NAMES),
+        (format!("{policy}/key/properties"), KeyPolicy::NAMES),
         (format!("{policy}/scope/oneOf/1/properties"), fields::SCOPE),
         (
             format!("{policy}/fingerprint/properties"),
-            fields::FINGERPRINT,
+            FingerprintPolicy::NAMES,
         ),
     ] {
         let known: BTreeSet<String> = known.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(names(&pointer), known, "{pointer}");
+    }
+}
+
+#[test]
+fn every_definition_of_the_schema_is_used() {
+    let schema = schema();
+    for name in schema["$defs"].as_object().unwrap().keys() {
+        let reference = format!("\"#/$defs/{name}\"");
+        assert!(made::schema().contains(&reference), "{name}");
     }
 }
 

@@ -1,13 +1,14 @@
 //! From what came of calls to answers, and what is left to do before that.
 
 use super::call::Call;
-use super::errors::is_out_of_memory;
+use super::errors::{is_out_of_memory, store_error};
 use super::reply::{self, Asked, Elsewhere, Fetched, Reply};
 use super::send::Outcome;
 use super::RedisStore;
 use crate::history::Failure;
 use crate::machine::{Event, Room};
 use crate::replay;
+use crate::store::StoreError;
 use bytes::Bytes;
 use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey};
 
@@ -105,17 +106,15 @@ impl RedisStore {
     /// Fetches an outcome that was too large to be sent along.
     pub(super) async fn fetch(&self, name: &Bytes, found: Elsewhere) -> Answer {
         let call = Call::outcome(name.clone(), found.digest.clone());
-        let value = match self.shared.caller.one(call, true).await {
-            Ok(value) => value,
-            Err(error) => return reply::fault(None, &error),
-        };
-        match reply::outcome(value) {
+        let value = self.shared.caller.one(call, true).await;
+        // It is done, whatever comes now: never an answer that a rule may take for an outage.
+        match value.map_err(|e| store_error(&e)).and_then(reply::outcome) {
             Ok(Fetched::Data(data)) => found.answer(data),
-            Ok(Fetched::Changed) => Answer::Fault(Fault {
-                code: FaultCode::Unavailable,
-                detail: "the record changed while it was read".into(),
-            }),
-            Err(error) => Answer::Fault(error.into()),
+            Ok(Fetched::Changed) => {
+                let why = "Redis: the record changed while it was read".to_owned();
+                replay::unread(&StoreError::Transient(why))
+            }
+            Err(error) => replay::unread(&error),
         }
     }
 }

@@ -6,17 +6,18 @@
 //! ```
 //!
 //! For the same script under `redis-benchmark`, unpipelined, in the same run (`SHA` is what
-//! `SCRIPT LOAD` says to `src/redis/script.lua`; an owner of 16 and a fingerprint of 40 characters):
+//! `SCRIPT LOAD` says to `redis_load --script`; an owner of 16 and a fingerprint of 40 characters,
+//! `BEFORE` and `BEHIND` as `src/redis/script/head.lua` says):
 //!
 //! ```text
 //! redis-benchmark -p PORT -c 64 -r 100000000 -n 200000 EVALSHA SHA 1 bench:__rand_int__ \
-//!     acquire OWNER FINGERPRINT 30000000 600000000 600000000 0 0 65536
+//!     acquire OWNER FINGERPRINT 30000000 600000000 600000000 0 0 65536 BEFORE BEHIND
 //! ```
 
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
-    Owner, Retention, Scheme, StoredResponse,
+    Acquire, Answer, AttemptKind, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin,
+    Outcome, Owner, Retention, Scheme, StoredResponse,
 };
 use idempotency_store::{RedisOptions, RedisStore, RedlockOptions, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ fn acquire(n: u64, by: u64) -> Operation {
             unknown_ttl_ms: 600_000,
         },
         on_unknown: OnUnknown::Refuse,
-        kind: idempotency_protocol::AttemptKind::Gateway,
+        kind: AttemptKind::Gateway,
         about: None,
     })
 }
@@ -129,6 +130,10 @@ async fn clients(
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Fallible<()> {
     let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == "--script") {
+        print!("{}", idempotency_store::redis::SCRIPT);
+        return Ok(());
+    }
     let [_, url, rest @ ..] = args.as_slice() else {
         return Err("usage: redis_load URL [SECONDS [NODE...]], nodes of a Redlock guard".into());
     };

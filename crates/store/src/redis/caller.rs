@@ -1,10 +1,11 @@
 //! Calling the script: pipelined, on the right connection, and again where that helps.
 
+use super::call::{Call, INLINE_MAX};
 use super::connect::{closed, Connector, Purpose};
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
-use super::script::{Call, Scripts, Text, INLINE_MAX};
+use super::script::{Scripts, Text};
 use super::send::{send, Outcome, Sending};
 use redis::{RedisError, RedisResult, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

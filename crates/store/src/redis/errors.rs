@@ -51,7 +51,7 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
             StoreError::Permanent(text)
         }
         _ => match error.code() {
-            Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "WRONGTYPE" | "IDEMFORMAT" | "IDEMEVENT") => {
+            Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "WRONGTYPE" | "IDEMEVENT") => {
                 StoreError::Permanent(text)
             }
             // `ERR` is what the server says to a command that it does not know or cannot read.

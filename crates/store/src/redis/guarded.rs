@@ -4,9 +4,11 @@
 //! nothing, and of many who want a key only the one that was granted asks the nodes: they never
 //! have to choose.
 
+use super::call::Call;
+use super::conclude::Concluded;
 use super::redlock::{Missed, Redlock, Whose};
-use super::script::Call;
-use super::{Concluded, RedisStore};
+use super::RedisStore;
+use crate::history::Failure;
 use crate::machine::Event;
 use crate::store::{Resolve, Store, StoreError};
 use bytes::Bytes;
@@ -42,7 +44,9 @@ impl Duty {
             (Event::Abandon { owner: o }, Answer::Abandoned) => owner(o),
             // Provably not done, whatever the main Redis knows of it.
             (Event::Fail { owner: o, .. }, _) => owner(o),
-            (Event::Settle { fence, .. }, Answer::Completed { .. } | Answer::Failed) => {
+            // One that is done is not over before its gateway has completed it: it still holds the
+            // key, and may extend its lease.
+            (Event::Settle { fence, .. }, Answer::Failed | Answer::Abandoned) => {
                 Some(Duty::Release(Whose::Fence(*fence)))
             }
             _ => None,
@@ -97,7 +101,8 @@ impl RedisStore {
                     Ok(()) => concluded.answer,
                     Err(missed) if concluded.fresh => {
                         guard.let_go(key, owner);
-                        self.take_back(event, &grant, call).await;
+                        // What the main Redis may have forgotten was perhaps another request's.
+                        self.take_back(event, call, Failure::Other).await;
                         fault(&missed, "the grant was taken back")
                     }
                     // Given earlier: somebody may be executing under it, so it stays.
@@ -139,9 +144,8 @@ mod tests {
     use super::*;
     use crate::machine::AcquireEvent;
     use crate::record::StoredOutcome;
-    use crate::redis::undoing;
     use idempotency_protocol::{
-        Fingerprint, OnUnknown, Outcome, Retention, Scheme, Tombstone, TombstoneReason,
+        AttemptKind, Fingerprint, OnUnknown, Outcome, Retention, Scheme, Tombstone, TombstoneReason,
     };
 
     const OWNER: Owner = Owner([7; 16]);
@@ -151,7 +155,7 @@ mod tests {
         lease_ms: 5,
     };
 
-    fn acquire(on_unknown: OnUnknown) -> Event {
+    fn acquire() -> Event {
         Event::Acquire(AcquireEvent {
             owner: OWNER,
             fingerprint: Fingerprint {
@@ -163,7 +167,9 @@ mod tests {
                 ttl_ms: 1,
                 unknown_ttl_ms: 1,
             },
-            on_unknown,
+            on_unknown: OnUnknown::Refuse,
+            kind: AttemptKind::Gateway,
+            about: None,
         })
     }
 
@@ -178,11 +184,14 @@ mod tests {
             owner,
             outcome: outcome.clone(),
         };
+        let fail = || Event::Fail {
+            owner,
+            failure: Failure::NothingDone,
+        };
         let settle = || Event::Settle {
             fence: 9,
             outcome: None,
         };
-        let acquire = || acquire(OnUnknown::Refuse);
         let completed = || Answer::Completed { expires_at_ms: 1 };
         let release = Some(Duty::Release(Whose::Owner(OWNER)));
         let settled = Some(Duty::Release(Whose::Fence(9)));
@@ -213,31 +222,17 @@ mod tests {
             (complete(), down(), None),
             (Event::Abandon { owner }, Answer::Abandoned, release),
             (Event::Abandon { owner }, Answer::Marked, None),
-            (Event::Fail { owner }, Answer::Failed, release),
-            (Event::Fail { owner }, Answer::Marked, release),
-            (Event::Fail { owner }, down(), None),
+            (fail(), Answer::Failed, release),
+            (fail(), Answer::Abandoned, release),
+            (fail(), Answer::Marked, release),
+            (fail(), down(), None),
             (settle(), Answer::Failed, settled),
-            (settle(), completed(), settled),
+            (settle(), Answer::Abandoned, settled),
+            // The gateway still holds the key.
+            (settle(), completed(), None),
             (settle(), Answer::Refused, None),
         ] {
             assert_eq!(Duty::of(&event, &answer), duty, "{event:?} {answer:?}");
         }
-    }
-
-    #[test]
-    fn what_is_taken_back_leaves_an_unknown_outcome_unknown() {
-        let again = Grant {
-            attempt: 2,
-            ..GRANT
-        };
-        let failed = |event| matches!(event, Some(Event::Fail { owner: OWNER }));
-        assert!(failed(undoing(&acquire(OnUnknown::Refuse), &GRANT)));
-        assert!(failed(undoing(&acquire(OnUnknown::Refuse), &again)));
-        assert!(failed(undoing(&acquire(OnUnknown::Retry), &GRANT)));
-        assert!(matches!(
-            undoing(&acquire(OnUnknown::Retry), &again),
-            Some(Event::Abandon { owner: OWNER })
-        ));
-        assert!(undoing(&Event::Fail { owner: OWNER }, &GRANT).is_none());
     }
 }

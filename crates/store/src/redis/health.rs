@@ -5,6 +5,7 @@ use super::errors::store_error;
 use super::options::{RedisOptions, Topology};
 use crate::machine::Room;
 use crate::store::{StoreError, Usage};
+use idempotency_protocol::FaultCode;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::{Cmd, RedisResult, Value};
 use std::collections::HashMap;
@@ -15,9 +16,32 @@ pub(super) struct Health {
     pub usage: Usage,
     pub room: Room,
     /// Why a server must not be given new records: it may forget them, or it takes no writes.
-    pub distrust: Option<String>,
+    pub distrust: Option<Distrust>,
     /// What tells each master from every other server.
     pub run_ids: Vec<String>,
+}
+
+/// Why nothing is granted, and as what that is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Distrust {
+    /// For logs.
+    pub why: String,
+    /// Class of the answer to who wants a grant.
+    pub code: FaultCode,
+}
+
+impl Distrust {
+    /// It may be there again by itself: an outage.
+    pub fn unavailable(why: String) -> Distrust {
+        let code = FaultCode::Unavailable;
+        Distrust { why, code }
+    }
+
+    /// It answers, and may forget what it is given: somebody has to do something about it.
+    pub fn untrusted(why: String) -> Distrust {
+        let code = FaultCode::Untrusted;
+        Distrust { why, code }
+    }
 }
 
 impl Health {
@@ -28,7 +52,7 @@ impl Health {
     /// Transient, with the reason: somebody may change the server's settings back.
     pub fn trusted(self) -> Result<Health, StoreError> {
         match self.distrust {
-            Some(why) => Err(StoreError::Transient(format!("Redis: {why}"))),
+            Some(distrust) => Err(StoreError::Transient(distrust.why)),
             None => Ok(self),
         }
     }
@@ -72,12 +96,15 @@ pub(super) async fn probe(
             config: config.and_then(|(_, value)| pairs(value)),
         };
         node.identity(options)?;
+        let keeps = || match options.accept_loss {
+            true => Ok(()),
+            false => node.keeps_what_it_is_given(),
+        };
+        let named = |why: String| format!("Redis: {why}");
         let trust = node
             .takes_writes()
-            .and_then(|()| match options.accept_loss {
-                true => Ok(()),
-                false => node.keeps_what_it_is_given(),
-            });
+            .map_err(|why| Distrust::unavailable(named(why)))
+            .and_then(|()| keeps().map_err(|why| Distrust::untrusted(named(why))));
         distrust = distrust.or(trust.err());
         records += node.records(options.database);
         bytes += node.number("used_memory");
@@ -237,6 +264,9 @@ impl Node {
         if stops && self.word("rdb_last_bgsave_status") == "err" {
             return Err("the server is read-only: the last snapshot could not be written".into());
         }
+        if self.word("aof_enabled") == "1" && self.word("aof_last_write_status") == "err" {
+            return Err("the server is read-only: the append-only file cannot be written".into());
+        }
         Ok(())
     }
 
@@ -250,9 +280,6 @@ impl Node {
             ));
         }
         if self.word("aof_enabled") == "1" {
-            if self.word("aof_last_write_status") == "err" {
-                return Err("the append-only file cannot be written".into());
-            }
             return Ok(());
         }
         if self.config.is_none() {
@@ -373,11 +400,6 @@ mod tests {
                 None,
                 Some("CONFIG is forbidden"),
             ),
-            (
-                "maxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:err",
-                None,
-                Some("append-only"),
-            ),
         ] {
             match (check(info, config), expected) {
                 (Ok(()), None) => {}
@@ -402,6 +424,8 @@ mod tests {
             ("rdb_last_bgsave_status:ok", Some(stops), true),
             (failed, Some(goes_on), true),
             (failed, None, true),
+            ("aof_enabled:1\naof_last_write_status:err", None, false),
+            ("aof_enabled:0\naof_last_write_status:err", None, true),
         ] {
             assert_eq!(check(info, config).is_ok(), writes, "{info} {config:?}");
         }

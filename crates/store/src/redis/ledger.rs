@@ -1,4 +1,4 @@
-//! Quotas in Redis: what each tenant has, beside its records (`ledger.lua`).
+//! Quotas in Redis: what each tenant has, beside its records (`script/ledger.lua`).
 //!
 //! A tenant's records are spread over all slots of a Cluster, so no script can see them together.
 //! Where there are quotas, an acquire is first asked of what is there; only one that would make a
@@ -7,11 +7,12 @@
 //! with its record, and a sweep adds what is missing: what was there before the quotas, and what a
 //! fail-over forgot. See `docs/adr/0010-quotas.md`.
 
+use super::call::{number, word, Call};
 use super::caller::Caller;
+use super::conclude::Concluded;
 use super::names::Names;
 use super::reply::{self, Reserved};
-use super::script::{number, word, Call};
-use super::{meta, Asked, Concluded, RedisStore};
+use super::{meta, Asked, RedisStore};
 use crate::clock::micros;
 use crate::machine::{AcquireEvent, Event, Room};
 use crate::quota::Quotas;
@@ -107,9 +108,11 @@ impl Ledger {
             (Event::Fail { .. } | Event::Settle { .. }, Answer::Failed) => {
                 Some(self.end(key, "failed", 0, Bytes::new()))
             }
-            (Event::Abandon { .. }, Answer::Abandoned) => {
-                Some(self.end(key, "unknown", 0, Bytes::new()))
-            }
+            // Failed in vain, too: an attempt before it may have been done.
+            (
+                Event::Abandon { .. } | Event::Fail { .. } | Event::Settle { .. },
+                Answer::Abandoned,
+            ) => Some(self.end(key, "unknown", 0, Bytes::new())),
             (Event::Extend { lease_ms, .. }, Answer::Extended { .. }) => {
                 Some(self.call(key, "extend", vec![number(micros(*lease_ms))]))
             }
@@ -253,7 +256,7 @@ impl RedisStore {
         let asked = caller.all(&reserve, false).await;
         let mut again = Vec::new();
         for ((at, key, acquire), outcome) in wanted.into_iter().zip(asked) {
-            let event = Event::Acquire((*acquire).clone());
+            let event = Event::Acquire(acquire.clone());
             let answer = match outcome.value.map(reply::reserved) {
                 Ok(Some(Reserved::UsedUp(quota))) => quota.refusal(),
                 Ok(Some(reserved)) => {
@@ -299,17 +302,13 @@ impl RedisStore {
         ledger.tell(caller, tell).await;
     }
 
-    /// A grant under this name was taken back by that event.
-    pub(super) async fn taken_back(&self, name: &Bytes, event: &Event) {
+    /// A grant under this name was taken back by that event, and that was the answer.
+    pub(super) async fn taken_back(&self, name: &Bytes, event: &Event, answer: &Answer) {
         let Some(ledger) = self.ledger() else { return };
         let Some(key) = self.shared.names.key(name) else {
             return;
         };
-        let answer = match event {
-            Event::Abandon { .. } => Answer::Abandoned,
-            _ => Answer::Failed,
-        };
-        if let Some(call) = ledger.told(&key, event, &answer) {
+        if let Some(call) = ledger.told(&key, event, answer) {
             ledger.tell(&self.shared.caller, vec![call]).await;
         }
     }

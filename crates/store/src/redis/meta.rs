@@ -1,20 +1,22 @@
-//! Reading the packed part of a record, as the script writes it (`LAYOUT` in `script.lua`).
+//! Reading a record as the script writes it (`LAYOUT` in `script/head.lua`).
 
+use super::remembered;
 use crate::clock::Micros;
 use crate::record::{Execution, Lease, Slot, State, StoredOutcome};
 use crate::store::RecordView;
 use bytes::Buf;
 use idempotency_protocol::{Fingerprint, LookupKey, Owner, Retention, Scheme};
 
+/// What the previous release reads, too.
 const FORMAT: u8 = 1;
+/// Of a record that is settled.
+const FORMAT_SETTLED: u8 = 2;
 
 /// The slot, without its marks and without the outcome's data; `None` if the bytes are something
-/// else.
-pub(super) fn decode(mut input: &[u8]) -> Option<Slot> {
-    let r = &mut input;
-    if r.try_get_u8().ok()? != FORMAT {
-        return None;
-    }
+/// else. What is remembered of the attempts is left out where it cannot be read.
+pub(super) fn decode(mut m: &[u8], x: Option<&[u8]>) -> Option<Slot> {
+    let r = &mut m;
+    let format = r.try_get_u8().ok()?;
     let state = r.try_get_u8().ok()?;
     let version = r.try_get_u64().ok()?;
     let fence = r.try_get_u64().ok()?;
@@ -46,14 +48,17 @@ pub(super) fn decode(mut input: &[u8]) -> Option<Slot> {
         size: r.try_get_u64().ok()?,
         data: None,
     };
-    let state = match state {
-        0 => None,
-        1 => Some(State::Executing(lease)),
-        2 => Some(State::Completed(outcome)),
-        3 => Some(State::Failed),
-        4 => Some(State::Unknown),
+    let state = match (format, state) {
+        (FORMAT, 0) => None,
+        (FORMAT, 1) => Some(State::Executing(lease)),
+        (FORMAT, 2) => Some(State::Completed(outcome)),
+        (FORMAT, 3) => Some(State::Failed),
+        (FORMAT, 4) => Some(State::Unknown),
+        (FORMAT_SETTLED, 5) => Some(State::Settled(lease, outcome)),
         _ => return None,
     };
+    let is_completed = matches!(state, Some(State::Completed(_)));
+    let history = remembered::decode(x, created_at, version, is_completed);
     r.is_empty().then_some(Slot {
         version,
         fence,
@@ -66,16 +71,22 @@ pub(super) fn decode(mut input: &[u8]) -> Option<Slot> {
             created_at,
             changed_at,
             state,
-            history: crate::history::History::of_old(created_at),
+            history: history.unwrap_or_default(),
         }),
     })
 }
 
 /// The record as an operator sees it, at the server's time.
-pub(super) fn view(bytes: &[u8], key: &LookupKey, now: Micros) -> Option<Option<RecordView>> {
-    let slot = decode(bytes)?;
+pub(super) fn view(
+    m: &[u8],
+    x: Option<&[u8]>,
+    key: &LookupKey,
+    now: Micros,
+) -> Option<Option<RecordView>> {
+    let slot = decode(m, x)?;
     let lease_until = match slot.execution.as_ref().map(|e| &e.state) {
         Some(State::Executing(lease)) => Some(lease.until),
+        Some(State::Settled(lease, _)) => Some(lease.until).filter(|until| now < *until),
         _ => None,
     };
     Some(slot.view(key, now, lease_until))
@@ -89,6 +100,12 @@ pub(super) fn lease_until(slot: &Slot) -> Option<Micros> {
     }
 }
 
+/// Whether a sweep may have something to do.
+pub(super) fn has_lease(slot: &Slot) -> bool {
+    let state = slot.execution.as_ref().map(|e| &e.state);
+    state.is_some_and(|state| state.lease().is_some())
+}
+
 fn array<const N: usize>(r: &mut &[u8]) -> Option<[u8; N]> {
     let mut out = [0; N];
     r.try_copy_to_slice(&mut out).ok()?;
@@ -99,14 +116,35 @@ fn array<const N: usize>(r: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
+    const SIZE: usize = 1 + 1 + 8 + 8 + 4 + 1 + 16 + 40 + 5 * 8 + 2 + 1 + 8 + 32 + 8;
+
     #[test]
     fn what_is_too_short_or_of_another_format_is_not_read() {
-        let mut bytes = vec![0; 1 + 1 + 8 + 8 + 4 + 1 + 16 + 40 + 5 * 8 + 2 + 1 + 8 + 32 + 8];
-        assert_eq!(decode(&bytes), None);
+        let mut bytes = vec![0; SIZE];
+        assert_eq!(decode(&bytes, None), None);
         bytes[0] = FORMAT;
-        assert_eq!(decode(&bytes), Some(Slot::default()));
-        assert_eq!(decode(&bytes[1..]), None);
+        assert_eq!(decode(&bytes, None), Some(Slot::default()));
+        assert_eq!(decode(&bytes[1..], None), None);
         bytes.push(0);
-        assert_eq!(decode(&bytes), None);
+        assert_eq!(decode(&bytes, None), None);
+    }
+
+    #[test]
+    fn only_what_is_settled_is_of_the_second_format() {
+        for format in 0..4 {
+            for state in 0..8 {
+                let mut bytes = vec![0; SIZE];
+                (bytes[0], bytes[1]) = (format, state);
+                let known = (format == 1 && state <= 4) || (format == 2 && state == 5);
+                assert_eq!(decode(&bytes, None).is_some(), known, "{format} {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_read_hides_no_record() {
+        let mut bytes = vec![0; SIZE];
+        (bytes[0], bytes[1]) = (FORMAT, 3);
+        assert!(decode(&bytes, Some(b"?")).unwrap().execution.is_some());
     }
 }

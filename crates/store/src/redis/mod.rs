@@ -1,10 +1,12 @@
 //! Records in Redis (or Valkey): one server, a master under Sentinel, or a Cluster.
 //!
-//! Every operation is one call of one script, atomic and on the server's clock (`script.lua`). See
+//! Every operation is one call of one script, atomic and on the server's clock (`script/`). See
 //! `docs/operations.md` for what each topology can lose, and ADR 0007 for the layout.
 
 mod bell;
+mod call;
 mod caller;
+mod conclude;
 mod connect;
 mod errors;
 mod gate;
@@ -16,10 +18,12 @@ mod meta;
 mod names;
 mod options;
 mod redlock;
+mod remembered;
 mod reply;
 mod scan;
 mod script;
 mod send;
+mod shared;
 mod together;
 
 pub use options::{Address, RedisOptions, Tls, Topology, WaitReplicas};
@@ -35,28 +39,24 @@ use crate::waiters::{Look, WaitCounts, Waiters};
 use async_trait::async_trait;
 use bell::Bell;
 use bytes::Bytes;
-use caller::Caller;
+use call::Call;
 use connect::Connector;
-use errors::{is_out_of_memory, store_error};
-use gate::Gate;
-use health::Health;
-use idempotency_protocol::{Answer, Fault, FaultCode, Grant, LookupKey, Operation, Wait};
+use errors::store_error;
+use health::Distrust;
+use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
 use ledger::Ledger;
 use names::Names;
 use redlock::{Redlock, Whose};
-use reply::{Asked, Elsewhere, Reply};
-use script::{Call, Scripts};
-use send::Outcome;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use reply::{Asked, Reply};
+use script::Scripts;
+use shared::Shared;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 /// A waiter looks by itself after this long, in case that a message was lost.
 const POLL_MS: u64 = 1_000;
-/// How often the servers are asked how full they are.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records in Redis.
 pub struct RedisStore {
@@ -70,18 +70,6 @@ pub struct RedisStore {
     counting: Mutex<Option<JoinHandle<()>>>,
     sweeping: Mutex<scan::Place>,
     watching: Vec<JoinHandle<()>>,
-}
-
-/// What the background task needs too.
-struct Shared {
-    connector: Arc<Connector>,
-    caller: Caller,
-    names: Names,
-    room: AtomicU8,
-    gate: Gate,
-    /// The last look found no servers.
-    away: AtomicBool,
-    closed: AtomicBool,
 }
 
 impl RedisStore {
@@ -113,15 +101,8 @@ impl RedisStore {
         let guard = guard.map(|guard| Redlock::new(guard, &options.prefix));
         let guard = guard.transpose()?.map(Arc::new);
         let connector = Arc::new(Connector::new(options).map_err(StoreError::Permanent)?);
-        let shared = Arc::new(Shared {
-            caller: Caller::new(&connector, scripts),
-            connector: Arc::clone(&connector),
-            names: names.clone(),
-            room: AtomicU8::new(0),
-            gate: Gate::new(),
-            away: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-        });
+        let shared = Shared::new(Arc::clone(&connector), scripts, names.clone());
+        let shared = Arc::new(shared);
         let main = match shared.look_after().await {
             Ok(health) => health.run_ids,
             Err(error) => {
@@ -139,7 +120,10 @@ impl RedisStore {
                 Ok(()) | Err(StoreError::Transient(_)) => {}
             }
         }
-        let mut watching = vec![tokio::spawn(watch(Arc::clone(&shared), guard.clone()))];
+        let mut watching = vec![tokio::spawn(shared::watch(
+            Arc::clone(&shared),
+            guard.clone(),
+        ))];
         if let Some(guard) = guard.clone() {
             watching.push(tokio::spawn(async move { guard.listen().await }));
         }
@@ -156,14 +140,14 @@ impl RedisStore {
     }
 
     /// Why nothing is granted now, if so, whatever the room.
-    fn refuses(&self) -> Option<Arc<str>> {
+    fn refuses(&self) -> Option<Arc<Distrust>> {
         let deaf = |guard: &Arc<Redlock>| guard.is_deaf();
         match self.shared.gate.closed() {
-            Some(why) => Some(format!("Redis: {why}").into()),
             None if self.guard.as_ref().is_some_and(deaf) => {
-                Some("Redlock: too few nodes answer".into())
+                let why = "Redlock: too few nodes answer".to_owned();
+                Some(Arc::new(Distrust::unavailable(why)))
             }
-            None => None,
+            refuses => refuses,
         }
     }
 
@@ -217,105 +201,6 @@ impl RedisStore {
         answers
     }
 
-    /// Turns what came of operations into their answers.
-    async fn conclude(
-        &self,
-        asked: Vec<Asked>,
-        events: &[(LookupKey, Event)],
-        calls: &[Call],
-        outcomes: Vec<Outcome>,
-    ) -> Vec<Concluded> {
-        let mut concluded = Vec::with_capacity(calls.len());
-        // Nearly always none: their futures are large, and not made before they are needed.
-        let mut unfinished = Vec::new();
-        let each = outcomes.into_iter().zip(asked).zip(events).zip(calls);
-        for (at, (((outcome, asked), (_, event)), call)) in each.enumerate() {
-            let confirmed = outcome.confirmed;
-            let finish = match outcome.value {
-                Ok(value) => match at_once(reply::answer(value, asked), confirmed) {
-                    Ok(answer) => {
-                        concluded.push(answer);
-                        continue;
-                    }
-                    Err(reply) => Unfinished::Reply(reply),
-                },
-                Err(error) => Unfinished::Error(error, asked),
-            };
-            concluded.push(Concluded::old(reply::unreadable_answer()));
-            unfinished.push(async move { (at, self.finish(finish, event, call).await) });
-        }
-        if !unfinished.is_empty() {
-            for (at, answer) in futures_util::future::join_all(unfinished).await {
-                if let Some(place) = concluded.get_mut(at) {
-                    *place = answer;
-                }
-            }
-        }
-        concluded
-    }
-
-    /// Does what is left to do before an operation can be answered.
-    async fn finish(&self, what: Unfinished, event: &Event, call: &Call) -> Concluded {
-        let reply = match what {
-            Unfinished::Reply(reply) => reply,
-            // What ends an execution must get through, at least as a fact.
-            Unfinished::Error(error, asked)
-                if is_out_of_memory(&error) && call.must_get_through =>
-            {
-                let fact = Call::as_fact(event, call.key.clone());
-                let reply = match self.shared.caller.at_any_cost(&fact).await {
-                    Ok(value) => reply::answer(value, asked),
-                    Err(error) => return Concluded::old(reply::fault(Some(event), &error)),
-                };
-                let confirmed = self.shared.connector.options().wait.is_none();
-                match at_once(reply, confirmed) {
-                    Ok(answer) => return answer,
-                    Err(reply) => reply,
-                }
-            }
-            Unfinished::Error(error, _) => {
-                return Concluded::old(reply::fault(Some(event), &error))
-            }
-        };
-        Concluded::old(match reply {
-            Reply::Fresh(grant) => {
-                self.take_back(event, &grant, call).await;
-                unconfirmed("the grant was taken back")
-            }
-            Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
-            Reply::Answer(answer) => answer,
-            Reply::New | Reply::Waiting { .. } => reply::unreadable_answer(),
-        })
-    }
-
-    /// A grant that too few replicas have might be forgotten, and given again; nobody executes
-    /// under it.
-    async fn take_back(&self, event: &Event, grant: &Grant, call: &Call) {
-        if let Some(event) = undoing(event, grant) {
-            let taken = Call::apply(call.key.clone(), &event, Room::Plenty);
-            // If this fails too, the lease runs out, and the key is unknown.
-            let _ = self.shared.caller.all(&[taken], false).await;
-            self.taken_back(&call.key, &event).await;
-        }
-    }
-
-    /// Fetches an outcome that was too large to be sent along.
-    async fn fetch(&self, name: &Bytes, found: Elsewhere) -> Answer {
-        let call = Call::outcome(name.clone(), found.digest.clone());
-        let value = match self.shared.caller.one(call, true).await {
-            Ok(value) => value,
-            Err(error) => return reply::fault(None, &error),
-        };
-        match reply::outcome(value) {
-            Ok(Some(data)) => found.answer(data),
-            Ok(None) => Answer::Fault(Fault {
-                code: FaultCode::Unavailable,
-                detail: "the record changed while it was read".into(),
-            }),
-            Err(error) => Answer::Fault(error.into()),
-        }
-    }
-
     async fn look(&self, name: &Bytes, wait: &Wait) -> Result<Look, Answer> {
         let call = Call::wait(name.clone(), wait);
         let value = self.shared.caller.one(call, false).await;
@@ -325,141 +210,11 @@ impl RedisStore {
                 lease_left_ms: lease_left_ms.min(POLL_MS),
             },
             Reply::Elsewhere(found) => Look::Over(self.fetch(name, found).await),
+            Reply::Illegible => Look::Over(Answer::Changed),
             Reply::Answer(answer) => Look::Over(answer),
             Reply::Fresh(grant) => Look::Over(Answer::Granted(grant)),
             Reply::New => Look::Over(reply::unreadable_answer()),
         })
-    }
-}
-
-/// What is known of an operation that cannot be answered at once.
-enum Unfinished {
-    Reply(Reply),
-    Error(redis::RedisError, Asked),
-}
-
-/// The answer, where a reply leaves nothing to do.
-fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
-    match reply {
-        Reply::Fresh(grant) if confirmed => Ok(Concluded {
-            answer: Answer::Granted(grant),
-            fresh: true,
-            new: false,
-        }),
-        Reply::New => Ok(Concluded {
-            new: true,
-            ..Concluded::old(reply::unreadable_answer())
-        }),
-        Reply::Answer(
-            Answer::Granted(_)
-            | Answer::Completed { .. }
-            | Answer::Failed
-            | Answer::Abandoned
-            | Answer::Marked
-            | Answer::Extended { .. },
-        ) if !confirmed => Ok(Concluded::old(unconfirmed("what was written stays"))),
-        Reply::Answer(answer) => Ok(Concluded::old(answer)),
-        reply => Err(reply),
-    }
-}
-
-/// An answer that may not be the last word yet; whether it is a grant that this very operation was
-/// given.
-struct Concluded {
-    answer: Answer,
-    /// A grant that nobody knows of so far.
-    fresh: bool,
-    /// Not asked to the end yet: it would make a new record.
-    new: bool,
-}
-
-impl Concluded {
-    fn old(answer: Answer) -> Concluded {
-        Concluded {
-            answer,
-            fresh: false,
-            new: false,
-        }
-    }
-}
-
-/// What takes a grant back that nobody executes under.
-fn undoing(event: &Event, grant: &Grant) -> Option<Event> {
-    let Event::Acquire(acquire) = event else {
-        return None;
-    };
-    let owner = acquire.owner;
-    // The execution before it may have been done: that must not be forgotten. Whoever retries
-    // unknown ones loses nothing by it.
-    if acquire.retries_unknown(Default::default()) && grant.attempt > 1 {
-        return Some(Event::Abandon { owner });
-    }
-    Some(Event::Fail {
-        owner,
-        failure: crate::history::Failure::NothingDone,
-    })
-}
-
-fn unconfirmed(what: &str) -> Answer {
-    Answer::Fault(Fault {
-        code: FaultCode::Unavailable,
-        detail: format!("Redis: not enough replicas confirmed in time; {what}"),
-    })
-}
-
-impl Shared {
-    fn room(&self) -> Room {
-        match self.room.load(Ordering::Relaxed) {
-            0 => Room::Plenty,
-            1 => Room::NoGrants,
-            _ => Room::FactsOnly,
-        }
-    }
-
-    /// Asks all masters how they are.
-    async fn look_after(&self) -> Result<Health, StoreError> {
-        let health = match self.probe().await {
-            // The connection may have been cut long ago; a new one tells more.
-            Err(StoreError::Transient(_)) => self.probe().await?,
-            other => other?,
-        };
-        if self.away.swap(false, Ordering::AcqRel) {
-            // A connection that nobody used meanwhile may lead to the master of before, who does
-            // not know yet that it has been replaced.
-            self.caller.reconnect();
-        }
-        self.caller.heal();
-        let room = match health.room {
-            Room::Plenty => 0,
-            Room::NoGrants => 1,
-            Room::FactsOnly => 2,
-        };
-        self.room.store(room, Ordering::Relaxed);
-        self.gate.set(health.distrust.as_deref());
-        Ok(health)
-    }
-
-    async fn probe(&self) -> Result<Health, StoreError> {
-        let side = self.caller.side();
-        let (number, connection) = side.get().await.map_err(|e| store_error(&e))?;
-        let health = health::probe(connection, self.connector.options()).await;
-        if health.is_err() {
-            self.away.store(true, Ordering::Release);
-            side.broken(number);
-        }
-        health
-    }
-}
-
-async fn watch(shared: Arc<Shared>, guard: Option<Arc<Redlock>>) {
-    while !shared.closed.load(Ordering::Acquire) {
-        tokio::time::sleep(HEALTH_INTERVAL).await;
-        let _ = shared.look_after().await;
-        if let Some(guard) = &guard {
-            // What it finds stays with the nodes. Whether they are independent of the main Redis is
-            // asked by `ready`.
-            let _ = guard.look_after(&[], false).await;
-        }
     }
 }
 

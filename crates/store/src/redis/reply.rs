@@ -2,9 +2,10 @@
 
 use super::errors;
 use super::meta;
-use crate::machine::Event;
+use crate::machine::{Event, Replay};
 use crate::quota::Quota;
-use crate::replay::damaged;
+use crate::record::StoredOutcome;
+use crate::replay::{self, damaged};
 use crate::store::{RecordView, Resolved, StoreError};
 use bytes::Bytes;
 use idempotency_protocol::{
@@ -22,6 +23,8 @@ pub(super) enum Reply {
     Elsewhere(Elsewhere),
     /// It would be a new record, and it was not to be made yet.
     New,
+    /// This build cannot read the record whole.
+    Illegible,
     /// To a waiter: the execution goes on.
     Waiting {
         lease_left_ms: u64,
@@ -32,6 +35,7 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) struct Elsewhere {
     pub digest: Bytes,
+    status: u16,
     fence: u64,
     attempt: u32,
     age_ms: u64,
@@ -39,18 +43,22 @@ pub(super) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// The answer, once the outcome is there.
-    pub fn answer(self, data: Bytes) -> Answer {
-        match Outcome::decode(data) {
-            Ok(outcome) => Answer::Stored(Stored {
-                outcome,
-                fence: self.fence,
-                attempt: self.attempt,
-                age_ms: self.age_ms,
-                expires_at_ms: self.expires_at_ms,
-            }),
-            Err(error) => damaged(format!("stored outcome cannot be read: {error}")),
-        }
+    /// The answer, once the outcome is there; `None`: it is not, though the record says so.
+    pub fn answer(self, data: Option<Bytes>) -> Answer {
+        replay::answer(Replay {
+            outcome: StoredOutcome {
+                status: self.status,
+                // What only the digest and the sizes could tell is not asked any more.
+                body_bytes: None,
+                digest: [0; 32],
+                size: 0,
+                data,
+            },
+            fence: self.fence,
+            attempt: self.attempt,
+            age_ms: self.age_ms,
+            expires_at_ms: self.expires_at_ms,
+        })
     }
 }
 
@@ -169,6 +177,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             let age_ms = parts.number()?;
             let expires_at_ms = parts.number()?;
             let found = Elsewhere {
+                status: u16::try_from(parts.number()?).ok()?,
                 digest: parts.bytes()??,
                 fence,
                 attempt,
@@ -176,8 +185,25 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
                 expires_at_ms,
             };
             match parts.bytes()? {
-                Some(data) => found.answer(data),
+                Some(data) => found.answer(Some(data)),
                 None => return Some(Reply::Elsewhere(found)),
+            }
+        }
+        "redirected" => {
+            let fence = parts.number()?;
+            let attempt = u32::try_from(parts.number()?).ok()?;
+            let age_ms = parts.number()?;
+            let expires_at_ms = parts.number()?;
+            match Outcome::decode(parts.bytes()??) {
+                Ok(outcome) => Answer::Stored(Stored {
+                    outcome,
+                    fence,
+                    attempt,
+                    age_ms,
+                    expires_at_ms,
+                }),
+                // As the machine has it.
+                Err(_) => Answer::Mismatch,
             }
         }
         "waiting" => {
@@ -210,6 +236,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         "refused" => Answer::Refused,
         "changed" => Answer::Changed,
         "new" => return Some(Reply::New),
+        "illegible" => return Some(Reply::Illegible),
         "capacity" => Answer::Fault(Fault {
             code: FaultCode::Capacity,
             detail: "above the high-water mark: no new executions".into(),
@@ -250,12 +277,20 @@ pub(super) fn reserved(value: Value) -> Option<Reserved> {
     }
 }
 
-/// The data of an outcome that was fetched; `None` if the record has changed since.
-pub(super) fn outcome(value: Value) -> Result<Option<Bytes>, StoreError> {
+/// The outcome that was to be fetched.
+pub(super) enum Fetched {
+    /// What is stored; `None` if it is lost.
+    Data(Option<Bytes>),
+    /// The record has changed since.
+    Changed,
+}
+
+/// Reads the outcome that was fetched.
+pub(super) fn outcome(value: Value) -> Result<Fetched, StoreError> {
     let mut parts = Parts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
-        Some("outcome") => Ok(parts.bytes().ok_or_else(unreadable)?),
-        Some("changed") => Ok(None),
+        Some("outcome") => Ok(Fetched::Data(parts.bytes().ok_or_else(unreadable)?)),
+        Some("changed" | "illegible") => Ok(Fetched::Changed),
         _ => Err(unreadable()),
     }
 }
@@ -266,7 +301,16 @@ pub(super) fn record(value: Value, key: &LookupKey) -> Result<Option<RecordView>
     match parts.word().as_deref() {
         Some("none") => Ok(None),
         Some("record") => view(&mut parts, key),
+        Some("illegible") => Err(illegible()),
         _ => Err(unreadable()),
+    }
+}
+
+/// The same, of one of many: what cannot be read does not hide the others.
+pub(super) fn listed(value: Value, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+    match record(value, key) {
+        Err(error) if error == illegible() => Ok(None),
+        result => result,
     }
 }
 
@@ -275,7 +319,7 @@ pub(super) fn has_lapsed(value: Value) -> Result<bool, StoreError> {
     let mut parts = Parts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
         Some("lapsed") => Ok(true),
-        Some("kept") => Ok(false),
+        Some("kept" | "illegible") => Ok(false),
         _ => Err(unreadable()),
     }
 }
@@ -284,8 +328,10 @@ pub(super) fn has_lapsed(value: Value) -> Result<bool, StoreError> {
 pub(super) fn resolved(value: Value, key: &LookupKey) -> Result<Resolved, StoreError> {
     let mut parts = Parts::of(value).ok_or_else(unreadable)?;
     let word = parts.word().ok_or_else(unreadable)?;
-    if word == "no_such_key" {
-        return Ok(Resolved::NoSuchKey);
+    match word.as_str() {
+        "no_such_key" => return Ok(Resolved::NoSuchKey),
+        "illegible" => return Err(illegible()),
+        _ => {}
     }
     let view = view(&mut parts, key)?;
     match (word.as_str(), view) {
@@ -298,10 +344,15 @@ pub(super) fn resolved(value: Value, key: &LookupKey) -> Result<Resolved, StoreE
 
 fn view(parts: &mut Parts, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
     let now = parts.number().ok_or_else(unreadable)?;
-    let bytes = parts.bytes().flatten().ok_or_else(unreadable)?;
-    meta::view(&bytes, key, now).ok_or_else(unreadable)
+    let m = parts.bytes().flatten().ok_or_else(unreadable)?;
+    let x = parts.bytes().ok_or_else(unreadable)?;
+    meta::view(&m, x.as_deref(), key, now).ok_or_else(unreadable)
 }
 
 fn unreadable() -> StoreError {
     StoreError::Permanent("Redis: the script's answer cannot be read".into())
+}
+
+fn illegible() -> StoreError {
+    StoreError::Permanent("Redis: the record cannot be read by this version".into())
 }

@@ -1,6 +1,7 @@
 //! Going over all records: listing and sweeping. Redis has no order of keys and no index of ours,
 //! so a page costs a pass over the whole key space.
 
+use super::call::Call;
 use super::caller::Caller;
 use super::connect::Connection;
 use super::errors::store_error;
@@ -9,7 +10,6 @@ use super::ledger::Ledger;
 use super::meta;
 use super::names::Names;
 use super::reply;
-use super::script::Call;
 use crate::keys::{self, MAX_PAGE};
 use crate::record::Slot;
 use crate::store::{ListFilter, Page, StoreError, Swept};
@@ -155,13 +155,17 @@ pub(super) async fn list(
                 cut = true;
                 break;
             }
-            let value = outcome.value.map_err(|e| store_error(&e))?;
             last = Some(lookup.clone());
+            let value = match outcome.value {
+                // Whatever it is, it is no record of ours.
+                Err(error) if error.code() == Some("WRONGTYPE") => continue,
+                value => value.map_err(|e| store_error(&e))?,
+            };
             let Some(key) = keys::from_bytes(&lookup) else {
                 continue;
             };
             page.records
-                .extend(reply::record(value, &key)?.filter(|view| {
+                .extend(reply::listed(value, &key)?.filter(|view| {
                     filter
                         .namespace
                         .as_ref()
@@ -212,10 +216,8 @@ pub(super) async fn sweep(
     *place = next.unwrap_or_default();
     let found = read(&connection, batch).await?;
     // The script looks again, on its own clock.
-    let executing = found
-        .iter()
-        .filter(|(_, slot)| meta::lease_until(slot).is_some());
-    let calls: Vec<Call> = executing
+    let with_lease = found.iter().filter(|(_, slot)| meta::has_lease(slot));
+    let calls: Vec<Call> = with_lease
         .map(|(name, _)| Call::sweep(name.clone()))
         .collect();
     let mut swept = Swept {
@@ -266,7 +268,7 @@ async fn read(
     };
     let values = values.map_err(|e| store_error(&e))?;
     let slot = |value| match value {
-        Value::BulkString(bytes) => meta::decode(&bytes),
+        Value::BulkString(m) => meta::decode(&m, None),
         _ => None,
     };
     let pairs = batch.into_iter().zip(values);

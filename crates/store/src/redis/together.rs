@@ -2,47 +2,22 @@
 //!
 //! A call of a script costs the server about 30,000 instructions before it does anything, and a
 //! third of what an acquire costs in all. So calls that come together, each about a record of its
-//! own, are one call of a second script. It is cut out of the same text (`script.lua`), goes the
-//! short way only, and says `false` of everything else: that is then called on its own.
+//! own, are one call of a second script (`script/each.lua`). It goes the short way only, and says
+//! `false` of everything else: that is then called on its own.
 
+use super::call::{Call, INLINE_MAX};
 use super::caller::Caller;
 use super::connect::Connection;
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
-use super::script::{Call, Text, INLINE_MAX};
+use super::script::Text;
 use super::send::{send, Outcome, Sending};
 use bytes::Bytes;
 use redis::{Cmd, Value};
 
 /// Most records in one call: the server answers nobody else meanwhile, some 10 µs for each.
 const MOST: usize = 32;
-
-/// The first line of what becomes the body of a function, and the line behind it.
-const SHORT_WAY: &str = "-- The short way.\n";
-const LONG_WAY: &str = "-- The long way.\n";
-/// What the function takes, as the text for one record has it.
-const ONE: &str = "local key, at = KEYS[1], 0\n";
-
-/// `ARGV` is, for each key, the number of its arguments and these.
-const LOOP: &str = "
-local answers, at = {}, 0
-for i = 1, #KEYS do
-  answers[i] = step(KEYS[i], at + 1)
-  at = at + 1 + ARGV[at + 1]
-end
-return answers
-";
-
-/// The script for many records.
-pub(super) fn script(source: &str) -> Text {
-    let head = source.split(ONE).next().unwrap_or_default();
-    let short = source.split(SHORT_WAY).nth(1).unwrap_or_default();
-    let short = short.split(LONG_WAY).next().unwrap_or_default();
-    Text::new(format!(
-        "{head}local function step(key, at)\n{short}return false\nend\n{LOOP}"
-    ))
-}
 
 /// What came of it.
 #[derive(Default)]
@@ -69,6 +44,9 @@ impl Caller {
         let places: Vec<usize> = (0..calls.len())
             .filter(|at| calls.get(*at).is_some_and(Call::goes_the_short_way))
             .collect();
+        let Some(text) = &self.scripts().together else {
+            return done;
+        };
         if places.len() < 2 || carried > INLINE_MAX {
             return done;
         }
@@ -82,7 +60,6 @@ impl Caller {
             let Connection::Node(_) = connection else {
                 return done;
             };
-            let text = &self.scripts().together;
             let sending = |(at, places): (usize, &&[usize])| Sending {
                 at,
                 // The text is sent once; the server then knows it, and the rest go by name.
@@ -143,25 +120,4 @@ fn command(text: &Text, by_source: bool, calls: &[Call], places: &[usize]) -> Cm
         }
     }
     command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::script::SOURCE;
-    use super::*;
-
-    #[test]
-    fn the_text_is_cut_where_it_should_be() {
-        for mark in [ONE, SHORT_WAY, LONG_WAY] {
-            assert_eq!(SOURCE.matches(mark).count(), 1, "{mark}");
-        }
-        let text = script(SOURCE);
-        let source = text.source();
-        assert!(source.contains("local time = redis.call('TIME')"));
-        assert!(source.contains("redis.call('SPUBLISH', key, '')"));
-        assert!(!source.contains("leave_mark"), "the long way is not in it");
-        // Nothing of a record but the function's own.
-        let (_, step) = source.split_once("local function step").unwrap();
-        assert!(!step.contains("ARGV[1]") && !step.contains("KEYS[1]"));
-    }
 }

@@ -8,13 +8,10 @@ use idempotency_stack::RedisRedlock;
 use idempotency_store::{RedisStore, RedlockOptions, Store};
 use std::time::{Duration, Instant};
 
-/// Why an acquire of a new key is refused, if it is.
-async fn refusal(store: &RedisStore, name: &str) -> Option<String> {
+/// As what an acquire of a new key is refused, and why, if it is.
+async fn refusal(store: &RedisStore, name: &str) -> Option<(FaultCode, String)> {
     match one(store, acquire(name, 1)).await {
-        Answer::Fault(fault) => {
-            assert_eq!(fault.code, FaultCode::Unavailable, "{fault}");
-            Some(fault.detail)
-        }
+        Answer::Fault(fault) => Some((fault.code, fault.detail)),
         Answer::Granted(_) => None,
         other => panic!("{other:?}"),
     }
@@ -42,7 +39,10 @@ async fn an_eviction_policy_switched_under_load_stops_grants_and_nothing_else() 
         loop {
             asked += 1;
             match refusal(store, &format!("probe{at}-{asked}")).await {
-                Some(why) => break assert!(why.contains("evicted"), "{why}"),
+                Some((code, why)) => {
+                    assert_eq!(code, FaultCode::Untrusted, "{why}");
+                    break assert!(why.contains("evicted"), "{why}");
+                }
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
             }
             // Once a second, and some patience with a busy machine.
@@ -106,8 +106,15 @@ async fn whatever_makes_it_red_refuses_grants() {
         set(name, bad);
         let red = store.ready().await.unwrap_err().to_string();
         assert!(red.contains(part), "{name}: {red}");
-        let refused = refusal(&store, &format!("new{number}")).await;
-        assert!(refused.unwrap().contains(part), "{name}");
+        let (code, why) = refusal(&store, &format!("new{number}")).await.unwrap();
+        assert!(why.contains(part), "{name}: {why}");
+        // Only a server that takes no writes may be there again by itself.
+        let expected = if accepted {
+            FaultCode::Untrusted
+        } else {
+            FaultCode::Unavailable
+        };
+        assert_eq!(code, expected, "{name}: {why}");
         // Who accepts the loss has a store that works, but not one that writes where nobody can.
         assert_eq!(careless.ready().await.is_ok(), accepted, "{name}");
         let granted = refusal(&careless, &format!("careless{number}")).await;
@@ -135,7 +142,8 @@ async fn a_server_that_turns_into_a_replica_grants_nothing() {
     let port = other.port().to_string();
     server.cli(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
     assert!(store.ready().await.is_err());
-    assert!(refusal(&store, "as a replica").await.is_some());
+    let (code, why) = refusal(&store, "as a replica").await.unwrap();
+    assert_eq!(code, FaultCode::Unavailable, "{why}");
     server.cli(&["REPLICAOF", "NO", "ONE"]).unwrap();
     until_ready(&store).await;
     assert_eq!(refusal(&store, "a master again").await, None);
@@ -157,8 +165,10 @@ async fn nodes_of_the_guard_that_may_forget_locks_have_no_vote() {
     set("allkeys-lru");
     let red = store.ready().await.unwrap_err().to_string();
     assert!(red.contains("evicted"), "{red}");
-    let refused = refusal(&store, "new").await.unwrap();
-    assert!(refused.contains("Redlock"), "{refused}");
+    // The main Redis is trusted: it is the guard that cannot say yes.
+    let (code, why) = refusal(&store, "new").await.unwrap();
+    assert_eq!(code, FaultCode::Unavailable, "{why}");
+    assert!(why.contains("Redlock"), "{why}");
     let done = one(&store, complete("held", 1, b"paid")).await;
     assert!(matches!(done, Answer::Completed { .. }), "{done:?}");
     set("noeviction");

@@ -1,16 +1,20 @@
 //! The script against the machine: the same random operations at the same times, the same answers.
 
 use crate::common::{key, response};
-use crate::support::{options, server};
+use crate::support::{name, options, server};
 use idempotency_protocol::{
-    Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention,
-    Scheme, Settle, Settlement,
+    About, Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown,
+    Operation, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
 };
 use idempotency_stack::Redis;
 use idempotency_store::clock::{Clock, ManualClock};
+use idempotency_store::history::History;
+use idempotency_store::machine::{self, Context, Event, Room, SweepStep};
+use idempotency_store::record::Slot;
 use idempotency_store::{ListFilter, Memory, RedisStore, Resolution, Resolve, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,25 +36,51 @@ fn operation(step: Step, fence: u64) -> Operation {
             owner,
             fingerprint: Fingerprint {
                 scheme: Scheme(u64::from(b == 7)),
-                digest: [u8::from(b % 11 == 0); 32],
+                digest: [if b % 3 == 0 { b % 8 } else { 0 }; 32],
             },
             lease_ms,
             retention: Retention {
                 ttl_ms: if b % 2 == 0 { 50 } else { 5_000 },
                 unknown_ttl_ms: if b % 5 == 0 { 1 } else { 9_000 },
             },
-            on_unknown: if a % 2 == 0 {
-                OnUnknown::Retry
-            } else {
-                OnUnknown::Refuse
+            on_unknown: match a % 5 {
+                0 | 1 => OnUnknown::Retry,
+                2 => OnUnknown::RetryTransactions,
+                _ => OnUnknown::Refuse,
             },
+            kind: match a % 7 {
+                0..=2 => AttemptKind::Transaction,
+                3 => AttemptKind::Guard,
+                _ => AttemptKind::Gateway,
+            },
+            about: (b % 2 == 0).then(|| {
+                Box::new(About {
+                    method: "POST".into(),
+                    client: "x".repeat(a.into()),
+                    ..About::default()
+                })
+            }),
         }),
         5 | 6 => Operation::Complete(Complete {
             key,
             owner,
             outcome: outcome(),
         }),
-        7 | 8 => Operation::Fail { key, owner },
+        7 | 8 => Operation::Fail {
+            key,
+            owner,
+            cause: match a % 6 {
+                0 => FailCause::Other,
+                1 => FailCause::NotSent,
+                2 => FailCause::Refused,
+                _ => FailCause::Redirected(Box::new(StoredResponse {
+                    status: 308,
+                    headers: Vec::new(),
+                    // The longest ones are not remembered.
+                    body: vec![b; 17 * usize::from(b)].into(),
+                })),
+            },
+        },
         9 => Operation::Abandon { key, owner },
         10 => Operation::Extend {
             key,
@@ -72,6 +102,8 @@ fn operation(step: Step, fence: u64) -> Operation {
 struct Pair {
     redis: RedisStore,
     memory: Memory,
+    /// The same once more, to look at what is remembered of the attempts.
+    slots: HashMap<LookupKey, Slot>,
     clock: Arc<ManualClock>,
     /// Moves the server's clock.
     admin: redis::aio::MultiplexedConnection,
@@ -93,6 +125,7 @@ impl Pair {
         let mut pair = Pair {
             redis: redis.await.unwrap(),
             memory: Memory::new(Arc::clone(&clock) as Arc<dyn Clock>),
+            slots: HashMap::new(),
             clock,
             admin,
         };
@@ -126,7 +159,12 @@ impl Pair {
                     operations.push(operation(step, fence));
                 }
                 let expected: Vec<Answer> = self.memory.apply(operations.clone()).await;
-                prop_assert_eq!(self.redis.apply(operations).await, expected);
+                prop_assert_eq!(self.redis.apply(operations.clone()).await, expected);
+                for (key, event) in operations.into_iter().map(Event::prepare) {
+                    let slot = self.slots.get(&key);
+                    let change = machine::apply(slot, &self.context(), &event).change;
+                    change.map(|slot| self.slots.insert(key, slot));
+                }
             }
             120..=139 => {
                 let key = key(&format!("k{}", k % 3));
@@ -143,7 +181,10 @@ impl Pair {
                     force: b % 2 == 0,
                 };
                 let expected = self.memory.resolve(request.clone()).await;
-                prop_assert_eq!(self.redis.resolve(request).await, expected);
+                prop_assert_eq!(self.redis.resolve(request.clone()).await, expected);
+                let slot = self.slots.get(&request.key);
+                let (change, _) = machine::resolve(slot, &self.context(), &request);
+                change.map(|slot| self.slots.insert(request.key, slot));
             }
             140..=159 => {
                 let expected = self.memory.sweep(1_000).await.unwrap();
@@ -154,6 +195,12 @@ impl Pair {
                     more = swept.more;
                 }
                 prop_assert_eq!(lapsed, expected.lapsed);
+                let context = self.context();
+                for slot in self.slots.values_mut() {
+                    if let SweepStep::Lapse(lapsed) = machine::sweep(slot, &context) {
+                        *slot = lapsed;
+                    }
+                }
             }
             160..=229 => self.advance(u64::from(b % 40)).await,
             230..=244 => self.advance(1_000 + u64::from(b)).await,
@@ -167,8 +214,32 @@ impl Pair {
         };
         let expected = self.memory.list(filter.clone()).await.unwrap();
         let found = self.redis.list(filter).await.unwrap();
-        prop_assert_eq!(found.records, expected.records);
+        prop_assert_eq!(&found.records, &expected.records);
+        for record in found.records {
+            let remembered = self.remembered(&record.key).await;
+            let slot = self.slots.get(&record.key);
+            let expected = slot.and_then(|slot| slot.execution.as_ref());
+            prop_assert_eq!(remembered.as_ref(), expected.map(|e| &e.history));
+        }
         Ok(())
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            now: self.clock.now(),
+            boot: 0,
+            boot_started: 0,
+            room: Room::Plenty,
+            used_up: None,
+        }
+    }
+
+    /// What the server remembers of the attempts.
+    async fn remembered(&mut self, key: &LookupKey) -> Option<History> {
+        let mut get = redis::cmd("HGET");
+        get.arg(name(key)).arg("x");
+        let x: Vec<u8> = get.query_async(&mut self.admin).await.unwrap();
+        History::decode(bytes::Bytes::from(x).slice(16..))
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::common::one;
 use crate::storm::acquire_as;
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, FaultCode, Grant, Owner};
+use idempotency_protocol::{Answer, FaultCode, Grant, LookupKey, Owner};
 use idempotency_stack::Redis;
 use idempotency_store::contract::Harness;
 use idempotency_store::{RedisOptions, RedisStore, Store};
+use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +17,14 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn server(settings: &[&str]) -> Redis {
     Redis::start(settings).unwrap()
+}
+
+/// The name of a record in the server, with the default prefix.
+pub fn name(key: &LookupKey) -> Vec<u8> {
+    let lookup = key.to_bytes();
+    let digest: [u8; 32] = Sha256::digest(&lookup).into();
+    let tag: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+    [format!("idem:{{{tag}}}").as_bytes(), &lookup].concat()
 }
 
 pub fn options(url: &str) -> RedisOptions {

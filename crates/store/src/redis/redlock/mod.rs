@@ -11,9 +11,9 @@ mod tally;
 
 pub use options::{BadNodes, RedlockOptions};
 
+use super::call::Call;
 use super::names::Names;
 use super::options::RedisOptions;
-use super::script::Call;
 use crate::store::StoreError;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -32,7 +32,7 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at, Instant};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a node that does not answer is told again to release a lock, and how often: as long as
-/// its mark would last (`lock.lua`). It may have been stopped with our take already in its queue.
+/// its mark would last (`script/lock.lua`). It may have been stopped with our take already in its queue.
 const INSIST: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks for nodes that do not answer.

@@ -1,12 +1,13 @@
 //! One node of the guard.
 
 use super::tally::Vote;
+use crate::redis::call::Call;
 use crate::redis::caller::Caller;
 use crate::redis::connect::Connector;
 use crate::redis::errors::store_error;
 use crate::redis::health;
 use crate::redis::options::{Address, RedisOptions, Topology};
-use crate::redis::script::{Call, Scripts};
+use crate::redis::script::Scripts;
 use crate::store::StoreError;
 use redis::Value;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,5 @@
+-- (The clock stands before this text: clock.lua.)
+--
 -- What one tenant has, where there are quotas: one entry per record, which ends by itself when the
 -- record does. The records of a tenant are spread over all Cluster slots, so this cannot be one step
 -- with a change of a record; docs/adr/0010-quotas.md says what follows from that.
@@ -14,9 +16,6 @@
 --   end      entry, 'completed' | 'failed' | 'unknown', bytes, end ('' if it is to be counted from now)
 --   forget   entry
 --   note     any number of: entry, end of the lease (0: not executing), end, ttl, unknown ttl, bytes
-
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 
 local ends, leases, facts = KEYS[1], KEYS[2], KEYS[3]
 -- Most entries that one call forgets; the others are not counted as records all the same.

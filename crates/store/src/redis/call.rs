@@ -1,129 +1,17 @@
-//! The script, and what is handed to it.
+//! One call of a script, and what is handed to it.
 
-use super::together;
+use super::remembered;
 use crate::clock::micros;
+use crate::history::Failure;
 use crate::machine::{AcquireEvent, Event, Room};
 use crate::record::StoredOutcome;
 use crate::store::{Resolution, Resolve};
 use bytes::Bytes;
-use idempotency_protocol::{Fingerprint, Wait};
-use redis::Cmd;
+use idempotency_protocol::{Fingerprint, OnUnknown, Wait};
 
 /// Outcomes up to this size (64 KiB) are sent along with the answer, and written by the
 /// connection that all small operations share. Larger ones travel on connections of their own.
 pub(super) const INLINE_MAX: u64 = 64 << 10;
-
-/// A script's text and the name that the server has for it.
-pub(super) struct Text {
-    source: String,
-    sha: String,
-}
-
-impl Text {
-    pub fn new(source: String) -> Text {
-        let sha = redis::Script::new(&source).get_hash().to_owned();
-        Text { source, sha }
-    }
-
-    /// The call as it is normally sent.
-    pub fn by_name(&self, call: &Call) -> Cmd {
-        Text::command("EVALSHA", &self.sha, call)
-    }
-
-    /// The call for a server that does not know the script (any more); it does afterwards.
-    pub fn by_source(&self, call: &Call) -> Cmd {
-        Text::command("EVAL", &self.source, call)
-    }
-
-    /// The start of a call about so many records, by name or by source, with room for so many
-    /// arguments and bytes of arguments.
-    pub fn start(&self, by_source: bool, records: usize, room: (usize, usize)) -> Cmd {
-        if by_source {
-            Text::starting("EVAL", &self.source, records, room)
-        } else {
-            Text::starting("EVALSHA", &self.sha, records, room)
-        }
-    }
-
-    #[cfg(test)]
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    fn starting(name: &str, script: &str, records: usize, room: (usize, usize)) -> Cmd {
-        let size = name.len() + script.len() + room.1 + 4;
-        let mut command = Cmd::with_capacity(room.0 + 3, size);
-        command.arg(name);
-        command.arg(script).arg(records);
-        command
-    }
-
-    fn command(name: &str, script: &str, call: &Call) -> Cmd {
-        let keys = 1 + call.beside.len();
-        let mut command = Text::starting(name, script, keys, call.room());
-        command.arg(call.key.as_ref());
-        for key in &call.beside {
-            command.arg(key.as_ref());
-        }
-        for argument in &call.arguments {
-            command.arg(argument.as_ref());
-        }
-        command
-    }
-}
-
-/// The script's text; for measuring the server alone.
-pub const SOURCE: &str = include_str!("script.lua");
-
-/// The script of what a tenant has.
-const LEDGER: &str = include_str!("ledger.lua");
-
-/// What both read the time with.
-#[cfg(feature = "contract")]
-const CLOCK: &str = "local now = time[1] * 1000000 + time[2]";
-
-/// The script in its forms.
-pub(super) struct Scripts {
-    /// Refused by a server that is out of memory, as soon as it writes.
-    pub normal: Text,
-    /// Allowed to write all the same: for what ends an execution, which must get through.
-    pub at_any_cost: Text,
-    /// For many records at once.
-    pub together: Text,
-    /// About what a tenant has.
-    pub ledger: Text,
-}
-
-impl Scripts {
-    pub fn new() -> Scripts {
-        Scripts::of(SOURCE)
-    }
-
-    /// Of a node of the guard.
-    pub fn lock() -> Scripts {
-        Scripts::of(include_str!("redlock/lock.lua"))
-    }
-
-    /// The same table on a clock that a test moves: the text of its time is another one.
-    #[cfg(feature = "contract")]
-    pub fn on_the_clock_at(key: &str) -> Scripts {
-        let clock = format!("local now = tonumber(redis.call('GET', '{key}'))");
-        let on_it = |source: &str| source.replace(CLOCK, &clock);
-        Scripts {
-            ledger: Text::new(on_it(LEDGER)),
-            ..Scripts::of(&on_it(SOURCE))
-        }
-    }
-
-    fn of(source: &str) -> Scripts {
-        Scripts {
-            normal: Text::new(source.to_owned()),
-            together: together::script(source),
-            ledger: Text::new(LEDGER.to_owned()),
-            at_any_cost: Text::new(format!("#!lua flags=allow-oom\n{source}")),
-        }
-    }
-}
 
 /// One call of the script.
 #[derive(Clone, Debug)]
@@ -223,8 +111,14 @@ impl Call {
                 let call = Call::new(key, "complete", vec![owner(o)]);
                 call.carrying(&kept(outcome, facts_only)).getting_through()
             }
-            Event::Fail { owner: o, .. } => {
-                Call::new(key, "fail", vec![owner(o)]).getting_through()
+            Event::Fail { owner: o, failure } => {
+                let (cause, redirect) = match failure {
+                    Failure::Other => ("0", Bytes::new()),
+                    Failure::NothingDone => ("1", Bytes::new()),
+                    Failure::Redirected(outcome) => ("2", outcome.clone()),
+                };
+                let rest = vec![owner(o), word(cause), redirect];
+                Call::new(key, "fail", rest).getting_through()
             }
             Event::Abandon { owner: o } => {
                 Call::new(key, "abandon", vec![owner(o)]).getting_through()
@@ -246,15 +140,23 @@ impl Call {
 
     fn acquire(key: Bytes, a: &AcquireEvent, room: Room) -> Call {
         let unknown_ttl_ms = a.retention.unknown_ttl_ms.max(a.retention.ttl_ms);
+        let retry = match a.on_unknown {
+            OnUnknown::Refuse => "0",
+            OnUnknown::Retry => "1",
+            OnUnknown::RetryTransactions => "2",
+        };
+        let [before_the_time, behind_it] = remembered::first(a.kind, a.about.as_deref());
         let rest = vec![
             owner(&a.owner),
             fingerprint(&a.fingerprint),
             number(micros(a.lease_ms)),
             number(micros(a.retention.ttl_ms)),
             number(micros(unknown_ttl_ms)),
-            flag(a.retries_unknown(Default::default())),
+            word(retry),
             flag(room != Room::Plenty),
             number(INLINE_MAX),
+            before_the_time,
+            behind_it,
         ];
         Call::new(key, "acquire", rest)
     }
@@ -345,19 +247,5 @@ fn kept(outcome: &StoredOutcome, facts_only: bool) -> StoredOutcome {
         outcome.clone().into_tombstone()
     } else {
         outcome.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[cfg(feature = "contract")]
-    fn the_clock_of_a_test_is_in_the_text() {
-        let scripts = Scripts::on_the_clock_at("c");
-        assert!(scripts.normal.source.contains("redis.call('GET', 'c')"));
-        assert!(scripts.ledger.source.contains("redis.call('GET', 'c')"));
-        assert_ne!(scripts.normal.sha, Scripts::new().normal.sha);
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Each case works under a tenant of its own, so a backend may be shared and need not be empty.
 
+mod attempts;
 mod batches;
 mod data;
 mod harness;
@@ -26,8 +27,8 @@ pub use harness::{Harness, ManualHarness};
 use crate::store::{RecordState, RecordView, Resolution, Resolve, Resolved, Store};
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, Answer, Complete, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin,
-    Outcome, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
+    Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, Grant, LookupKey, OnUnknown,
+    Operation, Origin, Outcome, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -104,6 +105,7 @@ fn all_cases() -> impl Iterator<Item = Case> {
     let areas = [
         table::cases(),
         owners::cases(),
+        attempts::cases(),
         time::cases(),
         races::cases(),
         batches::cases(),
@@ -347,6 +349,8 @@ pub(crate) fn acquire_with(
         lease_ms: LONG_MS,
         retention: KEEP,
         on_unknown: OnUnknown::Refuse,
+        kind: AttemptKind::Gateway,
+        about: None,
     };
     change(&mut acquire);
     Operation::Acquire(acquire)
@@ -365,9 +369,14 @@ pub(crate) fn complete(key: &LookupKey, owner: Owner, body: &[u8]) -> Operation 
 }
 
 pub(crate) fn fail(key: &LookupKey, owner: Owner) -> Operation {
+    fail_because(key, owner, FailCause::Other)
+}
+
+pub(crate) fn fail_because(key: &LookupKey, owner: Owner, cause: FailCause) -> Operation {
     Operation::Fail {
         key: key.clone(),
         owner,
+        cause,
     }
 }
 

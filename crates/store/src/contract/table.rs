@@ -5,22 +5,24 @@ use super::*;
 /// Rows are events, columns are states; *own* means that the event carries the owner token (or,
 /// for settle, the fence) of the execution that made the state, *other* any other one. A cell
 /// names the answer and the state afterwards; `lapsed` is executing with its lease over, whether
-/// the backend has noticed (`unknown`) or not. `=` is the state before.
+/// the backend has noticed (`unknown`) or not. `settled` is completed by the upstream, while the
+/// gateway's lease lives; `undone` is failed, and nothing was done; `doubtful` is executing, after an
+/// attempt whose outcome is unknown. `=` is the state before.
 const TABLE: &str = "
-event           | absent            | executing own     | executing other | lapsed own              | lapsed other            | completed own       | completed other     | failed own       | failed other      | unknown own             | unknown other
-acquire         | granted executing | granted =         | in_flight =     | unknown_outcome unknown | unknown_outcome unknown | stored =            | stored =            | spent =          | granted executing | unknown_outcome =       | unknown_outcome =
-acquire, retry  | granted executing | granted =         | in_flight =     | spent unknown           | granted executing       | stored =            | stored =            | spent =          | granted executing | spent =                 | granted executing
-other payload   | granted executing | mismatch =        | mismatch =      | mismatch =              | mismatch =              | mismatch =          | mismatch =          | mismatch =       | mismatch =        | mismatch =              | mismatch =
-other, retry    | granted executing | mismatch =        | mismatch =      | mismatch =              | mismatch =              | mismatch =          | mismatch =          | mismatch =       | mismatch =        | mismatch =              | mismatch =
-other scheme    | granted executing | not_comparable =  | not_comparable =| not_comparable =        | not_comparable =        | not_comparable =    | not_comparable =    | not_comparable = | not_comparable =  | not_comparable =        | not_comparable =
-complete        | lost =            | completed completed | lost =        | completed completed     | lost =                  | completed =         | lost =              | lost =           | lost =            | completed completed     | lost =
-complete, else  | lost =            | completed completed | lost =        | completed completed     | lost =                  | differs =           | lost =              | lost =           | lost =            | completed completed     | lost =
-fail            | marked =          | failed failed     | lost =          | failed failed           | lost =                  | refused =           | refused =           | failed =         | lost =            | refused =               | refused =
-abandon         | marked =          | abandoned unknown | lost =          | abandoned unknown       | lost =                  | refused =           | refused =           | refused =        | refused =         | abandoned =             | lost =
-extend          | lost =            | extended =        | lost =          | extended executing      | lost =                  | refused =           | refused =           | refused =        | refused =         | refused =               | refused =
-settle done     | lost =            | completed completed | lost =        | completed completed     | lost =                  | completed =         | lost =              | refused =        | lost =            | completed completed     | lost =
-settle else     | lost =            | completed completed | lost =        | completed completed     | lost =                  | differs =           | lost =              | refused =        | lost =            | completed completed     | lost =
-settle failed   | lost =            | failed failed     | lost =          | failed failed           | lost =                  | refused =           | lost =              | failed =         | lost =            | failed failed           | lost =
+event          | absent            | executing own       | executing other  | lapsed own              | lapsed other            | settled own         | settled other    | completed own    | completed other  | failed own       | failed other      | undone own       | undone other      | unknown own         | unknown other     | doubtful own
+acquire        | granted executing | granted =           | in_flight =      | unknown_outcome unknown | unknown_outcome unknown | spent =             | in_flight =      | stored =         | stored =         | spent =          | granted executing | spent =          | granted executing | unknown_outcome =   | unknown_outcome = | granted =
+acquire, retry | granted executing | granted =           | in_flight =      | spent unknown           | granted executing       | spent =             | in_flight =      | stored =         | stored =         | spent =          | granted executing | spent =          | granted executing | spent =             | granted executing | granted =
+other payload  | granted executing | mismatch =          | mismatch =       | mismatch =              | mismatch =              | mismatch =          | mismatch =       | mismatch =       | mismatch =       | mismatch =       | mismatch =        | spent =          | granted executing | mismatch =          | mismatch =        | mismatch =
+other, retry   | granted executing | mismatch =          | mismatch =       | mismatch =              | mismatch =              | mismatch =          | mismatch =       | mismatch =       | mismatch =       | mismatch =       | mismatch =        | spent =          | granted executing | mismatch =          | mismatch =        | mismatch =
+other scheme   | granted executing | not_comparable =    | not_comparable = | not_comparable =        | not_comparable =        | not_comparable =    | not_comparable = | not_comparable = | not_comparable = | not_comparable = | not_comparable =  | not_comparable = | not_comparable =  | not_comparable =    | not_comparable =  | not_comparable =
+complete       | lost =            | completed completed | lost =           | completed completed     | lost =                  | completed completed | lost =           | completed =      | lost =           | lost =           | lost =            | lost =           | lost =            | completed completed | lost =            | completed completed
+complete, else | lost =            | completed completed | lost =           | completed completed     | lost =                  | completed completed | lost =           | differs =        | lost =           | lost =           | lost =            | lost =           | lost =            | completed completed | lost =            | completed completed
+fail           | marked =          | failed failed       | lost =           | failed failed           | lost =                  | refused =           | refused =        | refused =        | refused =        | failed =         | lost =            | failed =         | lost =            | refused =           | refused =         | abandoned unknown
+abandon        | marked =          | abandoned unknown   | lost =           | abandoned unknown       | lost =                  | refused =           | refused =        | refused =        | refused =        | refused =        | refused =         | refused =        | refused =         | abandoned =         | lost =            | abandoned unknown
+extend         | lost =            | extended =          | lost =           | extended executing      | lost =                  | extended =          | lost =           | refused =        | refused =        | refused =        | refused =         | refused =        | refused =         | refused =           | refused =         | extended =
+settle done    | lost =            | completed settled   | lost =           | completed completed     | lost =                  | completed =         | lost =           | completed =      | lost =           | refused =        | lost =            | refused =        | lost =            | completed completed | lost =            | completed settled
+settle else    | lost =            | completed settled   | lost =           | completed completed     | lost =                  | differs =           | lost =           | differs =        | lost =           | refused =        | lost =            | refused =        | lost =            | completed completed | lost =            | completed settled
+settle failed  | lost =            | failed failed       | lost =           | failed failed           | lost =                  | refused =           | lost =           | refused =        | lost =           | failed =         | lost =            | failed =         | lost =            | failed failed       | lost =            | abandoned unknown
 ";
 
 pub(super) fn cases() -> Vec<Case> {
@@ -65,13 +67,16 @@ async fn cell_holds(lab: &Lab<'_>, event: &str, column: &str, cell: &str) -> Ver
     let found = view.as_ref().map(|v| (v.state, v.lease_left_ms));
     let holds = match expected {
         "absent" => found.is_none(),
-        "executing" => matches!(found, Some((RecordState::Executing, Some(1..)))),
+        "executing" | "doubtful" => {
+            matches!(found, Some((RecordState::Executing, Some(1..))))
+        }
+        "settled" => matches!(found, Some((RecordState::Completed, Some(1..)))),
         "lapsed" => matches!(
             found,
             Some((RecordState::Executing, Some(0))) | Some((RecordState::Unknown, None))
         ),
         "completed" => matches!(found, Some((RecordState::Completed, None))),
-        "failed" => matches!(found, Some((RecordState::Failed, None))),
+        "failed" | "undone" => matches!(found, Some((RecordState::Failed, None))),
         "unknown" => matches!(found, Some((RecordState::Unknown, None))),
         other => return Err(format!("the table has no state {other}")),
     };
@@ -124,6 +129,13 @@ pub(super) async fn enter(
     if state == "lapsed" {
         return Ok(lab.lapsed(key, owner, KEEP).await?.fence);
     }
+    if state == "doubtful" {
+        let first = lab.owner();
+        lab.granted(key, first).await?;
+        matched!(lab.one(abandon(key, first)).await, Answer::Abandoned);
+        let again = lab.one(retry(key, owner)).await;
+        return Ok(matched!(again, Answer::Granted(grant) => grant.fence));
+    }
     let grant = lab.granted(key, owner).await?;
     match state {
         "executing" => {}
@@ -133,7 +145,18 @@ pub(super) async fn enter(
                 Answer::Completed { .. }
             )
         }
+        "settled" => {
+            let done = Settlement::Completed(response(b"done"));
+            matched!(
+                lab.one(settle(key, grant.fence, done)).await,
+                Answer::Completed { .. }
+            )
+        }
         "failed" => matched!(lab.one(fail(key, owner)).await, Answer::Failed),
+        "undone" => {
+            let not_sent = fail_because(key, owner, FailCause::NotSent);
+            matched!(lab.one(not_sent).await, Answer::Failed)
+        }
         "unknown" => matched!(lab.one(abandon(key, owner)).await, Answer::Abandoned),
         other => return Err(format!("no such state: {other}")),
     }

@@ -47,6 +47,8 @@ fn acquire(n: u64, owner: u64) -> Operation {
             unknown_ttl_ms: 86_400_000,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 

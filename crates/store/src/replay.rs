@@ -1,6 +1,7 @@
 //! From a stored outcome to an answer.
 
 use crate::machine::{Event, Replay};
+use crate::store::StoreError;
 use idempotency_protocol::{Answer, Fault, FaultCode, Outcome, Stored};
 
 /// The answer that replays `found`, whose data must be at hand. Data that is damaged, or is not there, stays so:
@@ -40,6 +41,12 @@ pub fn illegible(event: &Event) -> Answer {
         | Event::Extend { .. }
         | Event::Settle { .. } => damaged("the record cannot be read by this version".to_owned()),
     }
+}
+
+/// A record that could not be read for the moment. Never [`FaultCode::Unavailable`], which a rule may let pass: what
+/// could not be read may be a result.
+pub fn unread(error: &StoreError) -> Answer {
+    damaged(error.to_string())
 }
 
 /// A record that is there but cannot be read.

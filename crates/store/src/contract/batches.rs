@@ -104,6 +104,8 @@ async fn all_kinds_and_sizes_travel_together(lab: &Lab<'_>) -> Verdict {
         abandon(&d, mine),
         settle(&c, fence, Settlement::Completed(response(&large[1..]))),
         acquire(&c, theirs),
+        complete(&c, mine, &large[2..]),
+        acquire(&c, theirs),
         fail(&d, theirs),
         acquire(&b, theirs),
         acquire(&d, theirs),
@@ -121,6 +123,8 @@ async fn all_kinds_and_sizes_travel_together(lab: &Lab<'_>) -> Verdict {
         "granted",
         "abandoned",
         "completed",
+        "in_flight",
+        "completed",
         "stored",
         "refused",
         "stored",
@@ -131,7 +135,7 @@ async fn all_kinds_and_sizes_travel_together(lab: &Lab<'_>) -> Verdict {
         Answer::Stored(stored) => Some(stored.outcome),
         _ => None,
     });
-    let expected = [response(&large), response(&large[1..]), response(b"small")];
+    let expected = [response(&large), response(&large[2..]), response(b"small")];
     ensure!(
         outcomes.collect::<Vec<_>>() == expected,
         "other bytes came back"

@@ -9,7 +9,7 @@ cases!("waits":
     a_complete_wakes_with_the_response,
     a_fail_wakes,
     an_abandon_wakes,
-    a_settle_wakes_with_the_response,
+    a_settle_waits_for_the_bytes_of_the_client,
     a_resolve_wakes,
     a_delete_wakes,
     many_waiters_are_woken_by_one_complete,
@@ -94,7 +94,7 @@ async fn an_abandon_wakes(lab: &Lab<'_>) -> Verdict {
     Ok(())
 }
 
-async fn a_settle_wakes_with_the_response(lab: &Lab<'_>) -> Verdict {
+async fn a_settle_waits_for_the_bytes_of_the_client(lab: &Lab<'_>) -> Verdict {
     let (key, owner) = (lab.key("k"), lab.owner());
     let (grant, task) = waiter(lab, &key, owner).await?;
     let settled = settle(
@@ -103,8 +103,13 @@ async fn a_settle_wakes_with_the_response(lab: &Lab<'_>) -> Verdict {
         Settlement::Completed(response(b"settled")),
     );
     matched!(lab.one(settled).await, Answer::Completed { .. });
+    ensure!(!task.is_finished(), "woken before the client's answer");
+    matched!(
+        lab.one(complete(&key, owner, b"the client's")).await,
+        Answer::Completed { .. }
+    );
     let stored = matched!(woken(task).await?, Answer::Stored(s) => s);
-    ensure!(stored.outcome == response(b"settled"), "{stored:?}");
+    ensure!(stored.outcome == response(b"the client's"), "{stored:?}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 
 use super::body::{Part, Seen};
 use super::commits::{Addition, Alarm, Commits, Held};
-use super::engine::{After, Engine, Footprint, Head, Write};
+use super::engine::{After, Engine, Footprint, Head, Loaded, Write};
 use super::gauges::Gauges;
 use super::jobs::{held, refuse, Job, ReplyTo};
 use super::{codec, space};
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::keys;
 use crate::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
 use crate::quota::{Quotas, Tenants};
-use crate::record::{Slot, State};
+use crate::record::Slot;
 use crate::replay;
 use crate::store::{RecordView, Resolve, Resolved, StoreError, Swept};
 use bytes::Bytes;
@@ -38,6 +38,22 @@ struct Known {
     footprint: Option<Footprint>,
     /// Everything known of the key is durable.
     durable: bool,
+    /// There is a record, and this build cannot read it.
+    illegible: bool,
+}
+
+impl Known {
+    /// # Errors
+    ///
+    /// The record cannot be read, so nothing can be said of it, and it must not be changed.
+    fn legible(self) -> Result<Known, StoreError> {
+        match self.illegible {
+            true => Err(StoreError::Permanent(
+                "the record is damaged, or was written by a later version".to_owned(),
+            )),
+            false => Ok(self),
+        }
+    }
 }
 
 /// The writes of one job, and what they make of the store's own numbers.
@@ -215,8 +231,11 @@ impl Applier {
         let bytes = key.to_bytes();
         let known = match self.read(&bytes, work) {
             Ok(known) => known,
-            Err(error) => return Part::Whole(Answer::Fault(error.into())),
+            Err(error) => return Part::Whole(replay::unread(&error)),
         };
+        if known.illegible {
+            return Part::Whole(replay::illegible(event));
+        }
         let mut context = self.context();
         if self.tenants.counts() && matches!(event, Event::Acquire(_)) {
             context.used_up = self.tenants.used_up(&key.tenant);
@@ -242,6 +261,10 @@ impl Applier {
     fn look(&mut self, wait: &Wait, work: &mut Work) -> Result<Seen, StoreError> {
         let bytes = wait.key.to_bytes();
         let known = self.read(&bytes, work)?;
+        if known.illegible {
+            // The acquire that follows is told what there is to tell.
+            return Ok(Seen::Over(Part::Whole(Answer::Changed)));
+        }
         Ok(
             match machine::wait(known.slot.as_ref(), &self.context(), wait) {
                 WaitStep::Over(reply) => Seen::Over(self.answer(&bytes, reply)),
@@ -255,13 +278,13 @@ impl Applier {
         key: &LookupKey,
         work: &mut Work,
     ) -> Result<Option<RecordView>, StoreError> {
-        let known = self.read(&key.to_bytes(), work)?;
+        let known = self.read(&key.to_bytes(), work)?.legible()?;
         Ok(machine::view(known.slot.as_ref(), &self.context(), key))
     }
 
     fn resolve(&mut self, request: &Resolve, work: &mut Work) -> Result<Resolved, StoreError> {
         let bytes = request.key.to_bytes();
-        let known = self.read(&bytes, work)?;
+        let known = self.read(&bytes, work)?.legible()?;
         let (change, resolved) = machine::resolve(known.slot.as_ref(), &self.context(), request);
         if let Some(slot) = change {
             self.write(bytes, known.footprint, Some(slot), work);
@@ -323,14 +346,20 @@ impl Applier {
                 slot: pending.slot.clone(),
                 footprint: pending.footprint,
                 durable: pending.generation <= self.commits.durable(),
+                illegible: false,
             },
             None => {
-                let found = self.engine.load(key)?;
-                let (slot, footprint) = found.unzip();
+                let loaded = self.engine.load(key)?;
+                let illegible = matches!(loaded, Loaded::Illegible);
+                let (slot, footprint) = match loaded {
+                    Loaded::Slot(slot, footprint) => (Some(slot), Some(footprint)),
+                    Loaded::Nothing | Loaded::Illegible => (None, None),
+                };
                 Known {
                     slot,
                     footprint,
                     durable: true,
+                    illegible,
                 }
             }
         };
@@ -348,10 +377,9 @@ impl Applier {
         let after = slot.as_ref().map(|slot| {
             let encoded = codec::encode(slot);
             let footprint = Footprint::of(&key, slot, encoded.len());
-            let body = match slot.execution.as_ref().map(|e| &e.state) {
-                Some(State::Completed(outcome)) if footprint.separate => outcome.data.clone(),
-                _ => None,
-            };
+            let body = codec::outcome(slot)
+                .filter(|_| footprint.separate)
+                .and_then(|outcome| outcome.data.clone());
             After {
                 footprint,
                 encoded,

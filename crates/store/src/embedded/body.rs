@@ -4,6 +4,7 @@
 //! everybody behind it. So it takes a snapshot, which no later write can change, and the asker
 //! has the body read from that.
 
+use super::engine;
 use crate::machine::Replay;
 use crate::replay;
 use crate::store::StoreError;
@@ -38,10 +39,13 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    /// Blocks on the disk.
+    /// Blocks on the disk. `None` if the body is gone or damaged, which it will be the next time, too.
     fn read(&self) -> Result<Option<Bytes>, StoreError> {
-        let found = self.snapshot.get(&self.bodies, &self.key);
-        Ok(found.map_err(super::engine::unreadable)?.map(Bytes::from))
+        match self.snapshot.get(&self.bodies, &self.key) {
+            Ok(found) => Ok(found.map(Bytes::from)),
+            Err(error) if engine::is_damage(&error) => Ok(None),
+            Err(error) => Err(engine::unreadable(error)),
+        }
     }
 }
 
@@ -57,7 +61,7 @@ impl Part {
                 found.outcome.data = data;
                 replay::answer(found)
             }
-            Err(error) => Answer::Fault(error.into()),
+            Err(error) => replay::unread(&error),
         });
         read.await
             .unwrap_or_else(|e| replay::damaged(format!("reading a body failed: {e}")))

@@ -14,7 +14,9 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 /// Layout of the directory. Raise it when an older version could not read the data any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The format without histories, which the first releases wrote and could not read past.
+const FORMAT_1: u32 = 1;
 
 /// Key of [`Head`] in the tree of the same name.
 const HEAD: &[u8] = b"head";
@@ -202,11 +204,15 @@ impl Engine {
 
     /// Reads one slot. What it finds is as durable as the mode promises: the engine makes a
     /// commit visible only after it has been persisted.
-    pub fn load(&self, key: &[u8]) -> Result<Option<(Slot, Footprint)>, StoreError> {
-        match self.records.get(key).map_err(unreadable)? {
-            None => Ok(None),
-            Some(value) => decode_slot(key, Bytes::from(value)).map(Some),
-        }
+    pub fn load(&self, key: &[u8]) -> Result<Loaded, StoreError> {
+        let found = self.records.get(key).map_err(unreadable)?;
+        Ok(
+            match found.map(|value| decode_slot(key, Bytes::from(value))) {
+                None => Loaded::Nothing,
+                Some(Some((slot, footprint))) => Loaded::Slot(slot, footprint),
+                Some(None) => Loaded::Illegible,
+            },
+        )
     }
 
     /// Has the outcome of a slot that does not hold it read later, as it is now.
@@ -303,8 +309,10 @@ impl Engine {
             if leave_out(&key) {
                 continue;
             }
-            let (_, footprint) = decode_slot(&key, Bytes::from(value))?;
-            tenants.add(&key, footprint.charge());
+            // What cannot be read is charged to nobody.
+            if let Some((_, footprint)) = decode_slot(&key, Bytes::from(value)) {
+                tenants.add(&key, footprint.charge());
+            }
         }
         Ok(())
     }
@@ -326,9 +334,11 @@ impl Engine {
             if !key.starts_with(prefix) {
                 break;
             }
-            let (slot, _) = decode_slot(&key, Bytes::from(value))?;
-            if !visit(&key, slot) {
-                break;
+            // One record that cannot be read must not hide the others.
+            if let Some((slot, _)) = decode_slot(&key, Bytes::from(value)) {
+                if !visit(&key, slot) {
+                    break;
+                }
             }
         }
         Ok(())
@@ -358,11 +368,21 @@ fn due_key(due: Micros, key: &[u8]) -> Vec<u8> {
     out
 }
 
-fn decode_slot(key: &[u8], value: Bytes) -> Result<(Slot, Footprint), StoreError> {
+/// What is on disk under a key.
+pub(super) enum Loaded {
+    /// Nothing.
+    Nothing,
+    /// A slot, and what it takes up.
+    Slot(Slot, Footprint),
+    /// A record that is damaged, or that a later release wrote: this build must not rewrite it.
+    Illegible,
+}
+
+fn decode_slot(key: &[u8], value: Bytes) -> Option<(Slot, Footprint)> {
     let encoded = value.len();
-    let slot = codec::decode(value).ok_or_else(|| damaged("record"))?;
+    let slot = codec::decode(value)?;
     let footprint = Footprint::of(key, &slot, encoded);
-    Ok((slot, footprint))
+    Some((slot, footprint))
 }
 
 fn encode_head(head: Head) -> Vec<u8> {
@@ -377,20 +397,25 @@ fn encode_head(head: Head) -> Vec<u8> {
 fn decode_head(mut bytes: Bytes) -> Result<Head, String> {
     let cut = |_| "is damaged: its head is cut off".to_owned();
     match bytes.try_get_u32().map_err(cut)? {
-        FORMAT => Ok(Head {
+        FORMAT | FORMAT_1 => Ok(Head {
             boot: bytes.try_get_u64().map_err(cut)?,
             last_seen: bytes.try_get_u64().map_err(cut)?,
             records: bytes.try_get_u64().map_err(cut)?,
             bytes: bytes.try_get_u64().map_err(cut)?,
         }),
         other => Err(format!(
-            "has data format {other}; this version reads format {FORMAT}"
+            "has data format {other}; this version reads formats {FORMAT_1} and {FORMAT}"
         )),
     }
 }
 
 fn damaged(what: &str) -> StoreError {
     StoreError::Permanent(format!("a {what} is damaged"))
+}
+
+/// Whether what was read is damaged, rather than not to be had for the moment.
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
+    !matches!(error, fjall::Error::Io(_)) && !lack::is_lack(error)
 }
 
 pub(super) fn unreadable(error: fjall::Error) -> StoreError {

@@ -4,7 +4,7 @@
 use super::applier::Applier;
 use super::body::{Part, Seen};
 use super::commits::{release, Commits};
-use super::engine::Engine;
+use super::engine::{Engine, Loaded};
 use super::gauges::Gauges;
 use super::jobs::Job;
 use super::{space, EmbeddedOptions};
@@ -55,6 +55,8 @@ fn acquire(owner: u8) -> Operation {
             unknown_ttl_ms: 60_000,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: idempotency_protocol::AttemptKind::Gateway,
+        about: None,
     })
 }
 
@@ -246,5 +248,6 @@ fn after_a_failed_commit_nothing_is_answered_from_memory() {
     assert_eq!(bench.commits.failure(), Some(&error));
     // Nothing of it is on disk, or ever will be.
     assert!(bench.commits.next(|| Some(Duration::ZERO)).is_none());
-    assert!(bench.engine.load(&key("k").to_bytes()).unwrap().is_none());
+    let loaded = bench.engine.load(&key("k").to_bytes()).unwrap();
+    assert!(matches!(loaded, Loaded::Nothing));
 }

@@ -2,8 +2,8 @@
 #![allow(dead_code)]
 
 use idempotency_protocol::{
-    Acquire, Answer, Complete, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin,
-    Outcome, Owner, Retention, Scheme, StoredResponse,
+    Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, Grant, LookupKey, OnUnknown,
+    Operation, Origin, Outcome, Owner, Retention, Scheme, StoredResponse,
 };
 use idempotency_store::Store;
 
@@ -47,6 +47,8 @@ pub fn acquire_for(name: &str, owner: u8, lease_ms: u64) -> Operation {
             unknown_ttl_ms: TTL_MS,
         },
         on_unknown: OnUnknown::Refuse,
+        kind: AttemptKind::Gateway,
+        about: None,
     })
 }
 
@@ -66,6 +68,7 @@ pub fn fail(name: &str, owner: u8) -> Operation {
     Operation::Fail {
         key: key(name),
         owner: Owner([owner; 16]),
+        cause: FailCause::Other,
     }
 }
 

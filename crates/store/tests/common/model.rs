@@ -1,8 +1,8 @@
 //! Random sequences of operations, played on a store and on the model: the same answers.
 
 use idempotency_protocol::{
-    Acquire, Answer, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Origin, Outcome,
-    Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
+    About, Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown,
+    Operation, Origin, Outcome, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
 };
 use idempotency_store::{ListFilter, Memory, Resolution, Resolve, Store};
 use proptest::prelude::*;
@@ -53,7 +53,8 @@ pub enum Draft {
         scheme: u8,
         lease_ms: u64,
         ttl_ms: u64,
-        retry: bool,
+        policy: u8,
+        transaction: bool,
     },
     Complete {
         key: u8,
@@ -63,6 +64,7 @@ pub enum Draft {
     Fail {
         key: u8,
         owner: u8,
+        cause: u8,
     },
     Abandon {
         key: u8,
@@ -85,13 +87,15 @@ fn draft() -> impl Strategy<Value = Draft> {
     let body = prop_oneof![Just(0usize), Just(10), Just(3_000)];
     let lease = prop_oneof![Just(20u64), Just(1_000)];
     prop_oneof![
-        4 => (key.clone(), owner.clone(), 0..8u8, 0..12u8, lease.clone(), prop_oneof![Just(50u64), Just(5_000)], any::<bool>())
-            .prop_map(|(key, owner, payload, scheme, lease_ms, ttl_ms, retry)| Draft::Acquire {
-                key, owner, payload: u8::from(payload == 0), scheme: u8::from(scheme == 0), lease_ms, ttl_ms, retry,
+        4 => (key.clone(), owner.clone(), 0..8u8, 0..12u8, lease.clone(), prop_oneof![Just(50u64), Just(5_000)], (0..3u8, 0..4u8))
+            .prop_map(|(key, owner, payload, scheme, lease_ms, ttl_ms, (policy, kind))| Draft::Acquire {
+                key, owner, payload: payload.saturating_sub(5), scheme: u8::from(scheme == 0), lease_ms, ttl_ms,
+                policy, transaction: kind != 0,
             }),
         3 => (key.clone(), owner.clone(), body.clone())
             .prop_map(|(key, owner, body)| Draft::Complete { key, owner, body }),
-        2 => (key.clone(), owner.clone()).prop_map(|(key, owner)| Draft::Fail { key, owner }),
+        3 => (key.clone(), owner.clone(), 0..4u8)
+            .prop_map(|(key, owner, cause)| Draft::Fail { key, owner, cause }),
         1 => (key.clone(), owner.clone()).prop_map(|(key, owner)| Draft::Abandon { key, owner }),
         1 => (key.clone(), owner, lease)
             .prop_map(|(key, owner, lease_ms)| Draft::Extend { key, owner, lease_ms }),
@@ -140,7 +144,8 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
             scheme,
             lease_ms,
             ttl_ms,
-            retry,
+            policy,
+            transaction,
         } => Operation::Acquire(Acquire {
             key: key(k),
             owner: owner(o),
@@ -153,11 +158,22 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
                 ttl_ms,
                 unknown_ttl_ms: 2 * ttl_ms,
             },
-            on_unknown: if retry {
-                OnUnknown::Retry
-            } else {
-                OnUnknown::Refuse
+            on_unknown: match policy {
+                0 => OnUnknown::Refuse,
+                1 => OnUnknown::Retry,
+                _ => OnUnknown::RetryTransactions,
             },
+            kind: if transaction {
+                AttemptKind::Transaction
+            } else {
+                AttemptKind::Gateway
+            },
+            about: transaction.then(|| {
+                Box::new(About {
+                    path: format!("/{payload}"),
+                    ..About::default()
+                })
+            }),
         }),
         Draft::Complete {
             key: k,
@@ -168,9 +184,23 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
             owner: owner(o),
             outcome: outcome(body),
         }),
-        Draft::Fail { key: k, owner: o } => Operation::Fail {
+        Draft::Fail {
+            key: k,
+            owner: o,
+            cause,
+        } => Operation::Fail {
             key: key(k),
             owner: owner(o),
+            cause: match cause {
+                0 => FailCause::Other,
+                1 => FailCause::NotSent,
+                2 => FailCause::Refused,
+                _ => FailCause::Redirected(Box::new(StoredResponse {
+                    status: 307,
+                    headers: Vec::new(),
+                    body: vec![o; usize::from(o)].into(),
+                })),
+            },
         },
         Draft::Abandon { key: k, owner: o } => Operation::Abandon {
             key: key(k),

@@ -10,8 +10,9 @@ use super::error::{Kind, Trouble};
 use super::ids::Id;
 use super::lanes::Prepared;
 use super::pool::Connection;
+use super::row::Found;
 use super::step::{self, Seen, Stepped};
-use super::write::{write, Change};
+use super::write::{write, Change, Written};
 use super::Inner;
 use crate::machine::{self, AcquireEvent, Context, Event, Reply, Room};
 use crate::quota::Quotas;
@@ -36,6 +37,8 @@ enum Ended {
     Answered(Vec<Answer>),
     /// Another writer was faster.
     Lost,
+    /// Somebody has locked the row.
+    Locked,
 }
 
 impl Group {
@@ -59,24 +62,24 @@ impl Group {
     fn may_make(&self, seen: &Seen) -> bool {
         let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
         let is_there = || {
-            let now = context(seen.now, Room::Plenty).current(seen.slot.as_ref());
-            now.execution.is_some()
+            let now = context(seen.now, Room::Plenty).current(seen.found.slot());
+            now.execution.is_some() || matches!(seen.found, Found::Illegible(_))
         };
         seen.used_up.is_none() && self.events.iter().any(acquires) && !is_there()
     }
 
-    /// The outcome is needed: to be replayed, or to be written again beside a new mark.
+    /// The outcome is needed, to be replayed.
     fn wants_outcome(&self) -> bool {
-        self.events.iter().any(|(_, event)| {
-            matches!(
-                event,
-                Event::Acquire(_) | Event::Fail { .. } | Event::Abandon { .. }
-            )
-        })
+        let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
+        self.events.iter().any(acquires)
     }
 
     /// What the machine answers, and the slot if it changes.
     fn decide(&self, seen: &Seen, room: Room) -> (Vec<Answer>, Option<Slot>) {
+        if matches!(seen.found, Found::Illegible(_)) {
+            let events = self.events.iter().map(|(_, event)| event);
+            return (events.map(replay::illegible).collect(), None);
+        }
         let context = Context {
             used_up: seen.used_up,
             ..context(seen.now, room)
@@ -189,7 +192,9 @@ impl Inner {
                 Err(trouble) => return Err((trouble, groups)),
             };
             let mut lost = Vec::new();
+            let mut locked = false;
             for (group, ended) in groups.into_iter().zip(ended) {
+                locked |= matches!(ended, Ended::Locked);
                 let Ended::Answered(of_group) = ended else {
                     lost.push(group);
                     continue;
@@ -203,6 +208,9 @@ impl Inner {
             groups = lost;
             if !groups.is_empty() && retry.is_over() {
                 return Err((Trouble::transient("too many writers on one key"), groups));
+            }
+            if locked {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
         Ok(())
@@ -263,12 +271,13 @@ impl Inner {
 
         for (n, answers, slot, _) in decided {
             let Some(group) = groups.get(n) else { continue };
-            let holds = slot.is_none() || written.contains(&group.id.id);
+            let written = written.get(&group.id.id).copied();
+            let holds = slot.is_none() || written == Some(Written::Yes);
             if let Some(place) = ended.get_mut(n) {
-                *place = Some(if holds {
-                    Ended::Answered(answers)
-                } else {
-                    Ended::Lost
+                *place = Some(match written {
+                    _ if holds => Ended::Answered(answers),
+                    Some(Written::Locked) => Ended::Locked,
+                    _ => Ended::Lost,
                 });
             }
             if slot.is_some() && holds {

@@ -1,13 +1,35 @@
-//! The schema: versioned scripts inside the program.
+//! The schema: numbered scripts inside the program, and a version that says which services can use it.
 
-use super::error::Trouble;
+use super::error::{Kind, Trouble};
 use super::pool::{Connection, Pool};
+use std::time::Duration;
 
-/// The scripts in order; the first one leads to version 1.
-const MIGRATIONS: &[&str] = &[
-    include_str!("migrations/0001_records.sql"),
-    include_str!("migrations/0002_quotas.sql"),
+/// A script that changes the schema.
+struct Script {
+    text: &'static str,
+    /// The version that the schema has with it. Services demand that the version is theirs, so a script after
+    /// which they can go on leaves it as it is.
+    version: i32,
+}
+
+/// The scripts in order; the first one has number 1.
+const SCRIPTS: &[Script] = &[
+    Script {
+        text: include_str!("migrations/0001_records.sql"),
+        version: 1,
+    },
+    Script {
+        text: include_str!("migrations/0002_quotas.sql"),
+        version: 2,
+    },
+    Script {
+        text: include_str!("migrations/0003_histories.sql"),
+        version: 2,
+    },
 ];
+
+/// The version that this program works with.
+pub(super) const VERSION: i32 = 2;
 
 /// The oldest server that is known to work.
 const OLDEST_SERVER: i32 = 150_000;
@@ -15,14 +37,48 @@ const OLDEST_SERVER: i32 = 150_000;
 /// "idempote" in ASCII: the lock that migrations of several processes queue for.
 const LOCK: i64 = 0x6964_656d_706f_7465;
 
-/// The version that this program works with.
-pub(super) fn newest() -> i32 {
-    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+/// How long a script may wait for a table that is in use. Everybody else waits behind it, so this is short, and
+/// the script is tried again.
+const LOCK_TIMEOUT: &str = "500ms";
+
+/// How often that is tried, and the pause in between: for two minutes.
+const TRIES: u32 = 80;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the schema is: its version, and the number of the newest script. Older schemas have no column for the
+/// latter.
+const WHICH: &str = "
+    SELECT coalesce(max(version), 0),
+        coalesce(max(coalesce((to_jsonb(s) ->> 'script')::integer, version)), 0)
+    FROM idempotency_schema s";
+
+/// The number of the newest script.
+fn newest() -> i32 {
+    i32::try_from(SCRIPTS.len()).unwrap_or(i32::MAX)
 }
 
-/// Brings the schema to the newest version; returns the version before and after. Several
-/// processes may do so at the same time.
+/// Brings the schema up to date; returns the number of its newest script before and after. Several processes may do
+/// so at the same time.
 pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), Trouble> {
+    let mut tries = 0;
+    loop {
+        match migrate_once(pool).await {
+            Err(trouble) if trouble.kind == Kind::TooSlow && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(trouble) if trouble.kind == Kind::TooSlow => {
+                return Err(Trouble::too_slow(format!(
+                    "a transaction uses the tables all the time, end it and migrate again: {}",
+                    trouble.error
+                )));
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn migrate_once(pool: &Pool) -> Result<(i32, i32), Trouble> {
     let mut connection = pool.get().await?;
     check_server(&connection).await?;
     let transaction = connection.client()?.transaction().await?;
@@ -41,27 +97,27 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), Trouble> {
              )",
         )
         .await?;
-    let before: i32 = transaction
-        .query_one(
-            "SELECT coalesce(max(version), 0) FROM idempotency_schema",
-            &[],
-        )
-        .await?
-        .get(0);
-    refuse_newer(before)?;
-    for (version, script) in (1i32..).zip(MIGRATIONS) {
-        if version > before {
-            transaction.batch_execute(script).await?;
-            transaction
-                .execute(
-                    "INSERT INTO idempotency_schema (version) VALUES ($1)",
-                    &[&version],
-                )
-                .await?;
+    let found = transaction.query_one(WHICH, &[]).await?;
+    let (mut version, before): (i32, i32) = (found.get(0), found.get(1));
+    refuse_newer(version)?;
+    let timeout = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
+    transaction.batch_execute(&timeout).await?;
+    for (number, script) in (1i32..).zip(SCRIPTS) {
+        if number <= before {
+            continue;
+        }
+        transaction.batch_execute(script.text).await?;
+        if script.version > version {
+            version = script.version;
+            let insert = "INSERT INTO idempotency_schema (version) VALUES ($1)";
+            transaction.execute(insert, &[&version]).await?;
+        } else {
+            let update = "UPDATE idempotency_schema SET script = $1 WHERE version = $2";
+            transaction.execute(update, &[&number, &version]).await?;
         }
     }
     transaction.commit().await?;
-    Ok((before, newest()))
+    Ok((before, newest().max(before)))
 }
 
 /// Refuses servers and schemas that this program does not know.
@@ -75,13 +131,17 @@ pub(super) async fn check(connection: &Connection) -> Result<(), Trouble> {
         .await?;
     let there = found.first().is_some_and(|row| row.get(0));
     let database: &str = found.first().map_or("", |row| row.get(1));
-    let version = if there { version(connection).await? } else { 0 };
+    let (version, script) = if there {
+        which(connection).await?
+    } else {
+        (0, 0)
+    };
     refuse_newer(version)?;
-    if version < newest() {
-        let what = match version {
+    if script < newest() {
+        let what = match script {
             0 => "has no schema for this store".to_owned(),
             old => format!(
-                "has version {old} of the schema, version {} is needed",
+                "has the schema of script {old}, that of script {} is needed",
                 newest()
             ),
         };
@@ -92,21 +152,15 @@ pub(super) async fn check(connection: &Connection) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn version(connection: &Connection) -> Result<i32, Trouble> {
-    let rows = connection
-        .query(
-            "SELECT coalesce(max(version), 0) FROM idempotency_schema",
-            &[],
-        )
-        .await?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+async fn which(connection: &Connection) -> Result<(i32, i32), Trouble> {
+    let rows = connection.query(WHICH, &[]).await?;
+    Ok(rows.first().map_or((0, 0), |row| (row.get(0), row.get(1))))
 }
 
 fn refuse_newer(found: i32) -> Result<(), Trouble> {
-    if found > newest() {
+    if found > VERSION {
         return Err(Trouble::permanent(format!(
-            "the schema has version {found}, this program knows up to {}: run a newer idempotencyd",
-            newest()
+            "the schema has version {found}, this program knows up to {VERSION}: run a newer idempotencyd"
         )));
     }
     Ok(())
@@ -140,8 +194,8 @@ mod tests {
         assert!(refuse_old(150_000).is_ok());
         let old = refuse_old(140_012).unwrap_err().error.to_string();
         assert!(old.contains("PostgreSQL 14.12, 15 or newer"), "{old}");
-        assert!(refuse_newer(newest()).is_ok());
-        let new = refuse_newer(newest() + 1).unwrap_err().error.to_string();
+        assert!(refuse_newer(VERSION).is_ok());
+        let new = refuse_newer(VERSION + 1).unwrap_err().error.to_string();
         assert!(new.contains("run a newer"), "{new}");
     }
 }

@@ -15,6 +15,7 @@ mod listen;
 mod migrate;
 mod options;
 mod passfile;
+mod past;
 mod pool;
 mod quota;
 mod records;
@@ -71,9 +72,9 @@ struct Inner {
 /// What a migration did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Version of the schema before; 0 if there was none.
+    /// Number of the newest script of the schema before; 0 if there was no schema.
     pub from: i32,
-    /// Version of the schema now.
+    /// Number of the newest script of the schema now.
     pub to: i32,
 }
 
@@ -82,8 +83,8 @@ impl Postgres {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Permanent`] if the server refuses, is too old, or its schema is missing or of
-    /// another version; [`StoreError::Transient`] if it cannot be reached.
+    /// [`StoreError::Permanent`] if the server refuses, is too old, or its schema is missing, older than
+    /// this program needs, or too new for it; [`StoreError::Transient`] if it cannot be reached.
     pub async fn open(options: PostgresOptions) -> Result<Postgres, StoreError> {
         let tls = options.tls.connector().map_err(StoreError::Permanent)?;
         let connector = Arc::new(Connector::new(&options, tls));
@@ -224,6 +225,9 @@ impl Store for Postgres {
             let connection = self.inner.pool.get().await?;
             let counted = self.inner.quotas().any();
             let swept = sweep::sweep(&connection, limit, counted).await?;
+            if counted {
+                quota::carry(&connection).await?;
+            }
             if counted && swept.expired > 0 {
                 quota::forget(&connection).await?;
             }

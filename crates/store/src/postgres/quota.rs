@@ -17,8 +17,12 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 const USED: &str = "
-    SELECT tenant, executions, records, bytes FROM idempotency_tenants
-    WHERE tenant = ANY ($1::bytea[])";
+    SELECT u.tenant, u.executions, u.records, u.bytes
+    FROM (SELECT DISTINCT unnest($1::bytea[]) AS tenant) w
+        CROSS JOIN LATERAL idempotency_tenant_use(w.tenant) u";
+
+/// What transactions of applications have changed, carried over to the counters.
+const CARRY: &str = "SELECT idempotency_carry_tenant_changes(1000)";
 
 const FORGET: &str = "
     DELETE FROM idempotency_tenants WHERE tenant IN (
@@ -77,6 +81,11 @@ pub(super) async fn look(
         }
     }
     Ok(())
+}
+
+/// Brings the counters up to date.
+pub(super) async fn carry(connection: &Connection) -> Result<(), Trouble> {
+    connection.query(CARRY, &[]).await.map(|_| ())
 }
 
 /// Forgets tenants that have nothing.

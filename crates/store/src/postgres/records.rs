@@ -3,30 +3,34 @@
 use super::apply::{context, Retry};
 use super::error::Trouble;
 use super::ids::{range, Id};
-use super::row::{columns, micros, slot};
+use super::row::{columns, found, legible, micros, Found};
 use super::step::{self, Seen};
-use super::write::{write, Change};
+use super::write::{write, Change, Written};
 use super::Inner;
 use crate::keys::{self, PageBuilder};
 use crate::machine::{self, Reply, Room, WaitStep};
+use crate::record::Slot;
 use crate::replay;
 use crate::store::{ListFilter, Page, RecordView, Resolve, Resolved};
 use crate::waiters::Look;
 use idempotency_protocol::{Answer, Fault, LookupKey, Wait};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Asks for a notification when this execution ends. Longer than the wait, so that those who come
 /// later need not write again.
-const MARK_WAIT: &str = "
-    UPDATE idempotency_records
+const MARK_WAIT: &str = concat!(
+    "UPDATE idempotency_records r
     SET waited_until = idempotency_now() + ($3::bigint + 30000) * interval '1 ms'
-    WHERE id = $1 AND fence = $2 AND state = 'executing'
-        AND (waited_until IS NULL
-            OR waited_until < idempotency_now() + $3::bigint * interval '1 ms')";
+    WHERE r.id = $1 AND r.fence = $2 AND r.state IN ('executing', 'settled')
+        AND (r.waited_until IS NULL
+            OR r.waited_until < idempotency_now() + $3::bigint * interval '1 ms')
+        AND ",
+    legible!()
+);
 
 const LIST: &str = concat!(
     "SELECT coalesce(r.long_key, r.id), idempotency_now(), ",
-    columns!("NULL::bytea"),
+    columns!("r.about", "NULL::bytea"),
     " FROM idempotency_records r
      WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3"
 );
@@ -72,7 +76,7 @@ impl Inner {
         drop(connection);
         let seen = one(seen)?;
         let context = context(seen.now, Room::Plenty);
-        Ok(match machine::wait(seen.slot.as_ref(), &context, wait) {
+        Ok(match machine::wait(seen.found.slot(), &context, wait) {
             WaitStep::Over(Reply::Answer(answer)) => Look::Over(answer),
             WaitStep::Over(Reply::Replay(found)) => Look::Over(replay::answer(found)),
             WaitStep::Wait { lease_left_ms } => Look::Wait { lease_left_ms },
@@ -82,9 +86,9 @@ impl Inner {
     pub(super) async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, Trouble> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
-        let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
+        let seen = step::inspect(&connection, &id).await?;
         let context = context(seen.now, Room::Plenty);
-        Ok(machine::view(seen.slot.as_ref(), &context, key))
+        Ok(machine::view(readable(&seen)?, &context, key))
     }
 
     pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, Trouble> {
@@ -94,6 +98,7 @@ impl Inner {
         loop {
             let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
             let context = context(seen.now, Room::Plenty);
+            readable(&seen)?;
             let start = seen.start();
             let (change, resolved) = machine::resolve(Some(&start), &context, request);
             let Some(slot) = change else {
@@ -104,9 +109,13 @@ impl Inner {
                 replaces: seen.version(),
                 slot: &slot,
             };
-            if write(&connection, &[change]).await?.contains(&id.id) {
-                self.waiters.wake(&request.key);
-                return Ok(resolved);
+            match write(&connection, &[change]).await?.get(&id.id) {
+                Some(Written::Yes) => {
+                    self.waiters.wake(&request.key);
+                    return Ok(resolved);
+                }
+                Some(Written::Locked) => tokio::time::sleep(Duration::from_millis(5)).await,
+                None => {}
             }
         }
     }
@@ -131,7 +140,8 @@ impl Inner {
                 }
                 let key: &[u8] = row.get(0);
                 let context = context(micros(row.get::<_, SystemTime>(1)), Room::Plenty);
-                if let Some(slot) = slot(row, 2)? {
+                // What this program cannot read is left out.
+                if let Found::Slot(slot) = found(row, 2) {
                     page.offer(key, &slot, &context);
                 }
             }
@@ -148,6 +158,16 @@ fn following(key: &[u8]) -> Vec<u8> {
     let mut id = Id::of_bytes(key.to_vec()).id;
     id.push(0);
     id
+}
+
+/// For an operator, who must not be told that nothing is there.
+fn readable(seen: &Seen) -> Result<Option<&Slot>, Trouble> {
+    match &seen.found {
+        Found::Illegible(what) => Err(Trouble::permanent(format!(
+            "this version cannot read the record: {what}"
+        ))),
+        found => Ok(found.slot()),
+    }
 }
 
 fn one(seen: Vec<Seen>) -> Result<Seen, Trouble> {

@@ -1,6 +1,8 @@
 //! Between rows and slots.
 
+use super::past::{described, Kept};
 use crate::clock::Micros;
+use crate::history::History;
 use crate::record::{Execution, Lease, Mark, MarkKind, Slot, State, StoredOutcome};
 use bytes::Bytes;
 use idempotency_protocol::{Fingerprint, Owner, Retention, Scheme};
@@ -37,18 +39,55 @@ pub(super) fn ttl(ms: u64) -> i64 {
     signed(ms.min(MAX_TTL_MS))
 }
 
-/// A record that is there but makes no sense.
+/// A record that is there but makes no sense to this program.
 #[derive(Debug)]
 pub(super) struct Damaged(pub &'static str);
 
-/// Columns of a record, in the order in which [`slot`] reads them; `$outcome` is the expression
-/// for the last one.
+/// What is in the place of one row.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// No row.
+    Nothing,
+    /// A row.
+    Slot(Slot),
+    /// A row that this program cannot read whole: a later release wrote it, or it is damaged. It is never
+    /// written.
+    Illegible(&'static str),
+}
+
+impl Found {
+    /// What the machine may know of.
+    pub fn slot(&self) -> Option<&Slot> {
+        match self {
+            Found::Slot(slot) => Some(slot),
+            Found::Nothing | Found::Illegible(_) => None,
+        }
+    }
+}
+
+/// The format of rows that this program writes.
+const FORMAT: i16 = 1;
+
+/// Whether this program can read the row `r`; what statements ask that write without having read. The first
+/// byte of a history is its format.
+macro_rules! legible {
+    () => {
+        "r.format = 1 AND (r.history IS NULL OR substring(r.history FROM 1 FOR 1) = '\\x01')"
+    };
+}
+pub(super) use legible;
+
+/// Columns of a record, in the order in which [`found`] reads them; the arguments are the expressions for
+/// the description and for the outcome.
 macro_rules! columns {
-    ($outcome:literal) => {
+    ($about:literal, $outcome:literal) => {
         concat!(
-            "r.version, r.fence, r.state, r.owner, r.scheme, r.digest, r.attempt, r.ttl_ms, ",
+            "r.version, r.fence, r.format, r.state, r.owner, r.scheme, r.digest, r.attempt, r.ttl_ms, ",
             "r.unknown_ttl_ms, r.created_at, r.changed_at, r.lease_until, r.status, ",
-            "r.body_bytes, r.outcome_digest, r.outcome_size, r.marks, ",
+            "r.body_bytes, r.outcome_digest, r.outcome_size, r.marks, r.history, r.history_version, ",
+            "r.history_fence, r.history_since, ",
+            $about,
+            ", ",
             $outcome
         )
     };
@@ -75,13 +114,24 @@ fn there<T>(value: Option<T>) -> Result<T, Damaged> {
     value.ok_or(Damaged("a column is missing"))
 }
 
-/// The slot in the columns from `first` on; `None` if there is no row.
-pub(super) fn slot(row: &Row, first: usize) -> Result<Option<Slot>, Damaged> {
-    let mut r = Reader { row, next: first };
+/// What the columns from `first` on tell.
+pub(super) fn found(row: &Row, first: usize) -> Found {
+    let reader = Reader { row, next: first };
+    match slot(reader) {
+        Ok(Some(slot)) => Found::Slot(slot),
+        Ok(None) => Found::Nothing,
+        Err(Damaged(what)) => Found::Illegible(what),
+    }
+}
+
+fn slot(mut r: Reader<'_>) -> Result<Option<Slot>, Damaged> {
     let Some(version) = r.take::<i64>()? else {
         return Ok(None);
     };
     let fence = there(r.take::<i64>()?)?;
+    if r.take::<i16>()? != Some(FORMAT) {
+        return Err(Damaged("another format"));
+    }
     let state = there(r.take::<&str>()?)?;
     let owner = r.take::<&[u8]>()?;
     let scheme = r.take::<i64>()?;
@@ -97,46 +147,64 @@ pub(super) fn slot(row: &Row, first: usize) -> Result<Option<Slot>, Damaged> {
     let outcome_digest = r.take::<&[u8]>()?;
     let outcome_size = r.take::<i64>()?;
     let marks = decode_marks(there(r.take::<&[u8]>()?)?)?;
+    let kept = Kept {
+        bytes: r.take::<&[u8]>()?,
+        version: r.take::<i64>()?,
+        fence: r.take::<i64>()?,
+        since: r.take::<SystemTime>()?,
+    };
+    let about = r.take::<serde_json::Value>()?;
     let outcome = r.take::<&[u8]>()?;
 
-    let state = match state {
-        "vacant" => None,
-        "executing" => Some(State::Executing(Lease {
+    let lease = || {
+        Ok(Lease {
             until: micros(there(lease_until)?),
             // Needed only where a restart renews leases; here the server's clock goes on.
             length_ms: 0,
             boot: 0,
-        })),
-        "completed" => Some(State::Completed(StoredOutcome {
+        })
+    };
+    let outcome = || {
+        Ok(StoredOutcome {
             status: u16::try_from(there(status)?).map_err(|_| Damaged("no such status"))?,
             body_bytes: body_bytes.map(unsigned),
             digest: array(there(outcome_digest)?)?,
             size: unsigned(there(outcome_size)?),
             data: outcome.map(Bytes::copy_from_slice),
-        })),
+        })
+    };
+    let state = match state {
+        "vacant" => None,
+        "executing" => Some(State::Executing(lease()?)),
+        "settled" => Some(State::Settled(lease()?, outcome()?)),
+        "completed" => Some(State::Completed(outcome()?)),
         "failed" => Some(State::Failed),
         "unknown" => Some(State::Unknown),
         _ => return Err(Damaged("no such state")),
     };
     let execution = match state {
         None => None,
-        Some(state) => Some(Execution {
-            owner: owner.map(array).transpose()?.map(Owner),
-            fingerprint: Fingerprint {
-                // The same 64 bits.
-                scheme: Scheme(u64::from_be_bytes(there(scheme)?.to_be_bytes())),
-                digest: array(there(digest)?)?,
-            },
-            attempt: u32::try_from(there(attempt)?).unwrap_or(u32::MAX),
-            retention: Retention {
-                ttl_ms: unsigned(there(ttl_ms)?),
-                unknown_ttl_ms: unsigned(there(unknown_ttl_ms)?),
-            },
-            created_at: micros(there(created_at)?),
-            changed_at: micros(there(changed_at)?),
-            state,
-            history: crate::history::History::of_old(0),
-        }),
+        Some(state) => {
+            let mut execution = Execution {
+                owner: owner.map(array).transpose()?.map(Owner),
+                fingerprint: Fingerprint {
+                    // The same 64 bits.
+                    scheme: Scheme(u64::from_be_bytes(there(scheme)?.to_be_bytes())),
+                    digest: array(there(digest)?)?,
+                },
+                attempt: u32::try_from(there(attempt)?).unwrap_or(u32::MAX),
+                retention: Retention {
+                    ttl_ms: unsigned(there(ttl_ms)?),
+                    unknown_ttl_ms: unsigned(there(unknown_ttl_ms)?),
+                },
+                created_at: micros(there(created_at)?),
+                changed_at: micros(there(changed_at)?),
+                state,
+                history: History::default(),
+            };
+            kept.recall(version, fence, described(about), &mut execution)?;
+            Some(execution)
+        }
     };
     Ok(Some(Slot {
         version: unsigned(version),

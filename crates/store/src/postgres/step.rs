@@ -5,13 +5,16 @@
 //! - A complete whose owner holds the key is stored: one update, compared on the owner.
 //!
 //! Whatever else an operation meets is decided by the state machine, from the row that comes back.
-//! Each statement is a transaction of its own and touches its rows in the order of their ids.
+//! Each statement is a transaction of its own and touches its rows in the order of their ids. None waits
+//! for a row that somebody else has locked, as an open transaction of an application may have done: the
+//! insert leaves out keys that have a row, and the update passes over locked rows.
 
 use super::error::Trouble;
 use super::ids::Id;
+use super::past;
 use super::pool::Connection;
 use super::quota;
-use super::row::{self, columns, micros, signed, slot, ttl, unsigned};
+use super::row::{self, columns, found, legible, micros, signed, ttl, unsigned, Found};
 use crate::clock::Micros;
 use crate::machine::AcquireEvent;
 use crate::quota::{Quota, Quotas};
@@ -29,25 +32,25 @@ pub(super) struct Seen {
     /// Versions and fences begin above this where there is no row.
     pub floor: u64,
     /// The row.
-    pub slot: Option<Slot>,
+    pub found: Found,
     /// Which quota leaves its tenant no room for a new record, if one does.
     pub used_up: Option<Quota>,
 }
 
 impl Seen {
     /// Reads time, floor and slot, which are beside each other.
-    fn read(row: &Row, first: usize) -> Result<Seen, Trouble> {
-        Ok(Seen {
+    fn read(row: &Row, first: usize) -> Seen {
+        Seen {
             now: micros(row.get::<_, SystemTime>(first)),
             floor: unsigned(row.get(first + 1)),
-            slot: slot(row, first + 2)?,
+            found: found(row, first + 2),
             used_up: None,
-        })
+        }
     }
 
     /// The slot for the machine: where there is none, one that is empty and begins at the floor.
     pub fn start(&self) -> Slot {
-        self.slot.clone().unwrap_or_else(|| Slot {
+        self.found.slot().cloned().unwrap_or_else(|| Slot {
             version: self.floor,
             fence: self.floor,
             ..Slot::default()
@@ -56,7 +59,7 @@ impl Seen {
 
     /// The version that a change compares itself with; 0: there is no row.
     pub fn version(&self) -> u64 {
-        self.slot.as_ref().map_or(0, |slot| slot.version)
+        self.found.slot().map_or(0, |slot| slot.version)
     }
 }
 
@@ -79,34 +82,39 @@ pub const GRANT: &str = concat!(
      granted AS (
          INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state, owner,
              scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
-             lease_until, marks, due)
+             lease_until, marks, due, history, history_version, history_fence, history_since,
+             about)
          SELECT g.id, g.long_key, 0, greatest(f.floor + 1, t.micros),
              greatest(f.floor + 1, t.micros), 'executing', g.owner, g.scheme, g.digest, 1,
              g.ttl_ms, g.unknown_ttl_ms, t.now, t.now, t.now + g.lease_ms * interval '1 ms', '',
-             t.now + g.lease_ms * interval '1 ms'
+             t.now + g.lease_ms * interval '1 ms',
+             overlay(g.history PLACING int8send(t.micros) FROM 5 FOR 8),
+             greatest(f.floor + 1, t.micros), greatest(f.floor + 1, t.micros), t.now, g.about
          FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[],
-                 $6::bigint[], $7::bigint[], $8::bigint[])
-                 AS g(id, long_key, owner, scheme, digest, lease_ms, ttl_ms, unknown_ttl_ms)
+                 $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::jsonb[])
+                 AS g(id, long_key, owner, scheme, digest, lease_ms, ttl_ms, unknown_ttl_ms,
+                     history, about)
              CROSS JOIN t CROSS JOIN idempotency_floor f
+         WHERE NOT EXISTS (SELECT FROM idempotency_records r WHERE r.id = g.id)
          ORDER BY g.id
          ON CONFLICT (id) DO NOTHING
          RETURNING id, fence)
      SELECT i.n, granted.fence, idempotency_now(), f.floor, ",
-    columns!("r.outcome"),
+    columns!("NULL::jsonb", "r.outcome"),
     " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
          CROSS JOIN idempotency_floor f
          LEFT JOIN granted ON granted.id = i.id
          LEFT JOIN idempotency_records r ON r.id = i.id"
 );
 
-/// The same where there are quotas (`migrations/0002_quotas.sql`).
+/// The same where there are quotas (`migrations/0003_histories.sql`).
 const GRANT_WITHIN: &str = concat!(
     "WITH granted AS MATERIALIZED (
          SELECT * FROM idempotency_grant_within($1::bytea[], $2::bytea[], $3::bytea[],
-             $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[],
-             $9::bigint, $10::bigint, $11::bigint))
+             $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[],
+             $10::jsonb[], $11::bigint, $12::bigint, $13::bigint))
      SELECT i.n, granted.granted_fence, granted.used_up, idempotency_now(), f.floor, ",
-    columns!("r.outcome"),
+    columns!("NULL::jsonb", "r.outcome"),
     " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
          CROSS JOIN idempotency_floor f
          LEFT JOIN granted ON granted.granted_id = i.id
@@ -138,6 +146,11 @@ pub(super) async fn grant(
         each(|e| ttl(e.retention.ttl_ms)),
         each(|e| ttl(e.retention.unknown_ttl_ms.max(e.retention.ttl_ms))),
     );
+    let histories: Vec<Vec<u8>> = asked.iter().map(|(_, e)| past::of_new(e.kind)).collect();
+    let abouts: Vec<_> = asked
+        .iter()
+        .map(|(_, e)| past::describe(e.about.as_deref()))
+        .collect();
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
         &ids,
         &long_keys,
@@ -147,13 +160,15 @@ pub(super) async fn grant(
         &leases,
         &ttls,
         &unknown_ttls,
+        &histories,
+        &abouts,
     ];
     if !quotas.any() {
         let rows = connection.query(GRANT, &parameters).await?;
         return in_order(asked.len(), &rows, |row| {
             Ok(match row.get::<_, Option<i64>>(1) {
                 Some(fence) => Stepped::Done(unsigned(fence)),
-                None => Stepped::Seen(Box::new(Seen::read(row, 2)?)),
+                None => Stepped::Seen(Box::new(Seen::read(row, 2))),
             })
         });
     }
@@ -165,8 +180,8 @@ pub(super) async fn grant(
             return Ok(Stepped::Done(unsigned(fence)));
         }
         let code: Option<i32> = row.get(2);
-        let seen = Seen::read(row, 3)?;
-        if code == Some(quota::A_ROW) && seen.slot.is_none() {
+        let seen = Seen::read(row, 3);
+        if code == Some(quota::A_ROW) && matches!(seen.found, Found::Nothing) {
             return Ok(Stepped::TooLate);
         }
         Ok(Stepped::Seen(Box::new(Seen {
@@ -181,25 +196,36 @@ pub const COMPLETE: &str = concat!(
     "WITH t AS MATERIALIZED (
          SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
          FROM idempotency_now() AS now),
+     mine AS MATERIALIZED (
+         SELECT c.*
+         FROM unnest($1::bytea[], $2::bytea[], $3::integer[], $4::bigint[], $5::bytea[],
+                 $6::bigint[], $7::bytea[])
+                 AS c(id, owner, status, body_bytes, digest, size, outcome)
+             CROSS JOIN t
+             JOIN idempotency_records r ON r.id = c.id
+         WHERE r.owner = c.owner
+             AND (r.state = 'executing' OR r.state = 'unknown' AND r.due > t.now
+                 OR r.state = 'settled' AND r.lease_until > t.now)
+             AND ",
+    legible!(),
+    "    ORDER BY r.id
+         FOR NO KEY UPDATE OF r SKIP LOCKED),
      done AS (
          UPDATE idempotency_records r
          SET replaces = r.version, version = greatest(r.version + 1, t.micros),
+             history_version = CASE WHEN r.history_version = r.version
+                 THEN greatest(r.version + 1, t.micros) ELSE r.history_version END,
              state = 'completed', changed_at = t.now, lease_until = NULL,
              due = t.now + r.ttl_ms * interval '1 ms', status = c.status,
              body_bytes = c.body_bytes, outcome_digest = c.digest, outcome_size = c.size,
              outcome = c.outcome
-         FROM (SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::integer[], $4::bigint[],
-                     $5::bytea[], $6::bigint[], $7::bytea[])
-                     AS c(id, owner, status, body_bytes, digest, size, outcome)
-                 ORDER BY id) c
-             CROSS JOIN t
-         WHERE r.id = c.id AND r.owner = c.owner
-             AND (r.state = 'executing' OR r.state = 'unknown' AND r.due > t.now)
+         FROM mine c CROSS JOIN t
+         WHERE r.id = c.id
          RETURNING r.id, r.due, r.waited_until > t.now AS waited)
      SELECT i.n, done.due,
          CASE WHEN done.waited THEN pg_notify('idempotency_changed', encode(done.id, 'hex')) END,
          idempotency_now(), f.floor, ",
-    columns!("NULL::bytea"),
+    columns!("NULL::jsonb", "NULL::bytea"),
     " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
          CROSS JOIN idempotency_floor f
          LEFT JOIN done ON done.id = i.id
@@ -236,20 +262,28 @@ pub(super) async fn complete(
     in_order(asked.len(), &rows, |row| {
         Ok(match row.get::<_, Option<SystemTime>>(1) {
             Some(due) => Stepped::Done(micros(due)),
-            None => Stepped::Seen(Box::new(Seen::read(row, 3)?)),
+            None => Stepped::Seen(Box::new(Seen::read(row, 3))),
         })
     })
 }
 
-const READ: &str = concat!(
-    "SELECT i.n, idempotency_now(), f.floor, ",
-    columns!("CASE WHEN i.whole THEN r.outcome END"),
-    " FROM unnest($1::bytea[], $2::boolean[]) WITH ORDINALITY AS i(id, whole, n)
-         CROSS JOIN idempotency_floor f
-         LEFT JOIN idempotency_records r ON r.id = i.id"
-);
+/// `$about`: the expression for the description.
+macro_rules! read {
+    ($about:literal) => {
+        concat!(
+            "SELECT i.n, idempotency_now(), f.floor, ",
+            columns!($about, "CASE WHEN i.whole THEN r.outcome END"),
+            " FROM unnest($1::bytea[], $2::boolean[]) WITH ORDINALITY AS i(id, whole, n)
+                 CROSS JOIN idempotency_floor f
+                 LEFT JOIN idempotency_records r ON r.id = i.id"
+        )
+    };
+}
 
-/// What is under these ids; with the outcome itself where that is wanted.
+const READ: &str = read!("NULL::jsonb");
+const INSPECT: &str = read!("r.about");
+
+/// What is under these ids, without descriptions; with the outcome itself where that is wanted.
 pub(super) async fn read(
     connection: &Connection,
     asked: &[(&Id, bool)],
@@ -257,7 +291,17 @@ pub(super) async fn read(
     let ids: Vec<&[u8]> = asked.iter().map(|(id, _)| id.id.as_slice()).collect();
     let whole: Vec<bool> = asked.iter().map(|(_, whole)| *whole).collect();
     let rows = connection.query(READ, &[&ids, &whole]).await?;
-    in_order(asked.len(), &rows, |row| Seen::read(row, 1))
+    in_order(asked.len(), &rows, |row| Ok(Seen::read(row, 1)))
+}
+
+/// What is under this id, with its description and without its outcome.
+pub(super) async fn inspect(connection: &Connection, id: &Id) -> Result<Seen, Trouble> {
+    let (ids, whole) = (vec![id.id.as_slice()], vec![false]);
+    let rows = connection.query(INSPECT, &[&ids, &whole]).await?;
+    let seen = in_order(1, &rows, |row| Ok(Seen::read(row, 1)))?;
+    seen.into_iter()
+        .next()
+        .ok_or_else(|| Trouble::transient("no answer"))
 }
 
 /// One of each, by the number in the first column.

@@ -2,6 +2,7 @@
 
 use super::error::Trouble;
 use super::pool::Connection;
+use super::row::legible;
 use crate::store::Swept;
 
 /// Takes the rows that are due, without those that somebody else is at, and does with each what
@@ -17,7 +18,8 @@ macro_rules! sweep {
     d AS MATERIALIZED (
         SELECT r.id, r.state, coalesce(r.marks_until > (SELECT now FROM t), false) AS marked
         FROM idempotency_records r
-        WHERE r.due <= (SELECT now FROM t)",
+        WHERE r.due <= (SELECT now FROM t) AND ",
+            legible!(),
             $which,
             "
         ORDER BY r.due LIMIT $1
@@ -26,6 +28,8 @@ macro_rules! sweep {
         UPDATE idempotency_records r
         SET state = 'unknown', lease_until = NULL, changed_at = t.now, replaces = r.version,
             version = greatest(r.version + 1, t.micros),
+            history_version = CASE WHEN r.history_version = r.version
+                THEN greatest(r.version + 1, t.micros) ELSE r.history_version END,
             due = t.now + r.unknown_ttl_ms * interval '1 ms'
         FROM d CROSS JOIN t
         WHERE r.id = d.id AND d.state = 'executing'
@@ -35,9 +39,10 @@ macro_rules! sweep {
         SET state = 'vacant', owner = NULL, scheme = NULL, digest = NULL, attempt = NULL,
             ttl_ms = NULL, unknown_ttl_ms = NULL, created_at = NULL, changed_at = NULL,
             lease_until = NULL, status = NULL, body_bytes = NULL, outcome_digest = NULL,
-            outcome_size = NULL, outcome = NULL, due = r.marks_until
+            outcome_size = NULL, outcome = NULL, due = r.marks_until, history = NULL,
+            history_version = NULL, history_fence = NULL, history_since = NULL, about = NULL
         FROM d
-        WHERE r.id = d.id AND d.state IN ('completed', 'failed', 'unknown') AND d.marked
+        WHERE r.id = d.id AND d.state IN ('settled', 'completed', 'failed', 'unknown') AND d.marked
         RETURNING 1),
     removed AS (
         DELETE FROM idempotency_records r USING d

@@ -27,7 +27,7 @@ impl Inner {
                 "PostgreSQL: the server is read-only (a standby, or set so)",
             ));
         }
-        if row.get::<_, Option<i32>>(1) != Some(migrate::newest()) {
+        if row.get::<_, Option<i32>>(1) != Some(migrate::VERSION) {
             return Err(Trouble::permanent("the schema has another version"));
         }
         let bytes = unsigned(row.get(3));

@@ -1,13 +1,20 @@
 //! The second statement of a batch: what the state machine decided, written where nothing has
 //! changed since it was read.
+//!
+//! Rows that are there are updated, keys that had none are inserted: two statements, so that the triggers of
+//! each, where tenants are counted, touch the tenants in their order. Neither waits for a row that somebody
+//! else has locked.
 
 use super::error::Trouble;
 use super::ids::Id;
-use super::pool::Connection;
+use super::past;
+use super::pool::{Connection, Parameters};
 use super::row::{encode_marks, signed, time, ttl};
 use crate::record::{Slot, State};
-use std::collections::HashSet;
+use serde_json::Value;
+use std::collections::HashMap;
 use std::time::SystemTime;
+use tokio_postgres::types::ToSql;
 
 /// One slot on its way into its row.
 #[derive(Debug)]
@@ -18,75 +25,106 @@ pub(super) struct Change<'a> {
     pub slot: &'a Slot,
 }
 
-/// A change that was decided on a version which is not there any more is not made; its id is
-/// not among those that come back.
-const WRITE: &str = "
-    WITH written AS (
-        INSERT INTO idempotency_records AS r (id, long_key, replaces, version, fence, state,
-            owner, scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
-            lease_until, status, body_bytes, outcome_digest, outcome_size, outcome, marks,
-            marks_until, due)
-        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[],
+/// How a change ended that was asked for. What is not told was decided on a version that is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is made.
+    Yes,
+    /// Somebody else has locked the row, and has not changed it so far.
+    Locked,
+}
+
+/// The changes, one a row, in the order of their ids.
+macro_rules! changes {
+    () => {
+        "unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[],
             $6::text[], $7::bytea[], $8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[],
             $12::bigint[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
             $16::integer[], $17::bigint[], $18::bytea[], $19::bigint[], $20::bytea[],
-            $21::bytea[], $22::timestamptz[], $23::timestamptz[]) AS c(id)
-        ORDER BY c.id
-        ON CONFLICT (id) DO UPDATE SET
-            replaces = excluded.replaces, version = excluded.version, fence = excluded.fence,
-            state = excluded.state, owner = excluded.owner, scheme = excluded.scheme,
-            digest = excluded.digest, attempt = excluded.attempt, ttl_ms = excluded.ttl_ms,
-            unknown_ttl_ms = excluded.unknown_ttl_ms, created_at = excluded.created_at,
-            changed_at = excluded.changed_at, lease_until = excluded.lease_until,
-            status = excluded.status, body_bytes = excluded.body_bytes,
-            outcome_digest = excluded.outcome_digest, outcome_size = excluded.outcome_size,
-            outcome = excluded.outcome,
-            marks = excluded.marks, marks_until = excluded.marks_until, due = excluded.due
-        WHERE r.version = excluded.replaces
-        RETURNING r.id, r.waited_until > idempotency_now() AS waited)
-    SELECT id, CASE WHEN waited THEN pg_notify('idempotency_changed', encode(id, 'hex')) END
-    FROM written";
+            $21::bytea[], $22::timestamptz[], $23::timestamptz[], $24::bytea[], $25::bigint[],
+            $26::bigint[], $27::timestamptz[], $28::jsonb[])
+            AS c(id, long_key, replaces, version, fence, state, owner, scheme, digest, attempt,
+                ttl_ms, unknown_ttl_ms, created_at, changed_at, lease_until, status, body_bytes,
+                outcome_digest, outcome_size, outcome, marks, marks_until, due, history,
+                history_version, history_fence, history_since, about)"
+    };
+}
 
-/// Writes all changes that still hold, in one transaction. Returns the ids of those.
+/// An outcome that was not read stays, and so does the description of an attempt that was there before.
+const UPDATE: &str = concat!(
+    "WITH mine AS MATERIALIZED (
+        SELECT c.* FROM ",
+    changes!(),
+    "   JOIN idempotency_records r ON r.id = c.id
+        WHERE r.version = c.replaces
+        ORDER BY r.id
+        FOR NO KEY UPDATE OF r SKIP LOCKED),
+    written AS (
+        UPDATE idempotency_records r SET
+            replaces = c.replaces, version = c.version, fence = c.fence,
+            state = c.state, owner = c.owner, scheme = c.scheme,
+            digest = c.digest, attempt = c.attempt, ttl_ms = c.ttl_ms,
+            unknown_ttl_ms = c.unknown_ttl_ms, created_at = c.created_at,
+            changed_at = c.changed_at, lease_until = c.lease_until,
+            status = c.status, body_bytes = c.body_bytes,
+            outcome_digest = c.outcome_digest, outcome_size = c.outcome_size,
+            outcome = CASE WHEN c.outcome_digest IS NULL THEN NULL
+                ELSE coalesce(c.outcome, r.outcome) END,
+            marks = c.marks, marks_until = c.marks_until, due = c.due,
+            history = c.history, history_version = c.history_version,
+            history_fence = c.history_fence, history_since = c.history_since,
+            about = CASE WHEN c.history_fence = r.history_fence THEN r.about ELSE c.about END
+        FROM mine c
+        WHERE r.id = c.id
+        RETURNING r.id, r.waited_until > idempotency_now() AS waited)
+    SELECT id, true, CASE WHEN waited THEN pg_notify('idempotency_changed', encode(id, 'hex')) END
+    FROM written
+    UNION ALL
+    SELECT r.id, false, NULL
+    FROM unnest($1::bytea[], $3::bigint[]) AS c(id, replaces)
+        JOIN idempotency_records r ON r.id = c.id
+    WHERE r.version = c.replaces"
+);
+
+const INSERT: &str = concat!(
+    "INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state,
+        owner, scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
+        lease_until, status, body_bytes, outcome_digest, outcome_size, outcome, marks,
+        marks_until, due, history, history_version, history_fence, history_since, about)
+    SELECT * FROM ",
+    changes!(),
+    " WHERE NOT EXISTS (SELECT FROM idempotency_records r WHERE r.id = c.id)
+    ORDER BY c.id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, true"
+);
+
+/// Makes all changes that still hold. Those that replace a row are one transaction, new rows another.
 pub(super) async fn write(
     connection: &Connection,
     changes: &[Change<'_>],
-) -> Result<HashSet<Vec<u8>>, Trouble> {
-    let mut c = Columns::default();
+) -> Result<HashMap<Vec<u8>, Written>, Trouble> {
+    let (mut old, mut new) = (Columns::default(), Columns::default());
     for change in changes {
-        c.push(change);
+        let columns = if change.replaces == 0 {
+            &mut new
+        } else {
+            &mut old
+        };
+        columns.push(change);
     }
-    let rows = connection
-        .query(
-            WRITE,
-            &[
-                &c.id,
-                &c.long_key,
-                &c.replaces,
-                &c.version,
-                &c.fence,
-                &c.state,
-                &c.owner,
-                &c.scheme,
-                &c.digest,
-                &c.attempt,
-                &c.ttl_ms,
-                &c.unknown_ttl_ms,
-                &c.created_at,
-                &c.changed_at,
-                &c.lease_until,
-                &c.status,
-                &c.body_bytes,
-                &c.outcome_digest,
-                &c.outcome_size,
-                &c.outcome,
-                &c.marks,
-                &c.marks_until,
-                &c.due,
-            ],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let (updated, inserted) =
+        tokio::try_join!(old.run(connection, UPDATE), new.run(connection, INSERT))?;
+    let mut ends = HashMap::new();
+    for (id, made) in updated.into_iter().chain(inserted) {
+        if made {
+            ends.insert(id, Written::Yes);
+        } else {
+            // A row that was written is told twice: as it is, and as it was.
+            ends.entry(id).or_insert(Written::Locked);
+        }
+    }
+    Ok(ends)
 }
 
 /// One array per column.
@@ -115,6 +153,11 @@ struct Columns<'a> {
     marks: Vec<Vec<u8>>,
     marks_until: Vec<Option<SystemTime>>,
     due: Vec<SystemTime>,
+    history: Vec<Option<Vec<u8>>>,
+    history_version: Vec<Option<i64>>,
+    history_fence: Vec<Option<i64>>,
+    history_since: Vec<Option<SystemTime>>,
+    about: Vec<Option<Value>>,
 }
 
 impl<'a> Columns<'a> {
@@ -122,14 +165,8 @@ impl<'a> Columns<'a> {
         let slot = change.slot;
         let e = slot.execution.as_ref();
         let state = e.map(|e| &e.state);
-        let lease = match state {
-            Some(State::Executing(lease)) => Some(lease),
-            _ => None,
-        };
-        let outcome = match state {
-            Some(State::Completed(outcome)) => Some(outcome),
-            _ => None,
-        };
+        let lease = state.and_then(State::lease);
+        let outcome = state.and_then(State::outcome);
         self.id.push(&change.id.id);
         self.long_key.push(change.id.long_key.as_deref());
         self.replaces.push(signed(change.replaces));
@@ -138,8 +175,8 @@ impl<'a> Columns<'a> {
         self.state.push(match state {
             None => "vacant",
             Some(State::Executing(_)) => "executing",
-            Some(State::Completed(_)) => "completed",
             Some(State::Settled(..)) => "settled",
+            Some(State::Completed(_)) => "completed",
             Some(State::Failed) => "failed",
             Some(State::Unknown) => "unknown",
         });
@@ -167,5 +204,55 @@ impl<'a> Columns<'a> {
         self.marks_until
             .push(slot.marks.iter().map(|m| m.until).max().map(time));
         self.due.push(time(slot.due()));
+        self.history.push(e.map(|e| past::encode(&e.history)));
+        self.history_version.push(e.map(|_| signed(slot.version)));
+        self.history_fence.push(e.map(|_| signed(slot.fence)));
+        self.history_since.push(e.map(|e| time(e.created_at)));
+        self.about
+            .push(e.and_then(|e| past::describe(e.history.about.as_deref())));
+    }
+
+    /// Runs the statement, which tells ids, and whether a change is made. Nothing to change: nothing to run.
+    async fn run(
+        &self,
+        connection: &Connection,
+        statement: &str,
+    ) -> Result<Vec<(Vec<u8>, bool)>, Trouble> {
+        if self.id.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns: [&(dyn ToSql + Sync); 28] = [
+            &self.id,
+            &self.long_key,
+            &self.replaces,
+            &self.version,
+            &self.fence,
+            &self.state,
+            &self.owner,
+            &self.scheme,
+            &self.digest,
+            &self.attempt,
+            &self.ttl_ms,
+            &self.unknown_ttl_ms,
+            &self.created_at,
+            &self.changed_at,
+            &self.lease_until,
+            &self.status,
+            &self.body_bytes,
+            &self.outcome_digest,
+            &self.outcome_size,
+            &self.outcome,
+            &self.marks,
+            &self.marks_until,
+            &self.due,
+            &self.history,
+            &self.history_version,
+            &self.history_fence,
+            &self.history_since,
+            &self.about,
+        ];
+        let parameters: Parameters<'_> = &columns;
+        let rows = connection.query(statement, parameters).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::server::{own, Database};
-use idempotency_protocol::{Answer, Operation, Owner};
+use idempotency_protocol::{Answer, FailCause, Operation, Owner};
 use idempotency_stack::PostgresOptions as ServerOptions;
 use idempotency_store::{Postgres, Store, StoreError};
 use std::collections::BTreeMap;
@@ -96,6 +96,7 @@ async fn execute(store: &Postgres, name: &str, owner: u8, round: u8, grants: &Gr
         Operation::Fail {
             key: key(name),
             owner,
+            cause: FailCause::Other,
         }
     } else {
         match complete(name, 1, name.as_bytes()) {

@@ -1,6 +1,7 @@
 //! The schema.
 
 use crate::common::*;
+use crate::previous::Previous;
 use crate::server::Database;
 use idempotency_protocol::Answer;
 use idempotency_store::postgres::Migrated;
@@ -19,10 +20,10 @@ async fn refused(database: &Database) -> String {
 async fn a_migration_can_be_repeated() {
     let database = Database::empty();
     let migrate = || async { Postgres::migrate(&database.options()).await.unwrap() };
-    assert_eq!(migrate().await, Migrated { from: 0, to: 2 });
+    assert_eq!(migrate().await, Migrated { from: 0, to: 3 });
     let store = database.open().await;
     granted(store.as_ref(), "k", 1).await;
-    assert_eq!(migrate().await, Migrated { from: 2, to: 2 });
+    assert_eq!(migrate().await, Migrated { from: 3, to: 3 });
     in_flight(one(store.as_ref(), acquire("k", 2)).await);
 }
 
@@ -47,7 +48,7 @@ async fn the_first_version_is_brought_up_to_date() {
         .await
         .unwrap();
     let migrated = Postgres::migrate(&database.options()).await.unwrap();
-    assert_eq!(migrated, Migrated { from: 1, to: 2 });
+    assert_eq!(migrated, Migrated { from: 1, to: 3 });
     let store = database.open().await;
     granted(store.as_ref(), "k", 1).await;
     let quotas = Quotas {
@@ -60,6 +61,65 @@ async fn the_first_version_is_brought_up_to_date() {
     assert_eq!(counted, 4);
 }
 
+/// Rows stay where they are, a transaction that holds the table does not stop the services that run, and the
+/// role that counts tenants may go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_in_use_is_migrated_without_a_stop() {
+    let database = Database::empty();
+    Previous::migrate(&database).await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "DO $$ BEGIN CREATE ROLE counting LOGIN;
+                 EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_tenants TO counting;
+             INSERT INTO idempotency_records (id, version, replaces, fence, state, scheme, digest,
+                 attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at, marks, due)
+             SELECT decode('000174000000', 'hex') || convert_to(n::text, 'UTF8'), 1, 0, 1, 'failed', 1,
+                 decode(repeat('00', 32), 'hex'), 1, 1, 1, now(), now(), '', now() + '1 h'
+             FROM generate_series(1, 100000) AS n",
+        )
+        .await
+        .unwrap();
+    let file = || async {
+        let file = "SELECT pg_relation_filenode('idempotency_records')";
+        client.query_one(file, &[]).await.unwrap().get::<_, u32>(0)
+    };
+    let before = file().await;
+
+    let mut other = database.client().await;
+    let holder = other.transaction().await.unwrap();
+    holder
+        .batch_execute(
+            "UPDATE idempotency_records SET due = due WHERE id =
+             (SELECT id FROM idempotency_records ORDER BY id LIMIT 1)",
+        )
+        .await
+        .unwrap();
+    let options = database.options();
+    let migration = tokio::spawn(async move { Postgres::migrate(&options).await });
+    let refused = "SELECT 1 FROM pg_locks WHERE relation = 'idempotency_records'::regclass
+        AND mode = 'AccessExclusiveLock' AND NOT granted";
+    // It has tried, given up for the moment, and tried again.
+    let old = Previous::on(&database).await;
+    for round in 0..2 {
+        while client.query(refused, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        // A service of the release before waits no longer than the attempt.
+        let name = format!("k{round}");
+        old.grant(&name, 1).await.unwrap();
+        assert!(old.complete(&name, 1, b"x").await);
+    }
+    assert!(!migration.is_finished());
+    holder.rollback().await.unwrap();
+    let migrated = migration.await.unwrap().unwrap();
+    assert_eq!(migrated, Migrated { from: 2, to: 3 });
+    assert_eq!(file().await, before);
+    let may = "SELECT has_table_privilege('counting', 'idempotency_tenant_changes', 'INSERT')";
+    assert!(client.query_one(may, &[]).await.unwrap().get::<_, bool>(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_migrations_at_once_one_does_it() {
     let database = Database::empty();
@@ -70,7 +130,7 @@ async fn of_many_migrations_at_once_one_does_it() {
     }
     let mut from = tasks.join_all().await;
     from.sort_unstable();
-    assert_eq!(from, [0, 2, 2, 2, 2, 2, 2, 2]);
+    assert_eq!(from, [0, 3, 3, 3, 3, 3, 3, 3]);
     database.open().await.ready().await.unwrap();
 }
 
@@ -118,7 +178,7 @@ async fn a_role_that_owns_nothing_can_serve() {
     let options = idempotency_store::PostgresOptions::from_url_and(&url, |_| None).unwrap();
     assert!(matches!(
         Postgres::migrate(&options).await,
-        Ok(Migrated { from: 2, .. }) | Err(StoreError::Permanent(_))
+        Ok(Migrated { from: 3, .. }) | Err(StoreError::Permanent(_))
     ));
     let store = Postgres::open(options.clone()).await.unwrap();
     granted(&store, "k", 1).await;
@@ -135,7 +195,8 @@ async fn a_role_that_owns_nothing_can_serve() {
     assert!(why.contains("idempotency_count_tenants"), "{why}");
     client
         .batch_execute(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_tenants TO serving;
+            "GRANT SELECT, INSERT, UPDATE, DELETE
+                 ON idempotency_tenants, idempotency_tenant_changes TO serving;
              SELECT idempotency_count_tenants(true)",
         )
         .await

@@ -20,8 +20,9 @@ async fn marks_are_cleared_at_the_speed_of_records() {
     let store = Embedded::open_with_clock(EmbeddedOptions::new(dir.path()), |_| manual).unwrap();
     let empty = store.ready().await.unwrap().bytes;
     let fails = (0..500).map(|n| Operation::Fail {
-        key: key(&format!("mark {n, cause: Default::default() }")),
+        key: key(&format!("mark {n}")),
         owner: owner(),
+        cause: Default::default(),
     });
     let answers = store.apply(fails.collect()).await;
     assert!(answers.iter().all(|answer| *answer == Answer::Marked));

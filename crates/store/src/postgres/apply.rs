@@ -4,110 +4,49 @@
 //! what needs no decision ([`super::step`]); the state machine decides the rest; the second one
 //! writes what it decided, row by row only where the version is still the one that was read
 //! ([`super::write`]). What lost against another writer goes into the next round. No row is
-//! locked between two statements, so a process that stands still holds up nobody.
+//! locked between two statements, so a process that stands still holds up nobody. A row that somebody
+//! else has locked is not waited for here, either: what concerns it leaves the batch ([`super::locked`]).
 
 use super::error::{Kind, Trouble};
+use super::groups::{by_key, in_use, Group};
 use super::ids::Id;
 use super::lanes::Prepared;
 use super::pool::Connection;
-use super::row::Found;
 use super::step::{self, Seen, Stepped};
 use super::write::{write, Change, Written};
 use super::Inner;
-use crate::machine::{self, AcquireEvent, Context, Event, Reply, Room};
+use crate::machine::{AcquireEvent, Room};
 use crate::quota::Quotas;
 use crate::record::{Slot, StoredOutcome};
-use crate::replay;
 use crate::store::StoreError;
-use idempotency_protocol::{Answer, Fault, Grant, LookupKey, Owner};
-use std::collections::BTreeMap;
+use idempotency_protocol::{Answer, Fault, Grant, Owner};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// The operations on one key, in order.
-struct Group {
-    key: LookupKey,
-    id: Id,
-    /// With the place of its answer.
-    events: Vec<(usize, Event)>,
-}
 
 /// How a round left a group; the answers are in the order of its operations.
 enum Ended {
     Answered(Vec<Answer>),
     /// Another writer was faster.
     Lost,
-    /// Somebody has locked the row.
-    Locked,
+    /// Somebody has locked the row at this version; what an acquire is told meanwhile.
+    Locked(u64, Answer),
 }
 
-impl Group {
-    /// An acquire alone.
-    fn acquire(&self) -> Option<&AcquireEvent> {
-        match self.events.as_slice() {
-            [(_, Event::Acquire(acquire))] => Some(acquire),
-            _ => None,
-        }
-    }
-
-    /// A complete alone.
-    fn complete(&self) -> Option<(&Owner, &StoredOutcome)> {
-        match self.events.as_slice() {
-            [(_, Event::Complete { owner, outcome })] => Some((owner, outcome)),
-            _ => None,
-        }
-    }
-
-    /// It may make a new record, and whether its tenant has room for one is not known.
-    fn may_make(&self, seen: &Seen) -> bool {
-        let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
-        let is_there = || {
-            let now = context(seen.now, Room::Plenty).current(seen.found.slot());
-            now.execution.is_some() || matches!(seen.found, Found::Illegible(_))
-        };
-        seen.used_up.is_none() && self.events.iter().any(acquires) && !is_there()
-    }
-
-    /// The outcome is needed, to be replayed.
-    fn wants_outcome(&self) -> bool {
-        let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
-        self.events.iter().any(acquires)
-    }
-
-    /// What the machine answers, and the slot if it changes.
-    fn decide(&self, seen: &Seen, room: Room) -> (Vec<Answer>, Option<Slot>) {
-        if matches!(seen.found, Found::Illegible(_)) {
-            let events = self.events.iter().map(|(_, event)| event);
-            return (events.map(replay::illegible).collect(), None);
-        }
-        let context = Context {
-            used_up: seen.used_up,
-            ..context(seen.now, room)
-        };
-        let mut slot = seen.start();
-        let mut changed = false;
-        let mut answers = Vec::with_capacity(self.events.len());
-        for (_, event) in &self.events {
-            let applied = machine::apply(Some(&slot), &context, event);
-            if let Some(change) = applied.change {
-                slot = change;
-                changed = true;
-            }
-            answers.push(match applied.reply {
-                Reply::Answer(answer) => answer,
-                Reply::Replay(found) => replay::answer(found),
-            });
-        }
-        (answers, changed.then_some(slot))
-    }
+/// How a batch ended.
+pub(super) struct Applied {
+    /// In the order of the operations; `None` where the row is locked.
+    pub answers: Vec<Option<Answer>>,
+    /// The operations on locked rows.
+    pub locked: Vec<Locked>,
 }
 
-/// Leases run on the server's clock, which goes on whoever restarts: there is only one "boot".
-pub(super) fn context(now: crate::clock::Micros, room: Room) -> Context {
-    Context {
-        room,
-        ..Context::at(now)
-    }
+/// Operations on a row that somebody else has locked.
+pub(super) struct Locked {
+    pub group: Group,
+    /// The version that was last committed.
+    pub version: u64,
+    /// What an acquire is told meanwhile.
+    pub meanwhile: Answer,
 }
 
 /// Pauses between two tries.
@@ -134,56 +73,56 @@ impl Retry {
         true
     }
 
-    fn is_over(&self) -> bool {
+    /// There is no time for another try.
+    pub fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 }
 
 impl Inner {
-    pub(super) async fn apply(&self, operations: Prepared) -> Vec<Answer> {
-        let count = operations.len();
-        let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
-        for (place, (key, event)) in operations.into_iter().enumerate() {
-            let id = Id::of(&key);
-            let group = groups.entry(id.id.clone()).or_insert_with(|| Group {
-                key,
-                id,
-                events: Vec::new(),
-            });
-            group.events.push((place, event));
-        }
-        let mut answers: Vec<Option<Answer>> = vec![None; count];
+    /// Applies a batch. What meets a locked row is not waited for.
+    pub(super) async fn apply(&self, operations: Prepared) -> Applied {
+        let mut answers: Vec<Option<Answer>> = vec![None; operations.len()];
+        let groups = by_key(operations);
+        let locked = self.attempt(groups, &mut answers).await;
+        Applied { answers, locked }
+    }
+
+    /// Answers these, but for those that meet locked rows, which come back.
+    pub(super) async fn attempt(
+        &self,
+        groups: Vec<Group>,
+        answers: &mut [Option<Answer>],
+    ) -> Vec<Locked> {
         let mut retry = Retry::within(self.retry_budget);
-        let groups = groups.into_values().collect();
-        if let Err((trouble, left)) = self.settle(groups, &mut retry, &mut answers).await {
+        let mut locked = Vec::new();
+        let settled = self.settle(groups, &mut retry, answers, &mut locked).await;
+        if let Err((trouble, left)) = settled {
             // One bad operation must not take the others along.
             let alone = left.len() > 1 && trouble.kind != Kind::Retry;
             for group in left {
                 let trouble = if alone && (trouble.kind == Kind::Final || !retry.is_over()) {
                     let one = vec![group];
-                    match self.settle(one, &mut retry, &mut answers).await {
+                    match self.settle(one, &mut retry, answers, &mut locked).await {
                         Ok(()) => continue,
                         Err((trouble, left)) => (trouble.error, left),
                     }
                 } else {
                     (trouble.error.clone(), vec![group])
                 };
-                refuse(&trouble.1, &trouble.0, &mut answers);
+                refuse(&trouble.1, &trouble.0, answers);
             }
         }
-        let missing = || Answer::Fault(StoreError::Transient("no answer".into()).into());
-        answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(missing))
-            .collect()
+        locked
     }
 
-    /// Rounds, until all is answered. The error comes with what is left.
+    /// Rounds, until all is answered or locked. The error comes with what is left.
     async fn settle(
         &self,
         mut groups: Vec<Group>,
         retry: &mut Retry,
         answers: &mut [Option<Answer>],
+        locked: &mut Vec<Locked>,
     ) -> Result<(), (Trouble, Vec<Group>)> {
         while !groups.is_empty() {
             let ended = match self.round(&groups).await {
@@ -192,25 +131,26 @@ impl Inner {
                 Err(trouble) => return Err((trouble, groups)),
             };
             let mut lost = Vec::new();
-            let mut locked = false;
             for (group, ended) in groups.into_iter().zip(ended) {
-                locked |= matches!(ended, Ended::Locked);
-                let Ended::Answered(of_group) = ended else {
-                    lost.push(group);
-                    continue;
-                };
-                for ((place, _), answer) in group.events.iter().zip(of_group) {
-                    if let Some(slot) = answers.get_mut(*place) {
-                        *slot = Some(answer);
+                match ended {
+                    Ended::Lost => lost.push(group),
+                    Ended::Locked(version, meanwhile) => locked.push(Locked {
+                        group,
+                        version,
+                        meanwhile,
+                    }),
+                    Ended::Answered(of_group) => {
+                        for ((place, _), answer) in group.events.iter().zip(of_group) {
+                            if let Some(slot) = answers.get_mut(*place) {
+                                *slot = Some(answer);
+                            }
+                        }
                     }
                 }
             }
             groups = lost;
             if !groups.is_empty() && retry.is_over() {
                 return Err((Trouble::transient("too many writers on one key"), groups));
-            }
-            if locked {
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
         Ok(())
@@ -245,19 +185,19 @@ impl Inner {
             super::quota::look(&connection, quotas, new.collect()).await?;
         }
 
-        let decided: Vec<(usize, Vec<Answer>, Option<Slot>, u64)> = seen
+        let decided: Vec<(usize, Vec<Answer>, Option<Slot>, Seen)> = seen
             .into_iter()
             .filter_map(|(n, seen)| {
                 let (answers, slot) = groups.get(n)?.decide(&seen, room);
-                Some((n, answers, slot, seen.version()))
+                Some((n, answers, slot, seen))
             })
             .collect();
         let mut changes: Vec<Change<'_>> = decided
             .iter()
-            .filter_map(|(n, _, slot, version)| {
+            .filter_map(|(n, _, slot, seen)| {
                 Some(Change {
                     id: &groups.get(*n)?.id,
-                    replaces: *version,
+                    replaces: seen.version(),
                     slot: slot.as_ref()?,
                 })
             })
@@ -269,14 +209,14 @@ impl Inner {
         };
         drop(connection);
 
-        for (n, answers, slot, _) in decided {
+        for (n, answers, slot, seen) in decided {
             let Some(group) = groups.get(n) else { continue };
             let written = written.get(&group.id.id).copied();
             let holds = slot.is_none() || written == Some(Written::Yes);
             if let Some(place) = ended.get_mut(n) {
                 *place = Some(match written {
                     _ if holds => Ended::Answered(answers),
-                    Some(Written::Locked) => Ended::Locked,
+                    Some(Written::Locked) => Ended::Locked(seen.version(), in_use(&seen)),
                     _ => Ended::Lost,
                 });
             }

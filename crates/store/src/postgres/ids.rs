@@ -40,6 +40,17 @@ impl Id {
             },
         }
     }
+
+    /// The number of the advisory lock by which the transaction of an application shows that it has this key. Two
+    /// keys with one number, or somebody else who uses it, make services less patient, and do no harm.
+    pub fn advisory(&self) -> i64 {
+        let digest = Sha256::new()
+            .chain_update(b"idempotency")
+            .chain_update(&self.id)
+            .finalize();
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        i64::from_be_bytes(first)
+    }
 }
 
 /// The key that is its own id.

@@ -5,6 +5,7 @@
 //! calls that find none leave with the next one that gets free, in one batch. Each call is answered
 //! on its own, and operations on one key keep the order in which they came.
 
+use super::locked::{Caller, Patient};
 use super::Inner;
 use crate::machine::Event;
 use crate::store::StoreError;
@@ -96,19 +97,27 @@ impl Lane {
                 self.given_up = true;
                 return;
             }
-            let mut all = Vec::new();
-            let mut replies = Vec::with_capacity(calls.len());
-            for call in calls {
-                replies.push((call.prepared.len(), call.reply));
-                all.extend(call.prepared);
-            }
-            let mut answers = self.inner.apply(all).await.into_iter();
-            for (count, reply) in replies {
-                // Who asked may have left.
-                let _ = reply.send(answers.by_ref().take(count).collect());
+            if let Some(patient) = carry(&self.inner, calls).await {
+                // The lane does not wait for a locked row.
+                tokio::spawn(patient.insist(Arc::clone(&self.inner)));
             }
         }
     }
+}
+
+/// Applies these calls in one batch and answers them, but for those that meet a locked row.
+async fn carry(inner: &Inner, calls: Vec<Call>) -> Option<Patient> {
+    let mut all = Vec::new();
+    let mut callers = Vec::with_capacity(calls.len());
+    for call in calls {
+        let first = all.len();
+        all.extend(call.prepared);
+        callers.push(Caller {
+            places: first..all.len(),
+            reply: call.reply,
+        });
+    }
+    Patient::of(inner.apply(all).await, callers)
 }
 
 impl Drop for Lane {
@@ -123,12 +132,14 @@ impl Drop for Lane {
 
 /// Applies them in a lane, or beside the lanes if they are large.
 pub(super) async fn travel(inner: &Arc<Inner>, prepared: Prepared) -> Vec<Answer> {
-    if bytes(&prepared) > MAX_BYTES {
-        return inner.apply(prepared).await;
-    }
     let count = prepared.len();
     let (reply, answer) = oneshot::channel();
-    {
+    if bytes(&prepared) > MAX_BYTES {
+        let call = Call { prepared, reply };
+        if let Some(patient) = carry(inner, vec![call]).await {
+            patient.insist(Arc::clone(inner)).await;
+        }
+    } else {
         let mut state = inner.lanes.lock();
         state.calls.push_back(Call { prepared, reply });
         if state.busy < inner.lanes.most {

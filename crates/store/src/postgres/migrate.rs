@@ -37,13 +37,29 @@ const OLDEST_SERVER: i32 = 150_000;
 /// "idempote" in ASCII: the lock that migrations of several processes queue for.
 const LOCK: i64 = 0x6964_656d_706f_7465;
 
-/// How long a script may wait for a table that is in use. Everybody else waits behind it, so this is short, and
-/// the script is tried again.
-const LOCK_TIMEOUT: &str = "500ms";
+/// How long a change of a table waits for those who use the table. Everybody else waits behind it, so this is
+/// short, and it is tried again.
+pub(super) const LOCK_TIMEOUT: &str = "500ms";
 
 /// How often that is tried, and the pause in between: for two minutes.
 const TRIES: u32 = 80;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tries of a change that a transaction of somebody else holds up.
+#[derive(Default)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    /// Waits a little if it is worth another try.
+    pub async fn again(&mut self, trouble: &Trouble) -> bool {
+        self.0 += 1;
+        if trouble.kind != Kind::TooSlow || self.0 > TRIES {
+            return false;
+        }
+        tokio::time::sleep(PAUSE).await;
+        true
+    }
+}
 
 /// What the schema is: its version, and the number of the newest script. Older schemas have no column for the
 /// latter.
@@ -51,6 +67,10 @@ const WHICH: &str = "
     SELECT coalesce(max(version), 0),
         coalesce(max(coalesce((to_jsonb(s) ->> 'script')::integer, version)), 0)
     FROM idempotency_schema s";
+
+const WHERE: &str = "
+    SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = 'idempotency_records'::regclass";
 
 /// The number of the newest script.
 fn newest() -> i32 {
@@ -60,13 +80,10 @@ fn newest() -> i32 {
 /// Brings the schema up to date; returns the number of its newest script before and after. Several processes may do
 /// so at the same time.
 pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), Trouble> {
-    let mut tries = 0;
+    let mut tries = Tries::default();
     loop {
         match migrate_once(pool).await {
-            Err(trouble) if trouble.kind == Kind::TooSlow && tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(trouble) if tries.again(&trouble).await => {}
             Err(trouble) if trouble.kind == Kind::TooSlow => {
                 return Err(Trouble::too_slow(format!(
                     "a transaction uses the tables all the time, end it and migrate again: {}",
@@ -120,8 +137,9 @@ async fn migrate_once(pool: &Pool) -> Result<(i32, i32), Trouble> {
     Ok((before, newest().max(before)))
 }
 
-/// Refuses servers and schemas that this program does not know.
-pub(super) async fn check(connection: &Connection) -> Result<(), Trouble> {
+/// Refuses servers and schemas that this program does not know. Returns the name of the schema (namespace) that
+/// the tables are in.
+pub(super) async fn check(connection: &Connection) -> Result<String, Trouble> {
     check_server(connection).await?;
     let found = connection
         .query(
@@ -149,7 +167,11 @@ pub(super) async fn check(connection: &Connection) -> Result<(), Trouble> {
             "database {database} {what}: run `idempotencyd migrate`, or serve with --migrate"
         )));
     }
-    Ok(())
+    let rows = connection.query(WHERE, &[]).await?;
+    match rows.first() {
+        Some(row) => Ok(row.get(0)),
+        None => Err(Trouble::transient("no answer")),
+    }
 }
 
 async fn which(connection: &Connection) -> Result<(i32, i32), Trouble> {

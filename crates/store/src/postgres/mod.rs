@@ -8,10 +8,12 @@
 mod apply;
 mod connect;
 mod error;
+mod groups;
 mod hosts;
 mod ids;
 mod lanes;
 mod listen;
+mod locked;
 mod migrate;
 mod options;
 mod passfile;
@@ -20,6 +22,7 @@ mod pool;
 mod quota;
 mod records;
 mod row;
+pub mod statement;
 mod step;
 mod sweep;
 mod tls;
@@ -27,6 +30,7 @@ mod usage;
 mod write;
 
 pub use options::PostgresOptions;
+pub use statement::{Parameter, Statement, Statements};
 pub use step::{COMPLETE as COMPLETE_STATEMENT, GRANT as GRANT_STATEMENT};
 
 use crate::machine::{Event, Room};
@@ -51,6 +55,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, Semaphore};
 /// The PostgreSQL store. See the [module](self).
 pub struct Postgres {
     inner: Arc<Inner>,
+    statements: Statements,
     /// The listener, and the safety poll of waiters.
     tasks: Mutex<Vec<Abort>>,
 }
@@ -59,6 +64,7 @@ struct Inner {
     pool: Pool,
     waiters: Arc<Waiters>,
     retry_budget: Duration,
+    lock_timeout: Duration,
     max_bytes: Option<u64>,
     above_high_water: AtomicBool,
     quotas: std::sync::RwLock<Quotas>,
@@ -90,12 +96,13 @@ impl Postgres {
         let connector = Arc::new(Connector::new(&options, tls));
         let pool = Pool::new(&options, Arc::clone(&connector)).map_err(|t| t.error)?;
         let connection = pool.get().await.map_err(|t| t.error)?;
-        migrate::check(&connection).await.map_err(|t| t.error)?;
+        let schema = migrate::check(&connection).await.map_err(|t| t.error)?;
         drop(connection);
         let inner = Arc::new(Inner {
             pool,
             waiters: Waiters::new(options.waiters),
             retry_budget: options.retry_budget,
+            lock_timeout: options.lock_timeout,
             max_bytes: options.max_bytes,
             above_high_water: AtomicBool::new(false),
             quotas: std::sync::RwLock::default(),
@@ -109,6 +116,7 @@ impl Postgres {
         let listener = tokio::spawn(listen::run(connector, options.poll_interval, waiters));
         Ok(Postgres {
             inner,
+            statements: Statements::in_schema(&schema),
             tasks: Mutex::new(vec![Abort(poll), Abort(listener)]),
         })
     }
@@ -130,6 +138,11 @@ impl Postgres {
         let pool = Pool::new(&one, connector).map_err(|t| t.error)?;
         let (from, to) = migrate::migrate(&pool).await.map_err(|t| t.error)?;
         Ok(Migrated { from, to })
+    }
+
+    /// What applications run in transactions of their own on this database.
+    pub fn statements(&self) -> &Statements {
+        &self.statements
     }
 
     /// Number of waits now.

@@ -6,6 +6,7 @@
 //! is over and not swept) is decided by the state machine, on a look before.
 
 use super::error::Trouble;
+use super::migrate::{Tries, LOCK_TIMEOUT};
 use super::pool::{Connection, Pool};
 use super::row::unsigned;
 use super::step::Seen;
@@ -95,14 +96,24 @@ pub(super) async fn forget(connection: &Connection) -> Result<(), Trouble> {
 
 /// Begins to count, unless that has begun.
 pub(super) async fn count(pool: &Pool) -> Result<(), Trouble> {
+    let mut tries = Tries::default();
+    loop {
+        match count_once(pool).await {
+            Err(trouble) if tries.again(&trouble).await => {}
+            done => return done,
+        }
+    }
+}
+
+async fn count_once(pool: &Pool) -> Result<(), Trouble> {
     let mut connection = pool.get().await?;
     let transaction = connection.client()?.transaction().await?;
     // To count a large table takes longer than any operation may.
     transaction
-        .batch_execute(
-            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
-             SET LOCAL enable_seqscan = on",
-        )
+        .batch_execute(&format!(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
+             SET LOCAL enable_seqscan = on"
+        ))
         .await?;
     let begun = transaction.execute("SELECT idempotency_count_tenants(true)", &[]);
     if let Err(error) = begun.await {

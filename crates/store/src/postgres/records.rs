@@ -1,7 +1,8 @@
 //! One record at a time: waiting, looking, listing, resolving.
 
-use super::apply::{context, Retry};
+use super::apply::Retry;
 use super::error::Trouble;
+use super::groups::context;
 use super::ids::{range, Id};
 use super::row::{columns, found, legible, micros, Found};
 use super::step::{self, Seen};
@@ -13,20 +14,42 @@ use crate::record::Slot;
 use crate::replay;
 use crate::store::{ListFilter, Page, RecordView, Resolve, Resolved};
 use crate::waiters::Look;
-use idempotency_protocol::{Answer, Fault, LookupKey, Wait};
+use idempotency_protocol::{Answer, AttemptKind, Fault, LookupKey, Wait};
 use std::time::{Duration, SystemTime};
+use tokio::time::{sleep, Instant};
 
 /// Asks for a notification when this execution ends. Longer than the wait, so that those who come
-/// later need not write again.
+/// later need not write again. True: it could not ask, since somebody else has locked the row.
+///
+/// Nothing is lost with it but time, so its commit does not wait for the disk, and the row is not locked for as long.
+///
+/// The transaction of an application notifies nobody, and a row that it has read must not change before it
+/// writes: so nothing is asked of a record whose attempt is one (the fourth byte of its history).
 const MARK_WAIT: &str = concat!(
-    "UPDATE idempotency_records r
-    SET waited_until = idempotency_now() + ($3::bigint + 30000) * interval '1 ms'
-    WHERE r.id = $1 AND r.fence = $2 AND r.state IN ('executing', 'settled')
-        AND (r.waited_until IS NULL
-            OR r.waited_until < idempotency_now() + $3::bigint * interval '1 ms')
-        AND ",
-    legible!()
+    "WITH wanted AS MATERIALIZED (
+        SELECT r.id FROM idempotency_records r
+        WHERE r.id = $1 AND r.fence = $2 AND r.state IN ('executing', 'settled')
+            AND (r.waited_until IS NULL
+                OR r.waited_until < idempotency_now() + $3::bigint * interval '1 ms')
+            AND substring(r.history FROM 4 FOR 1) IS DISTINCT FROM '\\x02'
+            AND ",
+    legible!(),
+    "),
+    mine AS MATERIALIZED (
+        SELECT r.id FROM wanted JOIN idempotency_records r ON r.id = wanted.id
+        WHERE set_config('synchronous_commit', 'off', true) = 'off'
+        FOR NO KEY UPDATE OF r SKIP LOCKED),
+    marked AS (
+        UPDATE idempotency_records r
+        SET waited_until = idempotency_now() + ($3::bigint + 30000) * interval '1 ms'
+        FROM mine WHERE r.id = mine.id
+        RETURNING 1)
+    SELECT EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM marked)"
 );
+
+/// How often somebody looks who is not notified: the execution is the transaction of an application, or the row is
+/// locked, most likely by one.
+const LOOK_AGAIN_MS: u64 = 250;
 
 const LIST: &str = concat!(
     "SELECT coalesce(r.long_key, r.id), idempotency_now(), ",
@@ -72,13 +95,21 @@ impl Inner {
         };
         let asked = [(id, true)];
         // Sent together, carried out one after the other.
-        let (_, seen) = tokio::try_join!(mark, step::read(&connection, &asked))?;
+        let (marked, seen) = tokio::try_join!(mark, step::read(&connection, &asked))?;
         drop(connection);
+        let locked = marked.first().is_some_and(|row| row.get(0));
         let seen = one(seen)?;
         let context = context(seen.now, Room::Plenty);
         Ok(match machine::wait(seen.found.slot(), &context, wait) {
-            WaitStep::Over(Reply::Answer(answer)) => Look::Over(answer),
             WaitStep::Over(Reply::Replay(found)) => Look::Over(replay::answer(found)),
+            // The lease is over, and whoever holds the row may complete it all the same.
+            WaitStep::Over(Reply::Answer(_)) if locked => Look::Wait {
+                lease_left_ms: LOOK_AGAIN_MS,
+            },
+            WaitStep::Over(Reply::Answer(answer)) => Look::Over(answer),
+            WaitStep::Wait { lease_left_ms } if locked || is_transaction(&seen) => Look::Wait {
+                lease_left_ms: lease_left_ms.min(LOOK_AGAIN_MS),
+            },
             WaitStep::Wait { lease_left_ms } => Look::Wait { lease_left_ms },
         })
     }
@@ -94,6 +125,7 @@ impl Inner {
     pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, Trouble> {
         let id = Id::of(&request.key);
         let connection = self.pool.get().await?;
+        let begun = Instant::now();
         // Ends: whoever was faster has changed the version.
         loop {
             let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
@@ -114,7 +146,12 @@ impl Inner {
                     self.waiters.wake(&request.key);
                     return Ok(resolved);
                 }
-                Some(Written::Locked) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Some(Written::Locked) if begun.elapsed() >= self.lock_timeout => {
+                    return Err(Trouble::too_slow(
+                        "PostgreSQL: a transaction that has not ended holds the record",
+                    ));
+                }
+                Some(Written::Locked) => sleep(Duration::from_millis(5)).await,
                 None => {}
             }
         }
@@ -158,6 +195,12 @@ fn following(key: &[u8]) -> Vec<u8> {
     let mut id = Id::of_bytes(key.to_vec()).id;
     id.push(0);
     id
+}
+
+/// Whether the execution is the transaction of an application.
+fn is_transaction(seen: &Seen) -> bool {
+    let execution = seen.found.slot().and_then(|slot| slot.execution.as_ref());
+    execution.is_some_and(|e| e.history.newest == AttemptKind::Transaction)
 }
 
 /// For an operator, who must not be told that nothing is there.

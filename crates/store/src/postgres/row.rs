@@ -49,7 +49,7 @@ pub(super) enum Found {
     /// No row.
     Nothing,
     /// A row.
-    Slot(Slot),
+    Slot(Box<Slot>),
     /// A row that this program cannot read whole: a later release wrote it, or it is damaged. It is never
     /// written.
     Illegible(&'static str),
@@ -118,7 +118,7 @@ fn there<T>(value: Option<T>) -> Result<T, Damaged> {
 pub(super) fn found(row: &Row, first: usize) -> Found {
     let reader = Reader { row, next: first };
     match slot(reader) {
-        Ok(Some(slot)) => Found::Slot(slot),
+        Ok(Some(slot)) => Found::Slot(Box::new(slot)),
         Ok(None) => Found::Nothing,
         Err(Damaged(what)) => Found::Illegible(what),
     }

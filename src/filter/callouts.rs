@@ -50,7 +50,7 @@ pub(super) enum Purpose {
     /// A detached execution: its settlement.
     ExecutionSettlement(u32),
     /// A settlement that no client waits for.
-    Outbox(u64),
+    Outbox(u32),
     /// The renewal of a lease.
     Renewal(Owner),
 }
@@ -385,7 +385,7 @@ impl<H: Host> Filter<H> {
         self.perform(root, stream, effects);
     }
 
-    fn outbox_answered(&mut self, root: u32, id: u64, result: &CallResult) {
+    fn outbox_answered(&mut self, root: u32, id: u32, result: &CallResult) {
         let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return;

@@ -47,6 +47,7 @@ use crate::clock::{Clock, Moment};
 use crate::details;
 use crate::head::{self, HostProperties};
 use crate::host::{Buffer, Host, Level, Map};
+use crate::ids::IdMap;
 use crate::kong::{self, Attempts};
 use crate::profile::Profile;
 use crate::stats::Counter;
@@ -63,7 +64,6 @@ use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
-use std::collections::BTreeMap;
 use work::WorkQueue;
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
@@ -122,11 +122,9 @@ pub struct Filter<H: Host> {
     profile: Profile,
     owners: Owners,
     clock: Clock,
-    // Boxed: a map holds eleven values in one piece of memory, and its code is made anew for every
-    // size of them.
-    roots: BTreeMap<u32, Box<Root>>,
-    streams: BTreeMap<u32, Box<Entry>>,
-    pending: BTreeMap<u32, Box<Pending>>,
+    roots: IdMap<u32, Box<Root>>,
+    streams: IdMap<u32, Box<Entry>>,
+    pending: IdMap<u32, Box<Pending>>,
     work: WorkQueue,
     /// The context that hostcalls act on.
     current: u32,
@@ -146,9 +144,9 @@ impl<H: Host> Filter<H> {
             profile: Profile::Envoy,
             owners: Owners::default(),
             clock: Clock::default(),
-            roots: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            roots: IdMap::default(),
+            streams: IdMap::default(),
+            pending: IdMap::default(),
             work: WorkQueue::default(),
             current: 0,
             inside: None,

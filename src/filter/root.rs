@@ -8,13 +8,13 @@ use super::metrics::Metrics;
 use crate::batch::Batches;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
+use crate::ids::IdMap;
 use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
 use idempotency_core::config::{self, BatchLimits};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A root context.
@@ -27,7 +27,7 @@ pub(super) struct Root {
     pub batches: Batches<Job>,
     /// The queue by which the host is asked for a callback.
     pub queue: Option<u32>,
-    pub executions: BTreeMap<u32, Box<Execution>>,
+    pub executions: IdMap<u32, Box<Execution>>,
     pub next_execution: u32,
     pub metrics: Metrics,
     pub failures: Failures,

@@ -1,8 +1,10 @@
 //! The right to execute, and its renewal.
 
 use crate::clock::Moment;
+use crate::ids::IdMap;
 use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// The right of one execution to hold a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +44,7 @@ struct Tracked {
 
 /// The leases of running executions; renewed from half of their time on.
 #[derive(Debug, Default)]
-pub struct Leases(BTreeMap<Owner, Tracked>);
+pub struct Leases(IdMap<Owner, Box<Tracked>>);
 
 impl Leases {
     /// Starts renewing.
@@ -51,7 +53,7 @@ impl Leases {
             lease,
             renewal_sent_ns: None,
         };
-        self.0.insert(tracked.lease.owner, tracked);
+        self.0.insert(tracked.lease.owner, Box::new(tracked));
     }
 
     /// Stops renewing: the execution has ended.
@@ -62,26 +64,34 @@ impl Leases {
     /// The renewals that are due now ([`Moment::most_ns`]), at most so many, the ones whose lease ends
     /// first. Each is reported once, until [`Leases::renewed`].
     pub fn due(&mut self, now_ns: u64, most: usize) -> Vec<(Owner, Operation)> {
-        let is_due = |tracked: &&mut Tracked| {
+        let is_due = |tracked: &&mut Box<Tracked>| {
             let half = tracked.lease.lease_ms.saturating_mul(500_000);
             let elapsed = now_ns.saturating_sub(tracked.lease.since_ns);
             tracked.renewal_sent_ns.is_none() && elapsed >= half
         };
-        let mut due: Vec<&mut Tracked> = self.0.values_mut().filter(is_due).collect();
-        if due.len() > most {
-            due.sort_by_key(|tracked| tracked.lease.end_ns());
-            due.truncate(most);
+        let mut due: Vec<_> = self.0.values_mut().filter(is_due).collect();
+        let mut by_end = BinaryHeap::new();
+        for (place, tracked) in (0u32..).zip(&due) {
+            by_end.push(Reverse((tracked.lease.end_ns(), place)));
         }
-        let renew = |tracked: &mut Tracked| {
-            tracked.renewal_sent_ns = Some(now_ns);
-            let renewal = Operation::Extend {
-                key: tracked.lease.key.clone(),
-                owner: tracked.lease.owner,
-                lease_ms: tracked.lease.lease_ms,
+        let mut renewals = Vec::new();
+        while renewals.len() < most {
+            let Some(Reverse((_, place))) = by_end.pop() else {
+                break;
             };
-            (tracked.lease.owner, renewal)
-        };
-        due.into_iter().map(renew).collect()
+            let Some(tracked) = due.get_mut(place as usize) else {
+                break;
+            };
+            tracked.renewal_sent_ns = Some(now_ns);
+            let lease = &tracked.lease;
+            let renewal = Operation::Extend {
+                key: lease.key.clone(),
+                owner: lease.owner,
+                lease_ms: lease.lease_ms,
+            };
+            renewals.push((lease.owner, renewal));
+        }
+        renewals
     }
 
     /// The answer to a renewal; `None`: no answer, try again at the next tick. Returns false when

@@ -31,6 +31,7 @@ pub mod filter;
 pub mod forward;
 pub mod head;
 pub mod host;
+pub mod ids;
 pub mod kong;
 pub mod lease;
 pub mod outbox;

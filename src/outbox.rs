@@ -1,9 +1,11 @@
 //! Settlements that no client waits for: sent at once, retried with backoff until the service
-//! answers or their time is over. What is dropped is counted; its lease then runs out into
+//! answers or their time is over. All times are [`Moment::least_ns`](crate::clock::Moment). What is dropped is counted; its lease then runs out into
 //! `unknown`, never into free.
 
+use crate::ids::IdMap;
 use idempotency_protocol::{Operation, Outcome};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// How long delivery is tried: the service may be down for longer than a lease, and a late
 /// complete still counts if nobody took the key.
@@ -28,12 +30,13 @@ struct Entry {
 /// A bounded queue of settlements.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: BTreeMap<u64, Entry>,
-    /// When which entries are due: what was executed, and unlocks.
-    due: [BTreeSet<(u64, u64)>; 2],
+    entries: IdMap<u32, Box<Entry>>,
+    /// When which entries are due: what was executed, and unlocks. What is in flight or delivered may still be
+    /// among them.
+    due: [BinaryHeap<Reverse<(u64, u32)>>; 2],
     bytes: usize,
     unlocks: usize,
-    next_id: u64,
+    next_id: u32,
 }
 
 /// The outbox is full: the settlement was not taken.
@@ -74,19 +77,19 @@ impl Outbox {
         }
         self.bytes = bytes;
         self.unlocks += usize::from(unlock);
-        self.next_id += 1;
-        let entry = Entry {
+        self.next_id = self.next_id.wrapping_add(1);
+        let entry = Box::new(Entry {
             operation,
             due_ns: None,
             retry_ns: FIRST_RETRY_NS,
             give_up_ns: now_ns.saturating_add(PATIENCE_NS),
-        };
+        });
         self.entries.insert(self.next_id, entry);
         self.schedule(self.next_id, now_ns);
         Ok(())
     }
 
-    fn schedule(&mut self, id: u64, due_ns: u64) {
+    fn schedule(&mut self, id: u32, due_ns: u64) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -97,7 +100,7 @@ impl Outbox {
         } else {
             executed
         };
-        queue.insert((due_ns, id));
+        queue.push(Reverse((due_ns, id)));
     }
 
     /// What is to be sent now, as far as `has_room` goes: what was executed first, then unlocks.
@@ -105,38 +108,37 @@ impl Outbox {
         &mut self,
         now_ns: u64,
         mut has_room: impl FnMut(&Operation) -> bool,
-    ) -> Vec<(u64, Operation)> {
+    ) -> Vec<(u32, Operation)> {
         let mut due = Vec::new();
         for queue in &mut self.due {
-            while let Some((_, id)) = queue.first().copied().filter(|(at, _)| *at <= now_ns) {
-                if let Some(entry) = self.entries.get_mut(&id) {
+            while let Some(Reverse((at, id))) = queue.peek().copied() {
+                if at > now_ns {
+                    break;
+                }
+                let entry = self.entries.get_mut(&id);
+                if let Some(entry) = entry.filter(|entry| entry.due_ns == Some(at)) {
                     if !has_room(&entry.operation) {
                         return due;
                     }
                     entry.due_ns = None;
                     due.push((id, entry.operation.clone()));
                 }
-                queue.pop_first();
+                queue.pop();
             }
         }
         due
     }
 
     /// The settlement with this id.
-    pub fn operation(&self, id: u64) -> Option<&Operation> {
+    pub fn operation(&self, id: u32) -> Option<&Operation> {
         self.entries.get(&id).map(|entry| &entry.operation)
     }
 
     /// The service answered: done, whatever it said.
-    pub fn answered(&mut self, id: u64) {
+    pub fn answered(&mut self, id: u32) {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
-        if let Some(due_ns) = entry.due_ns {
-            for queue in &mut self.due {
-                queue.remove(&(due_ns, id));
-            }
-        }
         self.bytes = self.bytes.saturating_sub(weight(&entry.operation));
         if is_unlock(&entry.operation) {
             self.unlocks = self.unlocks.saturating_sub(1);
@@ -144,7 +146,7 @@ impl Outbox {
     }
 
     /// No answer. Returns false when its time is over and it was dropped.
-    pub fn unanswered(&mut self, id: u64, now_ns: u64) -> bool {
+    pub fn unanswered(&mut self, id: u32, now_ns: u64) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else {
             return true;
         };
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
     use idempotency_protocol::{LookupKey, Origin, Owner};
 
-    fn due(outbox: &mut Outbox, now_ns: u64, mut limit: usize) -> Vec<(u64, Operation)> {
+    fn due(outbox: &mut Outbox, now_ns: u64, mut limit: usize) -> Vec<(u32, Operation)> {
         outbox.due(now_ns, |_| {
             let room = limit > 0;
             limit = limit.saturating_sub(1);

@@ -2,6 +2,7 @@
 //! hands it to the machine, and does what the machine asks. Generic over [`Host`], so that native
 //! tests drive the same path as the wasm.
 
+mod answers;
 mod batches;
 #[cfg(test)]
 mod bench;
@@ -32,9 +33,12 @@ mod random_kong_test;
 mod random_service;
 #[cfg(any(test, feature = "testing"))]
 mod random_test;
+mod request;
+mod response;
 mod root;
 #[cfg(test)]
 mod shared_calls_test;
+mod tick;
 mod work;
 #[cfg(test)]
 mod work_test;
@@ -42,28 +46,18 @@ mod work_test;
 #[cfg(feature = "testing")]
 pub use random_test::random_events;
 
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::clock::{Clock, Moment};
-use crate::details;
-use crate::head::{self, HostProperties};
-use crate::host::{Buffer, Host, Level, Map};
-use crate::kong::{self, Attempts};
+use crate::host::{Buffer, Host};
+use crate::ids::IdMap;
 use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
 use bytes::Bytes;
 use callouts::Pending;
-use idempotency_core::classify::Source;
-use idempotency_core::config::Mode;
-use idempotency_core::decide::{self, decide, Decision, Verdict};
-use idempotency_core::headers::Headers;
-use idempotency_core::names::{self, Kind, Names};
-use idempotency_core::problem::{Problem, ProblemSettings};
-use idempotency_core::reply::LocalReply;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
-use std::collections::BTreeMap;
 use work::WorkQueue;
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
@@ -122,11 +116,9 @@ pub struct Filter<H: Host> {
     profile: Profile,
     owners: Owners,
     clock: Clock,
-    // Boxed: a map holds eleven values in one piece of memory, and its code is made anew for every
-    // size of them.
-    roots: BTreeMap<u32, Box<Root>>,
-    streams: BTreeMap<u32, Box<Entry>>,
-    pending: BTreeMap<u32, Box<Pending>>,
+    roots: IdMap<u32, Box<Root>>,
+    streams: IdMap<u32, Box<Entry>>,
+    pending: IdMap<u32, Box<Pending>>,
     work: WorkQueue,
     /// The context that hostcalls act on.
     current: u32,
@@ -146,9 +138,9 @@ impl<H: Host> Filter<H> {
             profile: Profile::Envoy,
             owners: Owners::default(),
             clock: Clock::default(),
-            roots: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            roots: IdMap::default(),
+            streams: IdMap::default(),
+            pending: IdMap::default(),
             work: WorkQueue::default(),
             current: 0,
             inside: None,
@@ -204,109 +196,6 @@ impl<H: Host> Filter<H> {
         true
     }
 
-    /// Request headers have come. `end`: there is no body.
-    pub fn on_request_headers(&mut self, context: u32, end: bool) -> Flow {
-        self.begin(context);
-        let Some(entry) = self.streams.get(&context) else {
-            return Flow::Continue;
-        };
-        let root_id = entry.root;
-        let Some(root) = self.roots.get(&root_id) else {
-            return Flow::Continue;
-        };
-        let Some(settings) = root.settings() else {
-            return self.misconfigured(context, root_id);
-        };
-        let Decision { strip, verdict } = match head::read(self.profile, &self.host, end) {
-            Some(head) => decide(&settings.core, head, &HostProperties(&self.host)),
-            None => Decision {
-                strip: Vec::new(),
-                verdict: decide::unreadable(),
-            },
-        };
-        for name in &strip {
-            let _ = self.host.remove_header(Map::Request, name);
-        }
-        match verdict {
-            Verdict::Pass => {
-                // Nothing of it matters any more: its other callbacks are to cost nothing.
-                self.streams.remove(&context);
-                Flow::Continue
-            }
-            Verdict::Observed(problem) => {
-                self.count(root_id, Counter::Observed(problem));
-                Flow::Continue
-            }
-            Verdict::Refuse(problem, reply) => self.refuse(context, root_id, problem, reply),
-            Verdict::Protect { request, hasher } => {
-                let late = settings.late_bodies;
-                let body = match body::of(self.profile, &request, late, &self.host, end) {
-                    Ok(body) => body,
-                    Err((problem, _)) if request.rule.observes() => {
-                        self.count(root_id, Counter::Observed(problem));
-                        return Flow::Continue;
-                    }
-                    Err((problem, reply)) => return self.refuse(context, root_id, problem, reply),
-                };
-                let enforced = request.policy().mode == Mode::Enforce;
-                if self.sends_twice && enforced && body == Body::Coming {
-                    return self.misconfigured(context, root_id);
-                }
-                let whole: Option<&[u8]> = match &body {
-                    Body::None => Some(&[]),
-                    Body::Whole(bytes) => Some(bytes),
-                    Body::Coming => None,
-                };
-                self.enter_callback(context, Phase::Request);
-                let mut effects = Vec::new();
-                let host = &self.host;
-                let owners = &mut self.owners;
-                let mut new_owner = || owners.next(host);
-                let mut env = Env {
-                    profile: self.profile,
-                    clock: &|| self.clock.now(host),
-                    new_owner: &mut new_owner,
-                    effects: &mut effects,
-                };
-                let (stream, flow) = Stream::protect(*request, *hasher, whole, &mut env);
-                // Where a worker that is told to end can record nothing any more, somebody has to know
-                // when nothing is under way.
-                let counted = self.profile == Profile::Kong;
-                if counted {
-                    self.count(root_id, Counter::ProtectedBegun);
-                }
-                if let Some(entry) = self.streams.get_mut(&context) {
-                    entry.counted = counted;
-                    entry.stream = stream;
-                    let expected = whole.is_none();
-                    entry.body_expected_ns = expected.then(|| self.clock.now(&self.host).least_ns);
-                    entry.body = match body {
-                        // It is hashed, and not needed any more.
-                        Body::Whole(_) => Body::Whole(Bytes::new()),
-                        other => other,
-                    };
-                }
-                self.perform(root_id, context, effects);
-                self.finish(flow)
-            }
-        }
-    }
-
-    /// Answers a request that is not to be executed.
-    fn refuse(&mut self, context: u32, root: u32, problem: Problem, reply: LocalReply) -> Flow {
-        if let Some(entry) = self.streams.get_mut(&context) {
-            entry.stream = Stream::answered();
-        }
-        self.count(root, Counter::Problem(problem));
-        if problem == Problem::Misconfigured {
-            let detail = String::from_utf8_lossy(&reply.body);
-            self.host
-                .log(Level::Error, &format!("idempotency: refused: {detail}"));
-        }
-        self.reply(context, reply);
-        Flow::Pause
-    }
-
     /// A callback of the host has begun. Its time is looked up once, whatever contexts it acts on.
     fn begin(&mut self, context: u32) {
         self.current = context;
@@ -316,177 +205,6 @@ impl<H: Host> Filter<H> {
     /// The time; the same one for all of a callback.
     fn now(&self) -> Moment {
         self.clock.now(&self.host)
-    }
-
-    fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
-        let method = self.host.header(Map::Request, ":method").ok().flatten();
-        let safe = matches!(method.as_deref(), Some(b"GET" | b"HEAD" | b"OPTIONS"));
-        if safe && !head::has_ours(self.profile, &self.host) {
-            return Flow::Continue;
-        }
-        if let Some(entry) = self.streams.get_mut(&context) {
-            entry.stream = Stream::answered();
-        }
-        self.count(root, Counter::Problem(Problem::Misconfigured));
-        let reply = Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None);
-        self.reply(context, reply);
-        Flow::Pause
-    }
-
-    /// More of the request body has come.
-    pub fn on_request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
-        self.begin(context);
-        let Some(entry) = self.streams.get_mut(&context) else {
-            return Flow::Continue;
-        };
-        if !entry.stream.is_active() {
-            return Flow::Continue;
-        }
-        if entry.stream.is_hashing() {
-            self.bodies_come = true;
-            entry.body_expected_ns = None;
-        }
-        match &entry.body {
-            Body::None if self.profile == Profile::Kong && size > 0 => {
-                self.enter_callback(context, Phase::Request);
-                let flow = self.feed(context, Event::UnannouncedBody);
-                return self.finish(flow);
-            }
-            Body::Whole(_) => return Flow::Continue,
-            _ => {}
-        }
-        let start = entry.request.start();
-        self.enter_callback(context, Phase::Request);
-        let chunk = self.new_bytes(Buffer::Request, start, size);
-        if chunk.is_none() {
-            self.feed(context, Event::Unreadable);
-        }
-        let chunk = chunk.unwrap_or_default();
-        let flow = self.feed(context, Event::RequestBody { chunk: &chunk, end });
-        let flow = self.finish(flow);
-        if let Some(entry) = self.streams.get_mut(&context) {
-            entry.request.advance(size, flow);
-        }
-        flow
-    }
-
-    /// The request has trailers.
-    pub fn on_request_trailers(&mut self, context: u32) -> Flow {
-        self.begin(context);
-        let active = self.is_active(context);
-        let mut trailers = self.host.headers(Map::RequestTrailers).unwrap_or_default();
-        trailers.retain(|(name, _)| {
-            let keep = !self.must_go(name, active);
-            if !keep {
-                let _ = self.host.remove_header(Map::RequestTrailers, name);
-            }
-            keep
-        });
-        if !active {
-            return Flow::Continue;
-        }
-        self.enter_callback(context, Phase::Request);
-        let flow = self.feed(context, Event::RequestTrailers(Headers(trailers)));
-        self.finish(flow)
-    }
-
-    /// Whether a trailer must not go upstream. Nothing is known any more of a stream that passes,
-    /// so every configuration of this VM has a say there.
-    fn must_go(&self, trailer: &[u8], active: bool) -> bool {
-        if Names::default().kind(trailer) == Kind::Ours {
-            return true;
-        }
-        let unwelcome = |root: &Root| {
-            let settings = root.settings();
-            settings.is_some_and(|s| s.core.names.kind(trailer) == Kind::Disguised)
-        };
-        !active && (names::replaces(trailer) || self.roots.values().any(|r| unwelcome(r)))
-    }
-
-    /// Response headers have come. `end`: there is no body.
-    pub fn on_response_headers(&mut self, context: u32, end: bool) -> Flow {
-        self.begin(context);
-        if !self.is_active(context) {
-            self.mend_headers(context);
-            return Flow::Continue;
-        }
-        let fields = self.host.headers(Map::Response).unwrap_or_default();
-        let event = match self.profile {
-            Profile::Envoy => {
-                let details = self.host.property(&["response", "code_details"]);
-                Event::ResponseHeaders {
-                    headers: Headers(fields),
-                    source: details::from_details(details.as_deref()),
-                    end,
-                }
-            }
-            Profile::Kong => self.response_in_kong(fields),
-        };
-        self.enter_callback(context, Phase::Response);
-        let flow = self.feed(context, event);
-        self.finish(flow)
-    }
-
-    fn response_in_kong(&mut self, fields: Vec<(Bytes, Bytes)>) -> Event<'static> {
-        let some_missing = fields.len() >= self.profile.max_fields();
-        let headers = Headers::lowered(fields);
-        let attempts = Attempts::read(&self.host);
-        if attempts.restarted() {
-            self.sends_twice = true;
-            self.host
-                .log(Level::Error, &format!("idempotency: {}", kong::SENT_TWICE));
-        } else if attempts.count() > 1 {
-            self.host.log(
-                Level::Warn,
-                "idempotency: nginx sent a protected request upstream more than once; set \
-                 proxy_next_upstream off",
-            );
-        }
-        let status = headers.get(":status").cloned().unwrap_or_default();
-        let source = match some_missing {
-            // What is not seen cannot be replayed, nor can the rest be trusted.
-            true => Source::Doubtful,
-            false => attempts.source(&status),
-        };
-        let end = kong::is_bodiless(&headers);
-        Event::ResponseHeaders {
-            headers,
-            source,
-            end,
-        }
-    }
-
-    /// More of the response body has come.
-    pub fn on_response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
-        self.begin(context);
-        let Some(entry) = self.streams.get(&context) else {
-            return Flow::Continue;
-        };
-        if !entry.stream.is_active() {
-            self.mend_body(context);
-            return Flow::Continue;
-        }
-        let start = entry.response.start();
-        self.enter_callback(context, Phase::Response);
-        let chunk = self.new_bytes(Buffer::Response, start, size);
-        if chunk.is_none() {
-            self.feed(context, Event::Unreadable);
-        }
-        let chunk = chunk.unwrap_or_default();
-        let flow = self.feed(context, Event::ResponseBody { chunk: &chunk, end });
-        let flow = self.finish(flow);
-        if let Some(entry) = self.streams.get_mut(&context) {
-            entry.response.advance(size, flow);
-        }
-        flow
-    }
-
-    /// The response has trailers.
-    pub fn on_response_trailers(&mut self, context: u32) -> Flow {
-        self.begin(context);
-        self.enter_callback(context, Phase::Response);
-        let flow = self.feed(context, Event::ResponseTrailers);
-        self.finish(flow)
     }
 
     /// A stream has ended. (`on_log` says the same, and is not listened to.) Of a
@@ -540,22 +258,6 @@ impl<H: Host> Filter<H> {
         self.roots
             .get(&context)
             .is_none_or(|root| root.is_idle() && !self.streams.values().any(|e| lingers(e)))
-    }
-
-    /// The headers of our own answer pass the response callbacks.
-    fn mend_headers(&mut self, context: u32) {
-        let entry = self.streams.get_mut(&context);
-        if let Some(reply) = entry.and_then(|e| e.reply.as_mut()) {
-            reply.mend_headers(&self.host);
-        }
-    }
-
-    /// The body of our own answer passes the response callbacks.
-    fn mend_body(&mut self, context: u32) {
-        let entry = self.streams.get_mut(&context);
-        if let Some(reply) = entry.and_then(|e| e.reply.as_mut()) {
-            reply.mend_body(&self.host);
-        }
     }
 
     fn is_active(&self, context: u32) -> bool {

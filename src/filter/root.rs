@@ -9,13 +9,13 @@ use crate::batch::Batches;
 use crate::dialect::Dialect;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
+use crate::ids::IdMap;
 use crate::lease::Leases;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
 use idempotency_core::config::{self, BatchLimits};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A root context.
@@ -28,7 +28,7 @@ pub(super) struct Root {
     pub batches: Batches<Job>,
     /// The queue by which the host is asked for a callback.
     pub queue: Option<u32>,
-    pub executions: BTreeMap<u32, Box<Execution>>,
+    pub executions: IdMap<u32, Box<Execution>>,
     pub next_execution: u32,
     pub metrics: Metrics,
     pub failures: Failures,

@@ -4,6 +4,7 @@
 //! refused, because readers disagree about what they mean.
 
 use crate::json::{Fault, JsonError, Kind, Scanner};
+use crate::named::{self, Named};
 
 /// The canonical form of one JSON text.
 ///
@@ -42,7 +43,7 @@ fn value(scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError> 
 fn object(scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError> {
     out.push(b'{');
     let start = out.len();
-    let mut members: Vec<(String, std::ops::Range<usize>)> = Vec::new();
+    let mut members: Vec<Named> = Vec::new();
     scanner.members(&mut |scanner, name| {
         let from = out.len();
         string(&name, out);
@@ -52,9 +53,9 @@ fn object(scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError>
         members.push((name, from - start..out.len() - start));
         Ok(())
     })?;
-    if !members.is_sorted_by(|(a, _), (b, _)| a < b) {
-        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        if !members.is_sorted_by(|(a, _), (b, _)| a < b) {
+    if !named::is_strictly_sorted(&members) {
+        named::sort(&mut members);
+        if !named::is_strictly_sorted(&members) {
             return Err(scanner.error(Fault::DuplicateMember));
         }
         let unordered = out.split_off(start);
@@ -69,7 +70,8 @@ fn object(scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError>
     Ok(())
 }
 
-fn string(text: &str, out: &mut Vec<u8>) {
+/// Writes a string in quotes, in its one spelling.
+pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for byte in text.bytes() {
         match byte {

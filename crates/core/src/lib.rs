@@ -29,6 +29,7 @@ pub mod fingerprint;
 pub mod headers;
 mod json;
 pub mod key;
+mod named;
 pub mod names;
 pub mod path;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! The answers that the filter makes itself: RFC 9457 problem documents, as
 //! draft-ietf-httpapi-idempotency-key-header-07 asks for.
 
+use crate::canonical_json::string as json_string;
 use crate::config::Policies;
 use crate::reply::LocalReply;
 use bytes::Bytes;
@@ -243,14 +244,17 @@ impl Problem {
     ) -> LocalReply {
         let facts = self.facts();
         let kind = format!("{}{}", settings.base, facts.name);
-        let body = serde_json::json!({
-            "type": kind,
-            "title": facts.title,
-            "status": status,
-            "detail": detail.unwrap_or(facts.detail),
-            "retryable": facts.retryable,
-            "reuse_key": facts.reuse_key,
-        });
+        let (retryable, reuse_key) = (facts.retryable, facts.reuse_key);
+        let mut body = b"{\"detail\":".to_vec();
+        json_string(detail.unwrap_or(facts.detail), &mut body);
+        let known =
+            format!(r#","retryable":{retryable},"reuse_key":{reuse_key},"status":{status}"#);
+        body.extend_from_slice(known.as_bytes());
+        body.extend_from_slice(b",\"title\":");
+        json_string(facts.title, &mut body);
+        body.extend_from_slice(b",\"type\":");
+        json_string(&kind, &mut body);
+        body.push(b'}');
         let mut headers = vec![
             header("content-type", "application/problem+json"),
             header("cache-control", "no-store"),
@@ -262,7 +266,7 @@ impl Problem {
         LocalReply {
             status,
             headers,
-            body: Bytes::from(body.to_string()),
+            body: Bytes::from(body),
         }
     }
 }
@@ -302,6 +306,26 @@ fn header(name: &'static str, value: &str) -> (Bytes, Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_as_it_is_written() {
+        let settings = ProblemSettings {
+            base: "https://example.com/problems/",
+            retry_after_s: 1,
+        };
+        let detail = "A \"quoted\" back\\slash, a\tcontrol character, ä and 𝄞.";
+        let reply = Problem::KeyReused.reply(&settings, Some(detail));
+        let written = std::str::from_utf8(&reply.body).unwrap();
+        let expected = concat!(
+            r#"{"detail":"A \"quoted\" back\\slash, a\u0009control character, ä and 𝄞.","#,
+            r#""retryable":false,"reuse_key":false,"status":422,"#,
+            r#""title":"Idempotency key reused","#,
+            r#""type":"https://example.com/problems/key-reused"}"#
+        );
+        assert_eq!(written, expected);
+        let json: serde_json::Value = serde_json::from_str(written).unwrap();
+        assert_eq!(json["detail"], detail);
+    }
 
     #[test]
     fn every_problem_is_a_complete_document() {

@@ -4,35 +4,36 @@
 //! give it meaning. Escapes are normalised as in RFC 3986 §6.2.2. `+`, `%2B` and `%20` stay
 //! different, and so do `a` and `a=`: servers disagree about them.
 
+use crate::named::{self, Named};
 use crate::path::{escape_into, hex_pair, is_unreserved};
 
 /// The canonical form of a raw query (without its `?`).
 pub fn canonicalise(raw: &[u8]) -> String {
-    let mut pairs: Vec<(String, String)> = raw
-        .split(|b| *b == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let name_len = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
-            let (name, rest) = pair.split_at_checked(name_len).unwrap_or((pair, &[]));
-            (normal(name), normal(rest))
-        })
-        .collect();
-    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut out = String::with_capacity(raw.len());
-    for (name, rest) in &pairs {
-        if !out.is_empty() {
-            out.push('&');
-        }
-        out.push_str(name);
-        out.push_str(rest);
+    // Each with a `&` behind it.
+    let mut text = String::with_capacity(raw.len() + 1);
+    let mut parameters: Vec<Named> = Vec::new();
+    for pair in raw.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+        let name_len = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+        let (name, rest) = pair.split_at_checked(name_len).unwrap_or((pair, &[]));
+        let start = text.len();
+        normal(name, &mut text);
+        let name = text.get(start..).unwrap_or_default().to_owned();
+        normal(rest, &mut text);
+        text.push('&');
+        parameters.push((name, start..text.len()));
     }
-    out
+    if !named::is_strictly_sorted(&parameters) {
+        named::sort(&mut parameters);
+        let part = |(_, at): &Named| text.get(at.clone()).unwrap_or_default();
+        text = parameters.iter().map(part).collect();
+    }
+    text.pop();
+    text
 }
 
 /// Decodes unreserved characters, writes other escapes in upper case, escapes what no URI may
 /// contain. A stray `%` stays one.
-fn normal(raw: &[u8]) -> String {
-    let mut out = String::with_capacity(raw.len());
+fn normal(raw: &[u8], out: &mut String) {
     let mut rest = raw;
     while let [byte, tail @ ..] = rest {
         rest = tail;
@@ -42,14 +43,13 @@ fn normal(raw: &[u8]) -> String {
                 if is_unreserved(decoded) {
                     out.push(char::from(decoded));
                 } else {
-                    escape_into(decoded, &mut out);
+                    escape_into(decoded, out);
                 }
             }
             (0x21..=0x7e, _) => out.push(char::from(*byte)),
-            _ => escape_into(*byte, &mut out),
+            _ => escape_into(*byte, out),
         }
     }
-    out
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::Filter;
 use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
 use crate::execution::Executed;
 use crate::host::{Buffer, Host, Level, Map};
+use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::Flow;

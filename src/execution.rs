@@ -34,13 +34,6 @@ pub enum Executed {
     Cut,
 }
 
-/// What is known at the end: what to tell the service, and what to tell the client.
-#[derive(Debug)]
-struct End {
-    operation: Operation,
-    reply: LocalReply,
-}
-
 /// One detached execution.
 #[derive(Debug)]
 pub struct Execution {
@@ -48,7 +41,8 @@ pub struct Execution {
     lease: Lease,
     /// The stream of the client that asked for it.
     pub stream: u32,
-    end: Option<End>,
+    /// What the client gets, once the end is recorded.
+    reply: Option<LocalReply>,
 }
 
 impl Execution {
@@ -58,7 +52,7 @@ impl Execution {
             request,
             lease,
             stream,
-            end: None,
+            reply: None,
         }
     }
 
@@ -102,20 +96,18 @@ impl Execution {
                 (Ending::Unknown, reply)
             }
         };
-        let operation = ending.settle(&self.lease, effects);
-        self.end = Some(End {
-            operation: operation.clone(),
-            reply,
-        });
-        operation
+        self.reply = Some(reply);
+        ending.settle(&self.lease, effects)
     }
 
     /// The settlement was answered (or not): what the client gets.
-    pub fn settled(self, result: &CallResult, effects: &mut Vec<Effect>) -> Option<LocalReply> {
-        let End {
-            operation,
-            mut reply,
-        } = self.end?;
+    pub fn settled(
+        self,
+        operation: Operation,
+        result: &CallResult,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LocalReply> {
+        let mut reply = self.reply?;
         Some(
             match settlement::answered(&self.request, operation, result, effects) {
                 Ok(header) => {

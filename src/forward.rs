@@ -47,38 +47,35 @@ pub fn changes(
     key: &LookupKey,
     forwarding: &Forwarding,
 ) -> Vec<HeaderChange> {
-    let mut changes: Vec<HeaderChange> = Vec::new();
+    let mut changes: Vec<HeaderChange> = Vec::with_capacity(8);
     // In Kong nothing can be removed; `cannot_be_changed` has refused what would have to be, and
     // Envoy's headers mean nothing there.
     if profile == Profile::Envoy {
-        for (name, _) in &headers.0 {
+        for (name, _) in headers.0.iter().filter(|(name, _)| must_not_pass(name)) {
             let change = HeaderChange::Remove(name.clone());
-            if must_not_pass(name) && !changes.contains(&change) {
+            if !changes.contains(&change) {
                 changes.push(change);
             }
         }
     }
-    let mut set = |name: &'static str, value: String| {
-        changes.push(HeaderChange::Set(
-            Bytes::from_static(name.as_bytes()),
-            value.into(),
-        ));
+    let mut set = |name: &'static str, value: Bytes| {
+        changes.push(HeaderChange::Set(name.into(), value));
     };
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
     if profile == Profile::Envoy {
-        set("x-envoy-max-retries", "0".to_owned());
+        set("x-envoy-max-retries", "0".into());
     }
     if policy.identity_encoding {
-        set("accept-encoding", "identity".to_owned());
+        set("accept-encoding", "identity".into());
     }
     match forwarding {
         Forwarding::Granted { fence, attempt } => {
-            set(FENCE, fence.to_string());
-            set(ATTEMPT, attempt.to_string());
-            set(RECORD, record_query(key));
+            set(FENCE, fence.to_string().into());
+            set(ATTEMPT, attempt.to_string().into());
+            set(RECORD, record_query(key).into());
         }
-        Forwarding::Unprotected => set(UNPROTECTED, "store-unavailable".to_owned()),
+        Forwarding::Unprotected => set(UNPROTECTED, "store-unavailable".into()),
     }
     if key.origin == Origin::Derived {
         let name = Bytes::copy_from_slice(policy.key.header.as_bytes());

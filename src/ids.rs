@@ -33,3 +33,43 @@ impl Hasher for IdHasher {
         self.0 ^ (self.0 >> 32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::hash::{BuildHasher, Hash};
+
+    /// Of so many places, random numbers would fill 63 %.
+    const PLACES: u32 = 1 << 14;
+
+    fn filled(keys: impl Iterator<Item = impl Hash>) -> usize {
+        let hash = BuildHasherDefault::<IdHasher>::default();
+        let place = |key| hash.hash_one(key) as u32 % PLACES;
+        keys.map(place).collect::<BTreeSet<_>>().len()
+    }
+
+    #[test]
+    fn keys_are_spread_wherever_they_differ() {
+        let enough = (PLACES / 2) as usize;
+        for shift in [0, 4, 8, 16, 18] {
+            let filled = filled((0..PLACES).map(|n| n << shift));
+            assert!(
+                filled > enough,
+                "{filled} places, numbers shifted by {shift}"
+            );
+        }
+        for at in [0, 4, 12] {
+            let owner = |n: u32| {
+                let mut owner = [0u8; 16];
+                owner[at..at + 4].copy_from_slice(&n.to_be_bytes());
+                owner
+            };
+            let filled = filled((0..PLACES).map(owner));
+            assert!(
+                filled > enough,
+                "{filled} places, owners that differ at {at}"
+            );
+        }
+    }
+}

@@ -19,15 +19,17 @@ impl<H: Host> Filter<H> {
     /// An operation has its answer, or will get none.
     pub(super) fn answered(&mut self, root: u32, job: Job, result: CallResult) {
         match job.purpose {
-            Purpose::Stream(context) => {
-                if self.is_active(context) {
+            Purpose::Stream(context) => match job.operation {
+                Operation::Acquire(_) => {
                     self.feed(context, Event::Answer(result));
-                } else if !matches!(job.operation, Operation::Acquire(_)) {
-                    self.settled_without_client(root, context, job.operation, &result);
                 }
-            }
+                operation if self.is_active(context) => {
+                    self.feed(context, Event::Settled(operation, result));
+                }
+                operation => self.settled_without_client(root, context, operation, &result),
+            },
             Purpose::ExecutionSettlement(execution) => {
-                self.execution_settled(root, execution, &result);
+                self.execution_settled(root, execution, job.operation, &result);
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
@@ -139,7 +141,7 @@ impl<H: Host> Filter<H> {
         self.ask(root, Job { operation, purpose });
     }
 
-    fn execution_settled(&mut self, root: u32, id: u32, result: &CallResult) {
+    fn execution_settled(&mut self, root: u32, id: u32, operation: Operation, result: &CallResult) {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };
@@ -148,7 +150,7 @@ impl<H: Host> Filter<H> {
         };
         let stream = execution.stream;
         let mut effects: Vec<Effect> = Vec::new();
-        let reply = execution.settled(result, &mut effects);
+        let reply = execution.settled(operation, result, &mut effects);
         self.perform(root, stream, effects);
         if let Some(reply) = reply {
             self.feed(stream, Event::Executed(reply));

@@ -201,7 +201,7 @@ impl<H: Host> Filter<H> {
             cargo,
             sent_ns: self.now().least_ns,
         };
-        self.pending.insert(token, Box::new(pending));
+        self.pending.insert(token, pending);
     }
 
     /// The answer of a callout; `headers` 0: there is none.

@@ -52,7 +52,7 @@ use crate::host::{Buffer, Host};
 use crate::ids::IdMap;
 use crate::profile::Profile;
 use crate::stats::Counter;
-use crate::stream::{Env, Event, Flow, Stream};
+use crate::stream::{Effect, Env, Event, Flow, Stream};
 use bytes::Bytes;
 use callouts::Pending;
 use own_reply::OwnReply;
@@ -118,8 +118,10 @@ pub struct Filter<H: Host> {
     clock: Clock,
     roots: IdMap<u32, Box<Root>>,
     streams: IdMap<u32, Box<Entry>>,
-    pending: IdMap<u32, Box<Pending>>,
+    pending: IdMap<u32, Pending>,
     work: WorkQueue,
+    /// Room for effects, used again and again.
+    effects: Vec<Effect>,
     /// The context that hostcalls act on.
     current: u32,
     inside: Option<(u32, Phase)>,
@@ -142,6 +144,7 @@ impl<H: Host> Filter<H> {
             streams: IdMap::default(),
             pending: IdMap::default(),
             work: WorkQueue::default(),
+            effects: Vec::new(),
             current: 0,
             inside: None,
             resumed: false,
@@ -281,7 +284,7 @@ impl<H: Host> Filter<H> {
             return Flow::Continue;
         };
         let root = entry.root;
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.effects);
         let host = &self.host;
         let owners = &mut self.owners;
         let mut new_owner = || owners.next(host);

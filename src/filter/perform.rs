@@ -63,10 +63,11 @@ impl<H: Host> Filter<H> {
     }
 
     /// Does what a stream asked for, in order.
-    pub(super) fn perform(&mut self, root: u32, context: u32, effects: Vec<Effect>) {
-        for effect in effects {
+    pub(super) fn perform(&mut self, root: u32, context: u32, mut effects: Vec<Effect>) {
+        for effect in effects.drain(..) {
             self.one(root, context, effect);
         }
+        self.effects = effects;
     }
 
     fn one(&mut self, root: u32, context: u32, effect: Effect) {

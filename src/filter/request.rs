@@ -71,7 +71,7 @@ impl<H: Host> Filter<H> {
                     Body::Coming => None,
                 };
                 self.enter_callback(context, Phase::Request);
-                let mut effects = Vec::new();
+                let mut effects = std::mem::take(&mut self.effects);
                 let host = &self.host;
                 let owners = &mut self.owners;
                 let mut new_owner = || owners.next(host);

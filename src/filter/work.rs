@@ -51,17 +51,26 @@ impl Work {
 
 /// What is still to be worked off in this callback.
 #[derive(Debug, Default)]
-pub(super) struct WorkQueue([VecDeque<Work>; 3]);
+pub(super) struct WorkQueue {
+    lines: [VecDeque<Work>; 3],
+    len: usize,
+}
 
 impl WorkQueue {
     pub fn push(&mut self, work: Work) {
-        if let Some(line) = self.0.get_mut(work.line()) {
+        if let Some(line) = self.lines.get_mut(work.line()) {
             line.push_back(work);
+            self.len += 1;
         }
     }
 
     fn pop(&mut self) -> Option<Work> {
-        self.0.iter_mut().find_map(VecDeque::pop_front)
+        // Most callbacks bring nothing.
+        if self.len == 0 {
+            return None;
+        }
+        self.len -= 1;
+        self.lines.iter_mut().find_map(VecDeque::pop_front)
     }
 }
 

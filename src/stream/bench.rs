@@ -277,6 +277,26 @@ pub(super) fn completed() -> CallResult {
     Ok(Answer::Completed { expires_at_ms: 1 })
 }
 
+/// The answer to a complete.
+pub(super) fn settled(result: CallResult) -> Event<'static> {
+    let key = LookupKey {
+        tenant: String::new(),
+        namespace: String::new(),
+        origin: Origin::Client,
+        key: "k1".into(),
+    };
+    let outcome = Outcome::Tombstone(Tombstone {
+        status: 201,
+        reason: TombstoneReason::TooLarge,
+    });
+    let complete = Complete {
+        key,
+        owner: Owner([1; 16]),
+        outcome,
+    };
+    Event::Settled(Operation::Complete(complete), result)
+}
+
 pub(super) fn response(status: &'static str, end: bool) -> Event<'static> {
     Event::ResponseHeaders {
         headers: headers(&[(":status", status)]),

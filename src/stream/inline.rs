@@ -45,7 +45,6 @@ pub(super) struct Capturing {
 #[derive(Debug)]
 pub(super) struct Settling {
     run: Run,
-    operation: Operation,
     held: Held,
 }
 
@@ -130,13 +129,11 @@ impl Capturing {
             return (State::Answered, Flow::Continue);
         }
         let operation = passing.ending().settle(&run.lease, env.effects);
-        env.effect(call(operation.clone()));
-        let settling = Settling {
-            run,
-            operation,
-            held,
-        };
-        (State::Settling(Box::new(settling)), Flow::Pause)
+        env.effect(call(operation));
+        (
+            State::Settling(Box::new(Settling { run, held })),
+            Flow::Pause,
+        )
     }
 
     /// The stream ended in the middle of the response.
@@ -146,18 +143,12 @@ impl Capturing {
 }
 
 impl Settling {
-    pub(super) fn settled(self: Box<Self>, result: &CallResult, env: &mut Env) -> Step {
-        let Settling {
-            run,
-            operation,
-            held,
-        } = *self;
-        match (
-            settlement::answered(&run.request, operation, result, env.effects),
-            held,
-        ) {
+    pub(super) fn settled(&self, operation: Operation, result: &CallResult, env: &mut Env) -> Step {
+        let request = &self.run.request;
+        let told = settlement::answered(request, operation, result, env.effects);
+        match (told, self.held) {
             (Ok(header), _) => {
-                if let (Some((name, value)), Held::Whole) = (header, held) {
+                if let (Some((name, value)), Held::Whole) = (header, self.held) {
                     env.effect(Effect::AddResponseHeader(name, value));
                 }
                 env.effect(Effect::ResumeResponse);

@@ -54,7 +54,7 @@ use idempotency_core::headers::Headers;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
-use idempotency_protocol::Owner;
+use idempotency_protocol::{Operation, Owner};
 use inline::{Capturing, Run, Settling};
 use observe::Observing;
 use std::sync::Arc;
@@ -71,8 +71,10 @@ pub enum Event<'a> {
     },
     /// The request's trailers: the body is whole.
     RequestTrailers(Headers),
-    /// The answer to the stream's [`Effect::Call`].
+    /// The answer to the stream's [`Effect::Call`], unless that was a settlement.
     Answer(CallResult),
+    /// The answer to the stream's settlement, and the settlement itself, as it was sent in the end.
+    Settled(Operation, CallResult),
     /// The end of the stream's [`Effect::Execute`]: what the client gets.
     Executed(LocalReply),
     /// The response's headers.
@@ -300,7 +302,9 @@ impl Stream {
             }
             (state @ State::Capturing(_), _) => (state, Flow::Continue),
 
-            (State::Settling(s), Event::Answer(result)) => s.settled(&result, env),
+            (State::Settling(s), Event::Settled(operation, result)) => {
+                s.settled(operation, &result, env)
+            }
 
             // The host answered by itself (a timeout, its buffer limit), or the client left,
             // while nothing of ours needs undoing.
@@ -404,6 +408,6 @@ fn refuse_body(request: &Request, error: &FingerprintError, env: &mut Env) -> St
     refuse(request, Problem::UnsupportedRequest, Some(&detail), env)
 }
 
-fn call(operation: idempotency_protocol::Operation) -> Effect {
+fn call(operation: Operation) -> Effect {
     Effect::Call(Call::Operation(operation))
 }

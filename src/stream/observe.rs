@@ -111,7 +111,7 @@ impl Observing {
                 self.gone = true;
                 self.settle(env);
             }
-            Event::Executed(_) | Event::BodiesNeverCome => {}
+            Event::Executed(_) | Event::Settled(..) | Event::BodiesNeverCome => {}
         }
     }
 

@@ -66,11 +66,15 @@ impl Names {
 
     /// What a field is. `name` is in lower case.
     pub fn kind(&self, name: &[u8]) -> Kind {
+        // No other spelling of anything begins like this.
+        if name.starts_with(b":") {
+            return Kind::Ordinary;
+        }
         let plain = is_plain(name);
         if is_ours(name, plain) {
             return Kind::Ours;
         }
-        if plain && !self.odd || name.starts_with(b":") {
+        if plain && !self.odd {
             return Kind::Ordinary;
         }
         let disguised = self.known.iter().any(|n| same(n, name) && **n != *name)

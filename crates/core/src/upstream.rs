@@ -26,7 +26,10 @@ pub const ENVOY_PREFIXES: [&str; 5] = [
 
 /// Names a record in the query syntax of the service's API.
 pub fn record_query(key: &LookupKey) -> String {
-    let mut out = String::from("tenant=");
+    let names = "tenant=&namespace=&key=&origin=derived".len();
+    let values = key.tenant.len() + key.namespace.len() + key.key.len();
+    let mut out = String::with_capacity(names + values);
+    out.push_str("tenant=");
     escape(&key.tenant, &mut out);
     out.push_str("&namespace=");
     escape(&key.namespace, &mut out);

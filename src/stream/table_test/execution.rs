@@ -157,7 +157,7 @@ fn execution_inline() {
 
 #[test]
 fn settlement_answers() {
-    let a = Event::Answer;
+    let a = settled;
     walk(
         INLINE,
         vec![

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! For the same script under `redis-benchmark`, unpipelined, in the same run (`SHA` is what
-//! `SCRIPT LOAD` says to `redis_load --script`; an owner of 16 and a fingerprint of 40 characters,
-//! `BEFORE` and `BEHIND` as `src/redis/script/head.lua` says):
+//! `SCRIPT LOAD` says to what `redis_load --script` prints; an owner of 16 and a fingerprint of 40
+//! characters. `BEFORE` and `BEHIND` stand for the history, which has zero bytes that no command line
+//! can carry: 4 and 5 characters of any kind cost the same, but only an acquire can work on them):
 //!
 //! ```text
 //! redis-benchmark -p PORT -c 64 -r 100000000 -n 200000 EVALSHA SHA 1 bench:__rand_int__ \

@@ -7,7 +7,7 @@ use crate::quota::Quota;
 use crate::record::StoredOutcome;
 use crate::replay::{self, damaged};
 use crate::store::{RecordView, Resolved, StoreError};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use idempotency_protocol::{
     Answer, Fault, FaultCode, Grant, LookupKey, Operation, Outcome, Stored,
 };
@@ -176,9 +176,13 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             let attempt = u32::try_from(parts.number()?).ok()?;
             let age_ms = parts.number()?;
             let expires_at_ms = parts.number()?;
+            // Status, whether there is a body, its size, digest.
+            let mut facts = parts.bytes()??;
+            let status = facts.try_get_u16().ok()?;
+            let digest = facts.split_off(facts.len().checked_sub(32)?);
             let found = Elsewhere {
-                status: u16::try_from(parts.number()?).ok()?,
-                digest: parts.bytes()??,
+                status,
+                digest,
                 fence,
                 attempt,
                 age_ms,

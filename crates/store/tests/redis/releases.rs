@@ -133,11 +133,12 @@ fn not_sent(of: &str, owner: u8) -> Operation {
     }
 }
 
-fn redirect() -> StoredResponse {
+/// The redirect that this owner's execution gets.
+fn redirect(owner: u8) -> StoredResponse {
     StoredResponse {
         status: 307,
         headers: vec![("location".into(), "/elsewhere".into())],
-        body: "moved".into(),
+        body: vec![owner; 3].into(),
     }
 }
 
@@ -145,7 +146,7 @@ fn redirected(of: &str, owner: u8) -> Operation {
     Operation::Fail {
         key: key(of),
         owner: Owner([owner; 16]),
-        cause: FailCause::Redirected(Box::new(redirect())),
+        cause: FailCause::Redirected(Box::new(redirect(owner))),
     }
 }
 
@@ -372,10 +373,15 @@ async fn what_only_grows_outlives_the_previous_release_s_changes() {
     assert_eq!(name_of(&new, redirected("redirect", 1)).await, "failed");
     assert_eq!(old.acquire("redirect", 2), "granted");
     let answer = stored(&new, acquire("redirect", 3)).await;
-    assert_eq!(answer, Outcome::Response(redirect()));
+    assert_eq!(answer, Outcome::Response(redirect(1)));
     assert_eq!(old.end("redirect", b"fail", 2), "failed");
     let answer = stored(&new, acquire("redirect", 3)).await;
-    assert_eq!(answer, Outcome::Response(redirect()));
+    assert_eq!(answer, Outcome::Response(redirect(1)));
+    // The same request got another one: the newest is its answer.
+    assert_eq!(old.acquire("redirect", 4), "granted");
+    assert_eq!(name_of(&new, redirected("redirect", 4)).await, "failed");
+    let answer = stored(&new, acquire("redirect", 5)).await;
+    assert_eq!(answer, Outcome::Response(redirect(4)));
 
     // Kinds: an attempt of the previous release was a gateway's.
     let transaction = |owner| {

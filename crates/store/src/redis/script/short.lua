@@ -39,10 +39,10 @@ elseif #m == SIZE and (not x or x:byte(17) == HISTORY) then
       local last, age = changed + ttl, now - changed
       if last > now then
         local fence, attempt = struct.unpack('>I8I4', m, 11)
-        local status, _, _, digest, size = struct.unpack('>I2BI8c32I8', m, 120)
-        local outcome = size <= tonumber(ARGV[at + 9]) and redis.call('HGET', key, 'o')
+        local outcome = struct.unpack('>I8', m, 163) <= tonumber(ARGV[at + 9])
+          and redis.call('HGET', key, 'o')
         return { 'stored', fence, attempt, (age - age % 1000) / 1000, (last - last % 1000) / 1000,
-          status, digest, outcome }
+          m:sub(120, 162), outcome }
       end
     end
   end

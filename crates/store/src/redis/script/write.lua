@@ -128,9 +128,10 @@ local function leave_mark(owner, answer)
   return { answer }
 end
 
+-- With the status, the sizes and the digest as they are stored.
 local function replay(longest)
   local outcome = false
   if r.size <= longest then outcome = redis.call('HGET', key, 'o') end
-  return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), r.status, r.digest,
+  return { 'stored', r.fence, r.attempt, ms(now - r.changed), ms(expires_at()), m:sub(120, 162),
     outcome }
 end

@@ -278,7 +278,7 @@ macro_rules! read {
     };
 }
 
-const READ: &str = read!("NULL::jsonb");
+pub(super) const READ: &str = read!("NULL::jsonb");
 const INSPECT: &str = read!("r.about");
 
 /// What is under these ids, without descriptions; with the outcome itself where that is wanted.

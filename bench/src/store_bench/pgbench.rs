@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use idempotency_protocol::AttemptKind;
 use idempotency_stack::{Error, Postgres};
+use idempotency_store::history::History;
 use idempotency_store::postgres::{COMPLETE_STATEMENT, GRANT_STATEMENT};
 
 use crate::work::{outcome, Lap, LEASE_MS, REQUEST_DIGEST, SCHEME, TTL_MS};
@@ -137,6 +139,8 @@ fn grant(run: &str, owner: &str) -> String {
             format!("ARRAY[{LEASE_MS}]"),
             format!("ARRAY[{TTL_MS}]"),
             format!("ARRAY[{TTL_MS}]"),
+            format!("ARRAY['\\x{}']", history()),
+            "ARRAY[NULL]".to_owned(),
         ],
     )
 }
@@ -155,6 +159,12 @@ fn complete(run: &str) -> String {
             "ARRAY[:body]".to_owned(),
         ],
     )
+}
+
+/// The history of a new record, in hexadecimal digits.
+fn history() -> String {
+    let history = History::first(AttemptKind::Gateway, None, 0).encode();
+    history.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts expressions in the place of `$1`, `$2`, …, each of which the statement casts.

@@ -23,7 +23,7 @@ use tokio::time::{sleep, Instant};
 
 /// How long an operation waits for an application, when operations on other keys wait for it: short for those, and
 /// longer than it takes to commit.
-const SHARED: Duration = Duration::from_millis(25);
+const SHARED: Duration = Duration::from_millis(15);
 
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));

@@ -3,7 +3,8 @@
 //! The database keeps the rows and the time; the [state machine](crate::machine) decides. No
 //! transaction is ever open between two messages of ours: a change is written where the version is
 //! still the one that the decision was made on, so that a process which stands still, or whose
-//! connection hangs, holds no lock. See `docs/adr/0006-postgres-statements.md`.
+//! connection hangs, holds no lock. See `docs/adr/0006-postgres-statements.md`; for transactions of
+//! applications on the same tables [`statement`] and `docs/adr/0012-open-transactions.md`.
 
 mod apply;
 mod connect;

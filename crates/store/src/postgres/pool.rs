@@ -120,6 +120,22 @@ impl Connection {
         result
     }
 
+    /// Prepares statements, so that those that are begun together are carried out in the order in which they are
+    /// begun: one that must be prepared first would come after one that need not.
+    pub async fn prepare(&self, statements: &[&str]) -> Result<(), Trouble> {
+        let Some(session) = self.object.as_ref() else {
+            return Err(Trouble::transient("PostgreSQL: no connection"));
+        };
+        for statement in statements {
+            let prepared = timeout(self.timeout, session.client.prepare_cached(statement)).await;
+            if !matches!(prepared, Ok(Ok(_))) {
+                self.spoiled.store(true, Ordering::Relaxed);
+            }
+            prepared.map_err(|_| Trouble::too_slow("PostgreSQL: no answer in time"))??;
+        }
+        Ok(())
+    }
+
     /// The driver's client, for transactions.
     pub fn client(&mut self) -> Result<&mut ClientWrapper, Trouble> {
         match self.object.as_mut() {

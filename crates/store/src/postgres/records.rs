@@ -94,6 +94,7 @@ impl Inner {
                 .await
         };
         let asked = [(id, true)];
+        connection.prepare(&[MARK_WAIT, step::READ]).await?;
         // Sent together, carried out one after the other.
         let (marked, seen) = tokio::try_join!(mark, step::read(&connection, &asked))?;
         drop(connection);

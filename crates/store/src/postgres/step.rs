@@ -7,7 +7,7 @@
 //! Whatever else an operation meets is decided by the state machine, from the row that comes back.
 //! Each statement is a transaction of its own and touches its rows in the order of their ids. None waits
 //! for a row that somebody else has locked, as an open transaction of an application may have done: the
-//! insert leaves out keys that have a row, and the update passes over locked rows.
+//! insert leaves out keys that have a row, and the update passes over rows that are locked.
 
 use super::error::Trouble;
 use super::ids::Id;
@@ -192,24 +192,13 @@ pub(super) async fn grant(
 }
 
 /// What completes one key, or as many as its arrays have; for measuring the server alone.
+///
+/// A row that somebody else has locked, or changes, shows it in `xmax`, and is left to the second statement. So is one
+/// where that was so, which is rare. To lock rows first, as the second statement does, would cost a fifth more.
 pub const COMPLETE: &str = concat!(
     "WITH t AS MATERIALIZED (
          SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
          FROM idempotency_now() AS now),
-     mine AS MATERIALIZED (
-         SELECT c.*
-         FROM unnest($1::bytea[], $2::bytea[], $3::integer[], $4::bigint[], $5::bytea[],
-                 $6::bigint[], $7::bytea[])
-                 AS c(id, owner, status, body_bytes, digest, size, outcome)
-             CROSS JOIN t
-             JOIN idempotency_records r ON r.id = c.id
-         WHERE r.owner = c.owner
-             AND (r.state = 'executing' OR r.state = 'unknown' AND r.due > t.now
-                 OR r.state = 'settled' AND r.lease_until > t.now)
-             AND ",
-    legible!(),
-    "    ORDER BY r.id
-         FOR NO KEY UPDATE OF r SKIP LOCKED),
      done AS (
          UPDATE idempotency_records r
          SET replaces = r.version, version = greatest(r.version + 1, t.micros),
@@ -219,8 +208,17 @@ pub const COMPLETE: &str = concat!(
              due = t.now + r.ttl_ms * interval '1 ms', status = c.status,
              body_bytes = c.body_bytes, outcome_digest = c.digest, outcome_size = c.size,
              outcome = c.outcome
-         FROM mine c CROSS JOIN t
-         WHERE r.id = c.id
+         FROM (SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::integer[], $4::bigint[],
+                     $5::bytea[], $6::bigint[], $7::bytea[])
+                     AS c(id, owner, status, body_bytes, digest, size, outcome)
+                 ORDER BY id) c
+             CROSS JOIN t
+         WHERE r.id = c.id AND r.owner = c.owner AND r.xmax = '0'
+             AND (r.state = 'executing' OR r.state = 'unknown' AND r.due > t.now
+                 OR r.state = 'settled' AND r.lease_until > t.now)
+             AND ",
+    legible!(),
+    "
          RETURNING r.id, r.due, r.waited_until > t.now AS waited)
      SELECT i.n, done.due,
          CASE WHEN done.waited THEN pg_notify('idempotency_changed', encode(done.id, 'hex')) END,
@@ -280,7 +278,7 @@ macro_rules! read {
     };
 }
 
-const READ: &str = read!("NULL::jsonb");
+pub(super) const READ: &str = read!("NULL::jsonb");
 const INSPECT: &str = read!("r.about");
 
 /// What is under these ids, without descriptions; with the outcome itself where that is wanted.

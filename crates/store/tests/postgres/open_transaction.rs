@@ -15,10 +15,10 @@ const OPEN: Duration = Duration::from_secs(10);
 const KEYS: usize = 50;
 
 /// Acquires of that many new keys, each a call of its own, at the same time; how long each took.
-async fn acquires(store: &Arc<Postgres>, round: usize) -> Vec<Duration> {
+async fn acquires(store: &Arc<Postgres>, round: &str) -> Vec<Duration> {
     let mut tasks = JoinSet::new();
     for n in 0..KEYS {
-        let (store, name) = (Arc::clone(store), format!("r{round}-{n}"));
+        let (store, name) = (Arc::clone(store), format!("{round}-{n}"));
         tasks.spawn(async move {
             let begun = Instant::now();
             granted(store.as_ref(), &name, 1).await;
@@ -57,12 +57,68 @@ fn as_transaction(operation: Operation) -> Operation {
     }
 }
 
+/// What one round of calls took: acquires of other keys, one of `held`, and a call with both.
+#[derive(Default)]
+struct Took {
+    others: Vec<Duration>,
+    held: Vec<Duration>,
+    shared: Vec<Duration>,
+}
+
+impl Took {
+    /// `held` is what an acquire and its owner's complete of that key are answered.
+    async fn round(&mut self, store: &Arc<Postgres>, key: &str, round: usize, held: [&str; 2]) {
+        let fresh = format!("{key}{round}");
+        let (others, alone, shared) = tokio::join!(
+            acquires(store, &fresh),
+            async {
+                let begun = Instant::now();
+                let answer = one(store.as_ref(), acquire(key, 2)).await;
+                assert_eq!(answer.name(), held[0], "{answer:?}");
+                begun.elapsed()
+            },
+            async {
+                let begun = Instant::now();
+                let asked = vec![
+                    acquire(&format!("{key}{round}-s"), 1),
+                    complete(key, 1, b"of the owner"),
+                    acquire(key, 3),
+                    acquire(&format!("{key}{round}-t"), 1),
+                ];
+                let answers = store.apply(asked).await;
+                let names: Vec<_> = answers.iter().map(Answer::name).collect();
+                assert_eq!(names, ["granted", held[1], held[0], "granted"]);
+                begun.elapsed()
+            }
+        );
+        self.others.extend(others);
+        self.held.push(alone);
+        self.shared.push(shared);
+        store.sweep(100).await.unwrap();
+    }
+
+    fn print(self, when: &str) {
+        print(&format!("{when}: others"), self.others);
+        print(&format!("{when}: the key itself"), self.held);
+        print(&format!("{when}: both in one call"), self.shared);
+    }
+}
+
 /// Acquires of other keys go on, in calls of their own and in calls with operations on the held key; the key
 /// itself is in flight at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_transaction_holds_up_nobody() {
     let database = Database::new().await;
     let store = database.open().await;
+    granted(store.as_ref(), "free", 1).await;
+    completed(store.as_ref(), "free", 1, b"before").await;
+    let mut before = Took::default();
+    for round in 0..20 {
+        let held = ["stored", "differs"];
+        before.round(&store, "free", round, held).await;
+    }
+    before.print("before");
+
     let Answer::Granted(grant) = one(store.as_ref(), as_transaction(acquire("held", 1))).await
     else {
         panic!("not granted");
@@ -70,8 +126,6 @@ async fn an_open_transaction_holds_up_nobody() {
     let mut client = application(&database).await;
     let backend = client.query_one("SELECT pg_backend_pid()", &[]).await;
     let backend: i32 = backend.unwrap().get(0);
-    print("before", acquires(&store, 0).await);
-
     let transaction = client.transaction().await.unwrap();
     order(&transaction, "held").await;
     let statement = complete_in_tx(store.statements(), "held", 1, grant.fence, b"done");
@@ -89,49 +143,22 @@ async fn an_open_transaction_holds_up_nobody() {
     });
 
     let begun = Instant::now();
-    let (mut others, mut held, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+    let mut open = Took::default();
     let mut round = 0;
     while begun.elapsed() < OPEN {
         round += 1;
-        let (alone, at_once, together) = tokio::join!(
-            acquires(&store, round),
-            async {
-                let begun = Instant::now();
-                let answer = one(store.as_ref(), acquire("held", 2)).await;
-                let (fence, left) = in_flight(answer);
-                assert_eq!(fence, grant.fence);
-                assert!(left > 0);
-                begun.elapsed()
-            },
-            async {
-                let begun = Instant::now();
-                let asked = vec![
-                    acquire(&format!("s{round}"), 1),
-                    complete("held", 1, b"of the owner"),
-                    acquire("held", 3),
-                    acquire(&format!("t{round}"), 1),
-                ];
-                let answers = store.apply(asked).await;
-                let names: Vec<_> = answers.iter().map(Answer::name).collect();
-                assert_eq!(names, ["granted", "fault", "in_flight", "granted"]);
-                begun.elapsed()
-            }
-        );
-        others.extend(alone);
-        held.push(at_once);
-        shared.push(together);
-        store.sweep(100).await.unwrap();
+        let held = ["in_flight", "fault"];
+        open.round(&store, "held", round, held).await;
     }
     assert!(is_open(&database, backend).await);
     assert!(!waiter.is_finished());
     // Nobody has waited for the transaction, nor for a lock until its timeout. On a machine of its own p99 is far
     // below the 50 ms of the requirement (ADR 12); here others compute, too.
-    let slowest = others.iter().chain(&held).chain(&shared).max().unwrap();
+    let all = open.others.iter().chain(&open.held).chain(&open.shared);
+    let slowest = all.max().unwrap();
     assert!(*slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(round >= 5, "{round} rounds");
-    print("others", others);
-    print("the key itself", held);
-    print("with operations on the key", shared);
+    open.print("open");
 
     transaction.commit().await.unwrap();
     let after_commit = store.statements().after_commit(&key("held"));

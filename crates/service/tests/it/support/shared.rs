@@ -156,7 +156,7 @@ impl Shared {
             Shared::Postgres { server, database } => {
                 let blocked = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'
-                        AND query NOT LIKE '%SKIP LOCKED%'";
+                        AND query NOT LIKE '%ORDER BY r.due%'";
                 server.sql(database, blocked) != "0"
             }
         };

@@ -8,7 +8,7 @@ use idempotency_store::clock::{Clock, ManualClock};
 use idempotency_store::record::MARK_TTL_MS;
 use idempotency_store::{
     Durability, Embedded, EmbeddedOptions, ListFilter, Memory, RecordState, Resolution, Resolve,
-    Resolved, Store, StoreError, WaiterCaps,
+    Resolved, Store, StoreError, WaitCounts, WaiterCaps,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -454,6 +454,8 @@ async fn waits_over_a_cap_time_out_at_once() {
         Answer::TimedOut,
         "per tenant"
     );
+    let counts = WaitCounts { now: 2, refused: 2 };
+    assert_eq!(store.waits(), counts);
     // They hold up nobody else.
     completed(store.as_ref(), "a", 1, b"x").await;
     assert!(matches!(first.await.unwrap(), Answer::Stored(_)));

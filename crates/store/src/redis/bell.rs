@@ -12,6 +12,7 @@ use bytes::Bytes;
 use idempotency_protocol::LookupKey;
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
@@ -30,17 +31,23 @@ enum Job {
 #[derive(Clone)]
 pub(super) struct Bell {
     jobs: UnboundedSender<Job>,
+    /// How many listen, and are subscribed.
+    listeners: Arc<AtomicUsize>,
 }
 
 /// Listens for one record; dropping it ends that.
 pub(super) struct Listening {
     name: Bytes,
-    jobs: UnboundedSender<Job>,
+    bell: Bell,
+    subscribed: bool,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let _ = self.jobs.send(Job::Leave(self.name.clone()));
+        if self.subscribed {
+            self.bell.listeners.fetch_sub(1, Ordering::Relaxed);
+        }
+        let _ = self.bell.jobs.send(Job::Leave(self.name.clone()));
     }
 }
 
@@ -64,17 +71,32 @@ impl Bell {
             heard: HashMap::new(),
         };
         tokio::spawn(ringer.run(queue, pushes));
-        Bell { jobs }
+        Bell {
+            jobs,
+            listeners: Arc::default(),
+        }
+    }
+
+    /// How many listen now, and would hear of a change.
+    pub fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::Relaxed)
     }
 
     /// Listens for a record. On return, what is published afterwards is heard, if the server can
     /// be reached.
     pub async fn listen(&self, name: Bytes) -> Listening {
         let (done, subscribed) = oneshot::channel();
-        let jobs = self.jobs.clone();
-        let _ = jobs.send(Job::Listen(name.clone(), done));
+        let _ = self.jobs.send(Job::Listen(name.clone(), done));
+        // Who is dropped while it is being subscribed leaves, too.
+        let mut listening = Listening {
+            name,
+            bell: self.clone(),
+            subscribed: false,
+        };
         let _ = subscribed.await;
-        Listening { name, jobs }
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        listening.subscribed = true;
+        listening
     }
 }
 

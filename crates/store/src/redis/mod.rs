@@ -151,9 +151,9 @@ impl RedisStore {
         }
     }
 
-    /// Number of waits now.
+    /// Number of waits now that are subscribed and would hear of a change.
     pub fn waiting(&self) -> usize {
-        self.waiters.counts().now
+        self.bell.listeners()
     }
 
     /// Applies operations; with a ledger, those on one key are one at most.

@@ -3,10 +3,10 @@
 use crate::common::{
     acquire, acquire_for, complete, completed, fingerprint, granted, granted_for, key, one,
 };
-use crate::support::{open, server, until};
+use crate::support::{open, options, server, until};
 use idempotency_protocol::{Acquire, Answer, OnUnknown, Operation, Wait};
 use idempotency_stack::RedisCluster;
-use idempotency_store::{RedisStore, Store};
+use idempotency_store::{RedisStore, Store, WaitCounts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -65,6 +65,26 @@ async fn a_waiter_in_another_process_is_woken() {
     assert!(matches!(waiter.await.unwrap().0, Answer::Stored(_)));
     // And nobody stays subscribed.
     until(|| async { !subscribed().await }).await;
+}
+
+/// The server is not asked on behalf of a wait over a cap.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_over_a_cap_ends_at_once() {
+    let mut server = server(&[]);
+    let mut options = options(&server.url());
+    options.waiters.per_key = 1;
+    let store = Arc::new(RedisStore::open(options).await.unwrap());
+    let grant = granted(&*store, "k", 1).await;
+    let waiter = waiting(&store, "k", grant.fence);
+    until(|| async { store.waiting() == 1 }).await;
+    server.process().pause();
+    let over = waiting(&store, "k", grant.fence).await.unwrap();
+    server.process().resume();
+    assert_eq!(over.0, Answer::TimedOut, "and not that nobody answers");
+    assert_eq!(store.waits(), WaitCounts { now: 1, refused: 1 });
+    completed(&*store, "k", 1, b"x").await;
+    assert!(matches!(waiter.await.unwrap().0, Answer::Stored(_)));
+    assert_eq!(store.waits(), WaitCounts { now: 0, refused: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

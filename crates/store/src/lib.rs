@@ -4,6 +4,7 @@
 pub mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod machine;
 pub mod memory;
@@ -19,6 +20,7 @@ mod replay;
 mod store;
 mod waiters;
 
+#[cfg(feature = "embedded")]
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 pub use memory::Memory;
 #[cfg(feature = "postgres")]

@@ -100,51 +100,58 @@ impl Claim {
         Renewals::track(&self.shared, lease, &self.handle);
     }
 
-    /// Done, and this is what came out.
-    pub async fn complete(self, outcome: Outcome) -> Settled {
-        let operation = operations::complete(self.key.clone(), self.owner, outcome);
-        self.settle(operation).await
+    /// As [`Claim::hold`], where nobody knows if it was granted.
+    pub fn hold_in_doubt(&mut self, place: Place) {
+        self.state = State::Held;
+        self._running.1 = Some(place);
     }
 
-    /// Provably not done.
-    pub async fn fail(self) -> Settled {
-        let operation = operations::fail(self.key.clone(), self.owner);
-        self.settle(operation).await
+    /// Says how it ended. Goes on when the caller stops to wait.
+    pub async fn end(mut self, end: End) -> Settled {
+        let operation = self.over(end);
+        let (tasks, handle) = (self.shared.tasks.clone(), self.handle.clone());
+        let work = async move { settle::settle(&self.shared, operation).await };
+        let stopped = |error| Settled::Unanswered(format!("the runtime ends: {error}"));
+        tasks.spawn_on(work, &handle).await.unwrap_or_else(stopped)
     }
 
-    /// May have been done.
-    pub async fn abandon(self) -> Settled {
-        let operation = operations::abandon(self.key.clone(), self.owner);
-        self.settle(operation).await
+    /// The same, for a task that nobody stops.
+    pub async fn end_here(mut self, end: End) -> Settled {
+        let operation = self.over(end);
+        settle::settle(&self.shared, operation).await
     }
 
-    /// Goes on when the caller stops to wait.
-    async fn settle(mut self, operation: Operation) -> Settled {
+    fn over(&mut self, end: End) -> Operation {
         self.state = State::Over;
         self.shared.renewals.untrack(self.owner);
-        let tasks = self.shared.tasks.clone();
-        let handle = self.handle.clone();
-        let task = tasks.spawn_on(
-            async move { settle::settle(&self.shared, operation).await },
-            &handle,
-        );
-        let ended = |error| Settled::Unanswered(format!("the runtime ends: {error}"));
-        task.await.unwrap_or_else(ended)
+        let (key, owner) = (self.key.clone(), self.owner);
+        match end {
+            End::Done(outcome) => operations::complete(key, owner, outcome),
+            End::NotDone => operations::fail(key, owner),
+            End::Unknown => operations::abandon(key, owner),
+        }
     }
+}
+
+/// How an execution ended.
+pub(crate) enum End {
+    /// It is done, and this is what came out.
+    Done(Outcome),
+    /// Provably not done.
+    NotDone,
+    /// May have been done.
+    Unknown,
 }
 
 /// In a panic, too.
 impl Drop for Claim {
     fn drop(&mut self) {
-        let (key, owner) = (self.key.clone(), self.owner);
-        let operation = match self.state {
-            State::Asked => operations::fail(key, owner),
-            State::Held => {
-                self.shared.renewals.untrack(owner);
-                operations::abandon(key, owner)
-            }
+        let end = match self.state {
+            State::Asked => End::NotDone,
+            State::Held => End::Unknown,
             State::Over => return,
         };
+        let operation = self.over(end);
         settle::in_background(&self.shared, operation, &self.handle);
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::execution::Execution;
 use crate::fingerprint::Fingerprint;
 use crate::guard::Guard;
-use crate::operations;
+use crate::operations::{self, LockTerms};
 use crate::outcome::{self, Done};
 use idempotency_protocol::limits::MAX_WAIT_MS;
 use idempotency_protocol::{Answer, LookupKey};
@@ -49,6 +49,7 @@ pub struct InFlight {
     pub(crate) guard: Guard,
     pub(crate) key: LookupKey,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) terms: LockTerms,
     pub(crate) fence: u64,
     pub(crate) lease_left_ms: u64,
 }
@@ -95,7 +96,11 @@ impl InFlight {
                 // No answer to a wait changes nothing about what is known.
                 _ => return Ok(Entry::InFlight(self)),
             }
-            match self.guard.ask(self.key, self.fingerprint).await? {
+            match self
+                .guard
+                .ask(self.key, self.fingerprint, self.terms)
+                .await?
+            {
                 Entry::InFlight(again) => self = again,
                 other => return Ok(other),
             }

@@ -1,6 +1,6 @@
 //! One execution of an operation, from its grant to its end.
 
-use crate::claim::Claim;
+use crate::claim::{Claim, End};
 use crate::error::SettleError;
 use crate::outcome::{self, Outcome};
 use idempotency_core::upstream;
@@ -80,7 +80,8 @@ impl Execution {
     /// [`SettleError::Lost`], [`SettleError::Differs`], and [`SettleError::StoreDown`] while the store does
     /// not answer: the guard then goes on trying, so the operation must not be repeated.
     pub async fn complete(self, outcome: Outcome) -> Result<Completed, SettleError> {
-        let expires_at_ms = self.claim.complete(outcome.0).await.result()?;
+        let settled = self.claim.end(End::Done(outcome.0)).await;
+        let expires_at_ms = settled.result()?;
         Ok(Completed {
             expires_at_ms: expires_at_ms.unwrap_or_default(),
         })
@@ -93,7 +94,7 @@ impl Execution {
     ///
     /// As [`Execution::complete`]; [`SettleError::Refused`] if the record is settled in another way.
     pub async fn fail(self) -> Result<(), SettleError> {
-        self.claim.fail().await.result().map(drop)
+        self.claim.end(End::NotDone).await.result().map(drop)
     }
 
     /// It may have been done: the outcome is unknown, and requests with this key learn that. The same as
@@ -103,6 +104,14 @@ impl Execution {
     ///
     /// As [`Execution::fail`].
     pub async fn abandon(self) -> Result<(), SettleError> {
-        self.claim.abandon().await.result().map(drop)
+        self.claim.end(End::Unknown).await.result().map(drop)
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        self.grant
+    }
+
+    pub(crate) fn into_claim(self) -> Claim {
+        self.claim
     }
 }

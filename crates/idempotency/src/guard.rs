@@ -1,27 +1,25 @@
 //! The guard: who may execute an operation now.
 
-use crate::claim::{Claim, Sent};
-use crate::entry::{Entry, InFlight, Unknown};
+use crate::counters::Counter;
+use crate::entry::Entry;
 use crate::error::Error;
-use crate::execution::Execution;
 use crate::fingerprint::Fingerprint;
-use crate::operations::{self, millis, LockTerms};
-use crate::outcome::Done;
+use crate::operations::{millis, LockTerms};
 use crate::shared::Shared;
-use idempotency_protocol::limits::{MAX_KEY_CHARS, MAX_LEASE_MS, MAX_SCOPE_BYTES, MAX_TTL_MS};
-use idempotency_protocol::{Answer, FaultCode, Grant, LookupKey, Origin, Owner};
+use idempotency_protocol::limits::{MAX_LEASE_MS, MAX_TTL_MS};
+use idempotency_protocol::{LookupKey, Origin};
 use idempotency_store::Store;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 
 pub use idempotency_protocol::OnUnknown;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The part of a lease that must be left when the caller begins: at most this.
-const MARGIN: Duration = Duration::from_secs(1);
+const MARGIN_MS: u64 = 1_000;
 
 /// Hands out the right to execute, once per key.
 ///
@@ -191,7 +189,20 @@ impl Guard {
             origin: Origin::Client,
             key: key.to_owned(),
         };
-        self.ask(key, fingerprint).await
+        let entry = self.ask(key, fingerprint, self.lock_terms()?).await?;
+        match &entry {
+            Entry::Execute(_) => self.shared.counters.count(Counter::Executed),
+            Entry::Replay(_) => self.shared.counters.count(Counter::Replayed),
+            _ => {}
+        }
+        Ok(entry)
+    }
+
+    /// What was counted up to now, over all clones, by name: `executed`, `replayed`, `completed`, `failed`,
+    /// `unknown`, `lease_renewed`, `lease_lost` and so on; `problem_…` by the name of the problem that the HTTP
+    /// layer answered. The names are those of the gateway's metrics without their prefix.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.shared.counters.read()
     }
 
     /// Ends well: no new executions from now on, and the running ones get `longest` to end. Those that the
@@ -201,87 +212,19 @@ impl Guard {
         self.shared.drain(longest).await
     }
 
-    pub(crate) async fn ask(
-        &self,
-        key: LookupKey,
-        fingerprint: Fingerprint,
-    ) -> Result<Entry, Error> {
-        let terms = self.lock_terms()?;
-        check(&key)?;
-        if self.shared.is_closing() {
-            return Err(Error::Closing);
-        }
-        let owner = owner()?;
-        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms);
-        let sent = Sent::now();
-        // From here on, whatever happens to this future takes the acquire back.
-        let claim = Claim::asked(&self.shared, key, owner);
-        let usable = self.usable(Duration::from_millis(terms.lease_ms));
-        let call = self.shared.store.apply(vec![acquire]);
-        let answers = timeout(self.terms.timeout.min(usable), call).await;
-        let answer = answers.unwrap_or_default().into_iter().next();
-        self.answered(claim, fingerprint, sent, answer)
+    pub(crate) fn namespace_name(&self) -> &str {
+        &self.namespace
     }
 
-    fn answered(
-        &self,
-        claim: Claim,
-        fingerprint: Fingerprint,
-        sent: Sent,
-        answer: Option<Answer>,
-    ) -> Result<Entry, Error> {
-        let entry = match answer {
-            Some(Answer::Granted(grant)) => return self.granted(claim, grant, sent),
-            Some(Answer::Stored(stored)) => Ok(Entry::Replay(Done(stored))),
-            Some(Answer::InFlight {
-                fence,
-                lease_left_ms,
-            }) => Ok(Entry::InFlight(InFlight {
-                guard: self.clone(),
-                key: claim.key().clone(),
-                fingerprint,
-                fence,
-                lease_left_ms,
-            })),
-            Some(Answer::Mismatch) => Ok(Entry::Mismatch),
-            Some(Answer::NotComparable) => Ok(Entry::NotComparable),
-            Some(Answer::UnknownOutcome { expires_at_ms }) => {
-                Ok(Entry::Unknown(Unknown { expires_at_ms }))
-            }
-            Some(Answer::Fault(fault)) => match fault.code {
-                FaultCode::Capacity => Err(Error::Full(fault.detail)),
-                FaultCode::Quota => Err(Error::Quota(fault.detail)),
-                FaultCode::Invalid => Err(Error::StoreFailed(fault.detail)),
-                // It may have been granted: dropping the claim takes it back.
-                FaultCode::Unavailable => return Err(Error::StoreDown(fault.detail)),
-                FaultCode::Internal => return Err(Error::StoreFailed(fault.detail)),
-            },
-            Some(other) => {
-                let detail = format!("{} is no answer to an acquire", other.name());
-                return Err(Error::StoreFailed(detail));
-            }
-            None => return Err(Error::StoreDown("no answer in time".to_owned())),
-        };
-        claim.forget();
-        entry
+    pub(crate) fn timeout_of_calls(&self) -> Duration {
+        self.terms.timeout
     }
 
-    fn granted(&self, mut claim: Claim, grant: Grant, sent: Sent) -> Result<Entry, Error> {
-        let lease = Duration::from_millis(grant.lease_ms);
-        if sent.elapsed() >= self.usable(lease) {
-            return Err(Error::Late);
-        }
-        let place = self.shared.enter().ok_or(Error::Busy)?;
-        claim.hold(place, lease, sent, self.terms.renew_for);
-        Ok(Entry::Execute(Execution::new(claim, grant)))
+    pub(crate) fn renewed_for(&self) -> Duration {
+        self.terms.renew_for
     }
 
-    /// How old a grant may be when the caller begins.
-    fn usable(&self, lease: Duration) -> Duration {
-        lease.saturating_sub(MARGIN.min(lease / 4))
-    }
-
-    fn lock_terms(&self) -> Result<LockTerms, Error> {
+    pub(crate) fn lock_terms(&self) -> Result<LockTerms, Error> {
         let terms = &self.terms;
         let lease_ms = millis(terms.lease);
         if !(1..=MAX_LEASE_MS).contains(&lease_ms) {
@@ -304,25 +247,7 @@ impl Guard {
             ttl_ms,
             unknown_ttl_ms,
             on_unknown: terms.on_unknown,
+            margin_ms: MARGIN_MS.min(lease_ms / 4),
         })
     }
-}
-
-fn check(key: &LookupKey) -> Result<(), Error> {
-    let chars = key.key.chars().take(MAX_KEY_CHARS + 1).count();
-    if !(1..=MAX_KEY_CHARS).contains(&chars) {
-        return Err(Error::InvalidKey("a key has 1 to 255 characters"));
-    }
-    if key.tenant.len() > MAX_SCOPE_BYTES || key.namespace.len() > MAX_SCOPE_BYTES {
-        return Err(Error::InvalidKey(
-            "a tenant and a namespace have at most 1024 bytes",
-        ));
-    }
-    Ok(())
-}
-
-fn owner() -> Result<Owner, Error> {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).map_err(|error| Error::NoRandomness(error.to_string()))?;
-    Ok(Owner(token))
 }

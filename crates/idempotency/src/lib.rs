@@ -45,6 +45,8 @@
 //! | `redis`, `postgres` | records that several processes share |
 //! | `daily` (default) | windows of one day in a named time zone ([`keys::Daily`]) |
 #![forbid(unsafe_code)]
+// Some of it is for the HTTP layer.
+#![cfg_attr(not(feature = "http"), allow(dead_code))]
 #![cfg_attr(
     not(test),
     deny(
@@ -55,13 +57,17 @@
     )
 )]
 
+mod acquire;
 mod claim;
 mod cleanup;
+mod counters;
 mod entry;
 mod error;
 mod execution;
 mod fingerprint;
 mod guard;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod keys;
 mod operations;
 mod outcome;

@@ -7,12 +7,14 @@ use idempotency_protocol::{
 use std::time::Duration;
 
 /// On what terms a key is locked, in milliseconds of the store's clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LockTerms {
     pub lease_ms: u64,
     pub ttl_ms: u64,
     pub unknown_ttl_ms: u64,
     pub on_unknown: OnUnknown,
+    /// How much of the lease must be left when the execution begins.
+    pub margin_ms: u64,
 }
 
 /// Locks the key and looks it up.

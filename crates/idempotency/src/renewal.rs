@@ -2,6 +2,7 @@
 //! guard. At most one call is out at a time, with at most [`MAX_OPERATIONS`] renewals. The task ends when
 //! nothing is left to be renewed.
 
+use crate::counters::{Counter, Counters};
 use crate::operations;
 use crate::shared::Shared;
 use idempotency_protocol::{Answer, LookupKey, Operation, Owner, MAX_OPERATIONS};
@@ -128,7 +129,7 @@ impl Renewals {
         leases.map(|(owner, t)| (t.lease.key, owner)).collect()
     }
 
-    fn answered(&self, owner: Owner, sent: Instant, answer: Option<&Answer>) {
+    fn answered(&self, owner: Owner, sent: Instant, answer: Option<&Answer>, counters: &Counters) {
         let now = Instant::now();
         let mut inner = self.lock();
         let Some(tracked) = inner.leases.get_mut(&owner) else {
@@ -136,12 +137,14 @@ impl Renewals {
         };
         match answer {
             Some(Answer::Extended { lease_ms }) => {
+                counters.count(Counter::LeaseRenewed);
                 tracked.lease.length = Duration::from_millis(*lease_ms);
                 tracked.lease.since = sent;
                 let at = sent + tracked.lease.length / 2;
                 inner.schedule(owner, at.max(now + Duration::from_millis(1)));
             }
             Some(Answer::Lost | Answer::Refused) => {
+                counters.count(Counter::LeaseLost);
                 tracked.lease.lost.store(true, Ordering::Release);
                 tracing::warn!("an execution has lost its key");
                 inner.remove(owner);
@@ -213,6 +216,8 @@ async fn renew(shared: &Arc<Shared>) {
     let answers = timeout(longest, shared.store.apply(renewals)).await;
     let answers = answers.unwrap_or_default();
     for (index, (owner, ..)) in batch.iter().enumerate() {
-        shared.renewals.answered(*owner, sent, answers.get(index));
+        let answer = answers.get(index);
+        let (renewals, counters) = (&shared.renewals, &shared.counters);
+        renewals.answered(*owner, sent, answer, counters);
     }
 }

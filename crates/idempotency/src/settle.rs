@@ -1,5 +1,6 @@
 //! How the end of an execution is told to the store.
 
+use crate::counters::Counter;
 use crate::error::SettleError;
 use crate::shared::Shared;
 use idempotency_protocol::{Answer, FaultCode, Operation, Outcome};
@@ -7,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout, Instant};
 
 /// Longest wait for one answer.
@@ -84,7 +86,22 @@ pub(crate) fn in_background(shared: &Arc<Shared>, operation: Operation, handle: 
 async fn attempt(shared: &Shared, operation: &Operation) -> Settled {
     let call = shared.store.apply(vec![operation.clone()]);
     let answers = timeout(LONGEST_CALL, call).await.unwrap_or_default();
-    Settled::read(answers.into_iter().next())
+    let settled = Settled::read(answers.into_iter().next());
+    if let Some(counter) = counter(&settled, operation) {
+        shared.counters.count(counter);
+    }
+    settled
+}
+
+fn counter(settled: &Settled, operation: &Operation) -> Option<Counter> {
+    Some(match (settled, operation) {
+        (Settled::Recorded { .. }, Operation::Complete(_)) => Counter::Completed,
+        (Settled::Recorded { .. }, Operation::Fail { .. }) => Counter::Failed,
+        (Settled::Recorded { .. }, Operation::Abandon { .. }) => Counter::Unknown,
+        (Settled::Refused(_), Operation::Complete(_)) => Counter::CompleteRefused,
+        (Settled::Unanswered(_), Operation::Complete(_)) => Counter::CompleteUnanswered,
+        _ => return None,
+    })
 }
 
 fn again(shared: &Arc<Shared>, operation: Operation, handle: &Handle) {
@@ -94,18 +111,32 @@ fn again(shared: &Arc<Shared>, operation: Operation, handle: &Handle) {
         Arc::clone(&shared.waiting_kib).try_acquire_many_owned(kib),
     );
     let (Ok(entry), Ok(bytes)) = room else {
+        shared.counters.count(Counter::OutboxDropped);
         tracing::error!(
             operation = operation.name(),
             "no room to go on recording the end of an execution: it ends unknown"
         );
         return;
     };
-    let owned = Arc::clone(shared);
+    shared.counters.count(Counter::OutboxEntered);
+    let waiting = Waiting(Arc::clone(shared), entry, bytes);
     let work = async move {
-        let _room = (entry, bytes);
-        persist(&owned, &operation).await;
+        persist(&waiting.0, &operation).await;
     };
     shared.tasks.spawn_on(cuttable(shared, work), handle);
+}
+
+/// A settlement that waits to be tried again.
+struct Waiting(
+    Arc<Shared>,
+    #[expect(dead_code)] OwnedSemaphorePermit,
+    #[expect(dead_code)] OwnedSemaphorePermit,
+);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.counters.count(Counter::OutboxLeft);
+    }
 }
 
 async fn persist(shared: &Shared, operation: &Operation) {
@@ -126,6 +157,7 @@ async fn persist(shared: &Shared, operation: &Operation) {
             Settled::Unanswered(_) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
+    shared.counters.count(Counter::OutboxDropped);
     tracing::error!(operation = name, "the end of an execution is given up");
 }
 

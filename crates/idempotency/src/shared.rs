@@ -1,5 +1,6 @@
 //! What all clones of a guard share: the store, the running executions, the work in the background.
 
+use crate::counters::Counters;
 use crate::operations;
 use crate::renewal::Renewals;
 use idempotency_protocol::{Operation, MAX_OPERATIONS};
@@ -21,6 +22,7 @@ const MAX_WAITING_KIB: usize = 32 << 10;
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     pub renewals: Renewals,
+    pub counters: Counters,
     /// Who holds a key, or asks for one.
     pub executions: TaskTracker,
     /// Whatever goes on without a caller: handlers, settlements.
@@ -39,6 +41,7 @@ impl Shared {
         Arc::new(Shared {
             store,
             renewals: Renewals::default(),
+            counters: Counters::default(),
             executions: TaskTracker::new(),
             tasks: TaskTracker::new(),
             cut: CancellationToken::new(),

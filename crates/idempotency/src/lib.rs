@@ -43,6 +43,8 @@
 //! |---|---|
 //! | `embedded` | `idempotency_store::Embedded`: a directory of this process, durable |
 //! | `redis`, `postgres` | records that several processes share |
+//! | `remote` | `remote::Remote`: records that a running `idempotencyd` keeps, shared with gateways |
+//! | `http`, `axum` | `http::IdempotencyLayer`: a tower layer for HTTP services |
 //! | `daily` (default) | windows of one day in a named time zone ([`keys::Daily`]) |
 #![forbid(unsafe_code)]
 // Some of it is for the HTTP layer.
@@ -74,6 +76,9 @@ mod outcome;
 mod renewal;
 mod settle;
 mod shared;
+
+#[cfg(feature = "remote")]
+pub use idempotency_client as remote;
 
 pub use cleanup::cleanup_job;
 pub use entry::{Entry, InFlight, Unknown};

@@ -2,8 +2,9 @@
 
 use crate::counters::Counter;
 use crate::error::SettleError;
+use crate::operations;
 use crate::shared::Shared;
-use idempotency_protocol::{Answer, FaultCode, Operation, Outcome};
+use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, Tombstone, TombstoneReason};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +84,38 @@ pub(crate) fn in_background(shared: &Arc<Shared>, operation: Operation, handle: 
     shared.tasks.spawn_on(cuttable(shared, work), handle);
 }
 
+/// Asks once. An outcome that the store takes for too large is recorded without its bytes: done, and not to
+/// be replayed.
 async fn attempt(shared: &Shared, operation: &Operation) -> Settled {
+    let settled = ask(shared, operation).await;
+    match (&settled, without_bytes(operation)) {
+        (Settled::Refused(SettleError::StoreFailed(detail)), Some(fact)) => {
+            tracing::warn!(detail, "an answer is recorded without its bytes");
+            ask(shared, &fact).await
+        }
+        _ => settled,
+    }
+}
+
+fn without_bytes(operation: &Operation) -> Option<Operation> {
+    let Operation::Complete(complete) = operation else {
+        return None;
+    };
+    let Outcome::Response(response) = &complete.outcome else {
+        return None;
+    };
+    let fact = Outcome::Tombstone(Tombstone {
+        status: response.status,
+        reason: TombstoneReason::TooLarge,
+    });
+    Some(operations::complete(
+        complete.key.clone(),
+        complete.owner,
+        fact,
+    ))
+}
+
+async fn ask(shared: &Shared, operation: &Operation) -> Settled {
     let call = shared.store.apply(vec![operation.clone()]);
     let answers = timeout(LONGEST_CALL, call).await.unwrap_or_default();
     let settled = Settled::read(answers.into_iter().next());

@@ -16,7 +16,6 @@ use idempotency_core::reply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{
     Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
-    StoredResponse,
 };
 use std::sync::Arc;
 
@@ -174,7 +173,7 @@ impl Ticket {
 
     fn stored(&self, stored: &Stored, env: &mut Env) -> Step {
         match &stored.outcome {
-            Outcome::Response(response) if is_replayable(response) => {
+            Outcome::Response(response) if reply::is_replayable(response) => {
                 let policy = self.request.policy();
                 let policies = &self.request.settings.policies;
                 let origin = self.request.origin();
@@ -257,15 +256,4 @@ impl Ticket {
             }
         }
     }
-}
-
-/// A stored response is validated before it is sent: the store is not trusted with the host's
-/// health.
-fn is_replayable(response: &StoredResponse) -> bool {
-    (200..=599).contains(&response.status)
-        && response.headers.iter().all(|(name, value)| {
-            !name.is_empty()
-                && name.iter().all(|b| b.is_ascii_graphic() && *b != b':')
-                && !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
-        })
 }

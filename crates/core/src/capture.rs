@@ -125,6 +125,11 @@ impl Capture {
         self.body = Vec::new();
     }
 
+    /// Whether there will be nothing to replay, whatever comes.
+    pub fn is_tombstone(&self) -> bool {
+        self.tombstone.is_some()
+    }
+
     /// The finished copy.
     pub fn outcome(self) -> Outcome {
         match self.tombstone {

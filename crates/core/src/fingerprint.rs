@@ -265,6 +265,26 @@ pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
     Scheme(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
+/// The fingerprint of a payload that is no HTTP request. `kind` names how the bytes came about (`json`,
+/// `raw`): payloads of different kinds are not comparable, with each other or with requests.
+pub fn of_payload(kind: &str, payload: &[u8]) -> Fingerprint {
+    let mut parts = Parts::new("idempotency-gateway/payload-scheme");
+    parts.add(b'V', VERSION.as_bytes());
+    parts.add(b'K', kind.as_bytes());
+    let digest: [u8; 32] = parts.hash().finalize().into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    let mut parts = Parts::new("idempotency-gateway/payload");
+    parts.add(b'V', VERSION.as_bytes());
+    parts.add(b'K', kind.as_bytes());
+    parts.count(b'B', payload.len());
+    let mut hash = parts.hash();
+    hash.update(payload);
+    Fingerprint {
+        scheme: Scheme(u64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        digest: hash.finalize().into(),
+    }
+}
+
 /// A key for a request that has none: hex of SHA-256 over tenant, operation and fingerprint.
 ///
 /// There is no time in it, so that a retry across midnight meets its record; how long two equal

@@ -80,6 +80,16 @@ pub fn replay(
     LocalReply::new(response.status, headers, response.body.clone())
 }
 
+/// Whether a stored response may be sent: the store is not trusted with the health of whoever sends it.
+pub fn is_replayable(response: &StoredResponse) -> bool {
+    (200..=599).contains(&response.status)
+        && response.headers.iter().all(|(name, value)| {
+            !name.is_empty()
+                && name.iter().all(|b| b.is_ascii_graphic() && *b != b':')
+                && !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+        })
+}
+
 /// Name under which the `Origin` of the first request is stored beside `access-control-*`.
 pub const STORED_ORIGIN: &str = "idempotency-stored-origin";
 

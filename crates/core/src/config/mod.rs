@@ -83,6 +83,21 @@ pub fn parse(text: &str) -> Result<Plan, Vec<ConfigError>> {
     parse_bytes(text.as_bytes())
 }
 
+/// The rules of a configuration, for a program that needs no gateway: `service` may be absent, and every
+/// execution may be detached. Whatever else a gateway's configuration says is checked, too, so that both can
+/// read one file.
+pub fn parse_policies(text: &str) -> Result<Policies, Vec<ConfigError>> {
+    let value = crate::json::parse(text.as_bytes()).map_err(|error| vec![no_json(&error)])?;
+    validate::policies(&value)
+}
+
+fn no_json(error: &crate::json::JsonError) -> ConfigError {
+    ConfigError {
+        path: String::new(),
+        message: format!("the configuration is not valid JSON: {error}"),
+    }
+}
+
 /// Like [`parse`], for bytes that may not even be text.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Plan, Vec<ConfigError>> {
     match crate::json::parse(bytes) {
@@ -93,12 +108,6 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Plan, Vec<ConfigError>> {
                 None => Ok(plan),
             }
         }
-        Err(error) => {
-            let message = format!("the configuration is not valid JSON: {error}");
-            Err(vec![ConfigError {
-                path: String::new(),
-                message,
-            }])
-        }
+        Err(error) => Err(vec![no_json(&error)]),
     }
 }

@@ -17,14 +17,48 @@ const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
 
 pub(super) fn plan(value: &Value) -> Result<Plan, Vec<ConfigError>> {
     let mut faults = Faults::default();
-    let found = read(value, &mut faults);
-    match found {
+    let plan = read(value, &mut faults, false).and_then(|read| {
+        Some(Plan {
+            host: read.host,
+            service: read.service?,
+            kong_late_bodies: read.kong_late_bodies,
+            detached_cluster: read.detached_cluster,
+            policies: read.policies,
+        })
+    });
+    match plan {
         Some(plan) if faults.0.is_empty() => Ok(plan),
         _ => Err(faults.0),
     }
 }
 
-fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
+/// Only what is protected and how: the program that asks stands where the upstream is.
+pub(super) fn policies(value: &Value) -> Result<Policies, Vec<ConfigError>> {
+    let mut faults = Faults::default();
+    let read = read(value, &mut faults, true);
+    for (index, rule) in read.iter().flat_map(|r| &r.policies.rules).enumerate() {
+        if rule.matches.asks_kong() {
+            let message = "kong_routes and kong_services match in Kong only";
+            faults.add(&format!("rules[{index}].match"), message);
+        }
+    }
+    match read {
+        Some(read) if faults.0.is_empty() => Ok(read.policies),
+        _ => Err(faults.0),
+    }
+}
+
+/// What a configuration says, as far as it is right.
+struct Read {
+    host: Option<Gateway>,
+    service: Option<Service>,
+    kong_late_bodies: bool,
+    detached_cluster: Option<String>,
+    policies: Policies,
+}
+
+/// Without a gateway nobody has to be called, and no cluster has to be named to execute detached.
+fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Read> {
     let top = faults.object(
         &Field {
             value,
@@ -41,7 +75,11 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         .get("host")
         .and_then(|f| hosts.find(&f, faults))
         .flatten();
-    let service = required(&top, "service", faults).and_then(|f| service(&f, faults));
+    let service = match without_gateway {
+        true => top.get("service"),
+        false => required(&top, "service", faults),
+    };
+    let service = service.and_then(|f| self::service(&f, faults));
     let detached_cluster = top.get("detached").and_then(|field| {
         let object = faults.object(&field, &[fields::DETACHED])?;
         let cluster = required(&object, "cluster", faults)?;
@@ -73,7 +111,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
         service_timeout_ms: service.as_ref().map_or(0, |s| s.timeout_ms),
         // A broken `detached` section is reported as such, not once more by each rule.
         detached: top.get("detached").is_some(),
-        kong: host == Some(Gateway::Kong),
+        keeps_executions: host == Some(Gateway::Kong) || without_gateway,
         scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
@@ -84,9 +122,9 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Plan> {
     }
     compare(&read, faults);
     let rules = read.into_iter().map(|(_, rule)| Arc::new(rule)).collect();
-    Some(Plan {
+    Some(Read {
         host,
-        service: service?,
+        service,
         kong_late_bodies: kong_late_bodies.unwrap_or(false),
         detached_cluster,
         policies: Policies {
@@ -161,9 +199,9 @@ fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {
 struct Context {
     service_timeout_ms: u64,
     detached: bool,
-    /// For Kong only: there, nginx keeps an execution whose client has left, and no cluster has to
-    /// be named for it.
-    kong: bool,
+    /// No cluster has to be named to execute detached: it is for Kong, where nginx keeps an execution
+    /// whose client has left, or there is no gateway.
+    keeps_executions: bool,
     /// The defaults have a scope, right or wrong.
     scoped: bool,
 }
@@ -285,7 +323,10 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
             format!("must be at least ttl_ms ({})", draft.ttl_ms),
         );
     }
-    if draft.execution == Some(Execution::Detached) && !context.detached && !context.kong {
+    if draft.execution == Some(Execution::Detached)
+        && !context.detached
+        && !context.keeps_executions
+    {
         refuse(
             "execution",
             "\"detached\" needs the top-level field `detached`".to_owned(),

@@ -1,8 +1,8 @@
 //! Arguments of `idempotencyd keys`.
 
-use super::client::ServiceUrl;
 use crate::config::Millis;
 use clap::{Args, Subcommand, ValueEnum};
+use idempotency_client::ServiceUrl;
 use std::path::PathBuf;
 
 /// `idempotencyd keys`.

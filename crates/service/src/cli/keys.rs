@@ -1,6 +1,5 @@
 //! `idempotencyd keys`: operators look at records and change them, over HTTP.
 
-use super::client::{Answer, Client};
 use super::key_args::{Command, Key, Keys, List, OriginArg, Resolve, StateArg, To};
 use super::table;
 use crate::api::model::{
@@ -8,6 +7,7 @@ use crate::api::model::{
 };
 use form_urlencoded::Serializer;
 use http::Method;
+use idempotency_client::{Answer, CallError, Client};
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,16 +37,16 @@ impl Keys {
     }
 
     async fn call(&self) -> Result<Answer, Failure> {
-        let client = Client {
-            url: self.url.clone(),
-            token: self.read_token()?,
-            timeout: self.timeout.duration(),
-        };
+        let mut client = Client::new(self.url.clone()).timeout(self.timeout.duration());
+        if let Some(token) = self.read_token()? {
+            let unusable = |error: CallError| Failure::Usage(error.to_string());
+            client = client.token(&token).map_err(unusable)?;
+        }
         let (method, target, body) = self.request()?;
         client
-            .send(method, &target, body)
+            .send(method, &target, "application/json", body)
             .await
-            .map_err(Failure::Service)
+            .map_err(|error| Failure::Service(error.to_string()))
     }
 
     fn read_token(&self) -> Result<Option<String>, Failure> {

@@ -1,7 +1,6 @@
 //! The command line.
 
 mod check;
-mod client;
 mod files;
 mod key_args;
 mod keys;

@@ -1,10 +1,10 @@
 //! `idempotencyd ready`: a health check for containers, which have no other HTTP client, and for
 //! services that listen on a Unix socket only.
 
-use super::client::{Client, ServiceUrl};
 use crate::config::Millis;
 use clap::Args;
 use http::Method;
+use idempotency_client::{Client, ServiceUrl};
 use std::process::ExitCode;
 
 /// `idempotencyd ready`.
@@ -27,16 +27,13 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn run(self) -> ExitCode {
-        let client = Client {
-            url: self.url,
-            token: None,
-            timeout: self.timeout.duration(),
-        };
+        let client = Client::new(self.url).timeout(self.timeout.duration());
+        let call = async { client.send(Method::GET, "/readyz", "", "").await };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let answer = match runtime {
-            Ok(runtime) => runtime.block_on(client.send(Method::GET, "/readyz", Vec::new())),
+            Ok(runtime) => runtime.block_on(call).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match answer {

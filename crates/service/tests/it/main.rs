@@ -19,6 +19,7 @@ mod records;
 mod redis;
 #[cfg(all(feature = "redis", feature = "postgres"))]
 mod refused;
+mod remote;
 mod roles;
 mod settle;
 mod sweeps;

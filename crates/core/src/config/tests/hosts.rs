@@ -113,3 +113,42 @@ fn detached_needs_no_cluster_where_it_is_for_kong_alone() {
     let anywhere = text.replace(r#""host":"kong","#, "");
     assert!(shown(parse(&anywhere))[0].starts_with("rules[0].execution"));
 }
+
+/// What a gateway reads, a program without one reads too, and gets the same of it; but for what only Kong
+/// can tell.
+#[test]
+fn without_a_gateway_the_rules_are_the_same() {
+    for text in VALID {
+        let text = text.text();
+        let with = parse(&text).unwrap();
+        match parse_policies(&text) {
+            Ok(without) => assert_eq!(without, with.policies, "{text}"),
+            Err(faults) => {
+                let fault = faults[0].to_string();
+                assert!(fault.starts_with("rules[0].match: kong_routes"), "{fault}");
+            }
+        }
+    }
+    for text in INVALID {
+        let (text, ..) = text;
+        let text = text.text();
+        let alone = parse_policies(&text).is_err();
+        let only_with = text.contains("execution") || !text.contains("service");
+        assert!(alone || only_with, "{text}");
+    }
+}
+
+#[test]
+fn without_a_gateway_no_service_and_no_cluster_are_needed() {
+    let rules = r#"{"rules":[{"match":{},"scope":"global","lease_ms":2000,"execution":"inline"}]}"#;
+    assert!(shown(parse(rules))[0].starts_with("service: is required"));
+    let policies = parse_policies(rules).unwrap();
+    assert_eq!(policies.rules[0].policy.lease_ms, 2_000);
+    let bare = rules.replace(r#","execution":"inline""#, "");
+    assert_eq!(parse_policies(&bare).unwrap(), policies);
+    let detached = rules.replace("2000", "60000").replace("inline", "detached");
+    assert!(parse_policies(&detached).is_ok());
+    let wrong = rules.replace("{\"rules\"", "{\"service\":{},\"rules\"");
+    let faults = parse_policies(&wrong).unwrap_err();
+    assert_eq!(faults[0].to_string(), "service.target: is required");
+}

@@ -1,0 +1,144 @@
+//! Records in the JSON of the operators' API.
+
+use idempotency_protocol::{LookupKey, Origin, Outcome};
+use idempotency_store::{RecordState, RecordView, Resolution, Resolve, StoreError};
+use serde::Deserialize;
+use serde_json::{json, Value};
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Record {
+    tenant: String,
+    namespace: String,
+    origin: String,
+    key: String,
+    state: String,
+    version: u64,
+    fence: u64,
+    attempt: u32,
+    status: Option<u16>,
+    body_bytes: Option<u64>,
+    tombstone: bool,
+    created_at_ms: u64,
+    changed_at_ms: u64,
+    lease_left_ms: Option<u64>,
+    expires_at_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Records {
+    pub records: Vec<Record>,
+    pub next: Option<String>,
+}
+
+/// A refusal; the record where the refusal is about its state.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Refusal {
+    #[serde(default)]
+    pub detail: String,
+    pub record: Option<Record>,
+}
+
+impl Record {
+    pub(crate) fn view(self) -> Result<RecordView, StoreError> {
+        let origin = match self.origin.as_str() {
+            "client" => Origin::Client,
+            "derived" => Origin::Derived,
+            other => return Err(senseless(format!("origin {other:?}"))),
+        };
+        let state = match self.state.as_str() {
+            "executing" => RecordState::Executing,
+            "completed" => RecordState::Completed,
+            "failed" => RecordState::Failed,
+            "unknown" => RecordState::Unknown,
+            other => return Err(senseless(format!("state {other:?}"))),
+        };
+        Ok(RecordView {
+            key: LookupKey {
+                tenant: self.tenant,
+                namespace: self.namespace,
+                origin,
+                key: self.key,
+            },
+            state,
+            version: self.version,
+            fence: self.fence,
+            attempt: self.attempt,
+            status: self.status,
+            body_bytes: self.body_bytes,
+            tombstone: self.tombstone,
+            created_at_ms: self.created_at_ms,
+            changed_at_ms: self.changed_at_ms,
+            lease_left_ms: self.lease_left_ms,
+            expires_at_ms: self.expires_at_ms,
+        })
+    }
+}
+
+pub(crate) fn senseless(detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Permanent(format!("the service's answer makes no sense: {detail}"))
+}
+
+pub(crate) fn state(state: RecordState) -> &'static str {
+    match state {
+        RecordState::Executing => "executing",
+        RecordState::Completed => "completed",
+        RecordState::Failed => "failed",
+        RecordState::Unknown => "unknown",
+    }
+}
+
+/// The parts of a key, as a query has them.
+pub(crate) fn pairs(key: &LookupKey) -> Vec<(&'static str, String)> {
+    vec![
+        ("tenant", key.tenant.clone()),
+        ("namespace", key.namespace.clone()),
+        ("key", key.key.clone()),
+        ("origin", origin(key).to_owned()),
+    ]
+}
+
+fn origin(key: &LookupKey) -> &'static str {
+    match key.origin {
+        Origin::Client => "client",
+        Origin::Derived => "derived",
+    }
+}
+
+/// The body of a resolve; `None`: it is a delete. JSON holds text alone.
+pub(crate) fn resolve(resolve: &Resolve) -> Result<Option<Value>, StoreError> {
+    let text = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).map(str::to_owned);
+        text.map_err(|_| {
+            let message = "an operator can only store text through the service";
+            StoreError::Permanent(message.to_owned())
+        })
+    };
+    let to = match &resolve.to {
+        Resolution::Deleted => return Ok(None),
+        Resolution::Failed => json!({ "state": "failed" }),
+        Resolution::Completed(Outcome::Tombstone(tombstone)) => {
+            json!({ "state": "completed", "status": tombstone.status, "tombstone": true })
+        }
+        Resolution::Completed(Outcome::Response(response)) => {
+            let headers = response.headers.iter();
+            let headers = headers.map(|(name, value)| Ok((text(name)?, text(value)?)));
+            let headers: Vec<(String, String)> = headers.collect::<Result<_, StoreError>>()?;
+            json!({
+                "state": "completed",
+                "status": response.status,
+                "headers": headers,
+                "body": text(&response.body)?,
+            })
+        }
+    };
+    let key = &resolve.key;
+    Ok(Some(json!({
+        "tenant": key.tenant,
+        "namespace": key.namespace,
+        "origin": origin(key),
+        "key": key.key,
+        "version": resolve.version,
+        "force": resolve.force,
+        "to": to,
+    })))
+}

@@ -1,0 +1,285 @@
+//! A store whose records a service keeps.
+
+use crate::calls::{calls, fault, read};
+use crate::client::{Answer as HttpAnswer, CallError, Client};
+use crate::records::{self, senseless, Records, Refusal};
+use crate::url::ServiceUrl;
+use async_trait::async_trait;
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use http::Method;
+use idempotency_protocol::{
+    Answer, FaultCode, LookupKey, Operation, Request, Wait, Wire, CONTENT_TYPE, OPERATIONS_PATH,
+    WAIT_PATH,
+};
+use idempotency_store::{
+    ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const JSON: &str = "application/json";
+/// How much longer than asked a wait may take.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A store whose records a running `idempotencyd` keeps. It needs a token of the gateway role; what
+/// operators do (inspect, list, resolve) needs one of the operator role, and a settle one of the upstream
+/// role.
+///
+/// The service sweeps its own records and holds tenants to its own quotas: [`Store::sweep`] does nothing
+/// here, and [`Store::set_quotas`] is refused.
+///
+/// ```
+/// use idempotency_client::Remote;
+/// use std::time::Duration;
+///
+/// let store = Remote::new("unix:/run/idempotencyd.sock".parse()?)
+///     .token("gateway-token")?
+///     .timeout(Duration::from_secs(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Remote {
+    gateway: Client,
+    upstream: Client,
+    operator: Client,
+    is_closed: AtomicBool,
+}
+
+impl Remote {
+    /// The service at this address, without tokens and with a timeout of three seconds.
+    pub fn new(url: ServiceUrl) -> Remote {
+        let gateway = Client::new(url);
+        Remote {
+            operator: gateway.clone(),
+            upstream: gateway.clone(),
+            gateway,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The token of the gateway role.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Unsendable`] if it cannot be the value of a header.
+    pub fn token(mut self, token: &str) -> Result<Remote, CallError> {
+        self.gateway = self.gateway.token(token)?;
+        Ok(self)
+    }
+
+    /// The token of the upstream role.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Unsendable`] if it cannot be the value of a header.
+    pub fn upstream_token(mut self, token: &str) -> Result<Remote, CallError> {
+        self.upstream = self.upstream.token(token)?;
+        Ok(self)
+    }
+
+    /// The token of the operator role.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Unsendable`] if it cannot be the value of a header.
+    pub fn operator_token(mut self, token: &str) -> Result<Remote, CallError> {
+        self.operator = self.operator.token(token)?;
+        Ok(self)
+    }
+
+    /// How long one call may take. Waits take as long as they are asked to.
+    pub fn timeout(mut self, longest: Duration) -> Remote {
+        self.gateway = self.gateway.timeout(longest);
+        self.upstream = self.upstream.timeout(longest);
+        self.operator = self.operator.timeout(longest);
+        self
+    }
+
+    async fn call(
+        &self,
+        operations: &[Operation],
+    ) -> Result<Vec<Answer>, idempotency_protocol::Fault> {
+        let message = Request::encode_all(Wire::Two, operations.iter());
+        let client = match operations {
+            [Operation::Settle(_)] => &self.upstream,
+            _ => &self.gateway,
+        };
+        let sent = client
+            .send(Method::POST, OPERATIONS_PATH, CONTENT_TYPE, message)
+            .await;
+        read(sent, operations.len())
+    }
+
+    /// As [`Remote::call`]; what cannot share a call gets one of its own.
+    async fn call_all(&self, operations: Vec<Operation>, answers: &mut Vec<Answer>) {
+        let count = operations.len();
+        match self.call(&operations).await {
+            Ok(together) => {
+                for (operation, answer) in operations.into_iter().zip(together) {
+                    answers.push(match answer {
+                        Answer::AskAlone if count > 1 => self.call_alone(operation).await,
+                        answer => answer,
+                    });
+                }
+            }
+            // Too large as a whole.
+            Err(fault) if fault.code == FaultCode::Invalid && count > 1 => {
+                for operation in operations {
+                    answers.push(self.call_alone(operation).await);
+                }
+            }
+            Err(fault) => answers.extend((0..count).map(|_| Answer::Fault(fault.clone()))),
+        }
+    }
+
+    async fn call_alone(&self, operation: Operation) -> Answer {
+        let answers = self.call(std::slice::from_ref(&operation)).await;
+        match answers.map(|answers| answers.into_iter().next()) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
+            Err(fault) => Answer::Fault(fault),
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<HttpAnswer, StoreError> {
+        let answer = self.operator.send(method, target, JSON, body).await;
+        let answer = answer.map_err(|error| StoreError::Transient(error.to_string()))?;
+        let detail = || {
+            let refusal = serde_json::from_slice::<Refusal>(&answer.body);
+            let detail = refusal.map(|refusal| refusal.detail).unwrap_or_default();
+            format!("the service answered {}: {detail}", answer.status)
+        };
+        match answer.status {
+            200 | 404 | 409 | 412 => Ok(answer),
+            500..=599 => Err(StoreError::Transient(detail())),
+            _ => Err(StoreError::Permanent(detail())),
+        }
+    }
+}
+
+fn target(path: &str, pairs: Vec<(&'static str, String)>) -> String {
+    let query = Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("{path}?{query}")
+}
+
+fn json<T: serde::de::DeserializeOwned>(answer: &HttpAnswer) -> Result<T, StoreError> {
+    serde_json::from_slice(&answer.body).map_err(senseless)
+}
+
+fn view(answer: &HttpAnswer) -> Result<RecordView, StoreError> {
+    json::<records::Record>(answer)?.view()
+}
+
+/// The record that a refusal is about.
+fn refused(answer: &HttpAnswer) -> Result<RecordView, StoreError> {
+    let refusal: Refusal = json(answer)?;
+    let record = refusal.record.ok_or_else(|| senseless("no record"))?;
+    record.view()
+}
+
+#[async_trait]
+impl Store for Remote {
+    async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            let closed = fault(FaultCode::Unavailable, "the store is closed");
+            let closed = Answer::Fault(closed);
+            return operations.iter().map(|_| closed.clone()).collect();
+        }
+        let mut answers = Vec::with_capacity(operations.len());
+        for call in calls(operations) {
+            self.call_all(call, &mut answers).await;
+        }
+        answers
+    }
+
+    async fn wait(&self, wait: Wait) -> Answer {
+        let longest = Duration::from_millis(wait.wait_ms).saturating_add(GRACE);
+        let message = Bytes::from(wait.encode());
+        let sent = self
+            .gateway
+            .send_within(longest, Method::POST, WAIT_PATH, CONTENT_TYPE, message)
+            .await;
+        match read(sent, 1).map(|answers| answers.into_iter().next()) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
+            Err(fault) => Answer::Fault(fault),
+        }
+    }
+
+    async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+        let target = target("/v1/record", records::pairs(key));
+        let answer = self.ask(Method::GET, &target, Bytes::new()).await?;
+        match answer.status {
+            404 => Ok(None),
+            _ => view(&answer).map(Some),
+        }
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
+        let mut pairs = vec![("limit", filter.limit.clamp(1, 1_000).to_string())];
+        let optional = [
+            ("tenant", filter.tenant),
+            ("namespace", filter.namespace),
+            ("state", filter.state.map(|s| records::state(s).to_owned())),
+            ("after", filter.after.map(hex::encode)),
+        ];
+        let optional = optional.into_iter();
+        pairs.extend(optional.filter_map(|(name, value)| Some((name, value?))));
+        let target = target("/v1/records", pairs);
+        let answer = self.ask(Method::GET, &target, Bytes::new()).await?;
+        let page: Records = json(&answer)?;
+        let views = page.records.into_iter().map(records::Record::view);
+        Ok(Page {
+            records: views.collect::<Result<_, _>>()?,
+            next: page.next.map(hex::decode).transpose().map_err(senseless)?,
+        })
+    }
+
+    async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
+        let answer = match records::resolve(&resolve)? {
+            Some(document) => {
+                let body = Bytes::from(document.to_string());
+                self.ask(Method::POST, "/v1/record/resolve", body).await?
+            }
+            None => {
+                let mut pairs = records::pairs(&resolve.key);
+                pairs.push(("version", resolve.version.to_string()));
+                pairs.push(("force", resolve.force.to_string()));
+                let target = target("/v1/record", pairs);
+                self.ask(Method::DELETE, &target, Bytes::new()).await?
+            }
+        };
+        Ok(match answer.status {
+            404 => Resolved::NoSuchKey,
+            409 => Resolved::Executing(refused(&answer)?),
+            412 => Resolved::VersionChanged(refused(&answer)?),
+            _ if resolve.to == Resolution::Deleted => Resolved::Done(None),
+            _ => Resolved::Done(Some(view(&answer)?)),
+        })
+    }
+
+    async fn sweep(&self, _: usize) -> Result<Swept, StoreError> {
+        Ok(Swept::default())
+    }
+
+    async fn ready(&self) -> Result<Usage, StoreError> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(StoreError::Permanent("the store is closed".to_owned()));
+        }
+        let answer = self.ask(Method::GET, "/readyz", Bytes::new()).await?;
+        match answer.status {
+            200 => Ok(Usage::default()),
+            status => Err(senseless(format!("status {status}"))),
+        }
+    }
+
+    async fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+}

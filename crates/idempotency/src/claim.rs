@@ -1,0 +1,157 @@
+//! The right of one execution, from the moment when the key is asked for to its settlement. Dropped in
+//! between it settles itself, so that no path through a program leaves a key locked.
+
+use crate::operations;
+use crate::renewal::{Lease, Renewals};
+use crate::settle::{self, Settled};
+use crate::shared::{Place, Shared};
+use idempotency_protocol::{LookupKey, Operation, Outcome, Owner};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// When an acquire was sent, on two clocks. The monotonic one stands still while the machine sleeps, the
+/// other one may be set.
+#[derive(Clone, Copy)]
+pub(crate) struct Sent {
+    pub instant: Instant,
+    started: std::time::Instant,
+    wall: SystemTime,
+}
+
+impl Sent {
+    pub fn now() -> Sent {
+        Sent {
+            instant: Instant::now(),
+            started: std::time::Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The longer of what the two clocks say.
+    pub fn elapsed(&self) -> Duration {
+        let wall = self.wall.elapsed().unwrap_or(Duration::ZERO);
+        self.started.elapsed().max(wall)
+    }
+}
+
+enum State {
+    /// The acquire is out: nothing was executed.
+    Asked,
+    /// Granted: whatever the caller does may have an effect.
+    Held,
+    /// There is nothing to be settled any more.
+    Over,
+}
+
+pub(crate) struct Claim {
+    shared: Arc<Shared>,
+    key: LookupKey,
+    owner: Owner,
+    state: State,
+    lost: Arc<AtomicBool>,
+    handle: Handle,
+    _running: (TaskTrackerToken, Option<Place>),
+}
+
+impl Claim {
+    /// Before the acquire is sent. Call it inside of a runtime.
+    pub fn asked(shared: &Arc<Shared>, key: LookupKey, owner: Owner) -> Claim {
+        Claim {
+            shared: Arc::clone(shared),
+            key,
+            owner,
+            state: State::Asked,
+            lost: Arc::default(),
+            handle: Handle::current(),
+            _running: (shared.executions.token(), None),
+        }
+    }
+
+    pub fn key(&self) -> &LookupKey {
+        &self.key
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// The store has answered that there is nothing to hold.
+    pub fn forget(mut self) {
+        self.state = State::Over;
+    }
+
+    /// It was granted, at last, or may have been: from here on it may have an effect, and its lease is
+    /// renewed, `renew_for` at most.
+    pub fn hold(&mut self, place: Place, length: Duration, sent: Sent, renew_for: Duration) {
+        self.state = State::Held;
+        self._running.1 = Some(place);
+        let lease = Lease {
+            key: self.key.clone(),
+            owner: self.owner,
+            length,
+            since: sent.instant,
+            until: sent.instant + renew_for,
+            lost: Arc::clone(&self.lost),
+        };
+        Renewals::track(&self.shared, lease, &self.handle);
+    }
+
+    /// As [`Claim::hold`], where nobody knows if it was granted.
+    pub fn hold_in_doubt(&mut self, place: Place) {
+        self.state = State::Held;
+        self._running.1 = Some(place);
+    }
+
+    /// Says how it ended. Goes on when the caller stops to wait.
+    pub async fn end(mut self, end: End) -> Settled {
+        let operation = self.over(end);
+        let (tasks, handle) = (self.shared.tasks.clone(), self.handle.clone());
+        let work = async move { settle::settle(&self.shared, operation).await };
+        let stopped = |error| Settled::Unanswered(format!("the runtime ends: {error}"));
+        tasks.spawn_on(work, &handle).await.unwrap_or_else(stopped)
+    }
+
+    /// The same, for a task that nobody stops.
+    pub async fn end_here(mut self, end: End) -> Settled {
+        let operation = self.over(end);
+        settle::settle(&self.shared, operation).await
+    }
+
+    fn over(&mut self, end: End) -> Operation {
+        self.state = State::Over;
+        self.shared.renewals.untrack(self.owner);
+        let (key, owner) = (self.key.clone(), self.owner);
+        match end {
+            End::Done(outcome) => operations::complete(key, owner, outcome),
+            End::NotDone => operations::fail(key, owner),
+            End::Unknown => operations::abandon(key, owner),
+        }
+    }
+}
+
+/// How an execution ended.
+pub(crate) enum End {
+    /// It is done, and this is what came out.
+    Done(Outcome),
+    /// Provably not done.
+    NotDone,
+    /// May have been done.
+    Unknown,
+}
+
+/// In a panic, too.
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let end = match self.state {
+            State::Asked => End::NotDone,
+            State::Held => End::Unknown,
+            State::Over => return,
+        };
+        let operation = self.over(end);
+        settle::in_background(&self.shared, operation, &self.handle);
+    }
+}

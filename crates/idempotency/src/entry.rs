@@ -1,0 +1,109 @@
+//! What a caller may do with a key.
+
+use crate::error::Error;
+use crate::execution::Execution;
+use crate::fingerprint::Fingerprint;
+use crate::guard::Guard;
+use crate::operations::{self, LockTerms};
+use crate::outcome::{self, Done};
+use idempotency_protocol::limits::MAX_WAIT_MS;
+use idempotency_protocol::{Answer, LookupKey};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+use tokio::time::{timeout, Instant};
+
+/// What [`Guard::acquire`] found under a key.
+#[derive(Debug)]
+pub enum Entry {
+    /// Nobody did it: do it now, and say how it ended.
+    Execute(Execution),
+    /// It was done: this is what came out.
+    Replay(Done),
+    /// Somebody is doing it at this moment.
+    InFlight(InFlight),
+    /// The key was used for something else: the payload differs.
+    Mismatch,
+    /// The key was used, and nobody can tell if for the same: its fingerprint was made in another way (by
+    /// another version of the program, or by a gateway).
+    NotComparable,
+    /// It may have been done: an execution ended without saying how. It is not done again by itself; an
+    /// upstream or an operator settles it, or it is forgotten.
+    Unknown(Unknown),
+}
+
+/// An execution whose end nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub(crate) expires_at_ms: u64,
+}
+
+impl Unknown {
+    /// When the record is forgotten. A request with this key executes afterwards.
+    pub fn expires_at(&self) -> SystemTime {
+        outcome::time(self.expires_at_ms)
+    }
+}
+
+/// An execution of somebody else that is still running.
+pub struct InFlight {
+    pub(crate) guard: Guard,
+    pub(crate) key: LookupKey,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) terms: LockTerms,
+    pub(crate) fence: u64,
+    pub(crate) lease_left_ms: u64,
+}
+
+/// Shows no key.
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlight")
+            .field("fence", &self.fence)
+            .field("lease_left_ms", &self.lease_left_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl InFlight {
+    /// The fence of the execution that is running.
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// What was left of its lease. It ends sooner if the execution does, and later if the lease is renewed.
+    pub fn lease_left(&self) -> Duration {
+        Duration::from_millis(self.lease_left_ms)
+    }
+
+    /// Waits until it has ended, but no longer than `longest` (and a minute), and looks again: usually a
+    /// [`Replay`](Entry::Replay); [`Execute`](Entry::Execute) if it failed; [`InFlight`](Entry::InFlight)
+    /// when the time is up, or when the store has no room for another wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guard::acquire`].
+    pub async fn wait(mut self, longest: Duration) -> Result<Entry, Error> {
+        let end = Instant::now() + longest.min(Duration::from_millis(MAX_WAIT_MS));
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left < Duration::from_millis(1) {
+                return Ok(Entry::InFlight(self));
+            }
+            let wait = operations::wait(self.key.clone(), self.fingerprint.0, self.fence, left);
+            match timeout(left, self.guard.shared.store.wait(wait)).await {
+                Ok(Answer::Stored(stored)) => return Ok(Entry::Replay(Done(stored))),
+                Ok(Answer::Changed) => {}
+                // No answer to a wait changes nothing about what is known.
+                _ => return Ok(Entry::InFlight(self)),
+            }
+            match self
+                .guard
+                .ask(self.key, self.fingerprint, self.terms)
+                .await?
+            {
+                Entry::InFlight(again) => self = again,
+                other => return Ok(other),
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! One execution of an operation, from its grant to its end.
+
+use crate::claim::{Claim, End};
+use crate::error::SettleError;
+use crate::outcome::{self, Outcome};
+use idempotency_core::upstream;
+use idempotency_protocol::Grant;
+use std::fmt;
+use std::time::SystemTime;
+
+/// The right, and the duty, to execute an operation once.
+///
+/// It holds the key by a lease, which it renews by itself while it lives (up to
+/// [`Guard::renew_for`](crate::Guard::renew_for)). Say how it ended: [`complete`](Execution::complete),
+/// [`fail`](Execution::fail) or [`abandon`](Execution::abandon). Dropped without a word, by an early
+/// return, an error or a panic, it is abandoned: the operation may have been done, and is not done again by
+/// itself.
+#[must_use = "an execution that is dropped is abandoned: its outcome is unknown from then on"]
+pub struct Execution {
+    claim: Claim,
+    grant: Grant,
+}
+
+/// Shows no key.
+impl fmt::Debug for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Execution")
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    expires_at_ms: u64,
+}
+
+impl Completed {
+    /// Until when the outcome is kept.
+    pub fn expires_at(&self) -> SystemTime {
+        outcome::time(self.expires_at_ms)
+    }
+}
+
+impl Execution {
+    pub(crate) fn new(claim: Claim, grant: Grant) -> Execution {
+        Execution { claim, grant }
+    }
+
+    /// A number that only grows per key. Hand it to whatever the operation changes: a resource that
+    /// remembers the highest fence can refuse an execution that was overtaken.
+    pub fn fence(&self) -> u64 {
+        self.grant.fence
+    }
+
+    /// 1 for the first execution under this key. A higher number means that earlier ones failed, or may
+    /// have been done where [`OnUnknown::Retry`](crate::OnUnknown) allows that.
+    pub fn number(&self) -> u32 {
+        self.grant.attempt
+    }
+
+    /// Names the record, as the gateway's header `Idempotency-Record` does: ready as the query of the
+    /// service's settle call.
+    pub fn record(&self) -> String {
+        upstream::record_query(self.claim.key())
+    }
+
+    /// Whether the store has said that another execution took the key: what is not done yet should not be
+    /// done any more. Known only after a renewal, so `false` proves nothing; a fence does.
+    pub fn is_lost(&self) -> bool {
+        self.claim.is_lost()
+    }
+
+    /// It was done, and this is what came out: from now on it is what others get. Once called it goes on to
+    /// its end, also if nobody awaits it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`SettleError::Lost`], [`SettleError::Differs`], and [`SettleError::StoreDown`] while the store does
+    /// not answer: the guard then goes on trying, so the operation must not be repeated.
+    pub async fn complete(self, outcome: Outcome) -> Result<Completed, SettleError> {
+        let settled = self.claim.end(End::Done(outcome.0)).await;
+        let expires_at_ms = settled.result()?;
+        Ok(Completed {
+            expires_at_ms: expires_at_ms.unwrap_or_default(),
+        })
+    }
+
+    /// It was provably not done: the key is free, and the next request with it executes. Say this only if
+    /// nothing can have happened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Execution::complete`]; [`SettleError::Refused`] if the record is settled in another way.
+    pub async fn fail(self) -> Result<(), SettleError> {
+        self.claim.end(End::NotDone).await.result().map(drop)
+    }
+
+    /// It may have been done: the outcome is unknown, and requests with this key learn that. The same as
+    /// dropping the execution, but waits until it is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Execution::fail`].
+    pub async fn abandon(self) -> Result<(), SettleError> {
+        self.claim.end(End::Unknown).await.result().map(drop)
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        self.grant
+    }
+
+    pub(crate) fn into_claim(self) -> Claim {
+        self.claim
+    }
+}

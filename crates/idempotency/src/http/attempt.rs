@@ -1,0 +1,93 @@
+//! What a handler may know of its execution.
+
+use idempotency_core::upstream::record_query;
+use idempotency_protocol::{Grant, LookupKey};
+
+/// The execution that a handler is: in the request's extensions, and with feature `axum` an extractor. The
+/// request carries the same in the headers `Idempotency-Fence`, `-Attempt` and `-Record`.
+///
+/// Requests that are not protected have none: a handler for both asks for `Option<Attempt>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    fence: u64,
+    number: u32,
+    record: String,
+}
+
+impl Attempt {
+    pub(super) fn new(grant: Grant, key: &LookupKey) -> Attempt {
+        Attempt {
+            fence: grant.fence,
+            number: grant.attempt,
+            record: record_query(key),
+        }
+    }
+
+    /// A number that only grows per key: a resource that remembers the highest one can refuse an execution
+    /// that was overtaken.
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// 1 for the first execution under this key.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Names the record: ready as the query of the service's settle call.
+    pub fn record(&self) -> &str {
+        &self.record
+    }
+}
+
+#[cfg(feature = "axum")]
+mod extract {
+    use super::Attempt;
+    use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+    use axum::response::{IntoResponse, Response};
+    use http::request::Parts;
+    use http::StatusCode;
+    use std::convert::Infallible;
+
+    /// A handler asks for its [`Attempt`], and its request is not protected: its route lacks the layer, or
+    /// no rule matches it. Answers 500.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct NotProtected;
+
+    impl std::fmt::Display for NotProtected {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("this request is not protected against repeated execution")
+        }
+    }
+
+    impl std::error::Error for NotProtected {}
+
+    impl IntoResponse for NotProtected {
+        fn into_response(self) -> Response {
+            (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+        }
+    }
+
+    impl<S: Sync> FromRequestParts<S> for Attempt {
+        type Rejection = NotProtected;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Attempt, NotProtected> {
+            let attempt = parts.extensions.get::<Attempt>();
+            attempt.cloned().ok_or(NotProtected)
+        }
+    }
+
+    impl<S: Sync> OptionalFromRequestParts<S> for Attempt {
+        type Rejection = Infallible;
+
+        async fn from_request_parts(
+            parts: &mut Parts,
+            _: &S,
+        ) -> Result<Option<Attempt>, Infallible> {
+            Ok(parts.extensions.get::<Attempt>().cloned())
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+pub use extract::NotProtected;

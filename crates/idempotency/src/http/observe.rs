@@ -1,0 +1,243 @@
+//! Observe mode: what would have been is counted, and nothing is changed. Neither the request nor its answer
+//! is held, so they and the store's answers come in any order.
+
+use super::head;
+use super::response_body::ResponseBody;
+use super::service::Context;
+use crate::acquire::Refused;
+use crate::claim::{Claim, End};
+use crate::counters::Counter;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::fingerprint::Fingerprint;
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame};
+use idempotency_core::capture::Capture;
+use idempotency_core::classify::{classify, Source};
+use idempotency_core::config::OutcomeClass;
+use idempotency_core::fingerprint::Hasher;
+use idempotency_core::problem::Problem;
+use idempotency_core::request::Request;
+use idempotency_protocol::Outcome;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What became of a request: the class of its answer, and the copy of it.
+type Answered = (OutcomeClass, Option<Capture>);
+
+/// Begins to watch a request.
+pub(super) fn begin<B: Body>(
+    context: &Arc<Context>,
+    request: &Arc<Request>,
+    hasher: Hasher,
+    body: &B,
+) -> (RequestWatch, Watching) {
+    let (asks, asked) = oneshot::channel();
+    let (answers, answered) = oneshot::channel();
+    let observer = Observer {
+        context: Arc::clone(context),
+        request: Arc::clone(request),
+    };
+    context
+        .guard
+        .shared
+        .tasks
+        .spawn(observer.watch(asked, answered));
+    let mut watch = RequestWatch {
+        context: Arc::clone(context),
+        request: Arc::clone(request),
+        seen: 0,
+        hasher: Some(hasher),
+        asks: Some(asks),
+    };
+    if body.is_end_stream() {
+        watch.finish();
+    }
+    let watching = Watching {
+        request: Arc::clone(request),
+        answers,
+    };
+    (watch, watching)
+}
+
+/// Looks at the body of a request as it passes.
+pub(super) struct RequestWatch {
+    context: Arc<Context>,
+    request: Arc<Request>,
+    seen: usize,
+    /// Gone with the end of the body, or when there is nothing to be asked.
+    hasher: Option<Hasher>,
+    asks: Option<oneshot::Sender<Fingerprint>>,
+}
+
+impl RequestWatch {
+    /// A frame has passed, or the end has come.
+    pub fn saw<E>(&mut self, frame: Option<Result<&Frame<Bytes>, E>>, is_over: bool) {
+        match frame {
+            None => self.finish(),
+            Some(Err(_)) => self.hasher = None,
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.data(data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    let trailers = head::fields(trailers);
+                    if self.request.unwelcome_trailer(&trailers).is_some() {
+                        self.would_refuse(Problem::UnsupportedRequest);
+                    }
+                }
+                if is_over {
+                    self.finish();
+                }
+            }
+        }
+    }
+
+    fn data(&mut self, data: &Bytes) {
+        self.seen = self.seen.saturating_add(data.len());
+        if self.seen > self.request.policy().max_body_bytes {
+            self.would_refuse(Problem::BodyTooLarge);
+        } else if let Some(hasher) = &mut self.hasher {
+            hasher.update(data);
+        }
+    }
+
+    fn would_refuse(&mut self, problem: Problem) {
+        if self.hasher.take().is_some() {
+            let rule = &self.request.rule.name;
+            self.context.observed(rule, Counter::Observed(problem));
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(hasher) = self.hasher.take() else {
+            return;
+        };
+        let (Ok(fingerprint), Some(asks)) = (hasher.finish(), self.asks.take()) else {
+            let problem = Problem::UnsupportedRequest;
+            let rule = &self.request.rule.name;
+            return self.context.observed(rule, Counter::Observed(problem));
+        };
+        let _ = asks.send(Fingerprint(fingerprint));
+    }
+}
+
+/// Waits for the answer to a request that is watched. Dropped before, there was none.
+pub(super) struct Watching {
+    request: Arc<Request>,
+    answers: oneshot::Sender<Answered>,
+}
+
+impl Watching {
+    /// The answer has begun.
+    pub fn response<R: Body>(self, response: Response<R>) -> Response<ResponseBody<R>> {
+        let policy = self.request.policy();
+        let headers = head::fields(response.headers());
+        let status = response.status().as_u16();
+        let class = classify(policy, &Source::Upstream, status, &headers);
+        let capture = (class == OutcomeClass::Completed)
+            .then(|| Capture::new(policy, status, &headers, self.request.origin()));
+        let mut watch = ResponseWatch {
+            answered: Some(((class, capture), self.answers)),
+            left: headers.content_length(),
+        };
+        if response.body().is_end_stream() {
+            watch.finish();
+        }
+        response.map(|body| ResponseBody::watched(body, watch))
+    }
+}
+
+/// Looks at the body of an answer as it passes. Dropped before its end, the answer was cut.
+pub(super) struct ResponseWatch {
+    answered: Option<(Answered, oneshot::Sender<Answered>)>,
+    /// What is left of the announced length: who has sent all of it may ask for no end.
+    left: Option<u64>,
+}
+
+impl ResponseWatch {
+    /// A frame has passed, or the end has come.
+    pub fn saw<E>(&mut self, frame: Option<Result<&Frame<Bytes>, E>>, is_over: bool) {
+        match frame {
+            None => self.finish(),
+            Some(Err(_)) => self.answered = None,
+            Some(Ok(frame)) => {
+                if let Some(((_, Some(capture)), _)) = &mut self.answered {
+                    match frame.data_ref() {
+                        Some(data) => capture.push(data),
+                        None => capture.trailers(),
+                    }
+                }
+                if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+                    *left = left.saturating_sub(data.len() as u64);
+                }
+                if is_over || self.left == Some(0) {
+                    self.finish();
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((answered, answers)) = self.answered.take() {
+            let _ = answers.send(answered);
+        }
+    }
+}
+
+/// Asks the store what would have been, and tells it what was.
+struct Observer {
+    context: Arc<Context>,
+    request: Arc<Request>,
+}
+
+impl Observer {
+    async fn watch(
+        self,
+        asked: oneshot::Receiver<Fingerprint>,
+        answered: oneshot::Receiver<Answered>,
+    ) {
+        let Ok(fingerprint) = asked.await else {
+            return;
+        };
+        let Some(claim) = self.ask(fingerprint).await else {
+            return;
+        };
+        let cut = self.context.guard.shared.cut.clone();
+        let answered = cut.run_until_cancelled(answered).await;
+        let end = match answered {
+            Some(Ok((OutcomeClass::Completed, Some(capture)))) => End::Done(capture.outcome()),
+            Some(Ok((OutcomeClass::Failed, _))) => End::NotDone,
+            _ => End::Unknown,
+        };
+        claim.end_here(end).await;
+    }
+
+    /// Counts what the answer would have been; the claim, if there is one.
+    async fn ask(&self, fingerprint: Fingerprint) -> Option<Claim> {
+        let terms = self.context.terms(self.request.policy()).ok()?;
+        let key = self.request.lookup_key(&fingerprint.0);
+        let guard = &self.context.guard;
+        let (counter, claim) = match guard.ask_keeping(key, fingerprint, terms).await {
+            Ok(Entry::Execute(execution)) => {
+                (Counter::ObservedExecution, Some(execution.into_claim()))
+            }
+            Ok(Entry::Replay(done)) => match done.0.outcome {
+                Outcome::Response(_) => (Counter::ObservedReplay, None),
+                Outcome::Tombstone(_) => (Counter::Observed(Problem::NotReplayable), None),
+            },
+            Ok(Entry::InFlight(_)) => (Counter::Observed(Problem::InFlight), None),
+            Ok(Entry::Mismatch) => (Counter::Observed(Problem::KeyReused), None),
+            Ok(Entry::NotComparable) => (Counter::Observed(Problem::NotComparable), None),
+            Ok(Entry::Unknown(_)) => (Counter::Observed(Problem::OutcomeUnknown), None),
+            Err(Refused {
+                error: Error::Quota(_),
+                ..
+            }) => (Counter::Observed(Problem::TenantQuota), None),
+            // It may have been granted all the same; its outcome will tell the record.
+            Err(Refused { claim, .. }) => (Counter::Observed(Problem::StoreUnavailable), claim),
+        };
+        self.context.observed(&self.request.rule.name, counter);
+        claim
+    }
+}

@@ -1,0 +1,230 @@
+//! A protected request, from its body to the one who answers it.
+
+use super::attempt::Attempt;
+use super::head::{self, Forwarding};
+use super::request_body::{self, RequestBody, Unread, Whole};
+use super::response_body::ResponseBody;
+use super::run::{self, Run};
+use super::service::Context;
+use super::{answer, BoxError};
+use crate::acquire::Refused;
+use crate::claim::Claim;
+use crate::counters::Counter;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::execution::Execution;
+use crate::fingerprint::Fingerprint;
+use crate::outcome::Done;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request as HttpRequest, Response};
+use http_body::Body;
+use idempotency_core::config::OnServiceFailure;
+use idempotency_core::decide::too_large;
+use idempotency_core::fingerprint::Hasher;
+use idempotency_core::problem::Problem;
+use idempotency_core::reply;
+use idempotency_core::request::Request;
+use idempotency_protocol::{LookupKey, Outcome};
+use std::sync::Arc;
+use std::time::Duration;
+use tower_service::Service;
+
+/// A request that a rule protects.
+pub(super) struct Protected {
+    pub context: Arc<Context>,
+    pub request: Arc<Request>,
+    /// As the handler gets it, but for what a grant changes.
+    pub parts: Parts,
+}
+
+/// What becomes of a request that asked for its key.
+enum Asked {
+    Execute(Execution),
+    /// Without an answer from the store, by the rule's policy.
+    Unprotected(Claim),
+    Replay(Done),
+    Refuse(Problem, Option<&'static str>),
+}
+
+/// Answers it: by the handler, from the record, or with a refusal.
+pub(super) async fn answer<S, B, R>(
+    protected: Protected,
+    mut hasher: Hasher,
+    body: B,
+    inner: S,
+) -> Result<Response<ResponseBody<R>>, S::Error>
+where
+    S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let policy = protected.request.policy();
+    let whole = match request_body::read(body, &mut hasher, policy.max_body_bytes).await {
+        Ok(whole) => whole,
+        Err(Unread::TooLarge) => {
+            let detail = too_large(policy);
+            return Ok(protected.refuse(Problem::BodyTooLarge, Some(&detail)));
+        }
+        Err(Unread::Broken) => {
+            let detail = "The body of the request could not be read.";
+            return Ok(protected.refuse(Problem::UnsupportedRequest, Some(detail)));
+        }
+    };
+    if let Some(refusal) = protected.unwelcome_trailer(&whole) {
+        return Ok(refusal);
+    }
+    let fingerprint = match hasher.finish() {
+        Ok(fingerprint) => Fingerprint(fingerprint),
+        Err(error) => {
+            let detail = error.to_string();
+            return Ok(protected.refuse(Problem::UnsupportedRequest, Some(&detail)));
+        }
+    };
+    let key = protected.request.lookup_key(&fingerprint.0);
+    let (claim, forwarding) = match protected.ask(key.clone(), fingerprint).await {
+        Asked::Execute(execution) => {
+            let grant = execution.grant();
+            (execution.into_claim(), Forwarding::Granted(grant))
+        }
+        Asked::Unprotected(claim) => (claim, Forwarding::Unprotected),
+        Asked::Replay(done) => return Ok(protected.replay(&done)),
+        Asked::Refuse(problem, detail) => return Ok(protected.refuse(problem, detail)),
+    };
+    protected
+        .execute(claim, &key, forwarding, whole, inner)
+        .await
+}
+
+impl Protected {
+    fn refuse<R>(&self, problem: Problem, detail: Option<&str>) -> Response<ResponseBody<R>> {
+        self.context
+            .problem(problem, self.request.problem(problem, detail))
+    }
+
+    fn unwelcome_trailer<R>(&self, whole: &Whole) -> Option<Response<ResponseBody<R>>> {
+        let trailers = head::fields(whole.trailers.as_ref()?);
+        let name = self.request.unwelcome_trailer(&trailers)?;
+        let detail = format!("{} must not be a trailer.", String::from_utf8_lossy(name));
+        Some(self.refuse(Problem::UnsupportedRequest, Some(&detail)))
+    }
+
+    /// Asks for the key, and waits for another execution as long as the rule says.
+    async fn ask(&self, key: LookupKey, fingerprint: Fingerprint) -> Asked {
+        let terms = match self.context.terms(self.request.policy()) {
+            Ok(terms) => terms,
+            Err(error) => return self.refused(error.into()),
+        };
+        let guard = &self.context.guard;
+        let asked = guard.ask_keeping(key, fingerprint, terms).await;
+        let wait = Duration::from_millis(self.request.policy().wait_ms);
+        let asked = match asked {
+            Ok(Entry::InFlight(running)) if !wait.is_zero() => {
+                self.context.count(Counter::Waited);
+                running.wait(wait).await.map_err(Refused::from)
+            }
+            asked => asked,
+        };
+        match asked {
+            Ok(Entry::Execute(execution)) => Asked::Execute(execution),
+            Ok(Entry::Replay(done)) => Asked::Replay(done),
+            Ok(Entry::InFlight(_)) => Asked::Refuse(Problem::InFlight, None),
+            Ok(Entry::Mismatch) => Asked::Refuse(Problem::KeyReused, None),
+            Ok(Entry::NotComparable) => Asked::Refuse(Problem::NotComparable, None),
+            Ok(Entry::Unknown(_)) => Asked::Refuse(Problem::OutcomeUnknown, None),
+            Err(refused) => self.refused(refused),
+        }
+    }
+
+    fn refused(&self, refused: Refused) -> Asked {
+        let Refused { error, claim } = refused;
+        let detail = match &error {
+            Error::Quota(_) => return Asked::Refuse(Problem::TenantQuota, None),
+            Error::Settings(_) | Error::InvalidKey(_) | Error::NoRandomness(_) => {
+                if let Some(unsaid) = self.context.refusals.say() {
+                    tracing::error!(%error, unsaid, "a request cannot be protected");
+                }
+                return Asked::Refuse(Problem::Misconfigured, None);
+            }
+            Error::Busy => Some("Too many requests are being executed at this moment."),
+            Error::Closing => Some("This server is shutting down."),
+            _ => None,
+        };
+        let rule = self.request.rule.name.as_str();
+        let pass = self.request.policy().on_service_failure == OnServiceFailure::Pass;
+        if let (Error::StoreDown(_), true, Some(mut claim)) = (&error, pass, claim) {
+            if let Some(place) = self.context.guard.shared.enter() {
+                self.context.count(Counter::PassedUnprotected);
+                if let Some(unsaid) = self.context.refusals.say() {
+                    tracing::warn!(rule, %error, unsaid, "executed without protection");
+                }
+                claim.hold_in_doubt(place);
+                return Asked::Unprotected(claim);
+            }
+        }
+        if let Some(unsaid) = self.context.refusals.say() {
+            tracing::warn!(rule, %error, unsaid, "refused");
+        }
+        Asked::Refuse(Problem::StoreUnavailable, detail)
+    }
+
+    fn replay<R>(&self, done: &Done) -> Response<ResponseBody<R>> {
+        match &done.0.outcome {
+            Outcome::Response(stored) if reply::is_replayable(stored) => {
+                self.context.count(Counter::Replayed);
+                let policies = &self.request.settings.policies;
+                let (policy, origin) = (self.request.policy(), self.request.origin());
+                answer::response(reply::replay(policies, policy, &done.0, stored, origin))
+            }
+            _ => self.refuse(Problem::NotReplayable, None),
+        }
+    }
+
+    /// Runs the handler in a task of its own, and waits for its answer as long as the client does.
+    async fn execute<S, B, R>(
+        self,
+        claim: Claim,
+        key: &LookupKey,
+        forwarding: Forwarding,
+        whole: Whole,
+        inner: S,
+    ) -> Result<Response<ResponseBody<R>>, S::Error>
+    where
+        S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        B: Send + 'static,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let Protected {
+            context,
+            request,
+            mut parts,
+        } = self;
+        head::change(&mut parts.headers, request.policy(), key, forwarding);
+        if let Forwarding::Granted(grant) = forwarding {
+            context.count(Counter::Executed);
+            parts.extensions.insert(Attempt::new(grant, key));
+        }
+        let run = Run {
+            context: Arc::clone(&context),
+            request: Arc::clone(&request),
+            claim,
+        };
+        let call = HttpRequest::from_parts(parts, RequestBody::whole(whole));
+        match run::start(run, inner, call).await {
+            Some(answer) => answer,
+            None => {
+                let detail = "The execution was cut off. It may have had an effect.";
+                let settings = request.problem_settings();
+                let problem = Problem::OutcomeUnknown;
+                let reply = problem.reply_as(502, &settings, Some(detail));
+                Ok(context.problem(problem, reply))
+            }
+        }
+    }
+}

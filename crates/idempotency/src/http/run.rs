@@ -1,0 +1,368 @@
+//! The task that runs a handler. It belongs to the guard, not to the client's connection.
+
+use super::head;
+use super::request_body::{Pieces, RequestBody};
+use super::response_body::{Cut, Piece, ResponseBody};
+use super::service::Context;
+use super::{answer, BoxError};
+use crate::claim::{Claim, End};
+use crate::counters::Counter;
+use crate::settle::Settled;
+use bytes::Bytes;
+use http::header::{HeaderName, CONTENT_TYPE};
+use http::response::Parts;
+use http::{HeaderMap, Request as HttpRequest, Response};
+use http_body::{Body, Frame};
+use idempotency_core::capture::Capture;
+use idempotency_core::classify::{classify, Source};
+use idempotency_core::config::{OnCompleteFailure, OutcomeClass};
+use idempotency_core::problem::Problem;
+use idempotency_core::reply;
+use idempotency_core::request::Request;
+use std::future::{poll_fn, Future};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::{pin, Pin};
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{timeout_at, Instant};
+use tower_service::Service;
+
+/// Answers of known length up to this wait whole: the client sees nothing before the record is stored, and
+/// the record's expiry can travel in a header.
+const HOLD_LIMIT: u64 = 64 * 1024;
+/// Pieces of a streamed answer that wait for a slow client.
+const QUEUE: usize = 2;
+
+/// A running execution.
+pub(super) struct Run {
+    pub context: Arc<Context>,
+    pub request: Arc<Request>,
+    pub claim: Claim,
+}
+
+type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
+
+/// Starts the task; the answer, or nothing if it ended without one.
+pub(super) fn start<S, B, R>(
+    run: Run,
+    mut inner: S,
+    request: HttpRequest<RequestBody<B>>,
+) -> impl Future<Output = Option<Answer<R, S::Error>>> + Send
+where
+    S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let (teller, answer) = oneshot::channel();
+    let tasks = run.context.guard.shared.tasks.clone();
+    tasks.spawn(async move {
+        let call = async move { inner.call(request).await };
+        run.execute(call, teller).await;
+    });
+    async { answer.await.ok() }
+}
+
+/// A panic, or the end of the process, came first.
+struct CutOff;
+
+impl Run {
+    async fn execute<R, E>(
+        self,
+        call: impl Future<Output = Result<Response<R>, E>>,
+        teller: oneshot::Sender<Answer<R, E>>,
+    ) where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.context.guard.shared);
+        let end = Instant::now() + self.context.guard.renewed_for();
+        let called = shared.cut.run_until_cancelled(caught(call)).await;
+        match called {
+            Some(Ok(Ok(response))) => self.respond(response, teller, end).await,
+            Some(Ok(Err(error))) => {
+                self.claim.end_here(End::Unknown).await;
+                let _ = teller.send(Err(error));
+            }
+            // The client learns that from the teller, which is dropped.
+            Some(Err(CutOff)) | None => {
+                self.claim.end_here(End::Unknown).await;
+            }
+        }
+    }
+
+    async fn respond<R, E>(
+        self,
+        response: Response<R>,
+        teller: oneshot::Sender<Answer<R, E>>,
+        end: Instant,
+    ) where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let Run {
+            context,
+            request,
+            claim,
+        } = self;
+        let (mut parts, body) = response.into_parts();
+        let policies = &request.settings.policies;
+        let ours = |name: &&HeaderName| reply::is_ours(policies, name.as_str().as_bytes());
+        let ours: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
+        for name in ours {
+            parts.headers.remove(name);
+        }
+        let headers = head::fields(&parts.headers);
+        let status = parts.status.as_u16();
+        let class = classify(request.policy(), &Source::Upstream, status, &headers);
+        let capture = (class == OutcomeClass::Completed)
+            .then(|| Capture::new(request.policy(), status, &headers, request.origin()));
+        let length = headers.content_length().or(body.size_hint().exact());
+        let copying = Copying {
+            context,
+            request,
+            claim,
+            class,
+            capture,
+            end,
+        };
+        let body = pin!(body);
+        match length {
+            _ if body.is_end_stream() => copying.hold(parts, body, teller).await,
+            Some(length) if length <= HOLD_LIMIT => copying.hold(parts, body, teller).await,
+            length => copying.stream(parts, body, length, teller).await,
+        }
+    }
+}
+
+/// An answer on its way to the client and into the record.
+struct Copying {
+    context: Arc<Context>,
+    request: Arc<Request>,
+    claim: Claim,
+    class: OutcomeClass,
+    capture: Option<Capture>,
+    /// The execution lasts no longer.
+    end: Instant,
+}
+
+/// What comes next of an answer.
+enum Next {
+    Frame(Frame<Bytes>),
+    End,
+    Cut(BoxError),
+}
+
+impl Copying {
+    /// The client gets the answer when it is recorded.
+    async fn hold<R, E>(
+        mut self,
+        mut parts: Parts,
+        mut body: Pin<&mut R>,
+        teller: oneshot::Sender<Answer<R, E>>,
+    ) where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let mut pieces = Pieces::default();
+        let mut trailers: Option<HeaderMap> = None;
+        loop {
+            let error = match self.next(body.as_mut()).await {
+                Next::End => break,
+                Next::Frame(frame) => match frame.into_data() {
+                    Ok(data) if pieces.len() as u64 <= HOLD_LIMIT => {
+                        pieces.push(data);
+                        continue;
+                    }
+                    Ok(_) => BoxError::from("the body is longer than it says"),
+                    Err(other) => {
+                        trailers = other.into_trailers().ok();
+                        continue;
+                    }
+                },
+                Next::Cut(error) => error,
+            };
+            let end = self.half();
+            self.claim.end_here(end).await;
+            let body = ResponseBody::broken(pieces.join(), error);
+            let _ = teller.send(Ok(Response::from_parts(parts, body)));
+            return;
+        }
+        let (context, request) = (Arc::clone(&self.context), Arc::clone(&self.request));
+        let (settled, withhold) = self.settle().await;
+        let response = if withhold {
+            let problem = Problem::OutcomeUnrecorded;
+            context.problem(problem, request.problem(problem, None))
+        } else {
+            if let Settled::Recorded {
+                expires_at_ms: Some(at),
+            } = settled
+            {
+                let (name, value) = reply::expires(at);
+                answer::add(&mut parts.headers, &name, &value);
+            }
+            Response::from_parts(parts, ResponseBody::whole(pieces.join(), trailers))
+        };
+        let _ = teller.send(Ok(response));
+    }
+
+    /// The client gets the answer as it comes, but for its end: the last piece, where it is known which
+    /// one that is.
+    async fn stream<R, E>(
+        mut self,
+        parts: Parts,
+        mut body: Pin<&mut R>,
+        length: Option<u64>,
+        teller: oneshot::Sender<Answer<R, E>>,
+    ) where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let (client, pieces) = mpsc::channel(QUEUE);
+        let mut client = Client {
+            pieces: client,
+            has_left: false,
+            is_event_stream: is_event_stream(&parts.headers),
+        };
+        let response = Response::from_parts(parts, ResponseBody::stream(pieces, length));
+        client.has_left = teller.send(Ok(response)).is_err();
+        let (mut left, mut held) = (length, None);
+        let end = self.end;
+        loop {
+            match self.next(body.as_mut()).await {
+                Next::Frame(frame) => {
+                    if let (Some(left), Some(data)) = (&mut left, frame.data_ref()) {
+                        *left = left.saturating_sub(data.len() as u64);
+                    }
+                    let is_last = left == Some(0) || frame.is_trailers();
+                    let goes = match is_last {
+                        true => held.replace(frame).into_iter().chain(None),
+                        false => held.take().into_iter().chain(Some(frame)),
+                    };
+                    for frame in goes {
+                        client.send(Piece::Frame(frame), end).await;
+                    }
+                    if client.has_left && client.is_event_stream && self.keeps_nothing() {
+                        // It may never end, and nobody listens.
+                        break;
+                    }
+                }
+                Next::End => break,
+                Next::Cut(error) => {
+                    let half = self.half();
+                    self.claim.end_here(half).await;
+                    client.send(Piece::Cut(error), end).await;
+                    return;
+                }
+            }
+        }
+        let context = Arc::clone(&self.context);
+        let (_, withhold) = self.settle().await;
+        if withhold {
+            context.count(Counter::Problem(Problem::OutcomeUnrecorded));
+            client.send(Piece::Cut(Cut::Withheld.into()), end).await;
+            return;
+        }
+        if let Some(frame) = held {
+            client.send(Piece::Frame(frame), end).await;
+        }
+        client.send(Piece::End, end).await;
+    }
+
+    /// The next piece of the answer, copied.
+    async fn next<R>(&mut self, body: Pin<&mut R>) -> Next
+    where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let mut body = body;
+        let frame = caught(poll_fn(move |cx| body.as_mut().poll_frame(cx)));
+        let frame = timeout_at(self.end, frame);
+        let cut = &self.context.guard.shared.cut;
+        let frame = match cut.run_until_cancelled(frame).await {
+            Some(Ok(Ok(frame))) => frame,
+            // The process ends, the execution's time is over, or its body has panicked.
+            None | Some(Err(_) | Ok(Err(CutOff))) => return Next::Cut(Cut::Ended.into()),
+        };
+        match frame {
+            None => Next::End,
+            Some(Err(error)) => Next::Cut(error.into()),
+            Some(Ok(frame)) => {
+                if let Some(capture) = &mut self.capture {
+                    match frame.data_ref() {
+                        Some(data) => capture.push(data),
+                        None => capture.trailers(),
+                    }
+                }
+                Next::Frame(frame)
+            }
+        }
+    }
+
+    fn keeps_nothing(&self) -> bool {
+        self.capture.as_ref().is_none_or(Capture::is_tombstone)
+    }
+
+    /// What half an answer means: what the status proved stays proven, and nothing else is.
+    fn half(&self) -> End {
+        match self.class {
+            OutcomeClass::Failed => End::NotDone,
+            OutcomeClass::Completed | OutcomeClass::Unknown => End::Unknown,
+        }
+    }
+
+    /// Records how it ended; whether the client must not have the answer.
+    async fn settle(self) -> (Settled, bool) {
+        let end = match (self.class, self.capture) {
+            (OutcomeClass::Completed, Some(capture)) => End::Done(capture.outcome()),
+            (OutcomeClass::Failed, _) => End::NotDone,
+            _ => End::Unknown,
+        };
+        let is_outcome = matches!(end, End::Done(_));
+        let settled = self.claim.end_here(end).await;
+        let policy = self.request.policy().on_complete_failure;
+        let withhold = is_outcome
+            && policy == OnCompleteFailure::Withhold
+            && !matches!(settled, Settled::Recorded { .. });
+        (settled, withhold)
+    }
+}
+
+/// The client of a streamed answer.
+struct Client {
+    pieces: mpsc::Sender<Piece>,
+    has_left: bool,
+    is_event_stream: bool,
+}
+
+impl Client {
+    /// A client that takes nothing for longer than the execution may last counts as gone.
+    async fn send(&mut self, piece: Piece, end: Instant) {
+        if !self.has_left {
+            let sent = timeout_at(end, self.pieces.send(piece)).await;
+            self.has_left = !matches!(sent, Ok(Ok(())));
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let kind = kind.and_then(|kind| kind.split(|b| *b == b';').next());
+    kind.is_some_and(|k| k.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// The result of a future, or that it panicked.
+async fn caught<F: Future>(future: F) -> Result<F::Output, CutOff> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = AssertUnwindSafe(|| future.as_mut().poll(cx));
+        match catch_unwind(poll) {
+            Ok(poll) => poll.map(Ok),
+            Err(_) => Poll::Ready(Err(CutOff)),
+        }
+    })
+    .await
+}

@@ -1,0 +1,93 @@
+//! Every operation that this package sends to a store is made here.
+
+use idempotency_protocol::{
+    Acquire, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown, Operation,
+    Outcome, Owner, Retention, Wait,
+};
+use std::time::Duration;
+
+/// On what terms a key is locked, in milliseconds of the store's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LockTerms {
+    pub lease_ms: u64,
+    pub ttl_ms: u64,
+    pub unknown_ttl_ms: u64,
+    pub on_unknown: OnUnknown,
+    /// How much of the lease must be left when the execution begins.
+    pub margin_ms: u64,
+}
+
+/// Locks the key and looks it up.
+pub(crate) fn acquire(
+    key: LookupKey,
+    owner: Owner,
+    fingerprint: Fingerprint,
+    terms: LockTerms,
+) -> Operation {
+    Operation::Acquire(Acquire {
+        key,
+        owner,
+        fingerprint,
+        lease_ms: terms.lease_ms,
+        retention: Retention {
+            ttl_ms: terms.ttl_ms,
+            unknown_ttl_ms: terms.unknown_ttl_ms,
+        },
+        on_unknown: terms.on_unknown,
+        kind: AttemptKind::Guard,
+        about: None,
+    })
+}
+
+/// Stores the outcome and unlocks.
+pub(crate) fn complete(key: LookupKey, owner: Owner, outcome: Outcome) -> Operation {
+    Operation::Complete(Complete {
+        key,
+        owner,
+        outcome,
+    })
+}
+
+/// Provably not done: unlocks, and takes back an acquire that may still be on its way.
+pub(crate) fn fail(key: LookupKey, owner: Owner) -> Operation {
+    Operation::Fail {
+        key,
+        owner,
+        // The caller's word that it may be repeated, not that nothing was begun.
+        cause: FailCause::Other,
+    }
+}
+
+/// May have been done.
+pub(crate) fn abandon(key: LookupKey, owner: Owner) -> Operation {
+    Operation::Abandon { key, owner }
+}
+
+/// Renews the lease.
+pub(crate) fn extend(key: LookupKey, owner: Owner, lease: Duration) -> Operation {
+    Operation::Extend {
+        key,
+        owner,
+        lease_ms: millis(lease),
+    }
+}
+
+/// Waits for the end of the execution with that fence.
+pub(crate) fn wait(
+    key: LookupKey,
+    fingerprint: Fingerprint,
+    fence: u64,
+    longest: Duration,
+) -> Wait {
+    Wait {
+        key,
+        fingerprint,
+        fence,
+        wait_ms: millis(longest),
+    }
+}
+
+/// Whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

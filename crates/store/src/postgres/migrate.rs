@@ -159,7 +159,7 @@ pub(super) async fn check(connection: &Connection) -> Result<String, Trouble> {
         let what = match script {
             0 => "has no schema for this store".to_owned(),
             old => format!(
-                "has the schema of script {old}, that of script {} is needed",
+                "has version {old} of the schema, version {} is needed",
                 newest()
             ),
         };
@@ -182,7 +182,7 @@ async fn which(connection: &Connection) -> Result<(i32, i32), Trouble> {
 fn refuse_newer(found: i32) -> Result<(), Trouble> {
     if found > VERSION {
         return Err(Trouble::permanent(format!(
-            "the schema has version {found}, this program knows up to {VERSION}: run a newer idempotencyd"
+            "the schema is for programs that know version {found}, this one does not: run a newer idempotencyd"
         )));
     }
     Ok(())

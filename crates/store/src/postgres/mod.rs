@@ -239,9 +239,7 @@ impl Store for Postgres {
             let connection = self.inner.pool.get().await?;
             let counted = self.inner.quotas().any();
             let swept = sweep::sweep(&connection, limit, counted).await?;
-            if counted {
-                quota::carry(&connection).await?;
-            }
+            quota::carry(&connection).await?;
             if counted && swept.expired > 0 {
                 quota::forget(&connection).await?;
             }

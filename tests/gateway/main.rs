@@ -6,6 +6,7 @@ extern crate idempotency_e2e;
 
 mod bodies;
 mod conflict;
+mod corrected;
 mod faults;
 mod floods;
 mod hangups;
@@ -38,4 +39,5 @@ mod storm;
 mod support;
 mod tenants;
 mod tls;
+mod versions;
 mod whole_kong;

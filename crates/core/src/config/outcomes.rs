@@ -45,9 +45,10 @@ impl Outcomes {
     }
 }
 
-/// SPEC: 4xx that say "try again, differently or later" are not kept; 5xx may have had effects.
+/// SPEC: a redirect that is to be followed with the same request (307, 308) and 4xx that say "try again, differently
+/// or later" are not kept; 5xx may have had effects.
 pub(super) fn default_outcomes() -> Outcomes {
-    let again = [401, 403, 407, 408, 421, 423, 425, 429];
+    let again = [307, 308, 401, 403, 407, 408, 421, 423, 425, 429];
     Outcomes {
         statuses: again.map(|status| (status, OutcomeClass::Failed)).to_vec(),
         unavailable_with_retry_after: OutcomeClass::Failed,

@@ -350,7 +350,7 @@ impl Applier {
                 let loaded = self.engine.load(key)?;
                 let illegible = matches!(loaded, Loaded::Illegible);
                 let (slot, footprint) = match loaded {
-                    Loaded::Slot(slot, footprint) => (Some(slot), Some(footprint)),
+                    Loaded::Slot(slot, footprint) => (Some(*slot), Some(footprint)),
                     Loaded::Nothing | Loaded::Illegible => (None, None),
                 };
                 Known {

@@ -210,7 +210,7 @@ impl Engine {
         Ok(
             match found.map(|value| decode_slot(key, Bytes::from(value))) {
                 None => Loaded::Nothing,
-                Some(Some((slot, footprint))) => Loaded::Slot(slot, footprint),
+                Some(Some((slot, footprint))) => Loaded::Slot(Box::new(slot), footprint),
                 Some(None) => Loaded::Illegible,
             },
         )
@@ -374,7 +374,7 @@ pub(super) enum Loaded {
     /// Nothing.
     Nothing,
     /// A slot, and what it takes up.
-    Slot(Slot, Footprint),
+    Slot(Box<Slot>, Footprint),
     /// A record that is damaged, or that a later release wrote: this build must not rewrite it.
     Illegible,
 }

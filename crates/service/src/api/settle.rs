@@ -168,6 +168,11 @@ fn outcome(answer: Answer) -> Result<Settled, Problem> {
             state: State::Failed,
             expires_at_ms: None,
         }),
+        // This attempt was not done, but an earlier one may have been.
+        Answer::Abandoned => Ok(Settled {
+            state: State::Unknown,
+            expires_at_ms: None,
+        }),
         Answer::Differs => Err(Problem::conflict(
             "differs",
             "Settled otherwise before",

@@ -1,7 +1,7 @@
 //! `POST /v1/settle`.
 
 use crate::support::*;
-use idempotency_protocol::{Answer, Outcome};
+use idempotency_protocol::{Answer, Complete, OnUnknown, Operation, Outcome, StoredResponse};
 
 async fn execution(server: &TestServer, name: &str) -> u64 {
     granted(
@@ -21,7 +21,10 @@ fn target(name: &str, fence: u64, rest: &str) -> String {
 #[tokio::test]
 async fn completed_keeps_body_and_listed_headers() {
     let server = TestServer::start().await;
-    let fence = execution(&server, "k").await;
+    // Its gateway has given up: there is nothing to wait for.
+    let (gateway, me) = (server.client().token(GATEWAY), owner());
+    let fence = granted(gateway.one(acquire("k", me)).await).fence;
+    assert_eq!(gateway.one(abandon("k", me)).await, Answer::Abandoned);
     let upstream = server
         .client()
         .token(UPSTREAM)
@@ -72,6 +75,58 @@ async fn completed_keeps_body_and_listed_headers() {
             ("link", "</a>; rel=a"),
             ("link", "</b>; rel=b"),
         ]
+    );
+}
+
+/// While the gateway still answers its client, a duplicate waits for that answer's bytes.
+#[tokio::test]
+async fn the_gateway_attaches_what_its_client_got() {
+    let server = TestServer::start().await;
+    let (gateway, me) = (server.client().token(GATEWAY), owner());
+    let fence = granted(gateway.one(acquire("k", me)).await).fence;
+    let done = target("k", fence, "outcome=completed&status=201");
+    let upstream = server.client().token(UPSTREAM);
+    assert_eq!(upstream.post(&done, "the upstream's").await.status, 200);
+    let duplicate = gateway.one(acquire("k", owner())).await;
+    assert!(
+        matches!(duplicate, Answer::InFlight { .. }),
+        "{duplicate:?}"
+    );
+    let complete = Operation::Complete(Complete {
+        key: key("k"),
+        owner: me,
+        outcome: Outcome::Response(StoredResponse {
+            status: 201,
+            headers: Vec::new(),
+            body: "the client's".into(),
+        }),
+    });
+    let completed = gateway.one(complete).await;
+    assert!(
+        matches!(completed, Answer::Completed { .. }),
+        "{completed:?}"
+    );
+    let replay = gateway.one(acquire("k", owner())).await;
+    assert_eq!(replayed(&replay), b"the client's");
+}
+
+/// What one attempt proves of itself, it does not prove of the one before.
+#[tokio::test]
+async fn failed_leaves_a_doubtful_record_unknown() {
+    let server = TestServer::start().await;
+    let (gateway, first, second) = (server.client().token(GATEWAY), owner(), owner());
+    granted(gateway.one(acquire("k", first)).await);
+    assert_eq!(gateway.one(abandon("k", first)).await, Answer::Abandoned);
+    let Operation::Acquire(mut again) = acquire("k", second) else {
+        unreachable!()
+    };
+    again.on_unknown = OnUnknown::Retry;
+    let fence = granted(gateway.one(Operation::Acquire(again)).await).fence;
+    let failed = target("k", fence, "outcome=failed");
+    let reply = server.client().token(UPSTREAM).post(&failed, "").await;
+    assert_eq!(
+        (reply.status, reply.json()["state"].as_str()),
+        (200, Some("unknown"))
     );
 }
 

@@ -90,3 +90,11 @@ pub fn replayed(answer: &Answer) -> &[u8] {
         other => panic!("not stored: {other:?}"),
     }
 }
+
+/// An execution of this owner that nobody knows the end of.
+pub fn abandon(name: &str, owner: Owner) -> Operation {
+    Operation::Abandon {
+        key: key(name),
+        owner,
+    }
+}

@@ -309,7 +309,8 @@ mod tests {
     #[test]
     fn arguments_fit_on_a_command_line() {
         let body = crate::work::body(64 << 10);
-        for argument in complete(&body).iter().chain(&acquire(OTHER)) {
+        // Only a history has bytes that a command line does not carry; see `run`.
+        for argument in complete(&body).iter().chain(&acquire(OTHER)[..9]) {
             assert!(argument.iter().all(|byte| byte.is_ascii_graphic()));
             assert!(argument.len() < 128 << 10);
         }

@@ -178,7 +178,7 @@ fn refusals_that_ask_to_come_back_are_failed_and_may_be_retried() {
 #[test]
 fn other_answers_are_final() {
     for status in [
-        200, 201, 202, 299, 301, 302, 307, 400, 402, 404, 405, 409, 410, 422, 451,
+        200, 201, 202, 299, 301, 302, 400, 402, 404, 405, 409, 410, 422, 451,
     ] {
         answered(
             status,

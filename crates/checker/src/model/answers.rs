@@ -243,10 +243,12 @@ impl Checker<'_> {
     }
 
     fn mismatch(&self, op: &Op) -> Complaint {
-        let same = self
-            .executions
-            .iter()
-            .any(|(other, _)| other.invoke.payload == op.invoke.payload);
+        // One that did nothing may have been followed by a corrected request, whose key it is then.
+        let same = self.executions.iter().any(|(other, execution)| {
+            other.invoke.payload == op.invoke.payload
+                && !execution.did_nothing()
+                && execution.started.at < op.invoke.at
+        });
         if same {
             return Some((
                 Law::Mismatch,
@@ -264,7 +266,9 @@ impl Checker<'_> {
     /// Another payload must have met a 422 once the first one was executing.
     fn same_payload(&self, op: &Op) -> Complaint {
         let other = self.executions.iter().any(|(other, execution)| {
-            other.invoke.payload != op.invoke.payload && execution.started.at < op.invoke.at
+            other.invoke.payload != op.invoke.payload
+                && execution.started.at < op.invoke.at
+                && !execution.did_nothing()
         });
         other.then_some((Law::Mismatch, "has another payload, and is not told so"))
     }

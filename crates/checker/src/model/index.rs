@@ -55,6 +55,14 @@ pub(super) struct Index<'a> {
     pub by_id: HashMap<&'a str, ((&'a str, &'a str), usize)>,
 }
 
+impl Execution<'_> {
+    /// The upstream refused it, or sent the client elsewhere, and the rule lets it be retried: nothing was
+    /// done, so a corrected request may follow under the same key.
+    pub fn did_nothing(&self) -> bool {
+        self.finished && self.class == Class::Failed && matches!(self.status, 307 | 308 | 400..=499)
+    }
+}
+
 impl Op<'_> {
     pub fn answer(&self) -> Option<&Answer> {
         match self.end {

@@ -308,6 +308,30 @@ fn what_failed_may_execute_again() {
 }
 
 #[test]
+fn what_the_upstream_refused_may_be_corrected_and_the_key_is_the_corrected_requests_then() {
+    let corrected = |status| {
+        story("/inline")
+            .status(status)
+            .op(1, 10, 100, End::Answer(answer("a", status, false)))
+            .runs("a", 1, 20, 90, 7, 1)
+            .payload("q")
+            .status(201)
+            .op(2, 200, 300, first("b"))
+            .runs("b", 2, 210, 290, 8, 2)
+    };
+    assert_eq!(corrected(429).completed(8), GOOD);
+    // The request of before is another one now.
+    let refused = corrected(429)
+        .payload("p")
+        .op(3, 400, 410, problem(422, "key-reused"));
+    assert_eq!(refused.payload("q").completed(8), GOOD);
+    let own = corrected(429).op(3, 400, 410, problem(422, "key-reused"));
+    assert_eq!(own.completed(8), [Law::Mismatch]);
+    // What may be half done is not corrected.
+    assert!(corrected(500).completed(8).contains(&Law::Mismatch));
+}
+
+#[test]
 fn what_failed_may_not_execute_again_before_it_has() {
     let early = story("/inline")
         .status(429)

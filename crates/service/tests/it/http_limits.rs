@@ -182,7 +182,7 @@ async fn metrics_count_what_was_done() {
         ),
         ("idempotencyd_store_records", 2),
         (
-            "idempotencyd_build_info{version=\"0.1.0\",protocol=\"1\"}",
+            "idempotencyd_build_info{version=\"0.1.0\",protocol=\"2\"}",
             1,
         ),
     ] {

@@ -2,25 +2,29 @@
 #![no_main]
 
 use bytes::Bytes;
-use idempotency_protocol::{Outcome, Request, Response, Wait};
+use idempotency_protocol::{Outcome, Received, Request, Response, Wait};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let bytes = Bytes::copy_from_slice(data);
-    if let Ok(operations) = Request::decode(bytes.clone()) {
+    if let Ok(received) = Request::decode(bytes.clone()) {
         // What one operation cannot be read of spoils no other one.
-        let operations: Vec<_> = operations.into_iter().filter_map(Result::ok).collect();
+        let operations: Vec<_> = received.items.into_iter().filter_map(Result::ok).collect();
         let request = Request { operations };
-        let again = Request::decode(request.encode().into()).expect("our own message");
-        let again: Vec<_> = again
-            .into_iter()
-            .map(|o| o.expect("our own operation"))
-            .collect();
-        assert_eq!(request.operations, again);
+        let again = Request::decode(request.encode().into()).and_then(Received::all);
+        assert_eq!(request.operations, again.expect("our own message"));
     }
-    if let Ok(mut response) = Response::decode(bytes.clone()) {
-        let again = Response::decode(response.encode().into()).expect("our own answer");
-        assert_eq!(response, again);
+    if let Ok(received) = Response::decode(bytes.clone()) {
+        let revision = received.revision;
+        let answers: Vec<_> = received.items.into_iter().filter_map(Result::ok).collect();
+        let mut response = Response { answers };
+        let again = Response::decode(response.encode().into()).and_then(Received::all);
+        assert_eq!(response.answers, again.expect("our own answer"));
+        // Every peer can read what is written for it.
+        let for_peer = Response::decode(response.encode_for(revision).into());
+        for_peer
+            .and_then(Received::all)
+            .expect("an answer for a peer");
         let answers = response.answers.len();
         response.share();
         assert_eq!(
@@ -30,11 +34,9 @@ fuzz_target!(|data: &[u8]| {
         );
         Response::decode(response.encode().into()).expect("our own shared answer");
     }
-    if let Ok(wait) = Wait::decode(bytes.clone()) {
-        assert_eq!(
-            Wait::decode(wait.encode().into()).expect("our own wait"),
-            wait
-        );
+    if let Ok((_, wait)) = Wait::decode(bytes.clone()) {
+        let again = Wait::decode(wait.encode().into());
+        assert_eq!(again.expect("our own wait").1, wait);
     }
     if let Ok(outcome) = Outcome::decode(bytes) {
         let encoded = outcome.encode();

@@ -189,7 +189,7 @@ impl Guard {
     }
 
     /// Asks for the right to execute the operation that this key stands for. One call to the store, which
-    /// never waits for another execution ([`InFlight::wait`] does). Must be called inside of a tokio
+    /// never waits for another execution ([`InFlight::wait`](crate::InFlight::wait) does). Must be called inside of a tokio
     /// runtime with its timer enabled.
     ///
     /// # Errors

@@ -89,6 +89,11 @@ pub(super) fn strip(headers: &mut HeaderMap, names: &[Bytes]) {
     }
 }
 
+/// The fence that a request carries: it is executed under a lock already, if nobody forged it.
+pub(super) fn fence(headers: &HeaderMap) -> Option<u64> {
+    headers.get(FENCE)?.to_str().ok()?.parse().ok()
+}
+
 /// Removes the fields that only we send.
 pub(super) fn strip_ours(headers: &mut HeaderMap) {
     let ours = ours_among(&fields(headers));

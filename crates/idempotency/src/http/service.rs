@@ -136,6 +136,7 @@ where
             of: context.tenant.as_ref(),
         };
         let decision = decide(settings, head, &tenants);
+        let carried = head::fence(&parts.headers);
         head::strip(&mut parts.headers, &decision.strip);
         match decision.verdict {
             Verdict::Pass => ResponseFuture::passing(inner.call(passed(parts, body))),
@@ -158,6 +159,7 @@ where
                     context: Arc::clone(context),
                     request: Arc::from(request),
                     parts,
+                    carried,
                 };
                 ResponseFuture::boxed(protect::answer(protected, *hasher, body, inner))
             }

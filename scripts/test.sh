@@ -38,6 +38,8 @@ say "== end-to-end tests again, records in PostgreSQL, a callout for every opera
 STORE=postgres BATCH=off ENVOY_BIN="$newest" cargo test --no-fail-fast --package idempotency-e2e
 say "== end-to-end tests again, in Kong's host as the tests play it"
 GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e --test gateway
+say "== end-to-end tests again, against the library's HTTP layer"
+GATEWAY=layer cargo test --no-fail-fast --package idempotency-e2e --test gateway
 
 say "== fuzz targets, 5 s each"
 PROFILE=dev DURATION=5 JOBS=2 scripts/fuzz.sh

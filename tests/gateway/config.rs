@@ -114,6 +114,15 @@ fn assert_refused(stack: &Stack) {
 #[test]
 fn mistakes_are_named_by_path_in_the_log_and_by_check_config_alike() {
     for (path, config) in mistakes() {
+        let is_none = by_host!(
+            "the library's layer needs no cluster to execute detached",
+            envoy: false,
+            kong: false,
+            layer: path == "rules[0].execution",
+        );
+        if is_none {
+            continue;
+        }
         let (code, lines) = check_config(&config.to_string());
         assert_eq!(code, Some(1), "{path}: {lines:?}");
         let named = lines

@@ -197,7 +197,12 @@ fn a_reset_after_the_request_was_read_leaves_the_outcome_unknown() {
         |_| Left::Unknown,
         |_, first| {
             let answer = first.unwrap();
-            let status = by_host!("nginx answers a reset with 502", envoy: 503, kong: 502);
+            let status = by_host!(
+                "nginx answers a reset with 502, and so does the handler behind the library's layer",
+                envoy: 503,
+                kong: 502,
+                layer: 502,
+            );
             assert_eq!(answer.status, status, "{answer:?}");
         },
     );
@@ -240,18 +245,22 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
                 Ok(answer) => {
                     // Who collects the whole answer first can tell what happened.
                     let whole = by_host!(
-                        "Kong passes a response on as it comes",
+                        "Kong passes a response on as it comes, and so does the library's layer if \
+                         it is long or of unknown length",
                         envoy: "detached",
                         kong: "none",
+                        layer: "none",
                     );
                     assert_eq!(execution, whole, "{query}: {answer:?}");
                     assert_eq!(answer.status, 502, "{query}: {answer:?}");
                 }
                 Err(broken) => {
                     let held = by_host!(
-                        "Kong passes a response on as it comes",
+                        "Kong passes a response on as it comes, and so does the library's layer if \
+                         it is long or of unknown length",
                         envoy: "detached",
                         kong: "none",
+                        layer: "none",
                     );
                     assert_ne!(execution, held, "{query}: {broken:?}");
                     let part = broken.partial.unwrap_or_default();
@@ -265,7 +274,7 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
 #[test]
 fn the_gateways_own_answer_to_a_cut_response_is_a_problem_document() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "Kong cannot hold a response: its client sees the cut"
     );
     let stack = STACK.get();
@@ -285,6 +294,11 @@ fn the_gateways_own_answer_to_a_cut_response_is_a_problem_document() {
 
 #[test]
 fn what_was_never_sent_is_failed_and_may_be_retried() {
+    only_on!(
+        Envoy | KongHost | Nginx | Kong,
+        "behind the library's layer is a handler, which says itself what was not done: 503 with \
+         Retry-After"
+    );
     let stack = STACK.get();
     let (routes, left, status) = by_host!(
         "nginx's error page takes the request away from the filter: a refused connection leaves \
@@ -404,9 +418,10 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
     })
     .start();
     let paths = by_host!(
-        "on Kong the route's own timeout is the only one",
+        "on Kong the route's own timeout is the only one, and the library's layer has none",
         envoy: &["/slow/inline", "/slow", "/charges"][..],
         kong: &["/slow/inline", "/slow"][..],
+        layer: &["/slow/inline", "/slow"][..],
     );
     for path in paths {
         let first = check(
@@ -421,9 +436,10 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
     }
     // Whoever allows it executes again.
     let (again, total): (&[&str], u64) = by_host!(
-        "on Kong the route's own timeout is the only one",
+        "on Kong the route's own timeout is the only one, and the library's layer has none",
         envoy: (&["/charges/again"], 5),
         kong: (&[], 2),
+        layer: (&[], 2),
     );
     for path in again {
         check(

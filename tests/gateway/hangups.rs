@@ -138,7 +138,8 @@ fn detached_a_client_that_leaves_while_it_is_answered_can_come_back() {
         wire.read_until("some of the body", |received| received.len() > 10_000);
         leave(wire);
         by_host!(
-            "nginx stops reading an answer that it cannot write: what has not come by then is lost",
+            "nginx stops reading an answer that it cannot write: what has not come by then is lost; \
+             the library's layer streams, and records at the end",
             envoy: {
                 // It had seen bytes of the answer, so the record is there.
                 assert_eq!(record_state(&stack, &key), "completed");
@@ -148,6 +149,10 @@ fn detached_a_client_that_leaves_while_it_is_answered_can_come_back() {
                 eventually("it is settled", || record_state(&stack, &key) != "executing");
                 let again = request.send(&stack);
                 assert!(replayed(&again) || problem(&again) == "outcome-unknown", "{again:?}");
+            },
+            layer: {
+                eventually("it is recorded", || record_state(&stack, &key) == "completed");
+                assert!(replayed(&request.send(&stack)));
             },
         );
         assert_eq!(executions(&stack, &key), 1);

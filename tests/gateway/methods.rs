@@ -102,7 +102,13 @@ fn strange_requests_leave_the_filter_alive() {
         let said = String::from_utf8_lossy(wire.received()).into_owned();
         assert!(said.is_empty() || said.starts_with("HTTP/1."), "{said}");
     }
-    assert_eq!(executions(&stack, "strange"), 0);
+    let executed = by_host!(
+        "hyper, as RFC 9112 allows, lets chunks win over a length; the gateways refuse both together",
+        envoy: 0,
+        kong: 0,
+        layer: 1,
+    );
+    assert_eq!(executions(&stack, "strange"), executed);
     for path in PATHS {
         let key = fresh_key("alive");
         let request = Request::post(path).key(&key);

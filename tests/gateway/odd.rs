@@ -246,7 +246,7 @@ fn an_answer_that_is_none_leaves_the_outcome_unknown() {
 #[test]
 fn trailers_that_nobody_asked_for_are_not_replayed_either() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "Kong passes no trailers on: the answer is complete without them"
     );
     let (stack, upstream) = stack(SPECIAL);
@@ -292,9 +292,10 @@ fn an_upstream_cannot_speak_for_the_gateway() {
 #[test]
 fn an_answer_whose_head_is_too_large_leaves_the_outcome_unknown() {
     let size = by_host!(
-        "Kong reads heads of 4 KiB (proxy_buffer_size)",
+        "Kong reads heads of 4 KiB (proxy_buffer_size), hyper of 400 KiB",
         envoy: 128 * 1024,
         kong: 4 * 1024,
+        layer: 512 * 1024,
     );
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\nx-long: {}\r\n\r\nx",

@@ -219,7 +219,7 @@ fn without_the_service_nothing_is_executed_and_the_answer_says_so() {
 #[test]
 fn an_outcome_that_could_not_be_recorded_is_withheld_where_the_rule_says_so() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "\"withhold\" is refused on Kong, which cannot hold a response"
     );
     for path in ["/withhold", "/inline/withhold"] {

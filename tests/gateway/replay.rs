@@ -100,7 +100,7 @@ fn is_of_the_gateway(name: &str) -> bool {
     match Host::chosen() {
         Host::Envoy => name.starts_with("x-envoy-"),
         Host::Kong => name == "via" || name.starts_with("x-kong-"),
-        Host::KongHost | Host::Nginx => false,
+        Host::KongHost | Host::Nginx | Host::Layer => false,
     }
 }
 

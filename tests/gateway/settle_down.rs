@@ -54,7 +54,7 @@ fn deliver_the_client_has_its_answer_and_the_record_follows() {
 #[test]
 fn withhold_the_client_gets_no_success_and_the_retry_gets_the_stored_one() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "\"withhold\" is refused on Kong, which cannot hold a response"
     );
     for execution in EXECUTIONS {
@@ -85,7 +85,7 @@ fn withhold_the_client_gets_no_success_and_the_retry_gets_the_stored_one() {
 #[test]
 fn withhold_a_response_that_streams_is_cut_before_its_end() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "\"withhold\" is refused on Kong, which cannot hold a response"
     );
     let target = "/charges?bytes=200000&chunked=1";

@@ -82,13 +82,21 @@ fn is_cut_by_nginx(row: &Row, version: Version) -> bool {
         && !row.trailers.is_empty()
 }
 
+/// Whether `Connection` names a field that decides.
+fn nominates(row: &Row) -> bool {
+    let names = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case("connection");
+    row.envoy == Fate::Protected && row.headers.iter().any(names)
+}
+
 /// Sends a row twice; what is wrong with what became of it.
 fn fault(stack: &SharedStack, row: &Row, version: Version) -> Option<String> {
     let run = fresh_key("spelling");
     let fate = by_host!(
-        "the table says what Kong makes of a row",
+        "the table says what Kong makes of a row; Envoy follows `Connection` before the filter sees \
+         the request, and the library's layer refuses what it names",
         envoy: row.envoy,
         kong: if is_dropped_by_nginx(row) { Fate::Removed } else { row.kong },
+        layer: if nominates(row) { Fate::Refused(400) } else { row.envoy },
     );
     let request = request(row, &run);
     let mut answers = Vec::new();
@@ -198,7 +206,7 @@ fn without_a_valid_configuration_no_forged_field_arrives() {
 #[test]
 fn a_rule_that_observes_refuses_nothing() {
     only_on!(
-        Envoy,
+        Envoy | Layer,
         "on Kong, what cannot be refused cannot be removed either; kong.yml drops it"
     );
     let stack = with_rules(&[rule("/charges", json!({ "mode": "observe" }))])

@@ -8,11 +8,12 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The hosts, as `only_on!` names them, and the heads of their columns.
-const HOSTS: [(&str, &str); 4] = [
+const HOSTS: [(&str, &str); 5] = [
     ("Envoy", "Envoy"),
     ("KongHost", "Kong, played"),
     ("Nginx", "nginx"),
     ("Kong", "Kong"),
+    ("Layer", "layer"),
 ];
 
 /// One file of cases.
@@ -246,7 +247,10 @@ pub fn page(modules: &[Module]) -> String {
             module.idea
         );
         let heads = HOSTS.map(|(_, head)| head).join(" | ");
-        let _ = writeln!(page, "| | {heads} | differs |\n|---|:-:|:-:|:-:|:-:|---|");
+        let _ = writeln!(
+            page,
+            "| | {heads} | differs |\n|---|:-:|:-:|:-:|:-:|:-:|---|"
+        );
         for case in &module.cases {
             let signs = HOSTS.map(|(host, _)| {
                 if case.hosts.contains(host) {
@@ -272,13 +276,14 @@ const INTRODUCTION: &str = "\
 # The end-to-end cases, host by host
 
 One list of cases (`tests/gateway`) runs against every host: real requests over real sockets, the same
-`idempotency.wasm`, the real service, an upstream that counts its executions. A case that expects
-something else of Kong than of Envoy says so itself, and why; this page is made of what the cases say
-(`cargo run -p idempotency-e2e --example cases_page`), and a test keeps it current.
+`idempotency.wasm` in the gateways and the same rules in the library's layer, the real service, an upstream
+that counts its executions. A case that expects something else of a host than of Envoy says so itself, and
+why; this page is made of what the cases say (`cargo run -p idempotency-e2e --example cases_page`), and a
+test keeps it current.
 
 ";
 
-const WHAT: [&str; 4] = [
+const WHAT: [&str; 5] = [
     "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
      PostgreSQL, and with one callout for every operation: `make test`",
     "a host of our own that enforces the rules of Kong's ([kong-facts.md](kong-facts.md)) and fails \
@@ -287,10 +292,12 @@ const WHAT: [&str; 4] = [
      to be had: `make test-kong KONG_NGINX=…`",
     "a complete Kong 3.9 without a database, with the settings that we ship: \
      `make test-kong KONG=…`",
+    "the [library](library.md)'s HTTP layer in front of a handler that asks the upstream, its records \
+     in the service: `make test`",
 ];
 
 const LEGEND: &str = "
-✓ it holds there; – it is not for this host. The last column says what Kong does otherwise. One
+✓ it holds there; – it is not for this host. The last column says what a host does otherwise. One
 difference concerns every case and stands in none: on Envoy a client has the last byte of an answer when
 its record is stored, on Kong the record follows within milliseconds, and who comes back in between is
 told `in-flight`. There the clients of these cases come again, as the answer says.

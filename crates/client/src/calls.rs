@@ -12,7 +12,7 @@ pub(crate) fn calls(operations: Vec<Operation>) -> Vec<Vec<Operation>> {
     let mut calls: Vec<Vec<Operation>> = Vec::new();
     let mut open = false;
     for operation in operations {
-        let alone = is_long(&operation) || matches!(operation, Operation::Settle(_));
+        let alone = is_alone(&operation);
         match calls.last_mut() {
             Some(call) if open && !alone && call.len() < MAX_OPERATIONS => call.push(operation),
             _ => calls.push(vec![operation]),
@@ -20,6 +20,11 @@ pub(crate) fn calls(operations: Vec<Operation>) -> Vec<Vec<Operation>> {
         open = !alone;
     }
     calls
+}
+
+/// Whether it must not share a call.
+pub(crate) fn is_alone(operation: &Operation) -> bool {
+    is_long(operation) || matches!(operation, Operation::Settle(_))
 }
 
 fn is_long(operation: &Operation) -> bool {
@@ -115,13 +120,9 @@ mod tests {
         })
     }
 
-    fn fail() -> Operation {
+    fn abandon() -> Operation {
         let owner = Owner([1; 16]);
-        Operation::Fail {
-            key: key(),
-            owner,
-            cause: Default::default(),
-        }
+        Operation::Abandon { key: key(), owner }
     }
 
     fn sizes(operations: Vec<Operation>) -> Vec<usize> {
@@ -131,10 +132,13 @@ mod tests {
     #[test]
     fn calls_are_shared_as_the_protocol_allows() {
         assert_eq!(sizes(vec![]), [0; 0]);
-        assert_eq!(sizes(vec![fail(); 130]), [64, 64, 2]);
+        assert_eq!(sizes(vec![abandon(); 130]), [64, 64, 2]);
         let long = complete(MAX_SHARED_OUTCOME);
         let short = complete(100);
-        assert_eq!(sizes(vec![fail(), long, fail(), short, fail()]), [1, 1, 3]);
+        assert_eq!(
+            sizes(vec![abandon(), long, abandon(), short, abandon()]),
+            [1, 1, 3]
+        );
         // What is short by our measure is short by the protocol's.
         let largest = (0..MAX_SHARED_OUTCOME)
             .rev()

@@ -19,6 +19,7 @@ mod client;
 mod connect;
 mod records;
 mod remote;
+mod shared;
 mod url;
 
 pub use client::{Answer, CallError, Client};

@@ -3,19 +3,20 @@
 use crate::calls::{calls, fault, read};
 use crate::client::{Answer as HttpAnswer, CallError, Client};
 use crate::records::{self, senseless, Records, Refusal};
+use crate::shared::Calls;
 use crate::url::ServiceUrl;
 use async_trait::async_trait;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::Method;
 use idempotency_protocol::{
-    Answer, FaultCode, LookupKey, Operation, Request, Wait, Wire, CONTENT_TYPE, OPERATIONS_PATH,
-    WAIT_PATH,
+    Answer, FaultCode, LookupKey, Operation, Wait, CONTENT_TYPE, WAIT_PATH,
 };
 use idempotency_store::{
     ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 const JSON: &str = "application/json";
@@ -40,8 +41,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// ```
 #[derive(Debug)]
 pub struct Remote {
-    gateway: Client,
-    upstream: Client,
+    calls: Arc<Calls>,
     operator: Client,
     is_closed: AtomicBool,
 }
@@ -49,11 +49,10 @@ pub struct Remote {
 impl Remote {
     /// The service at this address, without tokens and with a timeout of three seconds.
     pub fn new(url: ServiceUrl) -> Remote {
-        let gateway = Client::new(url);
+        let client = Client::new(url);
         Remote {
-            operator: gateway.clone(),
-            upstream: gateway.clone(),
-            gateway,
+            operator: client.clone(),
+            calls: Calls::new(client.clone(), client),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -64,7 +63,8 @@ impl Remote {
     ///
     /// [`CallError::Unsendable`] if it cannot be the value of a header.
     pub fn token(mut self, token: &str) -> Result<Remote, CallError> {
-        self.gateway = self.gateway.token(token)?;
+        let gateway = self.calls.gateway.clone().token(token)?;
+        self.calls = Calls::new(gateway, self.calls.upstream.clone());
         Ok(self)
     }
 
@@ -74,7 +74,8 @@ impl Remote {
     ///
     /// [`CallError::Unsendable`] if it cannot be the value of a header.
     pub fn upstream_token(mut self, token: &str) -> Result<Remote, CallError> {
-        self.upstream = self.upstream.token(token)?;
+        let upstream = self.calls.upstream.clone().token(token)?;
+        self.calls = Calls::new(self.calls.gateway.clone(), upstream);
         Ok(self)
     }
 
@@ -90,56 +91,11 @@ impl Remote {
 
     /// How long one call may take. Waits take as long as they are asked to.
     pub fn timeout(mut self, longest: Duration) -> Remote {
-        self.gateway = self.gateway.timeout(longest);
-        self.upstream = self.upstream.timeout(longest);
+        let (gateway, upstream) = (&self.calls.gateway, &self.calls.upstream);
+        let gateway = gateway.clone().timeout(longest);
+        self.calls = Calls::new(gateway, upstream.clone().timeout(longest));
         self.operator = self.operator.timeout(longest);
         self
-    }
-
-    async fn call(
-        &self,
-        operations: &[Operation],
-    ) -> Result<Vec<Answer>, idempotency_protocol::Fault> {
-        let message = Request::encode_all(Wire::Two, operations.iter());
-        let client = match operations {
-            [Operation::Settle(_)] => &self.upstream,
-            _ => &self.gateway,
-        };
-        let sent = client
-            .send(Method::POST, OPERATIONS_PATH, CONTENT_TYPE, message)
-            .await;
-        read(sent, operations.len())
-    }
-
-    /// As [`Remote::call`]; what cannot share a call gets one of its own.
-    async fn call_all(&self, operations: Vec<Operation>, answers: &mut Vec<Answer>) {
-        let count = operations.len();
-        match self.call(&operations).await {
-            Ok(together) => {
-                for (operation, answer) in operations.into_iter().zip(together) {
-                    answers.push(match answer {
-                        Answer::AskAlone if count > 1 => self.call_alone(operation).await,
-                        answer => answer,
-                    });
-                }
-            }
-            // Too large as a whole.
-            Err(fault) if fault.code == FaultCode::Invalid && count > 1 => {
-                for operation in operations {
-                    answers.push(self.call_alone(operation).await);
-                }
-            }
-            Err(fault) => answers.extend((0..count).map(|_| Answer::Fault(fault.clone()))),
-        }
-    }
-
-    async fn call_alone(&self, operation: Operation) -> Answer {
-        let answers = self.call(std::slice::from_ref(&operation)).await;
-        match answers.map(|answers| answers.into_iter().next()) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
-            Err(fault) => Answer::Fault(fault),
-        }
     }
 
     async fn ask(
@@ -191,17 +147,26 @@ impl Store for Remote {
             let closed = Answer::Fault(closed);
             return operations.iter().map(|_| closed.clone()).collect();
         }
-        let mut answers = Vec::with_capacity(operations.len());
-        for call in calls(operations) {
-            self.call_all(call, &mut answers).await;
+        let mut operations = operations;
+        // Operations of one caller may be about one key, and keep their order.
+        if operations.len() > 1 {
+            let mut answers = Vec::with_capacity(operations.len());
+            for call in calls(operations) {
+                answers.extend(self.calls.in_turn(call).await);
+            }
+            return answers;
         }
-        answers
+        match operations.pop() {
+            Some(operation) => vec![self.calls.one(operation).await],
+            None => Vec::new(),
+        }
     }
 
     async fn wait(&self, wait: Wait) -> Answer {
         let longest = Duration::from_millis(wait.wait_ms).saturating_add(GRACE);
         let message = Bytes::from(wait.encode());
         let sent = self
+            .calls
             .gateway
             .send_within(longest, Method::POST, WAIT_PATH, CONTENT_TYPE, message)
             .await;

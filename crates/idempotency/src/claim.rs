@@ -2,6 +2,7 @@
 //! between it settles itself, so that no path through a program leaves a key locked.
 
 use crate::operations;
+use crate::outbox;
 use crate::renewal::{Lease, Renewals};
 use crate::settle::{self, Settled};
 use crate::shared::{Place, Shared};
@@ -152,6 +153,6 @@ impl Drop for Claim {
             State::Over => return,
         };
         let operation = self.over(end);
-        settle::in_background(&self.shared, operation, &self.handle);
+        outbox::put(&self.shared, operation, &self.handle);
     }
 }

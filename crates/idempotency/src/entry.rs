@@ -82,6 +82,26 @@ impl InFlight {
     /// # Errors
     ///
     /// As [`Guard::acquire`].
+    ///
+    /// ```
+    /// # use idempotency::{store::Memory, Entry, Fingerprint, Guard, Outcome};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let guard = Guard::new(std::sync::Arc::new(Memory::default()));
+    /// # let same = Fingerprint::raw("");
+    /// # let Entry::Execute(first) = guard.acquire("k", same).await? else { panic!() };
+    /// let entry = match guard.acquire("k", same).await? {
+    ///     Entry::InFlight(running) => {
+    /// #       first.complete(Outcome::empty(204)?).await?;
+    ///         running.wait(Duration::from_secs(2)).await?
+    ///     }
+    ///     entry => entry,
+    /// };
+    /// assert!(matches!(entry, Entry::Replay(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait(mut self, longest: Duration) -> Result<Entry, Error> {
         let end = Instant::now() + longest.min(Duration::from_millis(MAX_WAIT_MS));
         loop {

@@ -15,6 +15,26 @@ use std::time::SystemTime;
 /// [`fail`](Execution::fail) or [`abandon`](Execution::abandon). Dropped without a word, by an early
 /// return, an error or a panic, it is abandoned: the operation may have been done, and is not done again by
 /// itself.
+///
+/// ```
+/// # use idempotency::{store::Memory, Entry, Fingerprint, Guard, Outcome};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let guard = Guard::new(std::sync::Arc::new(Memory::default()));
+/// # let same = Fingerprint::raw("");
+/// # fn reserve(_fence: u64) -> Result<u32, &'static str> { Err("no chair left") }
+/// let Entry::Execute(execution) = guard.acquire("k", same).await? else { panic!() };
+/// match reserve(execution.fence()) {
+///     Ok(place) => drop(execution.complete(Outcome::json(200, &place)?).await?),
+///     // Nothing was reserved: the same key may try again.
+///     Err(_) => execution.fail().await?,
+/// }
+/// let Entry::Execute(again) = guard.acquire("k", same).await? else { panic!() };
+/// assert_eq!(again.number(), 2);
+/// # again.abandon().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "an execution that is dropped is abandoned: its outcome is unknown from then on"]
 pub struct Execution {
     claim: Claim,

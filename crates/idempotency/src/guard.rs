@@ -26,6 +26,19 @@ const MARGIN_MS: u64 = 1_000;
 /// Cheap to clone. Clones share the store, the limit on executions and the renewal of leases; their
 /// namespace, tenant and times can differ. A key is the triple of tenant, namespace and key: equal keys of
 /// different tenants or namespaces have nothing to do with each other.
+///
+/// ```
+/// use idempotency::{store::Memory, Guard};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let payments = Guard::new(Arc::new(Memory::default()))
+///     .namespace("payments")
+///     .lease(Duration::from_secs(30))
+///     .ttl(Duration::from_secs(7 * 24 * 3600));
+/// // The keys of one customer, with the same store and the same limits.
+/// let of_ann = payments.clone().tenant("ann");
+/// # let _ = of_ann;
+/// ```
 #[derive(Clone)]
 pub struct Guard {
     pub(crate) shared: Arc<Shared>,
@@ -176,12 +189,28 @@ impl Guard {
     }
 
     /// Asks for the right to execute the operation that this key stands for. One call to the store, which
-    /// never waits for another execution ([`InFlight::wait`] does). Must be called inside of a tokio
+    /// never waits for another execution ([`InFlight::wait`](crate::InFlight::wait) does). Must be called inside of a tokio
     /// runtime with its timer enabled.
     ///
     /// # Errors
     ///
     /// Nothing may be executed then. [`Error::is_transient`] tells what may be tried again.
+    ///
+    /// ```
+    /// # use idempotency::{store::Memory, Entry, Fingerprint, Guard, Outcome};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let guard = Guard::new(std::sync::Arc::new(Memory::default()));
+    /// let same = Fingerprint::raw("10 EUR to Bob");
+    /// if let Entry::Execute(execution) = guard.acquire("k", same).await? {
+    ///     execution.complete(Outcome::empty(204)?).await?;
+    /// }
+    /// assert!(matches!(guard.acquire("k", same).await?, Entry::Replay(_)));
+    /// let other = Fingerprint::raw("99 EUR to Bob");
+    /// assert!(matches!(guard.acquire("k", other).await?, Entry::Mismatch));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn acquire(&self, key: &str, fingerprint: Fingerprint) -> Result<Entry, Error> {
         let key = LookupKey {
             tenant: self.tenant.to_string(),
@@ -200,9 +229,18 @@ impl Guard {
 
     /// What was counted up to now, over all clones, by name: `executed`, `replayed`, `completed`, `failed`,
     /// `unknown`, `lease_renewed`, `lease_lost` and so on; `problem_…` by the name of the problem that the HTTP
-    /// layer answered. The names are those of the gateway's metrics without their prefix.
+    /// layer answered. The names are those of the gateway's metrics without their prefix. `running` and `outbox`
+    /// (what is to be told to the store and has no answer yet) are gauges.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.shared.counters.read()
+        let mut counts = self.shared.counters.read();
+        let gauges = [
+            ("running", self.shared.running()),
+            ("outbox", self.shared.outbox.len()),
+        ];
+        for (name, value) in gauges {
+            counts.insert(name.to_owned(), u64::try_from(value).unwrap_or(u64::MAX));
+        }
+        counts
     }
 
     /// Ends well: no new executions from now on, and the running ones get `longest` to end. Those that the

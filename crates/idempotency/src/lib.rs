@@ -72,8 +72,10 @@ mod guard;
 pub mod http;
 pub mod keys;
 mod operations;
+mod outbox;
 mod outcome;
 mod renewal;
+mod seldom;
 mod settle;
 mod shared;
 

@@ -11,6 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The result of an execution: a status as in HTTP, headers, bytes. A gateway that meets the record replays
 /// it as a response.
+///
+/// ```
+/// use idempotency::Outcome;
+///
+/// let created = Outcome::json(201, &["chair"])?.header("location", "/orders/7")?;
+/// assert!(Outcome::empty(200)?.header("set-cookie", "a=b").is_err());
+/// # Ok::<(), idempotency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome(pub(crate) protocol::Outcome);
 

@@ -2,22 +2,18 @@
 
 use crate::counters::Counters;
 use crate::operations;
+use crate::outbox::Outbox;
 use crate::renewal::Renewals;
 use idempotency_protocol::{Operation, MAX_OPERATIONS};
 use idempotency_store::Store;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Executions at a time, unless told otherwise.
 const MAX_EXECUTIONS: usize = 10_000;
-/// Most settlements that wait to be tried again.
-const MAX_WAITING: usize = 4_096;
-/// Most memory for their outcomes, in KiB.
-const MAX_WAITING_KIB: usize = 32 << 10;
 
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
@@ -29,8 +25,7 @@ pub(crate) struct Shared {
     pub tasks: TaskTracker,
     /// Handlers and settlements in the background end now, finished or not.
     pub cut: CancellationToken,
-    pub waiting: Arc<Semaphore>,
-    pub waiting_kib: Arc<Semaphore>,
+    pub outbox: Outbox,
     closing: AtomicBool,
     running: AtomicUsize,
     max_running: AtomicUsize,
@@ -45,8 +40,7 @@ impl Shared {
             executions: TaskTracker::new(),
             tasks: TaskTracker::new(),
             cut: CancellationToken::new(),
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            waiting_kib: Arc::new(Semaphore::new(MAX_WAITING_KIB)),
+            outbox: Outbox::default(),
             closing: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             max_running: AtomicUsize::new(MAX_EXECUTIONS),

@@ -3,8 +3,11 @@
 mod common;
 
 use common::{eventually, record, state, stores, Spy};
-use idempotency::store::{Memory, RecordState};
+use idempotency::store::{Memory, RecordState, Store};
 use idempotency::{Entry, Error, Execution, Fingerprint, Guard, OnUnknown, Outcome, SettleError};
+use idempotency_protocol::{
+    self as protocol, Answer, Operation, Settle, Settlement, StoredResponse,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,6 +215,40 @@ async fn an_execution_that_was_overtaken_is_told_so() {
         panic!("not done");
     };
     assert_eq!(done.json::<String>().unwrap(), "taken");
+}
+
+#[tokio::test]
+async fn what_the_upstream_has_settled_stays() {
+    let store = Arc::new(Memory::default());
+    let guard = Guard::new(store.clone());
+    let settle = async |execution: &Execution, outcome: &str| {
+        let key = record(store.as_ref()).await.unwrap().key;
+        let fence = execution.fence();
+        let response = StoredResponse {
+            status: 200,
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: serde_json::to_vec(outcome).unwrap().into(),
+        };
+        let settlement = Settlement::Completed(protocol::Outcome::Response(response));
+        let settle = Settle {
+            key,
+            fence,
+            settlement,
+        };
+        let answers = store.apply(vec![Operation::Settle(settle)]).await;
+        assert!(
+            matches!(answers[0], Answer::Completed { .. }),
+            "{answers:?}"
+        );
+    };
+    let running = execution(&guard).await;
+    settle(&running, "by the upstream").await;
+    let other = running.complete(Outcome::json(200, "by the caller").unwrap());
+    assert_eq!(other.await, Err(SettleError::Differs));
+    let Entry::Replay(done) = guard.acquire("k", payload()).await.unwrap() else {
+        panic!("not done");
+    };
+    assert_eq!(done.json::<String>().unwrap(), "by the upstream");
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ fn settings(
         "listen": address,
         "admin": admin,
         "workers": config.workers,
-        "filter": config.filter_for_kong(),
+        "filter": config.filter_with_address(),
         "routes": routes,
         "client_body_buffer_size": config.buffer_bytes,
         "access_log": files.access_log,

@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | Envoy | `ENVOY_BIN` | `<target>/tools/envoy-<version>/envoy`, then `PATH` |
 //! | Kong's host, ours | `KONG_HOST_BIN` | `kong-host` beside the running test or program |
+//! | the library's layer as a gateway | `LAYER_HOST_BIN` | `layer-host` beside the running test or program |
 //! | Kong | `KONG`, the directory of its `bin/kong` | |
 //! | nginx with ngx_wasm_module | `KONG_NGINX`; its Lua libraries: `KONG_LUALIB` | |
 //! | service | `IDEMPOTENCYD_BIN` | `idempotencyd` beside the running test or program |
@@ -47,6 +48,7 @@ pub mod http;
 pub mod imports;
 pub mod kong;
 pub mod kong_host;
+mod layer_host;
 pub mod nginx;
 pub mod ports;
 mod postgres;
@@ -66,6 +68,7 @@ pub use error::Error;
 pub use gateway::{service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress};
 pub use kong::{Kong, KongSettings};
 pub use kong_host::KongHost;
+pub use layer_host::LayerHost;
 pub use nginx::Nginx;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;

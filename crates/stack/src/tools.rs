@@ -98,6 +98,15 @@ pub fn kong_host() -> Result<PathBuf, Error> {
     built("KONG_HOST_BIN", "kong-host")
 }
 
+/// The program that is the library's HTTP layer as a gateway.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn layer_host() -> Result<PathBuf, Error> {
+    built("LAYER_HOST_BIN", "layer-host")
+}
+
 /// The program of a complete Kong.
 ///
 /// # Errors

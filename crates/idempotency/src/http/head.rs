@@ -5,7 +5,7 @@ use http::header::{HeaderName, ACCEPT_ENCODING, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use idempotency_core::config::Policy;
-use idempotency_core::decide::{Properties, RequestHead};
+use idempotency_core::decide::{ours_among, Properties, RequestHead};
 use idempotency_core::headers::Headers;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
@@ -87,6 +87,17 @@ pub(super) fn strip(headers: &mut HeaderMap, names: &[Bytes]) {
             headers.remove(name);
         }
     }
+}
+
+/// The fence that a request carries: it is executed under a lock already, if nobody forged it.
+pub(super) fn fence(headers: &HeaderMap) -> Option<u64> {
+    headers.get(FENCE)?.to_str().ok()?.parse().ok()
+}
+
+/// Removes the fields that only we send.
+pub(super) fn strip_ours(headers: &mut HeaderMap) {
+    let ours = ours_among(&fields(headers));
+    strip(headers, &ours);
 }
 
 /// What the request is executed as.

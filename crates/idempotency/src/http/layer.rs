@@ -1,8 +1,8 @@
 //! How requests are protected: in code, or by the gateway's rules.
 
-use super::seldom::Seldom;
 use super::service::{Context, IdempotencyService};
 use crate::guard::{Guard, OnUnknown};
+use crate::seldom::Seldom;
 use http::request::Parts;
 use idempotency_core::config::{self, ConfigError, Policies, Scope, WhenMissing};
 use idempotency_core::settings::{Capabilities, Settings};
@@ -71,7 +71,22 @@ impl RulesError {
 ///
 /// A configuration that is wrong never means "no protection": every request but `GET`, `HEAD` and `OPTIONS`
 /// is refused with 503 `misconfigured`, and the log says why. [`check`](IdempotencyLayer::check) says it
-/// before.
+/// before. The tenant is what the layer is told, not the guard's.
+///
+/// ```
+/// use idempotency::http::IdempotencyLayer;
+/// use idempotency::{store::Memory, Guard};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let guard = Guard::new(Arc::new(Memory::default()));
+/// let layer = IdempotencyLayer::new(guard)
+///     .tenant_header("x-verified-user")
+///     .wait(Duration::from_secs(2))
+///     .json_bodies();
+/// layer.check()?;
+/// # Ok::<(), idempotency::http::RulesError>(())
+/// ```
 #[derive(Clone)]
 pub struct IdempotencyLayer<T = Tenant> {
     guard: Guard,
@@ -212,7 +227,18 @@ impl<T: sealed::InCode> IdempotencyLayer<T> {
 impl IdempotencyLayer<TheRules> {
     /// A layer by the gateway's rules (JSON, `docs/configuration.md`): the same file, or one that leaves
     /// `service` out. Namespace, lease, TTLs and `on_unknown` are each rule's; store and limits are the
-    /// guard's. A rule whose scope is a `property` needs [`tenant`](Self::tenant).
+    /// guard's. A rule whose scope is a `property` needs [`tenant`](Self::tenant). What is about a gateway has
+    /// no meaning here: `service`, `execution`, `execution_timeout_ms`, `detached`.
+    ///
+    /// ```
+    /// # use idempotency::{http::IdempotencyLayer, store::Memory, Guard};
+    /// # use std::sync::Arc;
+    /// let guard = Guard::new(Arc::new(Memory::default()));
+    /// let rules = r#"{"rules": [{"match": {"path_prefix": "/charges"}, "scope": "global"}]}"#;
+    /// let layer = IdempotencyLayer::with_rules(guard, rules);
+    /// layer.check()?;
+    /// # Ok::<(), idempotency::http::RulesError>(())
+    /// ```
     pub fn with_rules(guard: Guard, json: &str) -> Self {
         IdempotencyLayer::make(guard, Rules::Text(Arc::from(json)), None)
     }
@@ -282,7 +308,9 @@ impl<T> IdempotencyLayer<T> {
             let settings = match self.policies() {
                 Ok(policies) => Some(Arc::new(Settings::new(policies, capabilities))),
                 Err(error) => {
-                    tracing::error!(%error, "configuration rejected: every change is refused");
+                    for fault in &error.0 {
+                        tracing::error!("configuration rejected: {fault}");
+                    }
                     None
                 }
             };

@@ -50,7 +50,6 @@ mod protect;
 mod request_body;
 mod response_body;
 mod run;
-mod seldom;
 mod service;
 
 pub use attempt::Attempt;

@@ -81,7 +81,9 @@ impl RequestWatch {
                 if let Some(data) = frame.data_ref() {
                     self.data(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    let trailers = head::fields(trailers);
+                    let mut trailers = trailers.clone();
+                    head::strip_ours(&mut trailers);
+                    let trailers = head::fields(&trailers);
                     if self.request.unwelcome_trailer(&trailers).is_some() {
                         self.would_refuse(Problem::UnsupportedRequest);
                     }

@@ -36,7 +36,13 @@ pub(super) struct Protected {
     pub request: Arc<Request>,
     /// As the handler gets it, but for what a grant changes.
     pub parts: Parts,
+    /// The fence that it came with.
+    pub carried: Option<u64>,
 }
+
+const TWICE: &str =
+    "The lock on this key is this request's own: it passes two gateways or layers that \
+                     share their records. One of them needs another namespace.";
 
 /// What becomes of a request that asked for its key.
 enum Asked {
@@ -122,6 +128,10 @@ impl Protected {
         let asked = guard.ask_keeping(key, fingerprint, terms).await;
         let wait = Duration::from_millis(self.request.policy().wait_ms);
         let asked = match asked {
+            // To wait for it would be to wait for itself, and to refuse it would become its answer.
+            Ok(Entry::InFlight(running)) if Some(running.fence()) == self.carried => {
+                return Asked::Refuse(Problem::Misconfigured, Some(TWICE));
+            }
             Ok(Entry::InFlight(running)) if !wait.is_zero() => {
                 self.context.count(Counter::Waited);
                 running.wait(wait).await.map_err(Refused::from)
@@ -204,6 +214,7 @@ impl Protected {
             context,
             request,
             mut parts,
+            ..
         } = self;
         head::change(&mut parts.headers, request.policy(), key, forwarding);
         if let Forwarding::Granted(grant) = forwarding {

@@ -1,5 +1,6 @@
 //! The body of a request, as the handler gets it.
 
+use super::head;
 use super::observe::RequestWatch;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -65,14 +66,14 @@ impl<B: Body<Data = Bytes>> Body for RequestBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
-            KindProjection::Passed { body } => body.poll_frame(cx),
+            KindProjection::Passed { body } => body.poll_frame(cx).map(without_ours),
             KindProjection::Watched { mut body, watch } => {
                 let polled = body.as_mut().poll_frame(cx);
                 if let Poll::Ready(frame) = &polled {
                     let frame = frame.as_ref().map(Result::as_ref);
                     watch.saw(frame, body.is_end_stream());
                 }
-                polled
+                polled.map(without_ours)
             }
             KindProjection::Whole { data, trailers } => {
                 if !data.is_empty() {
@@ -96,6 +97,18 @@ impl<B: Body<Data = Bytes>> Body for RequestBody<B> {
             Kind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
         }
     }
+}
+
+/// Trailers without the fields that only we send: some services merge trailers into the headers.
+fn without_ours<E>(frame: Option<Result<Frame<Bytes>, E>>) -> Option<Result<Frame<Bytes>, E>> {
+    frame.map(|frame| {
+        frame.map(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                head::strip_ours(trailers);
+            }
+            frame
+        })
+    })
 }
 
 /// A body that was read to its end.
@@ -132,7 +145,12 @@ pub(super) async fn read<B: Body<Data = Bytes>>(
                 hasher.update(&data);
                 pieces.push(data);
             }
-            Err(other) => trailers = other.into_trailers().ok(),
+            Err(other) => {
+                trailers = other.into_trailers().ok();
+                if let Some(trailers) = &mut trailers {
+                    head::strip_ours(trailers);
+                }
+            }
         }
     }
     let data = pieces.join();

@@ -25,8 +25,8 @@ pin_project! {
         Passed { #[pin] body: B },
         /// As it comes, and looked at.
         Watched { #[pin] body: B, watch: ResponseWatch },
-        /// At hand. It may end in an error all the same.
-        Whole { data: Bytes, trailers: Option<HeaderMap>, error: Option<BoxError> },
+        /// At hand.
+        Whole { data: Bytes, trailers: Option<HeaderMap> },
         /// From the task that runs the handler.
         Stream { pieces: mpsc::Receiver<Piece>, left: Option<u64>, is_over: bool },
     }
@@ -80,21 +80,7 @@ impl<B> ResponseBody<B> {
     }
 
     pub(super) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> ResponseBody<B> {
-        let kind = Kind::Whole {
-            data,
-            trailers,
-            error: None,
-        };
-        ResponseBody { kind }
-    }
-
-    /// What came of a body that failed.
-    pub(super) fn broken(data: Bytes, error: BoxError) -> ResponseBody<B> {
-        let kind = Kind::Whole {
-            data,
-            trailers: None,
-            error: Some(error),
-        };
+        let kind = Kind::Whole { data, trailers };
         ResponseBody { kind }
     }
 
@@ -134,18 +120,11 @@ where
                 }
                 polled.map(|f| f.map(|f| f.map_err(into_box)))
             }
-            KindProjection::Whole {
-                data,
-                trailers,
-                error,
-            } => {
+            KindProjection::Whole { data, trailers } => {
                 if !data.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(std::mem::take(data)))));
                 }
-                if let Some(trailers) = trailers.take() {
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Poll::Ready(error.take().map(Err))
+                Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t))))
             }
             KindProjection::Stream { is_over: true, .. } => Poll::Ready(None),
             KindProjection::Stream {
@@ -181,11 +160,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Passed { body } | Kind::Watched { body, .. } => body.is_end_stream(),
-            Kind::Whole {
-                data,
-                trailers,
-                error,
-            } => data.is_empty() && trailers.is_none() && error.is_none(),
+            Kind::Whole { data, trailers } => data.is_empty() && trailers.is_none(),
             Kind::Stream { is_over, .. } => *is_over,
         }
     }
@@ -193,13 +168,11 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
-            Kind::Whole {
-                data, error: None, ..
-            } => SizeHint::with_exact(data.len() as u64),
+            Kind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
             Kind::Stream {
                 left: Some(left), ..
             } => SizeHint::with_exact(*left),
-            Kind::Whole { .. } | Kind::Stream { left: None, .. } => SizeHint::default(),
+            Kind::Stream { left: None, .. } => SizeHint::default(),
         }
     }
 }

@@ -170,26 +170,17 @@ impl Copying {
         let mut pieces = Pieces::default();
         let mut trailers: Option<HeaderMap> = None;
         loop {
-            let error = match self.next(body.as_mut()).await {
+            match self.next(body.as_mut()).await {
                 Next::End => break,
                 Next::Frame(frame) => match frame.into_data() {
-                    Ok(data) if pieces.len() as u64 <= HOLD_LIMIT => {
-                        pieces.push(data);
-                        continue;
-                    }
-                    Ok(_) => BoxError::from("the body is longer than it says"),
-                    Err(other) => {
-                        trailers = other.into_trailers().ok();
-                        continue;
-                    }
+                    Ok(data) if pieces.len() as u64 <= HOLD_LIMIT => pieces.push(data),
+                    // Longer than it says.
+                    Ok(_) => return self.cut_off().await,
+                    Err(other) => trailers = other.into_trailers().ok(),
                 },
-                Next::Cut(error) => error,
-            };
-            let end = self.half();
-            self.claim.end_here(end).await;
-            let body = ResponseBody::broken(pieces.join(), error);
-            let _ = teller.send(Ok(Response::from_parts(parts, body)));
-            return;
+                // The client has nothing of it yet, and learns from the teller, which is dropped.
+                Next::Cut(_) => return self.cut_off().await,
+            }
         }
         let (context, request) = (Arc::clone(&self.context), Arc::clone(&self.request));
         let (settled, withhold) = self.settle().await;
@@ -252,8 +243,7 @@ impl Copying {
                 }
                 Next::End => break,
                 Next::Cut(error) => {
-                    let half = self.half();
-                    self.claim.end_here(half).await;
+                    self.cut_off().await;
                     client.send(Piece::Cut(error), end).await;
                     return;
                 }
@@ -306,12 +296,13 @@ impl Copying {
         self.capture.as_ref().is_none_or(Capture::is_tombstone)
     }
 
-    /// What half an answer means: what the status proved stays proven, and nothing else is.
-    fn half(&self) -> End {
-        match self.class {
+    /// Records half an answer: what the status proved stays proven, and nothing else is.
+    async fn cut_off(self) {
+        let end = match self.class {
             OutcomeClass::Failed => End::NotDone,
             OutcomeClass::Completed | OutcomeClass::Unknown => End::Unknown,
-        }
+        };
+        self.claim.end_here(end).await;
     }
 
     /// Records how it ended; whether the client must not have the answer.

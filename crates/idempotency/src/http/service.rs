@@ -5,18 +5,18 @@ use super::observe::{self, Watching};
 use super::protect::{self, Protected};
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
-use super::seldom::Seldom;
 use super::{answer, head, BoxError};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::guard::Guard;
 use crate::operations::LockTerms;
+use crate::seldom::Seldom;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body;
 use idempotency_core::config::{Mode, Policy};
-use idempotency_core::decide::{decide, ours_among, Verdict};
+use idempotency_core::decide::{decide, Verdict};
 use idempotency_core::problem::{Problem, ProblemSettings};
 use idempotency_core::reply::LocalReply;
 use idempotency_core::settings::Settings;
@@ -124,8 +124,7 @@ where
         let Some(settings) = &context.settings else {
             return match parts.method {
                 Method::GET | Method::HEAD | Method::OPTIONS => {
-                    let ours = ours_among(&head::fields(&parts.headers));
-                    head::strip(&mut parts.headers, &ours);
+                    head::strip_ours(&mut parts.headers);
                     ResponseFuture::passing(inner.call(passed(parts, body)))
                 }
                 _ => ResponseFuture::ready(misconfigured(context)),
@@ -137,6 +136,7 @@ where
             of: context.tenant.as_ref(),
         };
         let decision = decide(settings, head, &tenants);
+        let carried = head::fence(&parts.headers);
         head::strip(&mut parts.headers, &decision.strip);
         match decision.verdict {
             Verdict::Pass => ResponseFuture::passing(inner.call(passed(parts, body))),
@@ -159,6 +159,7 @@ where
                     context: Arc::clone(context),
                     request: Arc::from(request),
                     parts,
+                    carried,
                 };
                 ResponseFuture::boxed(protect::answer(protected, *hasher, body, inner))
             }

@@ -1,7 +1,7 @@
 //! Keys: made by clients, or from what an operation is about.
 //!
 //! A key must be the same for every try of one operation, and another one for every other operation. A
-//! client that can remember a key makes one with [`uuid_v7`], [`ulid`] or [`uuid_v4`] *before* its first
+//! client that can remember a key makes one with [`uuid_v7`], [`ulid()`] or [`uuid_v4`] *before* its first
 //! try. Where nobody can remember, the fields of the operation make the key ([`Business`]).
 
 mod business;

@@ -170,6 +170,25 @@ async fn nested_routers_are_told_apart() {
     assert_eq!(other.problem(), "key-reused");
 }
 
+/// A gateway in front that shares the records looks the same: its requests carry its fence.
+#[tokio::test]
+async fn a_request_that_meets_its_own_lock_is_told_that_somebody_made_a_mistake() {
+    let spy = Spy::memory();
+    let store: Arc<dyn Store> = spy.clone();
+    let gate = Gate::open();
+    let layer = IdempotencyLayer::new(Guard::new(store)).global();
+    let twice = orders(&gate, layer.clone().wait(Duration::from_secs(60))).layer(layer);
+    let server = serve(twice).await;
+    let refused = server.send(post("/orders", "k", "")).await;
+    assert_eq!(
+        (refused.status, refused.problem()),
+        (503, "misconfigured".into())
+    );
+    assert_eq!(gate.runs(), 0);
+    // Nothing was done, and nothing is recorded as the answer.
+    assert_eq!(state(spy.as_ref()).await, Some(RecordState::Failed));
+}
+
 #[tokio::test]
 async fn no_more_handlers_than_allowed_and_replays_all_the_same() {
     let spy = Spy::memory();

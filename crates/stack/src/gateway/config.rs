@@ -24,7 +24,7 @@ pub enum ServiceAddress {
 }
 
 impl ServiceAddress {
-    /// As Kong's host knows it.
+    /// As hosts without clusters know it.
     fn target(&self) -> String {
         match self {
             ServiceAddress::Tcp(address) => address.to_string(),
@@ -81,9 +81,10 @@ impl GatewayConfig {
         }
     }
 
-    /// The filter's configuration with the service's address for its name, as Kong needs it. What
+    /// The filter's configuration with the service's address for its name, as hosts without
+    /// clusters need it. What
     /// is no configuration stays as it is.
-    pub(crate) fn filter_for_kong(&self) -> Option<String> {
+    pub(crate) fn filter_with_address(&self) -> Option<String> {
         let text = self.filter.clone()?;
         let Ok(mut value) = serde_json::from_str::<Value>(&text) else {
             return Some(text);

@@ -18,6 +18,7 @@ use crate::envoy::Envoy;
 use crate::error::Error;
 use crate::kong::Kong;
 use crate::kong_host::KongHost;
+use crate::layer_host::LayerHost;
 use crate::nginx::Nginx;
 use crate::process::Process;
 
@@ -32,11 +33,19 @@ pub enum Host {
     Nginx,
     /// A complete Kong.
     Kong,
+    /// The library's HTTP layer: no filter, and no gateway.
+    Layer,
 }
 
 impl Host {
     /// All of them.
-    pub const ALL: [Host; 4] = [Host::Envoy, Host::KongHost, Host::Nginx, Host::Kong];
+    pub const ALL: [Host; 5] = [
+        Host::Envoy,
+        Host::KongHost,
+        Host::Nginx,
+        Host::Kong,
+        Host::Layer,
+    ];
 
     /// Its name in the environment's `GATEWAY`.
     pub fn name(self) -> &'static str {
@@ -45,6 +54,7 @@ impl Host {
             Host::KongHost => "kong-host",
             Host::Nginx => "nginx",
             Host::Kong => "kong",
+            Host::Layer => "layer",
         }
     }
 
@@ -70,7 +80,7 @@ impl Host {
 
     /// Whether the filter meets Kong's rules there.
     pub fn is_kong(self) -> bool {
-        self != Host::Envoy
+        matches!(self, Host::KongHost | Host::Nginx | Host::Kong)
     }
 }
 
@@ -82,6 +92,7 @@ pub enum Gateway {
     KongHost(KongHost),
     Nginx(Nginx),
     Kong(Box<Kong>),
+    Layer(LayerHost),
 }
 
 impl Gateway {
@@ -96,6 +107,7 @@ impl Gateway {
             Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
             Host::Nginx => Gateway::Nginx(Nginx::start(config)?),
             Host::Kong => Gateway::Kong(Box::new(Kong::start(config)?)),
+            Host::Layer => Gateway::Layer(LayerHost::start(config)?),
         })
     }
 
@@ -106,6 +118,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.address(),
             Gateway::Nginx(nginx) => nginx.address(),
             Gateway::Kong(kong) => kong.address(),
+            Gateway::Layer(host) => host.address(),
         }
     }
 
@@ -152,6 +165,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.restart(),
             Gateway::Nginx(nginx) => nginx.restart(),
             Gateway::Kong(kong) => kong.restart(),
+            Gateway::Layer(host) => host.restart(),
         }
     }
 
@@ -172,6 +186,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.process(),
             Gateway::Nginx(nginx) => nginx.process(),
             Gateway::Kong(kong) => kong.process(),
+            Gateway::Layer(host) => host.process(),
         }
     }
 
@@ -182,6 +197,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.log_path(),
             Gateway::Nginx(nginx) => nginx.log_path(),
             Gateway::Kong(kong) => kong.log_path(),
+            Gateway::Layer(host) => host.log_path(),
         }
     }
 
@@ -197,6 +213,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.access_log(),
             Gateway::Nginx(nginx) => nginx.access_log(),
             Gateway::Kong(kong) => kong.access_log(),
+            Gateway::Layer(host) => host.access_log(),
         }
     }
 
@@ -213,6 +230,7 @@ impl Gateway {
             Gateway::KongHost(host) => host.stats(),
             Gateway::Nginx(nginx) => nginx.stats(),
             Gateway::Kong(kong) => kong.stats(),
+            Gateway::Layer(host) => host.stats(),
         };
         all.into_iter()
             .map(|(name, value)| (name.replace(ENVOYS, ""), value))
@@ -246,7 +264,7 @@ impl Gateway {
                 values.iter().sum()
             }
             Gateway::KongHost(_) => self.callouts_out(),
-            Gateway::Nginx(_) | Gateway::Kong(_) => 0,
+            Gateway::Nginx(_) | Gateway::Kong(_) | Gateway::Layer(_) => 0,
         }
     }
 
@@ -262,8 +280,8 @@ impl Gateway {
                 active.values().sum()
             }
             Gateway::KongHost(host) => host.stats().get("host.callouts").copied().unwrap_or(0),
-            Gateway::Nginx(_) | Gateway::Kong(_) => {
-                panic!("nginx does not count its callouts: the case must say so")
+            Gateway::Nginx(_) | Gateway::Kong(_) | Gateway::Layer(_) => {
+                panic!("this host does not count its callouts: the case must say so")
             }
         }
     }

@@ -31,7 +31,7 @@ fn guard() -> String {
 }
 
 pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
-    let filter = config.filter_for_kong();
+    let filter = config.filter_with_address();
     let fits_the_schema = match &filter {
         Some(text) => is_usable(text)?,
         None => true,

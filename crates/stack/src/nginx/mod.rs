@@ -39,7 +39,7 @@ impl Nginx {
         let dir = crate::stack::temp_dir()?;
         let [address, admin] =
             [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let filter = config.filter_for_kong();
+        let filter = config.filter_with_address();
         let lualib = tools::kong_lualib()?;
         let wasm = tools::wasm()?;
         let conf = conf::Conf {

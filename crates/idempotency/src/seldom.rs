@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<Said>);
+pub(crate) struct Seldom(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {

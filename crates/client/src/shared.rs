@@ -1,0 +1,190 @@
+//! Operations of many callers share calls: what comes while [`MAX_OUT`] calls are out waits, and leaves
+//! together in the next one. A service that is slow gets larger calls, not more of them.
+
+use crate::calls::{fault, is_alone, read};
+use crate::client::Client;
+use idempotency_protocol::{
+    Answer, Fault, FaultCode, Operation, Request, Wire, CONTENT_TYPE, MAX_OPERATIONS,
+    OPERATIONS_PATH,
+};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, Semaphore};
+
+/// Most calls that are out at a time.
+const MAX_OUT: usize = 8;
+
+/// One service, by the tokens of two roles.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub gateway: Client,
+    pub upstream: Client,
+    queue: Mutex<Queue>,
+    out: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// These free or prolong what is held, and leave first.
+    settlements: VecDeque<Job>,
+    acquires: VecDeque<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    operation: Operation,
+    teller: oneshot::Sender<Answer>,
+}
+
+impl Queue {
+    fn put(&mut self, job: Job) {
+        match job.operation {
+            Operation::Acquire(_) => self.acquires.push_back(job),
+            _ => self.settlements.push_back(job),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.settlements.is_empty() && self.acquires.is_empty()
+    }
+
+    /// The next call, as large as the protocol allows. Acquires that nobody waits for any more are left out.
+    fn take(&mut self) -> Vec<Job> {
+        let mut call = Vec::new();
+        while call.len() < MAX_OPERATIONS {
+            let queue = match self.settlements.is_empty() {
+                false => &mut self.settlements,
+                true => &mut self.acquires,
+            };
+            let Some(next) = queue.front() else {
+                break;
+            };
+            if is_alone(&next.operation) {
+                if call.is_empty() {
+                    call.extend(queue.pop_front());
+                }
+                break;
+            }
+            let wanted = |job: &Job| {
+                !job.teller.is_closed() || !matches!(job.operation, Operation::Acquire(_))
+            };
+            call.extend(queue.pop_front().filter(wanted));
+        }
+        call
+    }
+}
+
+impl Calls {
+    pub fn new(gateway: Client, upstream: Client) -> Arc<Calls> {
+        Arc::new(Calls {
+            gateway,
+            upstream,
+            queue: Mutex::default(),
+            out: Arc::new(Semaphore::new(MAX_OUT)),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One operation, in a call that others may share.
+    pub async fn one(self: &Arc<Self>, operation: Operation) -> Answer {
+        let (teller, answer) = oneshot::channel();
+        self.lock().put(Job { operation, teller });
+        self.pump();
+        let gone = || Answer::Fault(fault(FaultCode::Unavailable, "the call was given up"));
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Operations that are one call, in their order.
+    pub async fn in_turn(self: &Arc<Self>, operations: Vec<Operation>) -> Vec<Answer> {
+        let (calls, out) = (Arc::clone(self), Arc::clone(&self.out));
+        // In a task of its own: whoever takes a place gives it on.
+        let call = tokio::spawn(async move {
+            let place = out.acquire_owned().await;
+            let answers = calls.together(operations).await;
+            drop(place);
+            calls.pump();
+            answers
+        });
+        call.await.unwrap_or_default()
+    }
+
+    /// Sends what waits, as far as there are places.
+    fn pump(self: &Arc<Self>) {
+        while let Ok(place) = Arc::clone(&self.out).try_acquire_owned() {
+            let jobs = self.lock().take();
+            if jobs.is_empty() {
+                drop(place);
+                // Somebody may have come while the last place was held in vain.
+                match self.lock().is_empty() {
+                    true => return,
+                    false => continue,
+                }
+            }
+            let calls = Arc::clone(self);
+            tokio::spawn(async move {
+                calls.send(jobs).await;
+                drop(place);
+                calls.pump();
+            });
+        }
+    }
+
+    async fn send(&self, jobs: Vec<Job>) {
+        let (operations, tellers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|j| (j.operation, j.teller)).unzip();
+        let answers = self.together(operations).await;
+        for (teller, answer) in tellers.into_iter().zip(answers) {
+            let _ = teller.send(answer);
+        }
+    }
+
+    /// As one call; what cannot share it gets one of its own.
+    async fn together(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let count = operations.len();
+        match self.call(&operations).await {
+            Ok(together) => {
+                let mut answers = Vec::with_capacity(count);
+                for (operation, answer) in operations.into_iter().zip(together) {
+                    answers.push(match answer {
+                        Answer::AskAlone if count > 1 => self.alone(operation).await,
+                        answer => answer,
+                    });
+                }
+                answers
+            }
+            // Too large as a whole.
+            Err(fault) if fault.code == FaultCode::Invalid && count > 1 => {
+                let mut answers = Vec::with_capacity(count);
+                for operation in operations {
+                    answers.push(self.alone(operation).await);
+                }
+                answers
+            }
+            Err(fault) => (0..count).map(|_| Answer::Fault(fault.clone())).collect(),
+        }
+    }
+
+    async fn alone(&self, operation: Operation) -> Answer {
+        let answers = self.call(std::slice::from_ref(&operation)).await;
+        match answers.map(|answers| answers.into_iter().next()) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
+            Err(fault) => Answer::Fault(fault),
+        }
+    }
+
+    async fn call(&self, operations: &[Operation]) -> Result<Vec<Answer>, Fault> {
+        let message = Request::encode_all(Wire::Two, operations.iter());
+        let client = match operations {
+            [Operation::Settle(_)] => &self.upstream,
+            _ => &self.gateway,
+        };
+        let sent = client
+            .send(http::Method::POST, OPERATIONS_PATH, CONTENT_TYPE, message)
+            .await;
+        read(sent, operations.len())
+    }
+}

@@ -1,0 +1,42 @@
+//! What the layer counts, for whoever asks the admin's port.
+
+use crate::config::Config;
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use idempotency::Guard;
+use std::convert::Infallible;
+use std::io;
+use tokio::net::TcpListener;
+
+/// `idempotency_name: value` per line.
+pub async fn serve(listener: TcpListener, guard: Option<Guard>) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let guard = guard.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|_| {
+                let counts = guard.as_ref().map(Guard::counts).unwrap_or_default();
+                let lines = counts
+                    .iter()
+                    .map(|(n, v)| format!("idempotency_{n}: {v}\n"));
+                let text: String = lines.collect();
+                async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))) }
+            });
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// Opens the access log.
+pub fn access_log(config: &Config) -> io::Result<std::fs::File> {
+    std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&config.access_log)
+}

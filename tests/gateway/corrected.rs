@@ -2,8 +2,8 @@
 
 use idempotency_e2e::only_on;
 use idempotency_e2e::{
-    assert_problem, assert_replay, executions, fresh_key, inline_rule, rule, with_rules, Request,
-    Shared,
+    assert_problem, assert_replay, executions, fresh_key, inline_rule, record_state, rule,
+    with_rules, Request, Shared,
 };
 use serde_json::json;
 
@@ -31,6 +31,8 @@ fn what_the_upstream_refused_may_be_corrected_under_the_same_key() {
             Request::post(&target).key(&key).body(body)
         };
         assert_eq!(post(422, "-1").send(&stack).status, 422, "{path}");
+        // In Kong, the record follows the answer.
+        assert_eq!(record_state(&stack, &key), "failed", "{path}");
         let first = post(201, "1").send(&stack);
         assert_eq!(first.status, 201, "{path}: {first:?}");
         assert_replay(&first, &post(201, "1").send(&stack));
@@ -50,6 +52,7 @@ fn what_may_be_half_done_is_not_corrected() {
             Request::post(&target).key(&key).body(body)
         };
         assert_eq!(post("1").send(&stack).status, 500, "{path}");
+        assert_eq!(record_state(&stack, &key), "failed", "{path}");
         assert_problem(&post("2").send(&stack), 422, "key-reused");
         assert_eq!(post("1").send(&stack).status, 500, "{path}");
         assert_eq!(executions(&stack, &key), 2, "{path}");
@@ -75,6 +78,7 @@ fn a_redirected_client_follows_with_the_same_key() {
                 .body("1");
             let redirect = first.send(&stack);
             assert_eq!(redirect.status, status, "{path}");
+            assert_eq!(record_state(&stack, &key), "failed", "{path}");
             let done = followed.send(&stack);
             assert_eq!(done.status, 201, "{path}: {done:?}");
             assert_eq!(executions(&stack, &key), 2, "{path}");

@@ -218,7 +218,7 @@ async fn an_execution_that_was_overtaken_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_the_upstream_has_settled_stays() {
+async fn what_the_upstream_has_settled_gets_the_answer_of_the_caller() {
     let store = Arc::new(Memory::default());
     let guard = Guard::new(store.clone());
     let settle = async |execution: &Execution, outcome: &str| {
@@ -243,12 +243,15 @@ async fn what_the_upstream_has_settled_stays() {
     };
     let running = execution(&guard).await;
     settle(&running, "by the upstream").await;
-    let other = running.complete(Outcome::json(200, "by the caller").unwrap());
-    assert_eq!(other.await, Err(SettleError::Differs));
+    // While the caller holds the key, its own answer is attached to what is settled.
+    let meanwhile = guard.acquire("k", payload()).await.unwrap();
+    assert!(matches!(meanwhile, Entry::InFlight(_)));
+    let own = running.complete(Outcome::json(200, "by the caller").unwrap());
+    assert!(own.await.is_ok());
     let Entry::Replay(done) = guard.acquire("k", payload()).await.unwrap() else {
         panic!("not done");
     };
-    assert_eq!(done.json::<String>().unwrap(), "by the upstream");
+    assert_eq!(done.json::<String>().unwrap(), "by the caller");
 }
 
 #[tokio::test]

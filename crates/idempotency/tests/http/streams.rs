@@ -282,7 +282,8 @@ async fn the_end_of_an_answer_comes_after_the_record() {
     streaming.send("data: all\n\n");
     drop(streaming.steps);
     // Every event comes at once; only the end waits.
-    read_until(&mut client, "data: all").await;
+    let received = read_until(&mut client, "data: all").await;
+    assert!(!received.ends_with("0\r\n\r\n"), "{received}");
     eventually("it is being recorded", async || spy.count("complete") == 1).await;
     let end = read_until(&mut client, "0\r\n\r\n");
     let early = tokio::time::timeout(Duration::from_millis(200), end).await;

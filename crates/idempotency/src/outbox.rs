@@ -95,8 +95,10 @@ pub(crate) fn put(shared: &Arc<Shared>, operation: Operation, handle: &Handle) {
         return lost(shared, name);
     }
     shared.counters.count(Counter::OutboxEntered);
-    if !inner.is_running {
-        inner.is_running = true;
+    let starts = !std::mem::replace(&mut inner.is_running, true);
+    // A runtime that is shut down drops the task at once, and dropping it takes the lock.
+    drop(inner);
+    if starts {
         let cut = shared.cut.clone();
         let running = Running {
             shared: Arc::clone(shared),

@@ -105,8 +105,10 @@ impl Renewals {
         let is_earliest = inner.due.first().is_none_or(|(first, _)| due < *first);
         inner.leases.insert(owner, Tracked { lease, due });
         inner.due.insert((due, owner));
-        if !inner.is_running {
-            inner.is_running = true;
+        let starts = !std::mem::replace(&mut inner.is_running, true);
+        // A runtime that is shut down drops the task at once, and dropping it takes the lock.
+        drop(inner);
+        if starts {
             handle.spawn(run(Running {
                 shared: Arc::downgrade(shared),
                 has_ended: false,

@@ -482,6 +482,40 @@ async fn what_drain_does_not_wait_for_is_unknown_and_may_still_end() {
     assert_eq!(state(store.as_ref()).await, Some(RecordState::Completed));
 }
 
+/// Whoever holds an execution may outlive the runtime.
+#[test]
+fn a_runtime_that_ends_is_no_trap() {
+    let store = Spy::memory();
+    let guard = Guard::new(store.clone());
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let (task_holds, outlives) = first.block_on(async {
+        let in_task = execution(&guard).await;
+        let Entry::Execute(outlives) = guard.acquire("other", payload()).await.unwrap() else {
+            panic!("the first one");
+        };
+        (in_task, outlives)
+    });
+    first.spawn(async move {
+        let _holds = task_holds;
+        std::future::pending::<()>().await;
+    });
+    drop(first);
+    drop(outlives);
+    assert_eq!(guard.running(), 0);
+    // Nobody could tell the store; in another runtime everything works again.
+    runtime().block_on(async {
+        assert_eq!(guard.counts()["outbox"], 2);
+        drop(guard.acquire("third", payload()).await.unwrap());
+        eventually("the outbox is empty", async || {
+            guard.counts()["outbox"] == 0
+        })
+        .await;
+        assert!(is_unknown(&guard).await);
+    });
+    assert_eq!(store.count("abandon"), 3);
+}
+
 #[tokio::test]
 async fn what_is_out_of_range_is_refused_before_the_store_is_asked() {
     let store = Spy::memory();

@@ -60,6 +60,8 @@ pub struct Spy {
     pub deaf: AtomicBool,
     /// Acquires are applied, and never answered.
     pub mute: AtomicBool,
+    /// While it is set, completes wait.
+    pub holds_completes: AtomicBool,
     /// Milliseconds for which an acquire stops the thread after it was applied.
     pub stall_ms: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Spy {
             down: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            holds_completes: AtomicBool::new(false),
             stall_ms: AtomicU64::new(0),
         })
     }
@@ -127,6 +130,12 @@ impl Store for Spy {
         }
         if let Some(answer) = self.unavailable() {
             return operations.iter().map(|_| answer.clone()).collect();
+        }
+        let completes = operations
+            .iter()
+            .any(|o| matches!(o, Operation::Complete(_)));
+        while completes && self.holds_completes.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let answers = self.inner.apply(operations).await;
         if acquires && self.mute.load(Ordering::SeqCst) {

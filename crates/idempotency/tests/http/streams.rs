@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a test lets the body of an answer do.
@@ -251,25 +252,42 @@ async fn the_last_byte_of_a_known_length_comes_after_the_record() {
     let store: Arc<dyn Store> = spy.clone();
     let streaming = Streaming::start(global(&store)).await;
     let mut client = streaming.server.begin("/text-known", "k", "").await;
-    streaming.send(&"a".repeat(99_999));
-    let mut head = read_until(&mut client, &"a".repeat(1_000)).await;
-    spy.set_down(true);
-    streaming.send("z");
+    spy.holds_completes.store(true, Ordering::SeqCst);
+    streaming.send(&"-".repeat(99_999));
+    let mut received = read_until(&mut client, &"-".repeat(1_000)).await;
+    streaming.send("!");
     let Streaming { steps, server, .. } = streaming;
     drop(steps);
-    // It is tried to be recorded first; that fails, and the client gets its answer all the same.
-    head.push_str(&read_until(&mut client, "z").await);
-    assert_eq!(spy.count("complete"), 1);
-    spy.set_down(false);
-    eventually("it is recorded late", async || {
-        server.send(post("/text-known", "k", "")).await.is_replay()
-    })
-    .await;
-    assert_eq!(head.matches('a').count() - head_letters(&head), 99_999);
+    eventually("it is being recorded", async || spy.count("complete") == 1).await;
+    let last = read_until(&mut client, "!");
+    let early = tokio::time::timeout(Duration::from_millis(200), last).await;
+    assert!(early.is_err(), "the end came before the record: {early:?}");
+    let again = server.send(post("/text-known", "k", "")).await;
+    assert_eq!(again.problem(), "in-flight");
+    spy.holds_completes.store(false, Ordering::SeqCst);
+    received.push_str(&read_until(&mut client, "!").await);
+    assert!(received.ends_with('!'));
+    let replay = server.send(post("/text-known", "k", "")).await;
+    assert_eq!((replay.is_replay(), replay.body.len()), (true, 100_000));
 }
 
-/// How many `a` are in the headers.
-fn head_letters(answer: &str) -> usize {
-    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
-    head.matches('a').count()
+/// The end of one whose length is not known, too.
+#[tokio::test]
+async fn the_end_of_an_answer_comes_after_the_record() {
+    let spy = Spy::memory();
+    let store: Arc<dyn Store> = spy.clone();
+    let streaming = Streaming::start(global(&store)).await;
+    let mut client = streaming.server.begin("/text-event-stream", "k", "").await;
+    spy.holds_completes.store(true, Ordering::SeqCst);
+    streaming.send("data: all\n\n");
+    drop(streaming.steps);
+    // Every event comes at once; only the end waits.
+    let received = read_until(&mut client, "data: all").await;
+    assert!(!received.ends_with("0\r\n\r\n"), "{received}");
+    eventually("it is being recorded", async || spy.count("complete") == 1).await;
+    let end = read_until(&mut client, "0\r\n\r\n");
+    let early = tokio::time::timeout(Duration::from_millis(200), end).await;
+    assert!(early.is_err(), "the end came before the record: {early:?}");
+    spy.holds_completes.store(false, Ordering::SeqCst);
+    read_until(&mut client, "0\r\n\r\n").await;
 }

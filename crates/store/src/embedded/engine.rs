@@ -414,9 +414,26 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Permanent(format!("a {what} is damaged"))
 }
 
-/// Whether what was read is damaged, rather than not to be had for the moment.
+/// Whether what was read is damaged, rather than not to be had for the moment: a checksum or a form that is
+/// wrong. What the operating system refuses, in whatever layer, says nothing of the bytes.
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
-    !matches!(error, fjall::Error::Io(_)) && !lack::is_lack(error)
+    use fjall::Error as E;
+    let is_of_bytes = matches!(
+        error,
+        E::Storage(_) | E::Decompress(_) | E::InvalidTag(_) | E::InvalidTrailer
+    );
+    is_of_bytes && !has_io_error(error)
+}
+
+fn has_io_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 pub(super) fn unreadable(error: fjall::Error) -> StoreError {

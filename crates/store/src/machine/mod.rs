@@ -115,12 +115,23 @@ impl Context {
         }
     }
 
+    /// Until when the key is held in this state; `None` if it is not.
+    pub(crate) fn held_until(&self, state: &State) -> Option<Micros> {
+        match state {
+            State::Executing(lease) => Some(self.lease_until(lease)),
+            State::Settled(lease, _) => Some(lease.until),
+            State::Completed(_) | State::Failed | State::Unknown => None,
+        }
+    }
+
     pub(crate) fn phase(&self, slot: &Slot) -> Phase {
         match slot.execution.as_ref().map(|e| &e.state) {
             None => Phase::Absent,
             Some(State::Executing(lease)) if self.now < self.lease_until(lease) => Phase::Executing,
             Some(State::Executing(_)) => Phase::Lapsed,
-            Some(State::Settled(lease, _)) if self.now < self.lease_until(lease) => Phase::Settled,
+            // A settled record may have been replayed since its lease was over, so no restart gives it
+            // another one.
+            Some(State::Settled(lease, _)) if self.now < lease.until => Phase::Settled,
             Some(State::Completed(_) | State::Settled(..)) => Phase::Completed,
             Some(State::Failed) => Phase::Failed,
             Some(State::Unknown) => Phase::Unknown,

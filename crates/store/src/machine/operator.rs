@@ -14,9 +14,9 @@ pub fn view(slot: Option<&Slot>, context: &Context, key: &LookupKey) -> Option<R
 }
 
 fn view_of(slot: &Slot, context: &Context, key: &LookupKey) -> Option<RecordView> {
-    let lease = slot.execution.as_ref().and_then(|e| e.state.lease());
-    let lease_until = lease
-        .map(|lease| context.lease_until(lease))
+    let execution = slot.execution.as_ref();
+    let lease_until = execution
+        .and_then(|e| context.held_until(&e.state))
         .filter(|until| is_executing(slot) || context.now < *until);
     slot.view(key, context.now, lease_until)
 }
@@ -150,8 +150,9 @@ pub fn wait(slot: Option<&Slot>, context: &Context, wait: &Wait) -> WaitStep {
         return changed;
     }
     match (context.phase(&slot), &execution.state) {
-        (Phase::Executing | Phase::Settled, State::Executing(lease) | State::Settled(lease, _)) => {
-            let left = context.lease_until(lease).saturating_sub(context.now);
+        (Phase::Executing | Phase::Settled, state) => {
+            let until = context.held_until(state).unwrap_or(context.now);
+            let left = until.saturating_sub(context.now);
             WaitStep::Wait {
                 lease_left_ms: left.div_ceil(micros(1)).max(1),
             }

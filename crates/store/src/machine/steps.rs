@@ -112,8 +112,10 @@ impl<'a> Step<'a> {
     }
 
     pub fn in_flight(self) -> Applied {
-        let lease = self.execution().and_then(|e| e.state.lease());
-        let lease_left_ms = lease.map_or(0, |lease| self.lease_left_ms(lease));
+        let until = self
+            .execution()
+            .and_then(|e| self.context.held_until(&e.state));
+        let lease_left_ms = until.map_or(0, |until| until.saturating_sub(self.context.now) / 1_000);
         let fence = self.slot.fence;
         self.keep(Answer::InFlight {
             fence,

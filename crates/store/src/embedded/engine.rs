@@ -346,6 +346,27 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+impl Engine {
+    /// Puts other bytes in the place of a record, as damage or a later release would.
+    pub fn replace_record(&self, key: &[u8], bytes: &[u8]) {
+        self.records.insert(key, bytes).unwrap();
+    }
+
+    /// The bytes of a record.
+    pub fn record(&self, key: &[u8]) -> Vec<u8> {
+        self.records.get(key).unwrap().unwrap().to_vec()
+    }
+
+    /// Puts other bytes in the place of a body, or removes it.
+    pub fn replace_body(&self, key: &[u8], bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bodies.insert(key, bytes).unwrap(),
+            None => self.bodies.remove(key).unwrap(),
+        }
+    }
+}
+
 /// What a commit does before it returns: fsync the journal, or hand it to the operating system,
 /// which keeps it over the death of the process.
 fn persistence(durability: Durability) -> PersistMode {

@@ -14,6 +14,8 @@ mod boot;
 mod commits;
 mod committer;
 mod creation;
+#[cfg(test)]
+mod damage_tests;
 mod engine;
 mod gauges;
 mod jobs;

@@ -277,3 +277,74 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
         (P::Settled | P::Completed | P::Failed, E::Settle { .. }) => step.keep(Answer::Refused),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::History;
+    use idempotency_protocol::{
+        AttemptKind, Fingerprint, OnUnknown, Outcome, Owner, Retention, Scheme, Tombstone,
+        TombstoneReason,
+    };
+
+    /// A replay that somebody got must not be taken back by a restart of the store.
+    #[test]
+    fn a_restart_gives_a_settled_record_no_new_lease() {
+        let fingerprint = Fingerprint {
+            scheme: Scheme(1),
+            digest: [1; 32],
+        };
+        let retention = Retention {
+            ttl_ms: 60_000,
+            unknown_ttl_ms: 60_000,
+        };
+        let lease = Lease {
+            until: 2_000_000,
+            length_ms: 1_000,
+            boot: 1,
+        };
+        let outcome = StoredOutcome::new(&Outcome::Tombstone(Tombstone {
+            status: 201,
+            reason: TombstoneReason::Trailers,
+        }));
+        let slot = Slot {
+            version: 1,
+            fence: 1,
+            marks: Vec::new(),
+            execution: Some(Execution {
+                owner: Some(Owner([1; 16])),
+                fingerprint,
+                attempt: 1,
+                retention,
+                created_at: 1_000_000,
+                changed_at: 1_500_000,
+                state: State::Settled(lease, outcome),
+                history: History::first(AttemptKind::Gateway, None, 1_000_000),
+            }),
+        };
+        let acquire = Event::Acquire(AcquireEvent {
+            owner: Owner([2; 16]),
+            fingerprint,
+            lease_ms: 1_000,
+            retention,
+            on_unknown: OnUnknown::Refuse,
+            kind: AttemptKind::Gateway,
+            about: None,
+        });
+        let restarted = |now| Context {
+            boot: 2,
+            boot_started: now,
+            ..Context::at(now)
+        };
+        let before = apply(Some(&slot), &restarted(1_900_000), &acquire);
+        assert!(matches!(
+            before.reply,
+            Reply::Answer(Answer::InFlight {
+                lease_left_ms: 100,
+                ..
+            })
+        ));
+        let after = apply(Some(&slot), &restarted(2_100_000), &acquire);
+        assert!(matches!(after.reply, Reply::Replay(_)));
+    }
+}

@@ -82,3 +82,5 @@ for feature in $features; do
     try "$feature"
 done
 try all "$all"
+RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --manifest-path "$dir/Cargo.toml" --package idempotency ||
+    die "the library's documentation has warnings"

@@ -132,9 +132,10 @@ fn measure(options: &Options) -> Result<(), Error> {
     // On the other core.
     if cores() > 1 {
         let own = std::process::id().to_string();
-        let moved = Command::new("taskset").args(["--all-tasks", "--pid", "--cpu-list", "1", &own]);
-        let mut moved = moved;
-        moved.stdout(Stdio::null()).status()?;
+        Command::new("taskset")
+            .args(["-a", "-c", "-p", "1", &own])
+            .stdout(Stdio::null())
+            .status()?;
     }
     let mut rows: Vec<(String, Row, bool, Vec<Cost>)> = Vec::new();
     for row in Row::ALL {

@@ -17,6 +17,7 @@ use ruts::store::Ttl;
 use ruts::{CookieOptions, Session, SessionLayer};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 use tower::ServiceExt;
 use tower_cookies::CookieManagerLayer;
 
@@ -85,7 +86,10 @@ pub fn serve(row: Row) -> Result<(), Error> {
             Row::Relaxed | Row::Durable => {
                 let mut options = EmbeddedOptions::new(dir.path().join("records"));
                 if row == Row::Relaxed {
-                    options.durability = Durability::Relaxed;
+                    // As the service's own default.
+                    options.durability = Durability::Relaxed {
+                        interval: Duration::from_millis(100),
+                    };
                 }
                 around(charges, Arc::new(Embedded::open(options)?))
             }

@@ -84,11 +84,11 @@ macro_rules! adapter {
             }
 
             impl Begin for PgPool {
-                type Transaction<'c> = $sqlx::Transaction<'static, Postgres>;
+                type Transaction<'c> = $sqlx::Transaction<'c, Postgres>;
 
                 async fn begin_transaction(
                     &mut self,
-                ) -> Result<$sqlx::Transaction<'static, Postgres>, Error> {
+                ) -> Result<$sqlx::Transaction<'_, Postgres>, Error> {
                     self.begin().await
                 }
             }

@@ -58,6 +58,7 @@ macro_rules! legible {
         "r.format = 1 AND (r.history IS NULL OR substring(r.history FROM 1 FOR 1) = '\\x01')"
     };
 }
+#[cfg(feature = "postgres")]
 pub(crate) use legible;
 
 /// The name of the schema is put in for `{}`. The advisory lock shows services that the row is locked for as long as

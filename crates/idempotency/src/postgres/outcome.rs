@@ -14,7 +14,7 @@ pub enum Transacted {
     /// It was done before: this is what came out.
     Replay(Done),
     /// Somebody is doing it at this moment: [`InFlight::ended`] waits, then call again.
-    InFlight(InFlight),
+    InFlight(Box<InFlight>),
     /// The key was used for something else.
     Mismatch,
     /// The key was used, and its fingerprint was made in another way.

@@ -75,7 +75,7 @@ impl Guard {
         let mut execution = match self.acquire_for_transaction(key, fingerprint).await? {
             Entry::Execute(execution) => execution,
             Entry::Replay(done) => return Ok(Transacted::Replay(done)),
-            Entry::InFlight(other) => return Ok(Transacted::InFlight(other)),
+            Entry::InFlight(other) => return Ok(Transacted::InFlight(Box::new(other))),
             Entry::Mismatch => return Ok(Transacted::Mismatch),
             Entry::NotComparable => return Ok(Transacted::NotComparable),
             Entry::Unknown(unknown) => return Ok(Transacted::Unknown(unknown)),

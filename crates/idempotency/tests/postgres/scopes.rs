@@ -54,12 +54,12 @@ async fn case_15_a_savepoint_that_is_rolled_back_takes_the_record_along() {
 async fn case_16_a_foreign_search_path() {
     let database = Database::new().await;
     let admin = database.client().await;
-    let elsewhere = "CREATE SCHEMA \"odd \"\"name\"; CREATE SCHEMA app;
+    let elsewhere = "CREATE SCHEMA \"odd\"\"name\"; CREATE SCHEMA app;
         CREATE TABLE app.idempotency_records (id bytea);";
     admin.batch_execute(elsewhere).await.unwrap();
     // The records in a schema with an odd name, the application in one where another table has their name.
     let url = format!(
-        "{}?options=-csearch_path%3D%22odd%20%22%22name%22",
+        "{}?options=-csearch_path%3D%22odd%22%22name%22",
         database.url
     );
     let options: PostgresOptions = crate::server::options(&url);
@@ -73,7 +73,7 @@ async fn case_16_a_foreign_search_path() {
     committed(ordered(&guard, &mut client, "k").await);
     replayed(ordered(&guard, &mut client, "k").await);
     assert_eq!(database.orders("k").await, 1);
-    let records = "SELECT count(*) FROM \"odd \"\"name\".idempotency_records";
+    let records = "SELECT count(*) FROM \"odd\"\"name\".idempotency_records";
     let records: i64 = admin.query_one(records, &[]).await.unwrap().get(0);
     assert_eq!(records, 1);
 }

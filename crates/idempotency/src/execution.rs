@@ -6,7 +6,9 @@ use crate::outcome::{self, Outcome};
 use idempotency_core::ending::End;
 use idempotency_core::upstream;
 use idempotency_protocol::{FailCause, Grant};
+use idempotency_store::transaction::Statements;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The right, and the duty, to execute an operation once.
@@ -40,6 +42,8 @@ use std::time::SystemTime;
 pub struct Execution {
     claim: Claim,
     grant: Grant,
+    /// Where they are not the store's own.
+    pub(crate) statements: Option<Arc<Statements>>,
 }
 
 /// Shows no key.
@@ -54,10 +58,16 @@ impl fmt::Debug for Execution {
 /// The outcome is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
-    expires_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
 }
 
 impl Completed {
+    pub(crate) fn until(expires_at_ms: i64) -> Completed {
+        Completed {
+            expires_at_ms: u64::try_from(expires_at_ms).unwrap_or(0),
+        }
+    }
+
     /// Until when the outcome is kept.
     pub fn expires_at(&self) -> SystemTime {
         outcome::time(self.expires_at_ms)
@@ -65,8 +75,24 @@ impl Completed {
 }
 
 impl Execution {
-    pub(crate) fn new(claim: Claim, grant: Grant) -> Execution {
-        Execution { claim, grant }
+    pub(crate) fn new(
+        claim: Claim,
+        grant: Grant,
+        statements: Option<Arc<Statements>>,
+    ) -> Execution {
+        Execution {
+            claim,
+            grant,
+            statements,
+        }
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    pub(crate) fn claim_mut(&mut self) -> &mut Claim {
+        &mut self.claim
     }
 
     /// A number that only grows per key. Hand it to whatever the operation changes: a resource that

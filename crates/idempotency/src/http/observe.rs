@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 pub(super) fn begin<B: Body>(
     context: &Arc<Context>,
     request: &Arc<Request>,
-    about: About,
+    about: Arc<About>,
     hasher: Hasher,
     body: &B,
 ) -> (RequestWatch, Watching) {
@@ -199,7 +199,7 @@ impl Drop for ResponseWatch {
 struct Observer {
     context: Arc<Context>,
     request: Arc<Request>,
-    about: About,
+    about: Arc<About>,
 }
 
 impl Observer {
@@ -228,7 +228,7 @@ impl Observer {
         let terms = self.context.terms(self.request.policy()).ok()?;
         let key = self.request.lookup_key(&fingerprint.0);
         let guard = &self.context.guard;
-        let about = self.about.clone();
+        let about = Arc::clone(&self.about);
         let asked = guard.ask_keeping(key, fingerprint, terms, about).await;
         let (counter, claim) = match asked {
             Ok(Entry::Execute(execution)) => {

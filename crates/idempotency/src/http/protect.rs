@@ -35,7 +35,7 @@ pub(super) struct Protected {
     pub context: Arc<Context>,
     pub request: Arc<Request>,
     /// What its record says of it.
-    pub about: About,
+    pub about: Arc<About>,
     /// As the handler gets it, but for what a grant changes.
     pub parts: Parts,
     /// The fence that it came with.
@@ -128,7 +128,7 @@ impl Protected {
         };
         let guard = &self.context.guard;
         let asked = guard
-            .ask_keeping(key, fingerprint, terms, self.about.clone())
+            .ask_keeping(key, fingerprint, terms, Arc::clone(&self.about))
             .await;
         let wait = Duration::from_millis(self.request.policy().wait_ms);
         let asked = match asked {

@@ -30,13 +30,7 @@ const MAX_BYTES: u64 = 256 << 20;
 const _: () = assert!(MAX_BYTES <= usize::MAX as u64 && MAX_RESPONSE_BYTES as u64 <= MAX_BYTES);
 
 /// Headers that count where the configuration does not say which do.
-const FINGERPRINT_HEADERS: [&str; 5] = [
-    "content-encoding",
-    "content-range",
-    "if-match",
-    "if-none-match",
-    "if-unmodified-since",
-];
+const FINGERPRINT_HEADERS: [&str; 2] = ["content-encoding", "content-range"];
 
 declare! {
     /// How keys are read.
@@ -95,10 +89,12 @@ declare! {
         }
         /// Request headers that count. Replaces the default list.
         ///
-        /// In lower case, sorted, no duplicates.
-        headers: Vec<String> = FINGERPRINT_HEADERS.map(str::to_owned).to_vec(),
-        Headers(checks::fingerprint_header), {
-            docs: "request headers that must be equal, besides content-type",
+        /// In lower case, sorted, no duplicates. `None`: the default list, which keeps the scheme that it
+        /// had when it was longer ([`crate::fingerprint::scheme`]).
+        headers: Vec<String>, Headers(checks::fingerprint_header), {
+            usual: "`content-encoding`, `content-range`",
+            docs: "request headers that must be equal, besides content-type. `if-match` and the like are \
+                   not among them: a client that resumes an answer sends them on the retry only",
             schema: r##"{"allOf": [
                 {"$ref": "#/$defs/header"},
                 {"not": {"$ref": "#/$defs/content_type"}}
@@ -112,6 +108,20 @@ declare! {
         host: bool = false, Flag, {
             docs: "whether the host must be equal; clients that fail over between host names need `false`",
         }
+    }
+}
+
+impl FingerprintPolicy {
+    /// The request headers that count, in lower case.
+    pub fn counted_headers(&self) -> impl Iterator<Item = &str> {
+        let (listed, usual) = match &self.headers {
+            Some(listed) => (&listed[..], &[][..]),
+            None => (&[][..], &FINGERPRINT_HEADERS[..]),
+        };
+        listed
+            .iter()
+            .map(String::as_str)
+            .chain(usual.iter().copied())
     }
 }
 

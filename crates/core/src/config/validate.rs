@@ -340,7 +340,11 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
                 .to_owned(),
         );
     }
-    if draft.fingerprint.headers.contains(&draft.key.header) {
+    if draft
+        .fingerprint
+        .counted_headers()
+        .any(|name| name == draft.key.header)
+    {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),

@@ -213,7 +213,7 @@ impl Describe<String> for Header {
     }
 }
 
-impl Describe<Vec<String>> for Headers {
+impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for Headers {
     fn schema(&self, given: Option<Json>) -> Json {
         object([
             ("type", string("array")),
@@ -226,8 +226,9 @@ impl Describe<Vec<String>> for Headers {
         "array".to_owned()
     }
 
-    fn written(&self, slot: &Vec<String>) -> Option<Json> {
-        Some(array(slot.iter().map(|name| string(name))))
+    fn written(&self, slot: &S) -> Option<Json> {
+        let names: Vec<String> = slot.clone().into()?;
+        Some(array(names.iter().map(|name| string(name))))
     }
 
     fn cell(&self, value: &Json) -> String {

@@ -234,7 +234,12 @@ impl Problem {
     /// The answer as the client gets it. `detail` replaces the standing text where the filter
     /// knows more; it must not contain keys or payloads.
     pub fn reply(self, settings: &ProblemSettings, detail: Option<&str>) -> LocalReply {
-        self.reply_as(self.status(), settings, detail)
+        let stripe = settings.by.is_some_and(|by| by.policy.problems.stripe);
+        let status = match self {
+            Problem::KeyReused if stripe => stripe::KEY_REUSED,
+            _ => self.status(),
+        };
+        self.reply_as(status, settings, detail)
     }
 
     /// As [`Self::reply`] with another status: the same problem, met in another role.
@@ -466,6 +471,12 @@ mod tests {
             let stop = (!problem.retryable()).then_some(&b"false"[..]);
             assert_eq!(value(&reply, "stripe-should-retry"), stop, "{problem:?}");
             assert_eq!(document["title"], problem.facts().title, "{problem:?}");
+            assert_eq!(document["status"], reply.status, "{problem:?}");
+            let status = match problem {
+                Problem::KeyReused => 400,
+                _ => problem.status(),
+            };
+            assert_eq!(reply.status, status, "{problem:?}");
         }
         let (_, document) = with("\"stripe\"", Problem::InFlight);
         assert_eq!(document["error"]["code"], "idempotency_key_in_use");

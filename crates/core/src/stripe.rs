@@ -1,5 +1,5 @@
-//! Refusals as Stripe's API makes them, for its SDKs: an `error` object beside the problem's members, and a header
-//! that stops their retries, since they repeat every 409 and 5xx otherwise.
+//! Refusals as Stripe's API makes them, for its SDKs: an `error` object beside the problem's members, a header that
+//! stops their retries, since they repeat every 409 and 5xx otherwise, and the status of a key that was reused.
 
 use crate::canonical_json::string;
 use crate::problem::Problem;
@@ -10,6 +10,10 @@ pub const ERROR: &str = "error";
 
 /// Name of the header. Only refusals that no repetition changes have it.
 pub const SHOULD_RETRY: &str = "stripe-should-retry";
+
+/// Status of a refusal whose key has another payload, as of Stripe's API: with any other but 400 and 404 its SDKs
+/// do not look at the type of an error.
+pub const KEY_REUSED: u16 = 400;
 
 /// The header of a refusal, if it has one.
 pub fn header(problem: Problem) -> Option<(Bytes, Bytes)> {

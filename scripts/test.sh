@@ -11,6 +11,7 @@ command -v curl >/dev/null || need_packages "curl for the walks through the comp
 command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
     need_packages "libfaketime, for services whose clocks differ" libfaketime
+# Programs that the tests drive as clients.
 scripts/get-clients.sh >/dev/null
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"

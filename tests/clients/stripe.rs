@@ -61,7 +61,12 @@ fn run(command: std::process::Command, reused: &str) {
     let after = counted();
     assert_eq!(after[0] - before[0], 1, "{said}");
     // One under Stripe's form, whose header stops retries, and without it the one retry that the SDK may make.
-    assert_eq!(after[1] - before[1], 1 + 2, "{said}");
+    let unknown = by_host!(
+        "on Kong the first refusal may be in-flight, since the record follows the answer",
+        envoy: 3..=3,
+        kong: 2..=3,
+    );
+    assert!(unknown.contains(&(after[1] - before[1])), "{said}");
     assert!(after[2] > before[2], "{said}");
 }
 

@@ -44,7 +44,8 @@ def refusal(call):
 said = {}
 first = charge(sdk(0), 5, done)
 said["first"], said["id"] = first.status, first.id
-said["again"] = charge(sdk(0), 5, done).id
+# On Kong the record follows its answer; until then a duplicate is in flight.
+said["again"] = charge(sdk(5), 5, done).id
 said["reused"] = refusal(lambda: charge(sdk(2), 6, done))
 
 failing = "?status=500"

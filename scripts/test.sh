@@ -13,6 +13,8 @@ ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
     need_packages "libfaketime, for services whose clocks differ" libfaketime
 # Programs that the tests drive as clients.
 scripts/get-clients.sh >/dev/null
+command -v promtool >/dev/null ||
+    need_packages "Prometheus, which reads metrics, alerts and the dashboard's queries" prometheus
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"
 

@@ -4,7 +4,7 @@
 
 use crate::call::CallResult;
 use crate::detached;
-use crate::ending::Ending;
+use crate::ending::{settle, Ending};
 use crate::lease::Lease;
 use crate::settlement;
 use crate::stream::Effect;
@@ -73,13 +73,13 @@ impl Execution {
                     )));
                 }
                 let source = detached::from_markers(&headers);
-                let mut ending = Ending::answered(request, &source, &headers);
+                let status = headers.status().unwrap_or(0);
+                let mut ending = Ending::answered(request, &source, status, &headers);
                 ending.body(&body);
                 if trailers {
                     ending.trailers();
                 }
                 let policies = &request.settings.policies;
-                let status = headers.status().unwrap_or(0);
                 let reply = detached::first_answer(policies, status, &headers, body);
                 (ending, reply)
             }
@@ -97,7 +97,7 @@ impl Execution {
             }
         };
         self.reply = Some(reply);
-        ending.settle(&self.lease, effects)
+        settle(ending, &self.lease, effects)
     }
 
     /// The settlement was answered (or not): what the client gets.

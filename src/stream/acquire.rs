@@ -64,7 +64,9 @@ impl Ticket {
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Ending::NotSent.operation(&self.key, self.owner)
+        Ending::NotSent
+            .end()
+            .operation(self.key.clone(), self.owner)
     }
 
     /// A wait holds nothing.

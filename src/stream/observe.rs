@@ -3,7 +3,7 @@
 
 use super::{call, Effect, Env, Event};
 use crate::call::CallResult;
-use crate::ending::{Ending, Passing};
+use crate::ending::{settle, Ending, Passing};
 use crate::lease::Lease;
 use crate::stats::Counter;
 use idempotency_core::fingerprint::Hasher;
@@ -186,7 +186,7 @@ impl Observing {
             Some(response) => response.ending(),
             None => Ending::Unknown,
         };
-        let operation = ending.settle(&lease, env.effects);
+        let operation = settle(ending, &lease, env.effects);
         env.effect(Effect::Background(operation));
     }
 }

@@ -294,11 +294,6 @@ fn the_gateways_own_answer_to_a_cut_response_is_a_problem_document() {
 
 #[test]
 fn what_was_never_sent_is_failed_and_may_be_retried() {
-    only_on!(
-        Envoy | KongHost | Nginx | Kong,
-        "behind the library's layer is a handler, which says itself what was not done: 503 with \
-         Retry-After"
-    );
     let stack = STACK.get();
     let (routes, left, status) = by_host!(
         "nginx's error page takes the request away from the filter: a refused connection leaves \

@@ -8,7 +8,7 @@ use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, AttemptKind, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+    About, Acquire, AttemptKind, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -66,6 +66,30 @@ impl Request {
         }
     }
 
+    /// What a record says of this request, for people; not who asked, and through what.
+    pub fn about(&self) -> About {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut about = About {
+            method: text(&self.method),
+            path: self.path.clone(),
+            rule: self.rule.name.clone(),
+            request_id: self
+                .headers
+                .get("x-request-id")
+                .map(text)
+                .unwrap_or_default(),
+            trace_id: self
+                .headers
+                .get("traceparent")
+                .and_then(|parent| trace_id(parent))
+                .unwrap_or_default()
+                .to_owned(),
+            ..About::default()
+        };
+        about.shorten();
+        about
+    }
+
     /// The acquire for one execution.
     pub fn acquire(&self, key: LookupKey, owner: Owner, fingerprint: Fingerprint) -> Operation {
         let policy = self.policy();
@@ -102,5 +126,42 @@ impl Request {
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
         ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
+    }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context): the second of its fields, 32 lower-case hexadecimal
+/// digits, not all zero. Later versions may have more fields.
+fn trace_id(parent: &[u8]) -> Option<&str> {
+    let mut fields = std::str::from_utf8(parent).ok()?.trim().split('-');
+    let (version, id) = (fields.next()?, fields.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let right = hex(version, 2) && version != "ff" && hex(id, 32);
+    (right && id.bytes().any(|b| b != b'0')).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_what_w3c_says() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (parent, expected) in [
+            (format!("00-{id}-00f067aa0ba902b7-01"), Some(id)),
+            (format!("cc-{id}-00f067aa0ba902b7-01-later"), Some(id)),
+            (format!("ff-{id}-00f067aa0ba902b7-01"), None),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
+            (
+                format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+                None,
+            ),
+            (format!("00-{}-00f067aa0ba902b7-01", &id[1..]), None),
+            ("00".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(trace_id(parent.as_bytes()), expected, "{parent}");
+        }
     }
 }

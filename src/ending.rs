@@ -8,6 +8,7 @@ use idempotency_core::capture::Capture;
 use idempotency_core::classify::{classify, Source};
 use idempotency_core::config::OutcomeClass;
 use idempotency_core::headers::Headers;
+use idempotency_core::hop::{self, MayBe};
 use idempotency_core::request::Request;
 use idempotency_protocol::{Complete, FailCause, LookupKey, Operation, Outcome, Owner};
 
@@ -29,8 +30,20 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// What the head of an answer says. Its body is still to come.
-    pub fn answered(request: &Request, source: &Source, headers: &Headers) -> Ending {
+    /// What the head of an answer says. Its body is still to come. `lease`: under which the request was
+    /// forwarded, so that a gateway of ours behind this one may have refused it.
+    pub fn answered(
+        request: &Request,
+        lease: Option<&Lease>,
+        source: &Source,
+        headers: &Headers,
+    ) -> Ending {
+        let refused = lease.filter(|_| *source == Source::Upstream);
+        match refused.and_then(|lease| hop::refusal(headers, &lease.key, lease.fence)) {
+            Some(MayBe::NotExecuted) => return Ending::NotSent,
+            Some(MayBe::Executed) => return Ending::Unknown,
+            None => {}
+        }
         let policy = request.policy();
         let status = headers.status().unwrap_or(0);
         let origin = request.origin();
@@ -129,9 +142,15 @@ pub struct Passing {
 
 impl Passing {
     /// The head has come. `end`: there is no body.
-    pub fn begin(request: &Request, source: &Source, headers: &Headers, end: bool) -> Passing {
+    pub fn begin(
+        request: &Request,
+        lease: Option<&Lease>,
+        source: &Source,
+        headers: &Headers,
+        end: bool,
+    ) -> Passing {
         Passing {
-            ending: Ending::answered(request, source, headers),
+            ending: Ending::answered(request, lease, source, headers),
             left: headers.content_length(),
             over: end,
         }

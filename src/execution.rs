@@ -10,6 +10,7 @@ use crate::settlement;
 use crate::stream::Effect;
 use bytes::Bytes;
 use idempotency_core::headers::Headers;
+use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
@@ -73,7 +74,7 @@ impl Execution {
                     )));
                 }
                 let source = detached::from_markers(&headers);
-                let mut ending = Ending::answered(request, &source, &headers);
+                let mut ending = Ending::answered(request, Some(&self.lease), &source, &headers);
                 ending.body(&body);
                 if trailers {
                     ending.trailers();
@@ -91,8 +92,12 @@ impl Execution {
             Executed::Cut => {
                 let detail =
                     "The upstream's answer was cut off. The request may have been executed.";
-                let settings = request.problem_settings();
-                let reply = Problem::OutcomeUnknown.reply_as(502, &settings, Some(detail));
+                let reply = request.problem_as(
+                    Problem::OutcomeUnknown,
+                    502,
+                    Some(detail),
+                    MayBe::Executed,
+                );
                 (Ending::Unknown, reply)
             }
         };

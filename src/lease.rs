@@ -13,6 +13,8 @@ pub struct Lease {
     pub key: LookupKey,
     /// Token of this execution.
     pub owner: Owner,
+    /// The fence of its grant; 0 where it has none.
+    pub fence: u64,
     /// How long it lasts without renewal, in milliseconds.
     pub lease_ms: u64,
     /// When the call that got or renewed it was *sent*, as [`Moment::most_ns`]: the service's clock
@@ -141,6 +143,7 @@ mod tests {
                 key: "k".into(),
             },
             owner: Owner([owner; 16]),
+            fence: 1,
             lease_ms: 1000,
             since_ns: 10_000_000_000,
         }

@@ -72,6 +72,7 @@ impl Bench {
             method: "POST".into(),
             path: "/charges".into(),
             headers: request_headers,
+            carried: None,
         };
         let mut bench = Bench {
             profile,
@@ -186,6 +187,7 @@ pub(super) fn name(state: &State) -> &'static str {
         State::Answered => "Answered",
         State::Hashing(_) => "Hashing",
         State::Acquiring(_) => "Acquiring",
+        State::Redeeming(_) => "Redeeming",
         State::Waiting(_) => "Waiting",
         State::Detached => "Detached",
         State::Forwarded(_) => "Forwarded",

@@ -56,7 +56,7 @@ impl Run {
         end: bool,
         env: &mut Env,
     ) -> Step {
-        let passing = Passing::begin(&self.request, source, headers, end);
+        let passing = Passing::begin(&self.request, Some(&self.lease), source, headers, end);
         for (name, _) in &headers.0 {
             if reply::is_ours(&self.request.settings.policies, name) {
                 env.effect(Effect::RemoveResponseHeader(name.clone()));

@@ -7,6 +7,7 @@
 use crate::config::{Policy, Rule, Scope, WhenMissing};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
+use crate::hop::{Carried, MayBe};
 use crate::names::{Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
@@ -140,7 +141,15 @@ pub fn decide(
     properties: &dyn Properties,
 ) -> Decision {
     let mut strip = Vec::new();
-    let verdict = judge(settings, head, properties, &mut strip);
+    let mut unwelcome = Unwelcome::among(settings, &head.headers);
+    // Most requests carry nothing, and pay nothing.
+    let carried = unwelcome.ours.then(|| Carried::of(&head.headers)).flatten();
+    let mark = carried.as_ref().map(|carried| carried.mark(MayBe::NotExecuted));
+    unwelcome.carried = carried;
+    let mut verdict = judge(settings, head, properties, unwelcome, &mut strip);
+    if let (Verdict::Refuse(_, reply), Some(mark)) = (&mut verdict, mark) {
+        reply.headers.push(mark);
+    }
     Decision { strip, verdict }
 }
 
@@ -148,6 +157,7 @@ fn judge(
     settings: &Arc<Settings>,
     mut head: RequestHead,
     properties: &dyn Properties,
+    unwelcome: Unwelcome,
     strip: &mut Vec<Bytes>,
 ) -> Verdict {
     let rules = settings.rules();
@@ -156,10 +166,17 @@ fn judge(
     let target = head.target.clone();
     let (place, path) = (whereabouts.place(&authority), &target);
 
-    let unwelcome = Unwelcome::among(settings, &head.headers);
+    // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_all_of`).
+    let mut left = false;
     if unwelcome.ours || head.forged {
         if !settings.capabilities.removes_fields {
-            return refuse_anywhere(settings, ONLY_OURS);
+            let all = |carried: &Box<Carried>| carried.is_all_of(&head.headers);
+            left = settings.hop.is_some()
+                && !head.forged
+                && unwelcome.carried.as_ref().is_some_and(all);
+            if !left {
+                return refuse_anywhere(settings, ONLY_OURS);
+            }
         }
         remove(Kind::Ours, settings, &mut head.headers, strip);
     }
@@ -184,15 +201,25 @@ fn judge(
         return refuse_anywhere(settings, TOO_MANY);
     }
     let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
+    let pass = || match left {
+        true => refuse_anywhere(settings, ONLY_OURS),
+        false => Verdict::Pass,
+    };
     let (index, detail) = match found {
-        RuleMatch::None => return Verdict::Pass,
+        RuleMatch::None => return pass(),
         RuleMatch::Rule(matched) => {
+            if left && matched.rule.observes() {
+                return pass();
+            }
             return match protect(settings, &matched, head, properties) {
-                Ok(Some((request, hasher))) => Verdict::Protect {
-                    request: Box::new(request),
-                    hasher: Box::new(hasher),
-                },
-                Ok(None) => Verdict::Pass,
+                Ok(Some((mut request, hasher))) => {
+                    request.carried = unwelcome.carried;
+                    Verdict::Protect {
+                        request: Box::new(request),
+                        hasher: Box::new(hasher),
+                    }
+                }
+                Ok(None) => pass(),
                 Err(refusal) => refuse(settings, matched.index, refusal),
             };
         }
@@ -204,8 +231,10 @@ fn judge(
     refuse(settings, index, refusal)
 }
 
-const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
-                         Idempotency-Attempt, Idempotency-Record and Idempotency-Unprotected.";
+/// What a client is told that sends fields which only we send.
+pub const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
+                             Idempotency-Attempt, Idempotency-Record, Idempotency-Proof and \
+                             Idempotency-Unprotected.";
 const TOO_MANY: &str = "The request has more header fields than this gateway can look through.";
 
 /// What a request has that must not go upstream as it is.
@@ -213,6 +242,8 @@ const TOO_MANY: &str = "The request has more header fields than this gateway can
 struct Unwelcome {
     /// A field that only the gateway sends.
     ours: bool,
+    /// What of these names an execution.
+    carried: Option<Box<Carried>>,
     /// The first one that is another spelling of a field that we act on.
     disguised: Option<Bytes>,
 }
@@ -367,6 +398,7 @@ fn protect(
         method,
         path: matched.path.clone().into_owned(),
         headers,
+        carried: None,
     };
     Ok(Some((request, hasher)))
 }

@@ -27,6 +27,7 @@ pub mod config;
 pub mod decide;
 pub mod fingerprint;
 pub mod headers;
+pub mod hop;
 mod json;
 pub mod key;
 mod named;

@@ -38,8 +38,7 @@ impl Ending {
         source: &Source,
         headers: &Headers,
     ) -> Ending {
-        let refused = lease.filter(|_| *source == Source::Upstream);
-        match refused.and_then(|lease| hop::refusal(headers, &lease.key, lease.fence)) {
+        match lease.and_then(|lease| hop::refusal(headers, &lease.key, lease.fence)) {
             Some(MayBe::NotExecuted) => return Ending::NotSent,
             Some(MayBe::Executed) => return Ending::Unknown,
             None => {}

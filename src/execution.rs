@@ -92,12 +92,8 @@ impl Execution {
             Executed::Cut => {
                 let detail =
                     "The upstream's answer was cut off. The request may have been executed.";
-                let reply = request.problem_as(
-                    Problem::OutcomeUnknown,
-                    502,
-                    Some(detail),
-                    MayBe::Executed,
-                );
+                let reply =
+                    request.problem_as(Problem::OutcomeUnknown, 502, Some(detail), MayBe::Executed);
                 (Ending::Unknown, reply)
             }
         };

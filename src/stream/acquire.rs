@@ -22,7 +22,8 @@ use idempotency_protocol::{
 use std::sync::Arc;
 
 /// What a client is told whose request two gateways protect that know nothing of each other.
-const TWO_HOPS: &str = "The request was not executed: two gateways protect it with one lock, and no hop.key \
+const TWO_HOPS: &str =
+    "The request was not executed: two gateways protect it with one lock, and no hop.key \
                         that both accept lets the second one know of the first.";
 
 /// A request that asks for the right to execute.

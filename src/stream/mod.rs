@@ -277,7 +277,9 @@ impl Stream {
 
             (State::Redeeming(t), Event::Answer(result)) => t.redeemed(result, env),
             (State::Waiting(t), Event::Answer(result)) => t.waited(result, env),
-            (State::Waiting(t) | State::Redeeming(t), Event::UnannouncedBody) => t.unannounced_waiting(env),
+            (State::Waiting(t) | State::Redeeming(t), Event::UnannouncedBody) => {
+                t.unannounced_waiting(env)
+            }
 
             (State::Detached, Event::Executed(reply)) => {
                 env.effect(Effect::Reply(reply));

@@ -144,7 +144,9 @@ pub fn decide(
     let mut unwelcome = Unwelcome::among(settings, &head.headers);
     // Most requests carry nothing, and pay nothing.
     let carried = unwelcome.ours.then(|| Carried::of(&head.headers)).flatten();
-    let mark = carried.as_ref().map(|carried| carried.mark(MayBe::NotExecuted));
+    let mark = carried
+        .as_ref()
+        .map(|carried| carried.mark(MayBe::NotExecuted));
     unwelcome.carried = carried;
     let mut verdict = judge(settings, head, properties, unwelcome, &mut strip);
     if let (Verdict::Refuse(_, reply), Some(mark)) = (&mut verdict, mark) {

@@ -8,8 +8,8 @@
 
 use crate::config::Hop;
 use crate::headers::Headers;
-use crate::problem::Problem;
 use crate::names;
+use crate::problem::Problem;
 use crate::upstream::{record_query, ATTEMPT, FENCE, OURS, PROOF, RECORD, UNPROTECTED};
 use bytes::Bytes;
 use idempotency_protocol::{Fingerprint, Grant, LookupKey};
@@ -208,7 +208,10 @@ impl Carried {
         let mut count = 0;
         let known = ours.fold(true, |known, (name, _)| {
             count += 1;
-            known && [FENCE, ATTEMPT, RECORD, PROOF].iter().any(|n| n.as_bytes() == name.as_ref())
+            known
+                && [FENCE, ATTEMPT, RECORD, PROOF]
+                    .iter()
+                    .any(|n| n.as_bytes() == name.as_ref())
         });
         known && count == 4 && self.proof.is_some()
     }
@@ -274,9 +277,8 @@ pub fn refusal(headers: &Headers, key: &LookupKey, fence: u64) -> Option<MayBe> 
     let mark = marks.next().filter(|_| marks.next().is_none())?;
     let ours = name(fence.to_string().as_bytes(), record_query(key).as_bytes());
     let all = [MayBe::NotExecuted, MayBe::Executed];
-    all.into_iter().find(|executed| {
-        mark.strip_prefix(executed.word().as_bytes()) == Some(ours.as_bytes())
-    })
+    all.into_iter()
+        .find(|executed| mark.strip_prefix(executed.word().as_bytes()) == Some(ours.as_bytes()))
 }
 
 #[cfg(test)]
@@ -372,12 +374,28 @@ mod tests {
             })
         );
         for about_another in [
-            Claim { key: &other, ..claim },
-            Claim { method: b"PATCH", ..claim },
-            Claim { path: "/refunds", ..claim },
-            Claim { fingerprint: &two, ..claim },
+            Claim {
+                key: &other,
+                ..claim
+            },
+            Claim {
+                method: b"PATCH",
+                ..claim
+            },
+            Claim {
+                path: "/refunds",
+                ..claim
+            },
+            Claim {
+                fingerprint: &two,
+                ..claim
+            },
         ] {
-            assert_eq!(ours.verify(&about_another, &good), None, "{about_another:?}");
+            assert_eq!(
+                ours.verify(&about_another, &good),
+                None,
+                "{about_another:?}"
+            );
         }
         let proof = good.proof.clone().unwrap();
         let altered = |from: &str, to: &str| {
@@ -385,15 +403,69 @@ mod tests {
             Some(Bytes::from(text))
         };
         for (what, forged) in [
-            ("fence", Carried { fence: "1700000000000001".into(), ..good.clone() }),
-            ("attempt", Carried { attempt: "3".into(), ..good.clone() }),
-            ("record", Carried { record: record_query(&other).into(), ..good.clone() }),
-            ("no proof", Carried { proof: None, ..good.clone() }),
-            ("end", Carried { proof: altered("1700000050000", "1700000050001"), ..good.clone() }),
-            ("version", Carried { proof: altered("v1", "v2"), ..good.clone() }),
-            ("more", Carried { proof: altered("v1.", "v1.1."), ..good.clone() }),
-            ("empty", Carried { proof: Some(Bytes::new()), ..good.clone() }),
-            ("cut", Carried { proof: Some(proof.slice(..proof.len() - 2)), ..good.clone() }),
+            (
+                "fence",
+                Carried {
+                    fence: "1700000000000001".into(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "attempt",
+                Carried {
+                    attempt: "3".into(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "record",
+                Carried {
+                    record: record_query(&other).into(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "no proof",
+                Carried {
+                    proof: None,
+                    ..good.clone()
+                },
+            ),
+            (
+                "end",
+                Carried {
+                    proof: altered("1700000050000", "1700000050001"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "version",
+                Carried {
+                    proof: altered("v1", "v2"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "more",
+                Carried {
+                    proof: altered("v1.", "v1.1."),
+                    ..good.clone()
+                },
+            ),
+            (
+                "empty",
+                Carried {
+                    proof: Some(Bytes::new()),
+                    ..good.clone()
+                },
+            ),
+            (
+                "cut",
+                Carried {
+                    proof: Some(proof.slice(..proof.len() - 2)),
+                    ..good.clone()
+                },
+            ),
         ] {
             assert_eq!(ours.verify(&claim, &forged), None, "{what}");
         }
@@ -401,7 +473,10 @@ mod tests {
         for at in proof.len() - 64..proof.len() {
             let mut bytes = proof.to_vec();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-            let forged = Carried { proof: Some(bytes.into()), ..good.clone() };
+            let forged = Carried {
+                proof: Some(bytes.into()),
+                ..good.clone()
+            };
             assert_eq!(ours.verify(&claim, &forged), None, "{at}");
         }
     }
@@ -420,12 +495,18 @@ mod tests {
         for (a, b) in stages.iter().zip(&stages[1..]) {
             for (outer, inner) in [(a, b), (b, a)] {
                 let carried = carried(&keys(outer), &claim);
-                assert!(keys(inner).verify(&claim, &carried).is_some(), "{outer:?} {inner:?}");
+                assert!(
+                    keys(inner).verify(&claim, &carried).is_some(),
+                    "{outer:?} {inner:?}"
+                );
             }
         }
         let carried = carried(&keys(&["new"]), &claim);
         assert_eq!(keys(&["old"]).verify(&claim, &carried), None);
-        let last = Keys::new(&Hop { keys: vec!["new".into()], last: true });
+        let last = Keys::new(&Hop {
+            keys: vec!["new".into()],
+            last: true,
+        });
         assert_eq!(last.prove(&claim, &GRANT, 0), None);
         assert!(last.verify(&claim, &carried).is_some());
     }
@@ -456,7 +537,10 @@ mod tests {
     #[test]
     fn what_is_repeated_or_misspelled_is_not_carried() {
         let headers = |pairs: &[(&'static str, &'static str)]| -> Headers {
-            pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect()
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).into(), (*v).into()))
+                .collect()
         };
         let all = [(FENCE, "7"), (ATTEMPT, "1"), (RECORD, "r"), (PROOF, "p")];
         let whole = headers(&all);
@@ -465,7 +549,12 @@ mod tests {
         assert!(carried.is_all_of(&whole));
         assert_eq!(Carried::of(&headers(&all[1..])), None);
         assert_eq!(Carried::of(&headers(&[all[0], all[0], all[2]])), None);
-        for more in [(FENCE, "8"), (PROOF, "q"), ("idempotency_proof", "q"), ("idempotency-unprotected", "")] {
+        for more in [
+            (FENCE, "8"),
+            (PROOF, "q"),
+            ("idempotency_proof", "q"),
+            ("idempotency-unprotected", ""),
+        ] {
             let forged = headers(&[&all[..], &[more]].concat());
             let whole = Carried::of(&forged).is_some_and(|carried| carried.is_all_of(&forged));
             assert!(!whole, "{more:?}");

@@ -192,7 +192,10 @@ fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Ho
     let keys = match key.value {
         Value::String(_) => vec![faults.string(&key, checks::hop_key)?],
         _ => {
-            let list = faults.filled(&key, "must be a key, or a list of keys: the first one signs")?;
+            let list = faults.filled(
+                &key,
+                "must be a key, or a list of keys: the first one signs",
+            )?;
             faults.strings(&list, checks::hop_key)?
         }
     };

@@ -2,7 +2,8 @@
 
 use idempotency_protocol::{
     About, Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown,
-    Operation, Origin, Outcome, Owner, Redeem, Retention, Scheme, Settle, Settlement, StoredResponse,
+    Operation, Origin, Outcome, Owner, Redeem, Retention, Scheme, Settle, Settlement,
+    StoredResponse,
 };
 use idempotency_store::{ListFilter, Memory, Resolution, Resolve, Store};
 use proptest::prelude::*;

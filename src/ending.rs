@@ -9,6 +9,7 @@ use idempotency_core::classify::{classify, Source};
 use idempotency_core::config::OutcomeClass;
 use idempotency_core::headers::Headers;
 use idempotency_core::hop::{self, MayBe};
+use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{Complete, FailCause, LookupKey, Operation, Outcome, Owner};
 
@@ -60,6 +61,19 @@ impl Ending {
             },
             OutcomeClass::Unknown => Ending::Unknown,
         }
+    }
+
+    /// What the client gets in place of an answer that the gateway made itself for an execution that was cut.
+    pub fn instead(
+        &self,
+        request: &Request,
+        source: &Source,
+        headers: &Headers,
+    ) -> Option<LocalReply> {
+        let status = headers.status().filter(|status| *status >= 400)?;
+        let cut = matches!(self, Ending::Unknown) && *source == Source::Doubtful;
+        // What a gateway of ours says is said.
+        (cut && !headers.has(hop::REFUSAL)).then(|| request.cut(status))
     }
 
     fn capture(&mut self) -> Option<&mut Capture> {
@@ -174,6 +188,11 @@ impl Passing {
     /// A piece of the body cannot be read.
     pub fn unreadable(&mut self) {
         self.ending.unreadable();
+    }
+
+    /// How it ends, as far as it has come.
+    pub fn so_far(&self) -> &Ending {
+        &self.ending
     }
 
     /// What is left of `content-length`.

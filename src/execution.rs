@@ -10,7 +10,6 @@ use crate::settlement;
 use crate::stream::Effect;
 use bytes::Bytes;
 use idempotency_core::headers::Headers;
-use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
@@ -81,7 +80,9 @@ impl Execution {
                 }
                 let policies = &request.settings.policies;
                 let status = headers.status().unwrap_or(0);
-                let reply = detached::first_answer(policies, status, &headers, body);
+                let reply = ending
+                    .instead(request, &source, &headers)
+                    .unwrap_or_else(|| detached::first_answer(policies, status, &headers, body));
                 (ending, reply)
             }
             Executed::NotSent => {
@@ -89,13 +90,7 @@ impl Execution {
                 let reply = request.problem(Problem::Misconfigured, Some(detail));
                 (Ending::NotSent, reply)
             }
-            Executed::Cut => {
-                let detail =
-                    "The upstream's answer was cut off. The request may have been executed.";
-                let reply =
-                    request.problem_as(Problem::OutcomeUnknown, 502, Some(detail), MayBe::Executed);
-                (Ending::Unknown, reply)
-            }
+            Executed::Cut => (Ending::Unknown, request.cut(502)),
         };
         self.reply = Some(reply);
         ending.settle(&self.lease, effects)

@@ -41,6 +41,11 @@ fn must_not_pass(name: &[u8]) -> bool {
         .any(|p| name.starts_with(p.as_bytes()))
 }
 
+#[inline(never)]
+fn put(changes: &mut Vec<HeaderChange>, name: &'static str, value: Bytes) {
+    changes.push(HeaderChange::Set(name.into(), value));
+}
+
 /// The changes that turn the client's request into the one that is executed. Fields that only the
 /// gateway sends are not among the client's any more.
 pub fn changes(
@@ -61,9 +66,7 @@ pub fn changes(
             }
         }
     }
-    let mut set = |name: &'static str, value: Bytes| {
-        changes.push(HeaderChange::Set(name.into(), value));
-    };
+    let mut set = |name, value| put(&mut changes, name, value);
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
     if profile == Profile::Envoy {
@@ -86,8 +89,10 @@ pub fn changes(
         }
         // They were removed with what clients forge.
         Forwarding::Relayed => {
-            for (name, value) in request.carried.iter().flat_map(|carried| carried.names()) {
-                set(name, value);
+            for name in [FENCE, ATTEMPT, RECORD] {
+                let carried = request.carried.as_ref();
+                let value = carried.map_or("", |carried| carried.one(name));
+                set(name, Bytes::copy_from_slice(value.as_bytes()));
             }
         }
         // The record, so that a gateway of ours behind this one can name what it refuses.

@@ -78,11 +78,12 @@ impl Ticket {
         env: &mut Env,
     ) -> Step {
         let key = request.lookup_key(&fingerprint);
-        let Some(proven) = request.proven(&key, &fingerprint) else {
-            // In Kong, what a client has forged cannot be removed.
-            if env.profile == Profile::Kong && request.carried.is_some() {
-                return refuse(&request, Problem::UnsupportedRequest, Some(ONLY_OURS), env);
-            }
+        let proven = request.proven(&key, &fingerprint);
+        // In Kong, what a client has forged cannot be removed.
+        if proven.is_none() && env.profile == Profile::Kong && request.carried.is_some() {
+            return refuse(&request, Problem::UnsupportedRequest, Some(ONLY_OURS), env);
+        }
+        let Some(proven) = proven.filter(|proven| proven.ours) else {
             return Ticket::acquire(request, key, fingerprint, trailers, None, env);
         };
         env.effect(call(Request::redeem(key.clone(), fingerprint, &proven)));

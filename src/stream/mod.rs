@@ -33,6 +33,8 @@ mod bench;
 mod effect;
 #[cfg(test)]
 mod endings_test;
+#[cfg(test)]
+mod hops_test;
 mod inline;
 mod observe;
 #[cfg(test)]

@@ -143,7 +143,7 @@ pub fn decide(
     let mut strip = Vec::new();
     let mut unwelcome = Unwelcome::among(settings, &head.headers);
     // Most requests carry nothing, and pay nothing.
-    let carried = unwelcome.ours.then(|| Carried::of(&head.headers)).flatten();
+    let carried = unwelcome.ours.then(|| Carried::of(&head.headers));
     let mark = carried
         .as_ref()
         .map(|carried| carried.mark(MayBe::NotExecuted));
@@ -168,19 +168,22 @@ fn judge(
     let target = head.target.clone();
     let (place, path) = (whereabouts.place(&authority), &target);
 
-    // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_all_of`).
+    // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_replaceable`).
     let mut left = false;
     if unwelcome.ours || head.forged {
         if !settings.capabilities.removes_fields {
-            let all = |carried: &Box<Carried>| carried.is_all_of(&head.headers);
+            let carried = unwelcome.carried.as_ref();
             left = settings.hop.is_some()
                 && !head.forged
-                && unwelcome.carried.as_ref().is_some_and(all);
+                && carried.is_some_and(|carried| carried.is_replaceable());
             if !left {
                 return refuse_anywhere(settings, ONLY_OURS);
             }
         }
         remove(Kind::Ours, settings, &mut head.headers, strip);
+        if left {
+            strip.clear();
+        }
     }
     if let Some(name) = unwelcome.disguised {
         if let Some(index) = rules::enforced(rules, place, path) {

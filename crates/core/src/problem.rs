@@ -242,7 +242,10 @@ impl Problem {
         settings: &ProblemSettings,
         detail: Option<&str>,
     ) -> LocalReply {
-        let facts = self.facts();
+        let mut facts = self.facts();
+        if settings.again && self == Problem::OutcomeUnknown {
+            (facts.retryable, facts.retry_after) = (true, true);
+        }
         let kind = format!("{}{}", settings.base, facts.name);
         let (retryable, reuse_key) = (facts.retryable, facts.reuse_key);
         let mut body = b"{\"detail\":".to_vec();
@@ -278,6 +281,8 @@ pub struct ProblemSettings<'a> {
     pub base: &'a str,
     /// `Retry-After` in seconds.
     pub retry_after_s: u64,
+    /// An unknown outcome is executed again, if the client asks again.
+    pub again: bool,
 }
 
 impl<'a> ProblemSettings<'a> {
@@ -285,6 +290,7 @@ impl<'a> ProblemSettings<'a> {
     pub const DEFAULT: ProblemSettings<'static> = ProblemSettings {
         base: "urn:idempotency-gateway:problem:",
         retry_after_s: 1,
+        again: false,
     };
 
     /// From a configuration and one of its rules.
@@ -292,6 +298,7 @@ impl<'a> ProblemSettings<'a> {
         ProblemSettings {
             base: &policies.problem_base,
             retry_after_s,
+            again: false,
         }
     }
 }
@@ -311,6 +318,7 @@ mod tests {
     fn the_document_as_it_is_written() {
         let settings = ProblemSettings {
             base: "https://example.com/problems/",
+            again: false,
             retry_after_s: 1,
         };
         let detail = "A \"quoted\" back\\slash, a\tcontrol character, ä and 𝄞.";

@@ -9,8 +9,8 @@ use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
-    Retention, Wait,
+    Acquire, AttemptKind, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin, Owner,
+    Redeem, Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -143,7 +143,8 @@ impl Request {
 
     /// A problem document by this request's settings.
     pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
-        self.problem_as(problem, problem.status(), detail, MayBe::of(problem))
+        let reply = problem.reply(&self.problem_settings(), detail);
+        self.marked(reply, MayBe::of(problem))
     }
 
     /// The same with another status, and with what is known of its execution.
@@ -154,15 +155,36 @@ impl Request {
         detail: Option<&str>,
         executed: MayBe,
     ) -> LocalReply {
-        let mut reply = problem.reply_as(status, &self.problem_settings(), detail);
-        // For the gateway that sent it, if one did.
+        let reply = problem.reply_as(status, &self.problem_settings(), detail);
+        self.marked(reply, executed)
+    }
+
+    /// For the gateway of ours that sent the request, if one did.
+    fn marked(&self, mut reply: LocalReply, executed: MayBe) -> LocalReply {
         let mark = self.carried.as_ref().map(|carried| carried.mark(executed));
         reply.headers.extend(mark);
         reply
     }
 
+    /// What the client is told whose own execution was cut: the gateway made an answer with this status, and nobody
+    /// knows what the upstream did. 504 stays (a timeout); all else is 502.
+    pub fn cut(&self, status: u16) -> LocalReply {
+        let detail = "The gateway got no whole answer from the upstream. The request may have been executed.";
+        let status = if status == 504 { 504 } else { 502 };
+        self.problem_as(
+            Problem::OutcomeUnknown,
+            status,
+            Some(detail),
+            MayBe::Executed,
+        )
+    }
+
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
-        ProblemSettings::new(&self.settings.policies, self.policy().retry_after_s)
+        let policy = self.policy();
+        ProblemSettings {
+            again: policy.on_unknown == OnUnknown::Retry,
+            ..ProblemSettings::new(&self.settings.policies, policy.retry_after_s)
+        }
     }
 }

@@ -227,7 +227,7 @@ fn an_execution_that_is_cut_is_told_to_its_own_client() {
             .on(gateway("503", Source::Doubtful))
             .on(body())
             .on(abandoned());
-        let [Effect::Reply(reply)] = &bench.effects[..] else {
+        let [Effect::Count(_), Effect::Reply(reply)] = &bench.effects[..] else {
             panic!("{:?}", bench.effects)
         };
         let text = String::from_utf8_lossy(&reply.body);

@@ -9,8 +9,8 @@ use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, AttemptKind, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin, Owner,
-    Redeem, Retention, Wait,
+    Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
+    Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -181,10 +181,6 @@ impl Request {
 
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
-        let policy = self.policy();
-        ProblemSettings {
-            again: policy.on_unknown == OnUnknown::Retry,
-            ..ProblemSettings::new(&self.settings.policies, policy.retry_after_s)
-        }
+        ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
     }
 }

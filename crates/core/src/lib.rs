@@ -29,6 +29,7 @@ pub mod decide;
 pub mod ending;
 pub mod fingerprint;
 pub mod headers;
+pub mod hop;
 mod json;
 pub mod key;
 mod named;

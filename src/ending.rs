@@ -29,9 +29,21 @@ pub struct Passing {
 
 impl Passing {
     /// The head has come. `end`: there is no body.
-    pub fn begin(request: &Request, source: &Source, headers: &Headers, end: bool) -> Passing {
+    pub fn begin(
+        request: &Request,
+        lease: Option<&Lease>,
+        source: &Source,
+        headers: &Headers,
+        end: bool,
+    ) -> Passing {
         Passing {
-            ending: Ending::answered(request, source, headers.status().unwrap_or(0), headers),
+            ending: Ending::answered(
+                request,
+                lease.map(Lease::sent),
+                source,
+                headers.status().unwrap_or(0),
+                headers,
+            ),
             left: headers.content_length(),
             over: end,
         }
@@ -56,6 +68,11 @@ impl Passing {
     /// A piece of the body cannot be read.
     pub fn unreadable(&mut self) {
         self.ending.unreadable();
+    }
+
+    /// How it ends, as far as it has come.
+    pub fn so_far(&self) -> &Ending {
+        &self.ending
     }
 
     /// What is left of `content-length`.

@@ -74,13 +74,16 @@ impl Execution {
                 }
                 let source = detached::from_markers(&headers);
                 let status = headers.status().unwrap_or(0);
-                let mut ending = Ending::answered(request, &source, status, &headers);
+                let sent = Some(self.lease.sent());
+                let mut ending = Ending::answered(request, sent, &source, status, &headers);
                 ending.body(&body);
                 if trailers {
                     ending.trailers();
                 }
                 let policies = &request.settings.policies;
-                let reply = detached::first_answer(policies, status, &headers, body);
+                let reply = ending
+                    .instead(request, &source, &headers)
+                    .unwrap_or_else(|| detached::first_answer(policies, status, &headers, body));
                 (ending, reply)
             }
             Executed::NotSent => {
@@ -88,13 +91,7 @@ impl Execution {
                 let reply = request.problem(Problem::Misconfigured, Some(detail));
                 (Ending::NotSent, reply)
             }
-            Executed::Cut => {
-                let detail =
-                    "The upstream's answer was cut off. The request may have been executed.";
-                let settings = request.problem_settings();
-                let reply = Problem::OutcomeUnknown.reply_as(502, &settings, Some(detail));
-                (Ending::Unknown, reply)
-            }
+            Executed::Cut => (Ending::Unknown, request.cut(502)),
         };
         self.reply = Some(reply);
         settle(ending, &self.lease, effects)

@@ -91,7 +91,7 @@ impl Observing {
                 source,
                 end,
             } => {
-                let response = Passing::begin(&self.request, &source, &headers, end);
+                let response = Passing::begin(&self.request, None, &source, &headers, end);
                 self.response = Some(response);
                 self.settle(env);
             }
@@ -132,6 +132,8 @@ impl Observing {
         self.right = Right::Asked(Lease {
             key,
             owner,
+            // Nothing of it is told to anybody behind this gateway.
+            fence: 0,
             lease_ms,
             since_ns: env.now().most_ns,
         });

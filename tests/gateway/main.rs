@@ -5,6 +5,7 @@
 extern crate idempotency_e2e;
 
 mod bodies;
+mod browsers;
 mod conflict;
 mod corrected;
 mod faults;
@@ -19,8 +20,10 @@ mod problems;
 mod races;
 mod replay;
 mod tombstones;
+mod two_hops;
 
 mod batches;
+mod chain;
 mod config;
 mod crowds;
 mod gateways;

@@ -7,6 +7,7 @@
 use crate::config::{Policy, Rule, Scope, WhenMissing};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
+use crate::hop::{Carried, MayBe};
 use crate::names::{Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
@@ -140,7 +141,17 @@ pub fn decide(
     properties: &dyn Properties,
 ) -> Decision {
     let mut strip = Vec::new();
-    let verdict = judge(settings, head, properties, &mut strip);
+    let mut unwelcome = Unwelcome::among(settings, &head.headers);
+    // Most requests carry nothing, and pay nothing.
+    let carried = unwelcome.ours.then(|| Carried::of(&head.headers));
+    let mark = carried
+        .as_ref()
+        .map(|carried| carried.mark(MayBe::NotExecuted));
+    unwelcome.carried = carried;
+    let mut verdict = judge(settings, head, properties, unwelcome, &mut strip);
+    if let (Verdict::Refuse(_, reply), Some(mark)) = (&mut verdict, mark) {
+        reply.headers.push(mark);
+    }
     Decision { strip, verdict }
 }
 
@@ -148,6 +159,7 @@ fn judge(
     settings: &Arc<Settings>,
     mut head: RequestHead,
     properties: &dyn Properties,
+    unwelcome: Unwelcome,
     strip: &mut Vec<Bytes>,
 ) -> Verdict {
     let rules = settings.rules();
@@ -156,12 +168,22 @@ fn judge(
     let target = head.target.clone();
     let (place, path) = (whereabouts.place(&authority), &target);
 
-    let unwelcome = Unwelcome::among(settings, &head.headers);
+    // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_replaceable`).
+    let mut left = false;
     if unwelcome.ours || head.forged {
         if !settings.capabilities.removes_fields {
-            return refuse_anywhere(settings, ONLY_OURS);
+            let carried = unwelcome.carried.as_ref();
+            left = settings.hop.is_some()
+                && !head.forged
+                && carried.is_some_and(|carried| carried.is_replaceable());
+            if !left {
+                return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            }
         }
         remove(Kind::Ours, settings, &mut head.headers, strip);
+        if left {
+            strip.clear();
+        }
     }
     if let Some(name) = unwelcome.disguised {
         if let Some(index) = rules::enforced(rules, place, path) {
@@ -170,7 +192,7 @@ fn judge(
                 String::from_utf8_lossy(&name)
             );
             let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
-            return refuse(settings, index, refusal);
+            return refuse(settings, index, refusal, &head.headers);
         }
         if rules::reaches(rules, place, path, &[]) {
             return Verdict::Observed(Problem::UnsupportedRequest);
@@ -181,19 +203,29 @@ fn judge(
     }
     // Some may be missing, and one of them may turn the request into a protected one.
     if head.truncated && rules::reaches(rules, place, path, &head.headers.0) {
-        return refuse_anywhere(settings, TOO_MANY);
+        return refuse_anywhere(settings, TOO_MANY, &head.headers);
     }
     let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
     let (index, detail) = match found {
+        RuleMatch::None if left => {
+            return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+        }
         RuleMatch::None => return Verdict::Pass,
         RuleMatch::Rule(matched) => {
-            return match protect(settings, &matched, head, properties) {
-                Ok(Some((request, hasher))) => Verdict::Protect {
-                    request: Box::new(request),
-                    hasher: Box::new(hasher),
-                },
+            if left && matched.rule.observes() {
+                return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            }
+            return match protect(settings, &matched, &mut head, properties) {
+                Ok(Some((mut request, hasher))) => {
+                    request.carried = unwelcome.carried;
+                    Verdict::Protect {
+                        request: Box::new(request),
+                        hasher: Box::new(hasher),
+                    }
+                }
+                Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,
-                Err(refusal) => refuse(settings, matched.index, refusal),
+                Err(refusal) => refuse(settings, matched.index, refusal, &head.headers),
             };
         }
         RuleMatch::Ambiguous(index) => (index, "The path can be read in more than one way."),
@@ -201,11 +233,13 @@ fn judge(
         RuleMatch::Moved(index) => (index, "A header leads this request to another path."),
     };
     let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
-    refuse(settings, index, refusal)
+    refuse(settings, index, refusal, &head.headers)
 }
 
-const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
-                         Idempotency-Attempt, Idempotency-Record and Idempotency-Unprotected.";
+/// What a client is told that sends fields which only we send.
+pub const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
+                             Idempotency-Attempt, Idempotency-Record, Idempotency-Proof and \
+                             Idempotency-Unprotected.";
 const TOO_MANY: &str = "The request has more header fields than this gateway can look through.";
 
 /// What a request has that must not go upstream as it is.
@@ -213,6 +247,8 @@ const TOO_MANY: &str = "The request has more header fields than this gateway can
 struct Unwelcome {
     /// A field that only the gateway sends.
     ours: bool,
+    /// What of these names an execution.
+    carried: Option<Box<Carried>>,
     /// The first one that is another spelling of a field that we act on.
     disguised: Option<Bytes>,
 }
@@ -257,14 +293,14 @@ pub fn ours_among(headers: &Headers) -> Vec<Bytes> {
 }
 
 /// Refuses by a rule, unless that only observes.
-fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Verdict {
+fn refuse(settings: &Settings, index: usize, refusal: Refusal, request: &Headers) -> Verdict {
     let Some(rule) = settings.rules().get(index) else {
         return unreadable();
     };
     if rule.observes() {
         return Verdict::Observed(refusal.problem);
     }
-    let problem_settings = ProblemSettings::new(&settings.policies, rule.policy.retry_after_s);
+    let problem_settings = ProblemSettings::new(&settings.policies, &rule.policy, request);
     let reply = refusal
         .problem
         .reply(&problem_settings, Some(&refusal.detail));
@@ -272,7 +308,7 @@ fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Verdict {
 }
 
 /// Refuses what no rule needs to match, unless all of them only observe.
-fn refuse_anywhere(settings: &Settings, detail: &str) -> Verdict {
+fn refuse_anywhere(settings: &Settings, detail: &str, request: &Headers) -> Verdict {
     let index = settings
         .rules()
         .iter()
@@ -282,6 +318,7 @@ fn refuse_anywhere(settings: &Settings, detail: &str) -> Verdict {
         settings,
         index,
         Refusal::new(Problem::UnsupportedRequest, detail),
+        request,
     )
 }
 
@@ -294,7 +331,7 @@ pub fn unreadable() -> Verdict {
 fn protect(
     settings: &Arc<Settings>,
     matched: &rules::Matched,
-    head: RequestHead,
+    head: &mut RequestHead,
     properties: &dyn Properties,
 ) -> Result<Option<(Request, Hasher)>, Refusal> {
     let RequestHead {
@@ -306,9 +343,9 @@ fn protect(
     } = head;
     let rule = matched.rule;
     let policy = &rule.policy;
-    supported(&method, &headers)?;
-    nominated(settings, &headers)?;
-    if let Some(name) = cannot_be_changed(settings, policy, &headers) {
+    supported(method, headers)?;
+    nominated(settings, headers)?;
+    if let Some(name) = cannot_be_changed(settings, policy, headers) {
         let detail = format!("This gateway cannot keep the header {name} from the upstream.");
         return Err(Refusal::new(Problem::UnsupportedRequest, detail));
     }
@@ -342,7 +379,7 @@ fn protect(
     let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
         .map_err(|error| Refusal::new(Problem::TenantMissing, sentence(&error.to_string())))?;
 
-    if !bodiless
+    if !*bodiless
         && headers
             .content_length()
             .is_some_and(|n| n > policy.max_body_bytes as u64)
@@ -353,10 +390,10 @@ fn protect(
     let hasher = Hasher::new(
         &policy.fingerprint,
         settings.scheme(matched),
-        &method,
+        method,
         &matched.path,
         matched.query,
-        &authority,
+        authority,
         &headers.0,
     );
     let request = Request {
@@ -364,9 +401,10 @@ fn protect(
         rule: Arc::clone(rule),
         tenant,
         client_key,
-        method,
+        method: std::mem::take(method),
         path: matched.path.clone().into_owned(),
-        headers,
+        headers: std::mem::take(headers),
+        carried: None,
     };
     Ok(Some((request, hasher)))
 }

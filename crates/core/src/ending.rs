@@ -4,6 +4,8 @@ use crate::capture::Capture;
 use crate::classify::{classify, Source};
 use crate::config::OutcomeClass;
 use crate::headers::Headers;
+use crate::hop::{self, MayBe};
+use crate::reply::LocalReply;
 use crate::request::Request;
 use idempotency_protocol::{Complete, FailCause, LookupKey, Operation, Outcome, Owner};
 
@@ -25,8 +27,20 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// What the head of an answer says. Its body is still to come.
-    pub fn answered(request: &Request, source: &Source, status: u16, headers: &Headers) -> Ending {
+    /// What the head of an answer says. Its body is still to come. `sent`: the record and the fence that the
+    /// request was forwarded with, so that a gateway of ours behind this program may have refused it.
+    pub fn answered(
+        request: &Request,
+        sent: Option<(&LookupKey, u64)>,
+        source: &Source,
+        status: u16,
+        headers: &Headers,
+    ) -> Ending {
+        match sent.and_then(|(key, fence)| hop::refusal(headers, key, fence)) {
+            Some(MayBe::NotExecuted) => return Ending::NotSent,
+            Some(MayBe::Executed) => return Ending::Unknown,
+            None => {}
+        }
         let policy = request.policy();
         let origin = request.origin();
         match classify(policy, source, status, headers) {
@@ -43,6 +57,19 @@ impl Ending {
             },
             OutcomeClass::Unknown => Ending::Unknown,
         }
+    }
+
+    /// What the client gets in place of an answer that the gateway made itself for an execution that was cut.
+    pub fn instead(
+        &self,
+        request: &Request,
+        source: &Source,
+        headers: &Headers,
+    ) -> Option<LocalReply> {
+        let status = headers.status().filter(|status| *status >= 400)?;
+        let cut = matches!(self, Ending::Unknown) && *source == Source::Doubtful;
+        // What a gateway of ours says is said.
+        (cut && !headers.has(hop::REFUSAL)).then(|| request.cut(status))
     }
 
     fn capture(&mut self) -> Option<&mut Capture> {

@@ -3,12 +3,14 @@
 use crate::config::{Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
+use crate::hop::{Carried, Claim, MayBe, Proven};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    About, Acquire, AttemptKind, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+    About, Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
+    Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -29,6 +31,8 @@ pub struct Request {
     pub path: String,
     /// All request headers as the client sent them.
     pub headers: Headers,
+    /// What it has of another gateway of ours, or pretends to have.
+    pub carried: Option<Box<Carried>>,
 }
 
 impl Request {
@@ -108,6 +112,49 @@ impl Request {
         })
     }
 
+    fn claim<'a>(&'a self, key: &'a LookupKey, fingerprint: &'a Fingerprint) -> Claim<'a> {
+        Claim {
+            key,
+            method: &self.method,
+            path: &self.path,
+            fingerprint,
+        }
+    }
+
+    /// The proof of an execution for a gateway behind this one; `None` where there is none.
+    pub fn prove(
+        &self,
+        key: &LookupKey,
+        fingerprint: &Fingerprint,
+        grant: &Grant,
+    ) -> Option<Bytes> {
+        let keys = self.settings.hop.as_ref()?;
+        let claim = self.claim(key, fingerprint);
+        keys.prove(&claim, grant, self.policy().lease_margin_ms)
+    }
+
+    /// What the proof that this request carries is worth before the store has been asked.
+    pub fn proven(&self, key: &LookupKey, fingerprint: &Fingerprint) -> Option<Proven> {
+        let (keys, carried) = self.settings.hop.as_ref().zip(self.carried.as_ref())?;
+        keys.verify(&self.claim(key, fingerprint), carried)
+    }
+
+    /// Whether it names the execution with this fence as its own.
+    pub fn carries(&self, fence: u64) -> bool {
+        let carried = self.carried.as_ref();
+        carried.is_some_and(|carried| carried.fence() == Some(fence))
+    }
+
+    /// The operation that spends a proof.
+    pub fn redeem(key: LookupKey, fingerprint: Fingerprint, proven: &Proven) -> Operation {
+        Operation::Redeem(Redeem {
+            key,
+            fingerprint,
+            fence: proven.fence,
+            expires_at_ms: proven.expires_at_ms,
+        })
+    }
+
     /// The wait for an execution that is in flight.
     pub fn wait(key: LookupKey, fingerprint: Fingerprint, fence: u64, wait_ms: u64) -> Wait {
         Wait {
@@ -120,12 +167,45 @@ impl Request {
 
     /// A problem document by this request's settings.
     pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
-        problem.reply(&self.problem_settings(), detail)
+        let reply = problem.reply(&self.problem_settings(), detail);
+        self.marked(reply, MayBe::of(problem))
+    }
+
+    /// The same with another status, and with what is known of its execution.
+    pub fn problem_as(
+        &self,
+        problem: Problem,
+        status: u16,
+        detail: Option<&str>,
+        executed: MayBe,
+    ) -> LocalReply {
+        let reply = problem.reply_as(status, &self.problem_settings(), detail);
+        self.marked(reply, executed)
+    }
+
+    /// For the gateway of ours that sent the request, if one did.
+    fn marked(&self, mut reply: LocalReply, executed: MayBe) -> LocalReply {
+        let mark = self.carried.as_ref().map(|carried| carried.mark(executed));
+        reply.headers.extend(mark);
+        reply
+    }
+
+    /// What the client is told whose own execution was cut: the gateway made an answer with this status, and nobody
+    /// knows what the upstream did. 504 stays (a timeout); all else is 502.
+    pub fn cut(&self, status: u16) -> LocalReply {
+        let detail = "The gateway got no whole answer from the upstream. The request may have been executed.";
+        let status = if status == 504 { 504 } else { 502 };
+        self.problem_as(
+            Problem::OutcomeUnknown,
+            status,
+            Some(detail),
+            MayBe::Executed,
+        )
     }
 
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
-        ProblemSettings::new(&self.settings.policies, self.policy().retry_after_s)
+        ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
     }
 }
 

@@ -134,7 +134,7 @@ impl Watching {
         let headers = head::fields(response.headers());
         let status = response.status().as_u16();
         let source = source(response.extensions());
-        let ending = Ending::answered(&self.request, &source, status, &headers);
+        let ending = Ending::answered(&self.request, None, &source, status, &headers);
         let mut watch = ResponseWatch {
             answered: Some((ending, self.answers)),
             left: headers.content_length(),

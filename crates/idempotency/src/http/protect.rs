@@ -225,10 +225,15 @@ impl Protected {
             context.count(Counter::Executed);
             parts.extensions.insert(Attempt::new(grant, key));
         }
+        let fence = match forwarding {
+            Forwarding::Granted(grant) => grant.fence,
+            _ => 0,
+        };
         let run = Run {
             context: Arc::clone(&context),
             request: Arc::clone(&request),
             claim,
+            fence,
         };
         let call = HttpRequest::from_parts(parts, RequestBody::whole(whole));
         match run::start(run, inner, call).await {

@@ -39,6 +39,8 @@ pub(super) struct Run {
     pub context: Arc<Context>,
     pub request: Arc<Request>,
     pub claim: Claim,
+    /// The fence that the request is executed under.
+    pub fence: u64,
 }
 
 type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
@@ -107,18 +109,21 @@ impl Run {
             context,
             request,
             claim,
+            fence,
         } = self;
         let (mut parts, body) = response.into_parts();
+        // All of them: a gateway of ours may stand behind the handler, and may have refused.
+        let headers = head::fields(&parts.headers);
         let policies = &request.settings.policies;
         let ours = |name: &&HeaderName| reply::is_ours(policies, name.as_str().as_bytes());
         let ours: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
         for name in ours {
             parts.headers.remove(name);
         }
-        let headers = head::fields(&parts.headers);
         let status = parts.status.as_u16();
         let source = source(&parts.extensions);
-        let ending = Ending::answered(&request, &source, status, &headers);
+        let sent = Some((claim.key(), fence));
+        let ending = Ending::answered(&request, sent, &source, status, &headers);
         let length = headers.content_length().or(body.size_hint().exact());
         let copying = Copying {
             context,

@@ -225,6 +225,9 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         "completed" => Answer::Completed {
             expires_at_ms: parts.number()?,
         },
+        "redeemed" => Answer::Redeemed {
+            lease_left_ms: parts.number()?,
+        },
         "mismatch" => Answer::Mismatch,
         "not_comparable" => Answer::NotComparable,
         "cancelled" => Answer::Cancelled,

@@ -49,6 +49,8 @@ pub(super) const VALID: &[Text] = &[
     Top(r#""problem_base":"https://errors.example.com/idempotency#""#),
     Top(r#""replay_header":"X-Idempotency-Replayed""#),
     Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),
+    Top(r#""hop":{"key":"0123456789abcdef"}"#),
+    Top(r#""hop":{"key":["0123456789abcdef","fedcba9876543210"],"last":true}"#),
     Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
     Top(r#""host":"kong""#),
     Top(r#""host":"auto""#),
@@ -72,6 +74,7 @@ pub(super) const VALID: &[Text] = &[
     Policy(r#""ttl_ms":1,"unknown_ttl_ms":1,"wait_ms":0,"retry_after_s":86400"#),
     Policy(r#""max_body_bytes":268435456,"max_response_bytes":15728640,"wait_ms":60000"#),
     Policy(r#""outcomes":"all""#),
+    Policy(r#""cors":{},"problems":{}"#),
     Policy(r#""outcomes":{"200":"failed","599":"unknown","2xx":"completed"}"#),
     Policy(r#""replay_headers":["X-Request-Cost","retry-after"]"#),
     Policy(r#""namespace":"Zahlungen Süd","name":"charges""#),
@@ -113,6 +116,41 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         Top(r#""detached":{}"#),
         "detached.cluster: is required",
         SCHEMA,
+    ),
+    (Top(r#""hop":{}"#), "hop.key: is required", SCHEMA),
+    (
+        Top(r#""hop":{"key":"too short"}"#),
+        "hop.key: must be 16 to 255",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":["0123456789abcdef","with space 0123456789"]}"#),
+        "hop.key[1]: must be 16 to 255",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":[]}"#),
+        "hop.key: must be a key, or a list",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":"0123456789abcdef","last":1}"#),
+        "hop.last: must be",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":"0123456789abcdef","first":true}"#),
+        "hop.first: ",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","token":"0123456789abcdef"},
+                "hop":{"key":["fedcba9876543210","0123456789abcdef"]},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "hop.key: must be a key of its own",
+        PARSER,
     ),
     (
         Top(r#""detached":null"#),
@@ -440,6 +478,14 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     (
         Policy(r#""key":{"when_missing":"derive"},"fingerprint":{"body":"none"}"#),
         "rules[0].key.when_missing: a key cannot be derived",
+        PARSER,
+    ),
+    (
+        Whole(
+            r#"{"replay_header":"X-Again","service":{"target":"s"},"rules":[{"match":{},
+                "scope":"global","problems":{"in-flight":{"headers":{"x-again":"1"}}}}]}"#,
+        ),
+        "rules[0].problems: in-flight: must not have the header that marks replays",
         PARSER,
     ),
     (

@@ -100,7 +100,7 @@ fn defaults_are_overridden_field_by_field() {
         (b.key.header.as_str(), b.key.syntax),
         ("x-other", KeySyntax::Strict)
     );
-    assert_eq!(a.fingerprint.headers, ["a", "b"]);
+    assert!(a.fingerprint.counted_headers().eq(["a", "b"]));
     assert_eq!(
         (b.fingerprint.body, &b.fingerprint.headers),
         (BodyMode::Json, &a.fingerprint.headers)
@@ -251,6 +251,25 @@ fn faults_are_told_with_their_path() {
             text.text()
         );
     }
+}
+
+#[test]
+fn a_hop_has_one_key_or_several_and_shows_none_of_them() {
+    let hop = |hop: &str| {
+        let text = format!(
+            r#"{{"service":{{"target":"s"}},"hop":{hop},"rules":[{{"match":{{}},"scope":"global"}}]}}"#
+        );
+        parse(&text).unwrap().policies.hop.unwrap()
+    };
+    let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+    let one = hop(&format!(r#"{{"key":"{old}"}}"#));
+    assert_eq!(one.keys, [old]);
+    assert!(!one.last);
+    let two = hop(&format!(r#"{{"key":["{new}","{old}"],"last":true}}"#));
+    assert_eq!(two.keys, [new, old]);
+    assert!(two.last);
+    let shown = format!("{two:?}");
+    assert!(!shown.contains(old) && !shown.contains(new), "{shown}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ use serde_json::{json, Value};
 
 use crate::history::TENANT_HEADER;
 
+/// How the paths begin that lead through a second gateway.
+pub const HOP: &str = "/hop";
+
 /// One rule, as far as the model needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -40,7 +43,7 @@ pub struct Rules {
 
 impl Rules {
     /// Inline and detached; with and without a wait; with and without permission to execute an
-    /// unknown outcome again; delivering and withholding what cannot be stored.
+    /// unknown outcome again; delivering and withholding what cannot be stored; through one gateway and through two.
     pub fn with_lease(lease_ms: u64) -> Self {
         let mut rules = Vec::new();
         for (name, detached) in [("inline", false), ("detached", true)] {
@@ -74,6 +77,10 @@ impl Rules {
                 wait_ms: if detached { lease_ms * 3 / 10 } else { 0 },
                 ..plain.clone()
             });
+            rules.push(Rule {
+                path: format!("{HOP}-{name}"),
+                ..plain.clone()
+            });
             rules.push(plain);
         }
         Self {
@@ -88,6 +95,14 @@ impl Rules {
         let rules: Vec<_> = self.rules.iter().map(|rule| self.rule(rule)).collect();
         let mut config = filter_config(tokens, json!(rules));
         config["service"]["timeout_ms"] = json!(self.service_timeout_ms);
+        config["hop"] = json!({ "key": "the-key-of-two-gateways" });
+        config
+    }
+
+    /// That of the gateway behind the others.
+    pub fn last_filter(&self, tokens: &Tokens) -> Value {
+        let mut config = self.filter(tokens);
+        config["hop"]["last"] = json!(true);
         config
     }
 

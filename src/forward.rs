@@ -4,6 +4,7 @@ use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::config::Policy;
 use idempotency_core::headers::Headers;
+use idempotency_core::key::quoted_value;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
 };
@@ -77,9 +78,10 @@ pub fn changes(
         }
         Forwarding::Unprotected => set(UNPROTECTED, "store-unavailable".into()),
     }
-    if key.origin == Origin::Derived {
-        let name = Bytes::copy_from_slice(policy.key.header.as_bytes());
-        changes.push(HeaderChange::Set(name, format!("\"{}\"", key.key).into()));
+    let unsent = key.origin == Origin::Derived || policy.key.from.is_some();
+    if let Some(name) = policy.key.headers().first().filter(|_| unsent) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        changes.push(HeaderChange::Set(name, quoted_value(&key.key).into()));
     }
     changes
 }

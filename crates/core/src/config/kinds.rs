@@ -1,5 +1,6 @@
 //! The kinds of values that fields have: how each is read, and written over what was there.
 
+use super::policy::KeyPolicy;
 use super::reader::{Check, Faults, Field};
 use super::table::Table;
 
@@ -61,10 +62,23 @@ impl<T: Copy, S: From<T>> Kind<S> for Words<T> {
 /// A string that passes a check.
 pub(super) struct Text(pub Check);
 
-impl Kind<String> for Text {
-    fn read(&self, field: &Field<'_>, into: &mut String, faults: &mut Faults) {
+impl<S: From<String>> Kind<S> for Text {
+    fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         if let Some(text) = faults.string(field, self.0) {
-            *into = text;
+            *into = text.into();
+        }
+    }
+}
+
+/// A list of distinct strings that pass a check, kept sorted.
+pub(super) struct Texts(pub Check);
+
+impl Kind<Vec<String>> for Texts {
+    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
+        let elements = faults.array(field);
+        if let Some(texts) = elements.and_then(|list| faults.strings(&list, self.0, str::eq)) {
+            *into = texts;
+            into.sort();
         }
     }
 }
@@ -81,17 +95,27 @@ impl Kind<String> for Header {
     }
 }
 
+/// A list of names of headers, kept in lower case and in its order.
+pub(super) struct Ordered(pub Check);
+
+impl Kind<Vec<String>> for Ordered {
+    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
+        let elements = faults.array(field);
+        let names = elements.and_then(|list| faults.strings(&list, self.0, str::eq_ignore_ascii_case));
+        if let Some(names) = names {
+            *into = names;
+            into.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        }
+    }
+}
+
 /// A list of names of headers, kept in lower case and sorted.
 pub(super) struct Headers(pub Check);
 
 impl Kind<Vec<String>> for Headers {
     fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
-        let elements = faults.array(field);
-        if let Some(names) = elements.and_then(|list| faults.strings(&list, self.0)) {
-            *into = names;
-            into.iter_mut().for_each(|name| name.make_ascii_lowercase());
-            into.sort();
-        }
+        Ordered(self.0).read(field, into, faults);
+        into.sort();
     }
 }
 
@@ -114,5 +138,33 @@ impl<T: Table> Kind<T> for Group {
         if let Some(object) = faults.object(field, &[T::NAMES]) {
             into.apply(&object, faults);
         }
+    }
+}
+
+/// Where keys are and how they are read: a group, of which one member of three says where. One that is
+/// said here replaces another that the defaults have.
+pub(super) struct Keys;
+
+impl Kind<KeyPolicy> for Keys {
+    fn read(&self, field: &Field<'_>, into: &mut KeyPolicy, faults: &mut Faults) {
+        let places = ["header", "headers", "from"].map(|name| field.has(name));
+        match places.iter().filter(|said| **said).count() {
+            0 => {}
+            1 => {
+                let KeyPolicy {
+                    header,
+                    headers,
+                    from,
+                    ..
+                } = KeyPolicy::default();
+                (into.header, into.headers, into.from) = (header, headers, from);
+            }
+            _ => faults.add(&field.path, "must have one of header, headers, from"),
+        }
+        if field.has("from") && field.has("syntax") {
+            let message = "is for keys in headers, and key.from is in the body";
+            faults.add(&format!("{}.syntax", field.path), message);
+        }
+        Group.read(field, into, faults);
     }
 }

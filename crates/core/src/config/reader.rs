@@ -102,15 +102,20 @@ impl Faults {
         Some(elements)
     }
 
-    /// Distinct strings (letter case does not make a difference); `None` if one is wrong.
-    pub fn strings(&mut self, elements: &[Field<'_>], check: Check) -> Option<Vec<String>> {
+    /// Distinct strings; `None` if one is wrong.
+    pub fn strings(
+        &mut self,
+        elements: &[Field<'_>],
+        check: Check,
+        same: fn(&str, &str) -> bool,
+    ) -> Option<Vec<String>> {
         let before = self.0.len();
         let mut found: Vec<String> = Vec::new();
         for element in elements {
             let Some(text) = self.string(element, check) else {
                 continue;
             };
-            if found.iter().any(|known| known.eq_ignore_ascii_case(&text)) {
+            if found.iter().any(|known| same(known, &text)) {
                 self.add(&element.path, "is in the list already");
             }
             found.push(text);

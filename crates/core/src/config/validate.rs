@@ -240,7 +240,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
         }) if all == "*" => Some(Vec::new()),
         Some(field) => faults
             .filled(&field, "must not be empty; \"*\" means every method")
-            .and_then(|list| faults.strings(&list, checks::method)),
+            .and_then(|list| faults.strings(&list, checks::method, str::eq_ignore_ascii_case)),
     };
     let path = match (object.get("path"), object.get("path_prefix")) {
         (Some(_), Some(_)) => {
@@ -262,7 +262,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out to match every host",
             )
-            .and_then(|list| faults.strings(&list, checks::host))
+            .and_then(|list| faults.strings(&list, checks::host, str::eq_ignore_ascii_case))
             .map(|hosts| hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
     };
     let mut ids = |name: &str| match object.get(name) {
@@ -272,7 +272,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out where it does not matter",
             )
-            .and_then(|list| faults.strings(&list, checks::kong_id))
+            .and_then(|list| faults.strings(&list, checks::kong_id, str::eq_ignore_ascii_case))
             .map(|ids| ids.iter().map(|id| id.to_ascii_lowercase()).collect()),
     };
     let (routes, services) = (ids("kong_routes"), ids("kong_services"));
@@ -332,20 +332,22 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
             "\"detached\" needs the top-level field `detached`".to_owned(),
         );
     }
-    if draft.key.when_missing == WhenMissing::Derive && draft.fingerprint.body == BodyMode::None {
+    if draft.key.when_missing == WhenMissing::Derive && body(draft) == BodyMode::None {
         refuse(
             "key.when_missing",
-            "a key cannot be derived where fingerprint.body is \"none\": different payloads \
-             would be one"
+            "a key cannot be derived where fingerprint.body is \"none\" (the default with key.from): \
+             different payloads would be one"
                 .to_owned(),
         );
     }
-    if draft.fingerprint.headers.contains(&draft.key.header) {
+    let headers = draft.key.headers();
+    if draft.fingerprint.headers.iter().any(|h| headers.contains(h)) {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),
         );
     }
+    members(draft, &mut refuse);
     match &draft.scope {
         None if context.scoped || rule.get("scope").is_some() => {}
         None => refuse(
@@ -353,7 +355,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
             "is required, here or in defaults: say where the tenant comes from, or \"global\""
                 .to_owned(),
         ),
-        Some(Scope::Header(name)) if *name == draft.key.header => {
+        Some(Scope::Header(name)) if headers.contains(name) => {
             refuse(
                 "scope.header",
                 "must not be the key's own header".to_owned(),
@@ -363,8 +365,46 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
     }
 }
 
+/// Pointers to parts of the body that count for nothing.
+fn members(draft: &Draft, refuse: &mut dyn FnMut(&str, String)) {
+    let JsonPolicy { only, ignore } = &draft.fingerprint.json;
+    if !(only.is_empty() && ignore.is_empty()) && body(draft) != BodyMode::Json {
+        let message = "selects members of the body, which needs fingerprint.body: \"json\"";
+        refuse("fingerprint.json", message.to_owned());
+    }
+    let is_inside = |inner: &str, outer: &String| {
+        let rest = inner.strip_prefix(outer.as_str());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    for (name, list) in [("only", only), ("ignore", ignore)] {
+        for pointer in list {
+            if let Some(outer) = list.iter().find(|outer| is_inside(pointer, outer)) {
+                let message = format!("{pointer} is inside {outer}, which is in the list");
+                refuse(&format!("fingerprint.json.{name}"), message);
+            }
+        }
+    }
+    for pointer in ignore {
+        if !only.is_empty() && !only.iter().any(|outer| is_inside(pointer, outer)) {
+            let message = format!("{pointer} is inside no member of fingerprint.json.only");
+            refuse("fingerprint.json.ignore", message);
+        }
+    }
+}
+
+/// What of the body counts. A key that is in the body names the event that the body tells of, and senders
+/// of webhooks change the rest from one try to the next.
+fn body(draft: &Draft) -> BodyMode {
+    draft.fingerprint.body.unwrap_or(match draft.key.from {
+        Some(_) => BodyMode::None,
+        None => BodyMode::Raw,
+    })
+}
+
+/// On Envoy, which the cluster is for, a detached answer arrives whole.
 fn execution(draft: &Draft, context: &Context) -> Execution {
-    draft.execution.unwrap_or(match context.detached {
+    let detached = context.detached && (!draft.stream || context.keeps_executions);
+    draft.execution.unwrap_or(match detached {
         true => Execution::Detached,
         false => Execution::Inline,
     })
@@ -374,6 +414,7 @@ fn execution(draft: &Draft, context: &Context) -> Execution {
 /// refused.
 fn settle(draft: &mut Draft, context: &Context) {
     draft.execution = Some(execution(draft, context));
+    draft.fingerprint.body = Some(body(draft));
     let longest = draft.ttl_ms.max(WEEK_MS);
     draft.unknown_ttl_ms.get_or_insert(longest);
 }

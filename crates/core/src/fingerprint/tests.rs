@@ -3,9 +3,10 @@ use proptest::prelude::*;
 
 fn policy(body: BodyMode, headers: &[&str], host: bool) -> FingerprintPolicy {
     FingerprintPolicy {
-        body,
+        body: Some(body),
         headers: headers.iter().map(|h| (*h).to_owned()).collect(),
         host,
+        ..FingerprintPolicy::default()
     }
 }
 
@@ -73,7 +74,7 @@ fn in_pieces(
         &headers,
     );
     r.body.chunks(piece).for_each(|p| hasher.update(p));
-    hasher.finish()
+    hasher.finish().map(|hashed| hashed.fingerprint)
 }
 
 fn digest(policy: &FingerprintPolicy, r: Request<'_>) -> String {

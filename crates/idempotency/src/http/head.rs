@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use idempotency_core::config::Policy;
 use idempotency_core::decide::{ours_among, Properties, RequestHead};
 use idempotency_core::headers::Headers;
+use idempotency_core::key::quoted_value;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
 };
@@ -133,8 +134,9 @@ pub(super) fn change(
         }
         Forwarding::Unprotected => set(headers, UNPROTECTED, "store-unavailable"),
     }
-    if key.origin == Origin::Derived {
-        set(headers, &policy.key.header, &format!("\"{}\"", key.key));
+    let unsent = key.origin == Origin::Derived || policy.key.from.is_some();
+    if let Some(name) = policy.key.headers().first().filter(|_| unsent) {
+        set(headers, name, &quoted_value(&key.key));
     }
 }
 

@@ -138,7 +138,8 @@ impl Walk<'_> {
         }
         let here = self.at.len();
         self.at.push('/');
-        self.at.push_str(&name.to_string().replace('~', "~0").replace('/', "~1"));
+        self.at
+            .push_str(&name.to_string().replace('~', "~0").replace('/', "~1"));
         self.value(scanner, out)?;
         let canonical = out.get(value..).unwrap_or_default();
         if key == Some(&self.at) {
@@ -218,7 +219,11 @@ fn escape(unit: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\\u");
     for shift in [12, 8, 4, 0] {
         let digit = (unit >> shift & 15) as u8;
-        out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+        out.push(if digit < 10 {
+            b'0' + digit
+        } else {
+            b'a' + digit - 10
+        });
     }
 }
 
@@ -270,7 +275,14 @@ mod tests {
             assert_eq!(canonical(want), want, "stable: {text}");
         }
         // No other string has the form of one with a half in it.
-        let all = [r#""\ud83d""#, r#""\\ud83d""#, r#""\ufffd""#, r#""?""#, r#""\udbff""#, r#""""#];
+        let all = [
+            r#""\ud83d""#,
+            r#""\\ud83d""#,
+            r#""\ufffd""#,
+            r#""?""#,
+            r#""\udbff""#,
+            r#""""#,
+        ];
         for (index, one) in all.iter().enumerate() {
             for other in &all[..index] {
                 assert_ne!(canonical(one), canonical(other));
@@ -293,7 +305,12 @@ mod tests {
                 r#"{"/id":7,"/items/1/sku":"b"}"#,
             ),
             (order, &["/a~1b/~0"], &[], r#"{"/a~1b/~0":1}"#),
-            (order, &["/nothing", "/id/x", "/items/01", "/items/-"], &[], "{}"),
+            (
+                order,
+                &["/nothing", "/id/x", "/items/01", "/items/-"],
+                &[],
+                "{}",
+            ),
             (
                 order,
                 &["/items"],
@@ -317,10 +334,22 @@ mod tests {
         ];
         for (text, only, ignore, want) in rows {
             let (only, ignore) = (list(only), list(ignore));
-            let parts = Parts { only: &only, ignore: &ignore, key: None };
+            let parts = Parts {
+                only: &only,
+                ignore: &ignore,
+                key: None,
+            };
             let got = select(text.as_bytes(), parts).unwrap();
-            assert_eq!(String::from_utf8(got.text).unwrap(), *want, "{text} {only:?} {ignore:?}");
-            assert_eq!(got.found, !only.is_empty() && *want != "{}", "{text} {only:?}");
+            assert_eq!(
+                String::from_utf8(got.text).unwrap(),
+                *want,
+                "{text} {only:?} {ignore:?}"
+            );
+            assert_eq!(
+                got.found,
+                !only.is_empty() && *want != "{}",
+                "{text} {only:?}"
+            );
         }
     }
 
@@ -336,7 +365,11 @@ mod tests {
             (r#"{"id":1,"at":1"#, Fault::UnexpectedEnd),
         ] {
             for (only, ignore) in [(&id[..], &[][..]), (&[][..], &at[..])] {
-                let parts = Parts { only, ignore, key: Some("/id") };
+                let parts = Parts {
+                    only,
+                    ignore,
+                    key: Some("/id"),
+                };
                 let got = select(text.as_bytes(), parts).map_err(|error| error.fault);
                 assert_eq!(got, Err(fault), "{text}");
             }
@@ -348,12 +381,19 @@ mod tests {
         for (text, pointer, want) in [
             (r#"{"id":"evt_1","a":1}"#, "/id", Some(r#""evt_1""#)),
             (r#"{"data":{"id":12}}"#, "/data/id", Some("12")),
-            (r#"{"data":{"id":[1, 2]}}"#, "/data", Some(r#"{"id":[1,2]}"#)),
+            (
+                r#"{"data":{"id":[1, 2]}}"#,
+                "/data",
+                Some(r#"{"id":[1,2]}"#),
+            ),
             (r#"{"i":1}"#, "/id", None),
             ("[5]", "/0", Some("5")),
             ("5", "/0", None),
         ] {
-            let parts = Parts { key: Some(pointer), ..Parts::default() };
+            let parts = Parts {
+                key: Some(pointer),
+                ..Parts::default()
+            };
             let got = select(text.as_bytes(), parts).unwrap();
             let key = got.key.map(|key| String::from_utf8(key).unwrap());
             assert_eq!(key.as_deref(), want, "{text} {pointer}");
@@ -416,7 +456,10 @@ mod tests {
         };
         match json {
             Value::Object(members) => members.iter().for_each(|(name, value)| one(name, value)),
-            Value::Array(all) => all.iter().enumerate().for_each(|(i, v)| one(&i.to_string(), v)),
+            Value::Array(all) => all
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| one(&i.to_string(), v)),
             _ => {}
         }
     }

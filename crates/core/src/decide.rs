@@ -423,7 +423,9 @@ fn supported(
 ) -> Result<(), Refusal> {
     let unsupported = |detail: String| Err(Refusal::new(Problem::UnsupportedRequest, detail));
     let refusal = |what: &str| {
-        unsupported(format!("{what} cannot be protected against repeated execution."))
+        unsupported(format!(
+            "{what} cannot be protected against repeated execution."
+        ))
     };
     if headers.has("upgrade") || method == b"CONNECT" {
         return refusal("Upgrades");

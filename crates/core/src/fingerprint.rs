@@ -10,9 +10,9 @@ use bytes::Bytes;
 use idempotency_protocol::{Fingerprint, Scheme};
 use sha2::{Digest, Sha256};
 
+use crate::canonical_json::Canonical;
 use crate::config::{BodyMode, FingerprintPolicy, JsonPolicy};
 use crate::json::JsonError;
-use crate::canonical_json::Canonical;
 use crate::{canonical_json, query, rules};
 
 /// Version of the format; part of every scheme id.
@@ -115,7 +115,10 @@ impl Hasher {
             parts.add(b'o', &method.to_ascii_uppercase());
         }
         parts.add(b'P', path.as_bytes());
-        parts.add(b'Q', query::canonicalise(query, &policy.query.ignore).as_bytes());
+        parts.add(
+            b'Q',
+            query::canonicalise(query, &policy.query.ignore).as_bytes(),
+        );
         let with_parameters = policy.body() != BodyMode::None;
         add_values(&mut parts, "content-type", headers, &|value| {
             media_type(value, with_parameters)

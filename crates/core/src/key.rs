@@ -198,17 +198,28 @@ mod tests {
         for key in PLACEHOLDERS {
             let value = format!("\"{key}\"");
             for syntax in [Any, Strict] {
-                assert_eq!(one(value.as_bytes(), syntax), Err(KeyError::Placeholder), "{key}");
+                assert_eq!(
+                    one(value.as_bytes(), syntax),
+                    Err(KeyError::Placeholder),
+                    "{key}"
+                );
             }
             assert_eq!(parse(&[value.as_bytes()], &allowed), Ok(key.to_owned()));
             let member = of_member(value.as_bytes(), &KeyPolicy::default());
             assert_eq!(member, Err(KeyError::Placeholder), "{key}");
         }
         for key in ["undefined", "null", "None", "NaN", "{}"] {
-            assert_eq!(one(key.as_bytes(), Any), Err(KeyError::Placeholder), "{key}");
+            assert_eq!(
+                one(key.as_bytes(), Any),
+                Err(KeyError::Placeholder),
+                "{key}"
+            );
         }
         for key in ["0", "-1", "Null", "none", "undefined1", "{ }", "true"] {
-            assert_eq!(one(format!("\"{key}\"").as_bytes(), Any), Ok(key.to_owned()));
+            assert_eq!(
+                one(format!("\"{key}\"").as_bytes(), Any),
+                Ok(key.to_owned())
+            );
         }
     }
 

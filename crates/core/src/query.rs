@@ -114,8 +114,14 @@ mod tests {
             ("timestamp=1&amount=2", "amount=2"),
             ("timestamp=1&timestamp=2&timestamp", ""),
             ("%74imestam%70=1&b=1", "b=1"),
-            ("Timestamp=1&timestamps=1&timestamp[]=1", "Timestamp=1&timestamp[]=1&timestamps=1"),
-            ("filter[a]=1&filter%5Ba%5d=2&filter%5Bb%5D=3", "filter%5Bb%5D=3"),
+            (
+                "Timestamp=1&timestamps=1&timestamp[]=1",
+                "Timestamp=1&timestamp[]=1&timestamps=1",
+            ),
+            (
+                "filter[a]=1&filter%5Ba%5d=2&filter%5Bb%5D=3",
+                "filter%5Bb%5D=3",
+            ),
             ("%C3%A9=1&é=2", ""),
             ("a+b=1&a%2Bb=2&a%20b=3", "a%20b=3"),
             ("=1&b=2", "b=2"),

@@ -81,7 +81,8 @@ impl Request {
         let (origin, key) = match (key, policy.when_missing) {
             (Some(key), _) => (Origin::Client, key),
             (None, WhenMissing::Derive) if hashed.nothing => {
-                let detail = "No member of the body says which operation this is, and there is no key.";
+                let detail =
+                    "No member of the body says which operation this is, and there is no key.";
                 return unsupported(detail.to_owned());
             }
             (None, WhenMissing::Derive) => (

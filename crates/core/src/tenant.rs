@@ -271,7 +271,11 @@ mod tests {
             (f64::NAN, Err(Invalid)),
             (f64::INFINITY, Err(Invalid)),
         ] {
-            assert_eq!(of(&number.to_le_bytes()), want.map(str::to_owned), "{number}");
+            assert_eq!(
+                of(&number.to_le_bytes()),
+                want.map(str::to_owned),
+                "{number}"
+            );
         }
         assert_eq!(of(&[0]), Ok("false".into()));
         assert_eq!(of(&[1]), Ok("true".into()));
@@ -359,7 +363,7 @@ mod tests {
 
         /// Also where their bytes are text.
         #[test]
-        fn no_two_numbers_are_one_tenant(one in "[ \\t\\n0-9a-c]{6}[ -?]C", other in "[ \\t\\n0-9a-c]{6}[ -?]C") {
+        fn no_two_numbers_are_one_tenant(one in "[ \\t\\n0-9a-c]{6}[0-?]C", other in "[ \\t\\n0-9a-c]{6}[0-?]C") {
             let scope = Scope::Property(vec![]);
             let of = |bytes: &str| resolve(&scope, &[], Some(bytes.as_bytes())).unwrap();
             prop_assert_eq!(of(&one) == of(&other), one == other);

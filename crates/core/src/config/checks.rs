@@ -205,7 +205,8 @@ pub(super) fn property(text: &str) -> Checked {
 /// RFC 6901, in its one spelling. The empty one leads to the whole.
 pub(super) fn pointer(text: &str) -> Checked {
     let escapes = text.split('~').skip(1);
-    let right = text.starts_with('/') && escapes.into_iter().all(|rest| rest.starts_with(['0', '1']));
+    let right =
+        text.starts_with('/') && escapes.into_iter().all(|rest| rest.starts_with(['0', '1']));
     must(
         right,
         "must be a JSON Pointer to a member (RFC 6901), such as \"/id\" or \"/data/0/id\"",

@@ -101,7 +101,8 @@ pub(super) struct Ordered(pub Check);
 impl Kind<Vec<String>> for Ordered {
     fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
         let elements = faults.array(field);
-        let names = elements.and_then(|list| faults.strings(&list, self.0, str::eq_ignore_ascii_case));
+        let names =
+            elements.and_then(|list| faults.strings(&list, self.0, str::eq_ignore_ascii_case));
         if let Some(names) = names {
             *into = names;
             into.iter_mut().for_each(|name| name.make_ascii_lowercase());
@@ -147,8 +148,8 @@ pub(super) struct Keys;
 
 impl Kind<KeyPolicy> for Keys {
     fn read(&self, field: &Field<'_>, into: &mut KeyPolicy, faults: &mut Faults) {
-        let places = ["header", "headers", "from"].map(|name| field.has(name));
-        match places.iter().filter(|said| **said).count() {
+        let places = ["header", "headers", "from"].iter();
+        match places.filter(|name| field.says(name)).count() {
             0 => {}
             1 => {
                 let KeyPolicy {
@@ -161,7 +162,7 @@ impl Kind<KeyPolicy> for Keys {
             }
             _ => faults.add(&field.path, "must have one of header, headers, from"),
         }
-        if field.has("from") && field.has("syntax") {
+        if field.says("from") && field.says("syntax") {
             let message = "is for keys in headers, and key.from is in the body";
             faults.add(&format!("{}.syntax", field.path), message);
         }

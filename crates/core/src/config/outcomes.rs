@@ -34,8 +34,15 @@ impl Outcomes {
             return OutcomeClass::Unknown;
         }
         let hundreds = status / 100;
-        let names = [(status, true), (status, false), (hundreds, true), (hundreds, false)];
-        let mut names = names.into_iter().filter(|(_, later)| has_retry_after || !later);
+        let names = [
+            (status, true),
+            (status, false),
+            (hundreds, true),
+            (hundreds, false),
+        ];
+        let mut names = names
+            .into_iter()
+            .filter(|(_, later)| has_retry_after || !later);
         let class = |name: Name| self.meanings.iter().find(|(known, _)| *known == name);
         let found = names.find_map(class);
         found.map_or(OutcomeClass::Unknown, |(_, class)| *class)
@@ -108,7 +115,8 @@ fn read(field: &Field<'_>, outcomes: &mut Outcomes, faults: &mut Faults) {
             };
             let Some(name) = name(text) else {
                 if !refined {
-                    let message = "must be a status (\"200\" to \"599\") or \"2xx\" to \"5xx\", with or \
+                    let message =
+                        "must be a status (\"200\" to \"599\") or \"2xx\" to \"5xx\", with or \
                                    without \"+retry-after\"";
                     faults.add(&field.path, message);
                 }

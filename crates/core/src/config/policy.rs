@@ -13,7 +13,9 @@
 //!
 //! The order is that in which faults are told, and that of the schemas and of the documentation.
 
-use super::kinds::{words, Flag, Group, Header, Headers, Integer, Keys, Kind, Ordered, Text, Texts, Words};
+use super::kinds::{
+    words, Flag, Group, Header, Headers, Integer, Keys, Kind, Ordered, Text, Texts, Words,
+};
 use super::outcomes::{default_outcomes, Meanings, Outcomes};
 use super::reader::{Faults, Object};
 use super::scope::Source;

@@ -15,6 +15,17 @@ impl Field<'_> {
     pub fn has(&self, name: &str) -> bool {
         matches!(self.value, Value::Object(members) if members.iter().any(|(n, _)| n == name))
     }
+
+    /// The same, but that an empty list (in Lua, an empty object) says nothing.
+    pub fn says(&self, name: &str) -> bool {
+        let empty = |value: &Value| match value {
+            Value::Array(elements) => elements.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        matches!(self.value, Value::Object(members)
+            if members.iter().any(|(n, value)| n == name && !empty(value)))
+    }
 }
 
 /// An object whose member names have been checked.

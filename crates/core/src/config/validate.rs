@@ -341,7 +341,12 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
         );
     }
     let headers = draft.key.headers();
-    if draft.fingerprint.headers.iter().any(|h| headers.contains(h)) {
+    if draft
+        .fingerprint
+        .headers
+        .iter()
+        .any(|h| headers.contains(h))
+    {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),

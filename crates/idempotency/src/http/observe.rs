@@ -201,11 +201,7 @@ struct Observer {
 }
 
 impl Observer {
-    async fn watch(
-        self,
-        asked: oneshot::Receiver<Asked>,
-        answered: oneshot::Receiver<Answered>,
-    ) {
+    async fn watch(self, asked: oneshot::Receiver<Asked>, answered: oneshot::Receiver<Answered>) {
         let Ok((key, fingerprint)) = asked.await else {
             return;
         };

@@ -359,7 +359,11 @@ impl Describe<KeyPolicy> for Keys {
             all.push(Wrong::new(places, one, PARSER));
         }
         let syntax = r#"{"from":"/id","syntax":"strict"}"#;
-        all.push(Wrong::new(syntax, ".syntax: is for keys in headers", PARSER));
+        all.push(Wrong::new(
+            syntax,
+            ".syntax: is for keys in headers",
+            PARSER,
+        ));
         all
     }
 

@@ -160,16 +160,36 @@ fn outcomes_take_the_most_specific_name() {
         (r#""all""#, "cccccc", "cccccc"),
         (r#"{"5xx":"completed"}"#, "ccfccc", "fcfcfc"),
         (r#"{"503":"completed"}"#, "cufccc", "cufcfc"),
-        (r#"{"503+retry-after":"failed","503":"completed"}"#, "cufccc", "fufcfc"),
-        (r#"{"503":"completed","503+retry-after":"unknown"}"#, "cufccc", "uufcfc"),
+        (
+            r#"{"503+retry-after":"failed","503":"completed"}"#,
+            "cufccc",
+            "fufcfc",
+        ),
+        (
+            r#"{"503":"completed","503+retry-after":"unknown"}"#,
+            "cufccc",
+            "uufcfc",
+        ),
         (r#"{"4xx":"unknown","404":"failed"}"#, "uuffuc", "fufffc"),
         (r#"{"401":"completed"}"#, "uucccc", "fuccfc"),
         (r#"{"409":"completed"}"#, "uufccc", "fufccc"),
-        (r#"{"409":"unknown","409+retry-after":"completed"}"#, "uufcuc", "fufccc"),
+        (
+            r#"{"409":"unknown","409+retry-after":"completed"}"#,
+            "uufcuc",
+            "fufccc",
+        ),
         (r#"{"409+retry-after":"unknown"}"#, "uufccc", "fufcuc"),
         (r#"{"4xx+retry-after":"failed"}"#, "uufccc", "fufffc"),
-        (r#"{"4xx":"unknown","4xx+retry-after":"failed"}"#, "uufuuc", "fufffc"),
-        (r#"{"3xx+retry-after":"failed","5xx+retry-after":"failed"}"#, "uufccc", "fffcff"),
+        (
+            r#"{"4xx":"unknown","4xx+retry-after":"failed"}"#,
+            "uufuuc",
+            "fufffc",
+        ),
+        (
+            r#"{"3xx+retry-after":"failed","5xx+retry-after":"failed"}"#,
+            "uufccc",
+            "fffcff",
+        ),
     ] {
         let rule = format!(r#"{{"match":{{}},"scope":"global","outcomes":{setting}}}"#);
         let plan = parse(&config("", &rule)).unwrap();
@@ -182,10 +202,15 @@ fn outcomes_take_the_most_specific_name() {
             };
             cases.map(letter).iter().collect()
         };
-        assert_eq!((letters(false).as_str(), letters(true).as_str()), (without, with), "{setting}");
+        assert_eq!(
+            (letters(false).as_str(), letters(true).as_str()),
+            (without, with),
+            "{setting}"
+        );
     }
     // What a rule says of a status, it says of all its answers, whatever the defaults say of some.
-    let top = r#""defaults":{"outcomes":{"409+retry-after":"unknown","4xx+retry-after":"unknown"}},"#;
+    let top =
+        r#""defaults":{"outcomes":{"409+retry-after":"unknown","4xx+retry-after":"unknown"}},"#;
     let rule = r#"{"match":{},"scope":"global","outcomes":{"409":"failed"}}"#;
     let plan = parse(&config(top, rule)).unwrap();
     let outcomes = &plan.policies.rules[0].policy.outcomes;

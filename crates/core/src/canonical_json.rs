@@ -88,7 +88,11 @@ impl Walk<'_> {
                 let mut index = 0usize;
                 scanner.elements(&mut |scanner| {
                     let from = out.len();
-                    self.part(scanner, &index, from, out)?;
+                    let name = match self.looks() {
+                        true => index.to_string(),
+                        false => String::new(),
+                    };
+                    self.part(scanner, &name, from, out)?;
                     index += 1;
                     Ok(())
                 })?;
@@ -120,26 +124,37 @@ impl Walk<'_> {
         close(scanner, &mut members, start, out)
     }
 
+    /// Whether it matters where the walk is.
+    fn looks(&self) -> bool {
+        let Parts { only, ignore, key } = self.parts;
+        !only.is_empty() || !ignore.is_empty() || key.is_some()
+    }
+
     /// A member or an element, which begins at `from` and is named so, with a comma behind it; nothing if
     /// it is to be ignored.
     fn part(
         &mut self,
         scanner: &mut Scanner<'_>,
-        name: &dyn std::fmt::Display,
+        name: &str,
         from: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), JsonError> {
-        let Parts { only, ignore, key } = self.parts;
-        let value = out.len();
-        if only.is_empty() && ignore.is_empty() && key.is_none() {
+        if !self.looks() {
             self.value(scanner, out)?;
             out.push(b',');
             return Ok(());
         }
+        let Parts { only, ignore, key } = self.parts;
+        let value = out.len();
         let here = self.at.len();
         self.at.push('/');
-        self.at
-            .push_str(&name.to_string().replace('~', "~0").replace('/', "~1"));
+        for char in name.chars() {
+            match char {
+                '~' => self.at.push_str("~0"),
+                '/' => self.at.push_str("~1"),
+                char => self.at.push(char),
+            }
+        }
         self.value(scanner, out)?;
         let canonical = out.get(value..).unwrap_or_default();
         if key == Some(&self.at) {

@@ -319,8 +319,8 @@ fn protect(
         None => match (in_headers(&policy.key, &headers)?, policy.key.when_missing) {
             (None, WhenMissing::Pass) => return Ok(None),
             (None, WhenMissing::Refuse) => {
-                let names = policy.key.headers().join(" or ");
-                let detail = format!("This operation requires the header {names}.");
+                let name = first_of(&policy.key);
+                let detail = format!("This operation requires the header {name}.");
                 return Err(Refusal::new(Problem::MissingKey, detail));
             }
             (key, _) => key,
@@ -368,6 +368,10 @@ fn protect(
     Ok(Some((request, hasher)))
 }
 
+fn first_of(policy: &KeyPolicy) -> &str {
+    policy.headers().first().map_or("", String::as_str)
+}
+
 /// The key that is in the headers: in the first of those that may have it. All of them are read.
 fn in_headers(policy: &KeyPolicy, headers: &Headers) -> Result<Option<String>, Refusal> {
     let invalid = |detail: String| Refusal::new(Problem::InvalidKey, detail);
@@ -379,10 +383,12 @@ fn in_headers(policy: &KeyPolicy, headers: &Headers) -> Result<Option<String>, R
         }
         let key = key::parse(&values, policy)
             .map_err(|error| invalid(format!("Header {name}: {error}.")))?;
-        if found.get_or_insert_with(|| key.clone()) != &key {
-            let names = policy.headers().join(" and ");
-            return Err(invalid(format!("The headers {names} have different keys.")));
+        if found.as_ref().is_some_and(|first| *first != key) {
+            let first = first_of(policy);
+            let detail = format!("The headers {first} and {name} have different keys.");
+            return Err(invalid(detail));
         }
+        found = Some(key);
     }
     Ok(found)
 }
@@ -399,8 +405,8 @@ fn cannot_be_changed<'p>(
     }
     let encoding = policy.identity_encoding.then_some("accept-encoding");
     // A key that is in the body goes upstream in this header, too.
-    let key = policy.key.from.as_ref().and(policy.key.headers().first());
-    let mut set = [encoding, key.map(String::as_str)].into_iter().flatten();
+    let key = policy.key.from.as_ref().map(|_| first_of(&policy.key));
+    let mut set = [encoding, key].into_iter().flatten();
     set.find(|name| headers.all(name).count() > 1)
 }
 

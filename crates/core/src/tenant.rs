@@ -108,7 +108,8 @@ fn plain(value: &[u8]) -> Result<String, TenantError> {
 fn number(value: &[u8]) -> Option<String> {
     const BEYOND: f64 = 9_007_199_254_740_992.0;
     match *value {
-        [flag @ 0..=1] => Some((flag == 1).to_string()),
+        [0] => Some("false".to_owned()),
+        [1] => Some("true".to_owned()),
         [a, b, c, d, e, f, g, h] => {
             let number = f64::from_le_bytes([a, b, c, d, e, f, g, h]);
             let whole = number as i64;

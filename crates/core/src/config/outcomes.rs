@@ -53,7 +53,8 @@ impl Outcomes {
         let (status, retry_after) = name;
         self.meanings
             .retain(|((s, r), _)| *s != status || retry_after && !r);
-        self.meanings.push((name, class));
+        let at = self.meanings.partition_point(|(known, _)| *known < name);
+        self.meanings.insert(at, (name, class));
     }
 
     fn of_hundreds(classes: [OutcomeClass; 4]) -> Outcomes {
@@ -75,7 +76,6 @@ pub(super) fn default_outcomes() -> Outcomes {
     for status in [409, 503] {
         outcomes.set((status, true), Failed);
     }
-    outcomes.meanings.sort_by_key(|(name, _)| *name);
     outcomes
 }
 
@@ -130,7 +130,6 @@ fn read(field: &Field<'_>, outcomes: &mut Outcomes, faults: &mut Faults) {
             }
         }
     }
-    outcomes.meanings.sort_by_key(|(name, _)| *name);
 }
 
 /// `"409"`, `"4xx"`, `"409+retry-after"`, `"4xx+retry-after"`.

@@ -377,22 +377,23 @@ fn members(draft: &Draft, refuse: &mut dyn FnMut(&str, String)) {
         let message = "selects members of the body, which needs fingerprint.body: \"json\"";
         refuse("fingerprint.json", message.to_owned());
     }
-    let is_inside = |inner: &str, outer: &String| {
-        let rest = inner.strip_prefix(outer.as_str());
-        rest.is_some_and(|rest| rest.starts_with('/'))
+    let is_inside = |inner: &String, list: &[String]| {
+        let rests = list.iter().map(|outer| inner.strip_prefix(outer.as_str()));
+        rests.flatten().any(|rest| rest.starts_with('/'))
     };
-    for (name, list) in [("only", only), ("ignore", ignore)] {
-        for pointer in list {
-            if let Some(outer) = list.iter().find(|outer| is_inside(pointer, outer)) {
-                let message = format!("{pointer} is inside {outer}, which is in the list");
-                refuse(&format!("fingerprint.json.{name}"), message);
-            }
-        }
-    }
-    for pointer in ignore {
-        if !only.is_empty() && !only.iter().any(|outer| is_inside(pointer, outer)) {
-            let message = format!("{pointer} is inside no member of fingerprint.json.only");
-            refuse("fingerprint.json.ignore", message);
+    let lists = [
+        ("fingerprint.json.only", only, only, true),
+        ("fingerprint.json.ignore", ignore, ignore, true),
+        ("fingerprint.json.ignore", ignore, only, false),
+    ];
+    for (field, list, outer, wrong) in lists {
+        let found = list.iter().find(|p| is_inside(p, outer) == wrong);
+        if let Some(pointer) = found.filter(|_| !outer.is_empty()) {
+            let what = match wrong {
+                true => "another one of the list",
+                false => "none of fingerprint.json.only",
+            };
+            refuse(field, format!("{pointer} is inside {what}"));
         }
     }
 }

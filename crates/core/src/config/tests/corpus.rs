@@ -518,17 +518,17 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     ),
     (
         Policy(r#""fingerprint":{"body":"json","json":{"only":["/a/b","/a"]}}"#),
-        "rules[0].fingerprint.json.only: /a/b is inside /a",
+        "rules[0].fingerprint.json.only: /a/b is inside another one",
         PARSER,
     ),
     (
         Policy(r#""fingerprint":{"body":"json","json":{"ignore":["/a/0","/ab","/a"]}}"#),
-        "rules[0].fingerprint.json.ignore: /a/0 is inside /a",
+        "rules[0].fingerprint.json.ignore: /a/0 is inside another one",
         PARSER,
     ),
     (
         Policy(r#""fingerprint":{"body":"json","json":{"only":["/a"],"ignore":["/a"]}}"#),
-        "rules[0].fingerprint.json.ignore: /a is inside no member of fingerprint.json.only",
+        "rules[0].fingerprint.json.ignore: /a is inside none of fingerprint.json.only",
         PARSER,
     ),
     (

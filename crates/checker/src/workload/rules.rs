@@ -23,8 +23,19 @@ pub struct Rule {
     /// An answer that cannot be stored is withheld.
     #[serde(default)]
     pub withholds: bool,
+    /// The key is a member of the body, of which nothing else counts: the caller is a sender of webhooks.
+    #[serde(default)]
+    pub hooks: bool,
     /// When the gateway gives an execution up, in milliseconds.
     pub timeout_ms: u64,
+}
+
+impl Rule {
+    /// Where a request goes.
+    pub fn target(&self, moved: bool) -> String {
+        let end = if moved { "/moved" } else { "" };
+        format!("{}{end}", self.path)
+    }
 }
 
 /// All rules, and their times.
@@ -40,7 +51,8 @@ pub struct Rules {
 
 impl Rules {
     /// Inline and detached; with and without a wait; with and without permission to execute an
-    /// unknown outcome again; delivering and withholding what cannot be stored.
+    /// unknown outcome again; delivering and withholding what cannot be stored; keys in headers and in
+    /// bodies.
     pub fn with_lease(lease_ms: u64) -> Self {
         let mut rules = Vec::new();
         for (name, detached) in [("inline", false), ("detached", true)] {
@@ -50,6 +62,7 @@ impl Rules {
                 wait_ms: 0,
                 retries: false,
                 withholds: false,
+                hooks: false,
                 // An inline execution may outlive its first lease; a detached one may not.
                 timeout_ms: if detached {
                     lease_ms * 6 / 10
@@ -72,6 +85,12 @@ impl Rules {
                 path: named("retry"),
                 retries: true,
                 wait_ms: if detached { lease_ms * 3 / 10 } else { 0 },
+                ..plain.clone()
+            });
+            rules.push(Rule {
+                path: named("hooks"),
+                hooks: true,
+                wait_ms: if detached { 0 } else { lease_ms * 3 / 10 },
                 ..plain.clone()
             });
             rules.push(plain);
@@ -104,6 +123,9 @@ impl Rules {
             "on_unknown": word("retry", "refuse", rule.retries),
             "on_complete_failure": word("withhold", "deliver", rule.withholds),
         });
+        if rule.hooks {
+            config["key"] = json!({ "from": "/id" });
+        }
         if rule.detached {
             config["execution_timeout_ms"] = json!(rule.timeout_ms);
         }

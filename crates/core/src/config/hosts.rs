@@ -1,7 +1,7 @@
 //! What a configuration may say in which host. Faults that cannot be known before the host is: an
 //! explicit `host` brings them forward to [`super::parse`].
 
-use super::{checks, ConfigError, Execution, Gateway, OnCompleteFailure, Plan, Scope};
+use super::{checks, ConfigError, Gateway, OnCompleteFailure, Plan, Scope};
 
 /// Fits a plan to the host that it runs in, or says why it cannot work there.
 pub fn fit(plan: Plan, gateway: Gateway) -> Result<Plan, Vec<ConfigError>> {
@@ -37,11 +37,6 @@ fn envoy(plan: &Plan, fault: &mut impl FnMut(String, String)) {
         if rule.matches.asks_kong() {
             let message = "kong_routes and kong_services match in Kong only";
             fault(format!("rules[{index}].match"), message.to_owned());
-        }
-        if rule.policy.stream && rule.policy.execution == Execution::Detached {
-            let message = "\"detached\" cannot stream in Envoy, where a detached answer arrives whole: leave \
-                           `stream` out, or say \"inline\"";
-            fault(format!("rules[{index}].execution"), message.to_owned());
         }
         if matches!(&rule.policy.scope, Scope::Property(path) if is_kongs(path)) {
             let message = "Envoy has no such property";

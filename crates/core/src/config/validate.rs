@@ -332,6 +332,14 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
             "\"detached\" needs the top-level field `detached`".to_owned(),
         );
     }
+    if draft.stream && draft.execution == Some(Execution::Detached) && !context.keeps_executions {
+        refuse(
+            "execution",
+            "\"detached\" cannot stream on Envoy, where a detached answer arrives whole: leave it out, \
+             or say \"inline\""
+                .to_owned(),
+        );
+    }
     if draft.key.when_missing == WhenMissing::Derive && body(draft) == BodyMode::None {
         refuse(
             "key.when_missing",

@@ -76,6 +76,10 @@ pub(super) const VALID: &[Text] = &[
         r#""fingerprint":{"body":"json","json":{"only":["/data","/id"],"ignore":["/data/at"]}}"#,
     ),
     Policy(r#""stream":true,"execution":"inline""#),
+    Whole(
+        r#"{"host":"kong","service":{"target":"s"},
+            "rules":[{"match":{},"scope":"global","stream":true,"execution":"detached"}]}"#,
+    ),
     // A rule says where its keys are, in place of the defaults.
     Whole(
         r#"{"service":{"target":"s"},"defaults":{"scope":"global",
@@ -543,10 +547,19 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     ),
     (
         Whole(
-            r#"{"host":"envoy","service":{"target":"s"},"detached":{"cluster":"d"},
+            r#"{"service":{"target":"s"},"detached":{"cluster":"d"},
                 "rules":[{"match":{},"scope":"global","stream":true,"execution":"detached"}]}"#,
         ),
-        "rules[0].execution: \"detached\" cannot stream in Envoy",
+        "rules[0].execution: \"detached\" cannot stream on Envoy",
+        PARSER,
+    ),
+    (
+        Whole(
+            r#"{"host":"envoy","service":{"target":"s"},"detached":{"cluster":"d"},
+                "defaults":{"execution":"detached"},
+                "rules":[{"match":{},"scope":"global","stream":true}]}"#,
+        ),
+        "rules[0].execution: \"detached\" cannot stream on Envoy",
         PARSER,
     ),
 ];

@@ -109,23 +109,29 @@ pub(super) struct Ordered(pub Check);
 
 impl Kind<Vec<String>> for Ordered {
     fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
-        let elements = faults.array(field);
-        let names =
-            elements.and_then(|list| faults.strings(&list, self.0, str::eq_ignore_ascii_case));
-        if let Some(names) = names {
+        if let Some(names) = headers(self.0, field, faults) {
             *into = names;
-            into.iter_mut().for_each(|name| name.make_ascii_lowercase());
         }
     }
+}
+
+fn headers(check: Check, field: &Field<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let list = faults.array(field)?;
+    let mut names = faults.strings(&list, check, str::eq_ignore_ascii_case)?;
+    names
+        .iter_mut()
+        .for_each(|name| name.make_ascii_lowercase());
+    Some(names)
 }
 
 /// A list of names of headers, kept in lower case and sorted.
 pub(super) struct Headers(pub Check);
 
-impl Kind<Vec<String>> for Headers {
-    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
-        Ordered(self.0).read(field, into, faults);
-        *into = in_order(std::mem::take(into));
+impl<S: From<Vec<String>>> Kind<S> for Headers {
+    fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
+        if let Some(names) = headers(self.0, field, faults) {
+            *into = in_order(names).into();
+        }
     }
 }
 

@@ -113,6 +113,7 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         detached: top.get("detached").is_some(),
         keeps_executions: host == Some(Gateway::Kong) || without_gateway,
         scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
+        replay_header: &replay_header,
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
     for (index, field) in list.iter().enumerate() {
@@ -196,7 +197,7 @@ fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {
 }
 
 /// What a rule must fit into.
-struct Context {
+struct Context<'a> {
     service_timeout_ms: u64,
     detached: bool,
     /// No cluster has to be named to execute detached: it is for Kong, where nginx keeps an execution
@@ -204,13 +205,15 @@ struct Context {
     keeps_executions: bool,
     /// The defaults have a scope, right or wrong.
     scoped: bool,
+    /// Marks replays.
+    replay_header: &'a str,
 }
 
 fn rule(
     index: usize,
     field: &Field<'_>,
     defaults: &Draft,
-    context: &Context,
+    context: &Context<'_>,
     faults: &mut Faults,
 ) -> Option<Rule> {
     let object = faults.object(field, &[fields::RULE, Draft::NAMES])?;
@@ -287,7 +290,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
 
 /// Settings that are fine alone and wrong together. The path names the field to look at, even if
 /// its value comes from the defaults.
-fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &mut Faults) {
+fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, faults: &mut Faults) {
     let mut refuse = |field: &str, message: String| faults.add(&rule.path_of(field), message);
     let usable = draft.lease_ms.saturating_sub(draft.lease_margin_ms);
     if usable == 0 {
@@ -351,9 +354,8 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
     let headers = draft.key.headers();
     if draft
         .fingerprint
-        .headers
-        .iter()
-        .any(|h| headers.contains(h))
+        .counted_headers()
+        .any(|name| headers.iter().any(|key| key == name))
     {
         refuse(
             "fingerprint.headers",
@@ -361,6 +363,15 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
         );
     }
     members(draft, &mut refuse);
+    if let Some(problem) = draft.problems.names(context.replay_header) {
+        refuse(
+            "problems",
+            format!(
+                "{}: must not have the header that marks replays",
+                problem.name()
+            ),
+        );
+    }
     match &draft.scope {
         None if context.scoped || rule.get("scope").is_some() => {}
         None => refuse(
@@ -416,7 +427,7 @@ fn body(draft: &Draft) -> BodyMode {
 }
 
 /// On Envoy, which the cluster is for, a detached answer arrives whole.
-fn execution(draft: &Draft, context: &Context) -> Execution {
+fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
     let detached = context.detached && (!draft.stream || context.keeps_executions);
     draft.execution.unwrap_or(match detached {
         true => Execution::Detached,
@@ -426,7 +437,7 @@ fn execution(draft: &Draft, context: &Context) -> Execution {
 
 /// Gives open fields the values that follow from the rest. The scope has none: a rule without one is
 /// refused.
-fn settle(draft: &mut Draft, context: &Context) {
+fn settle(draft: &mut Draft, context: &Context<'_>) {
     draft.execution = Some(execution(draft, context));
     draft.fingerprint.body = Some(body(draft));
     let longest = draft.ttl_ms.max(WEEK_MS);

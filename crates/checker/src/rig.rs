@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use idempotency_stack::{
-    http, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis, Service,
-    ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
+    http, Cluster, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis, Route,
+    Service, ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
 };
 use idempotency_stack::{Backend, Durability};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
 use crate::link::Link;
 use crate::stall::Part;
-use crate::workload::Rules;
+use crate::workload::{Rules, HOP};
 
 /// Where the records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,6 +62,8 @@ pub struct RigOptions {
 #[derive(Debug)]
 pub struct Rig {
     gateways: Vec<Mutex<Envoy>>,
+    /// The second gateway of some paths, to which the others lead. Nothing is done to it.
+    _second: Envoy,
     services: Vec<Mutex<Service>>,
     store: Option<Mutex<StoreServer>>,
     upstream: Mutex<Upstream>,
@@ -118,7 +120,10 @@ impl Rig {
             services.push(service(options, number, store.as_ref(), link.as_ref())?);
             store_links.extend(link);
         }
+        let second = second(options, &upstream, nth(&services, 0))?;
+        let at_second = second.gateway();
         let mut rig = Self {
+            _second: second,
             service_address: services
                 .first()
                 .map(Service::address)
@@ -136,7 +141,7 @@ impl Rig {
         };
         for number in 0..options.gateways {
             let service = nth(&services, number % count).address();
-            rig.add_gateway(options, runtime, number, service)?;
+            rig.add_gateway(options, runtime, number, service, at_second)?;
         }
         rig.services = services.into_iter().map(Mutex::new).collect();
         Ok(rig)
@@ -148,6 +153,7 @@ impl Rig {
         runtime: &Handle,
         number: usize,
         service: SocketAddr,
+        second: SocketAddr,
     ) -> Result<(), Error> {
         let to_service = link(runtime, service)?;
         let to_upstream = link(runtime, lock(&self.upstream).address())?;
@@ -158,6 +164,7 @@ impl Rig {
         );
         config.gateway_timeout = timeout(&options.rules, false);
         config.execution_timeout = timeout(&options.rules, true);
+        config.routes.insert(0, Route::new(HOP, Cluster::At(second)));
         // One of a single worker, one of two.
         config.concurrency = 1 + u16::from(number % 2 == 1);
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));
@@ -318,6 +325,19 @@ impl Rig {
             }
         }
     }
+}
+
+/// The gateway that stands behind the others on some paths, as a sidecar of the upstream does.
+fn second(options: &RigOptions, upstream: &Upstream, service: &Service) -> Result<Envoy, Error> {
+    let filter = options.rules.last_filter(&Tokens::default());
+    let service = ServiceAddress::Tcp(service.address());
+    let mut config = EnvoyConfig::new(filter.to_string(), upstream.address(), service);
+    // Its clients are gateways, which know when to give up.
+    config.gateway_timeout = Duration::ZERO;
+    config.execution_timeout = timeout(&options.rules, true);
+    config.log = Some(options.dir.join("envoy-second.log"));
+    config.access_log = Some(options.dir.join("access-second.log"));
+    Envoy::start(config)
 }
 
 fn link(runtime: &Handle, target: SocketAddr) -> Result<Link, Error> {

@@ -203,7 +203,7 @@ pub enum AttemptKind {
     Guard,
     /// A transaction of the database that holds the record, too.
     Transaction,
-    /// A gateway, by way of another one behind it.
+    /// A gateway, through another gateway that redeemed its proof.
     Relayed,
 }
 

@@ -74,10 +74,12 @@ pub mod keys;
 mod operations;
 mod outbox;
 mod outcome;
+pub mod postgres;
 mod renewal;
 mod seldom;
 mod settle;
 mod shared;
+mod wakes;
 
 #[cfg(feature = "remote")]
 pub use idempotency_client as remote;

@@ -84,14 +84,21 @@ impl Kind<String> for Header {
 /// A list of names of headers, kept in lower case and sorted.
 pub(super) struct Headers(pub Check);
 
+impl Headers {
+    fn names(&self, field: &Field<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+        let list = faults.array(field)?;
+        let mut names = faults.strings(&list, self.0)?;
+        names
+            .iter_mut()
+            .for_each(|name| name.make_ascii_lowercase());
+        names.sort();
+        Some(names)
+    }
+}
+
 impl<S: From<Vec<String>>> Kind<S> for Headers {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
-        let elements = faults.array(field);
-        if let Some(mut names) = elements.and_then(|list| faults.strings(&list, self.0)) {
-            names
-                .iter_mut()
-                .for_each(|name| name.make_ascii_lowercase());
-            names.sort();
+        if let Some(names) = self.names(field, faults) {
             *into = names.into();
         }
     }

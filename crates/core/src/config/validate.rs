@@ -353,7 +353,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
             "must not contain the key's own header".to_owned(),
         );
     }
-    if let Some(problem) = draft.problems.names(context.replay_header) {
+    if let Some(problem) = draft.problems.with_header(context.replay_header) {
         refuse(
             "problems",
             format!(

@@ -1,0 +1,277 @@
+//! `transaction-bench`: what a record in the caller's transaction costs. The library's `transaction` beside the same
+//! transaction without a record, on one PostgreSQL with `fsync` on, by turns.
+//!
+//! Two transactions: an *order* (a row, three lines, three changes of stock: eight statements with BEGIN and COMMIT),
+//! and a *row* (one insert: the least that there can be). Every client has a connection of its own, and keys are new.
+//! A run counts only if the rows that are there are the commits that were counted.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use idempotency::postgres::Transacted;
+use idempotency::store::{Postgres, PostgresOptions};
+use idempotency::{Fingerprint, Guard, Outcome};
+use idempotency_bench::machine::Machine;
+use idempotency_bench::spread::{median, with_extremes, Spread};
+use idempotency_stack::{Postgres as Server, PostgresOptions as ServerOptions};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls, Statement, Transaction};
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+const HELP: &str = "transaction-bench [--rounds N] [--seconds S] [--no-save]";
+
+const TABLES: &str = "
+    CREATE TABLE public.orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer text);
+    CREATE TABLE public.lines (order_id bigint, item int, amount int);
+    CREATE TABLE public.stock (item int PRIMARY KEY, amount bigint) WITH (fillfactor = 50);
+    INSERT INTO public.stock SELECT n, 1000000000 FROM generate_series(0, 9999) n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Order,
+    Row,
+}
+
+/// Prepared once per connection, as a service does.
+struct Prepared {
+    order: Statement,
+    line: Statement,
+    stock: Statement,
+}
+
+impl Prepared {
+    async fn on(client: &Client) -> Result<Prepared, AnyError> {
+        let order = "INSERT INTO public.orders (customer) VALUES ($1) RETURNING id";
+        let line = "INSERT INTO public.lines VALUES ($1, $2, $3)";
+        let stock = "UPDATE public.stock SET amount = amount - $2 WHERE item = $1";
+        Ok(Prepared {
+            order: client.prepare(order).await?,
+            line: client.prepare(line).await?,
+            stock: client.prepare(stock).await?,
+        })
+    }
+
+    async fn run(&self, tx: &mut Transaction<'_>, kind: Kind) -> Result<i64, AnyError> {
+        let row = tx.query_one(&self.order, &[&"somebody"]).await?;
+        let id: i64 = row.get(0);
+        if kind == Kind::Row {
+            return Ok(id);
+        }
+        // In order, so that no two of them wait for each other.
+        let first = i32::from(fastrand::u16(..9_000));
+        for item in [first, first + 300, first + 600] {
+            tx.execute(&self.line, &[&id, &item, &2_i32]).await?;
+            tx.execute(&self.stock, &[&item, &2_i64]).await?;
+        }
+        Ok(id)
+    }
+}
+
+struct Customer {
+    client: Client,
+    prepared: Prepared,
+}
+
+struct Bench {
+    url: String,
+    guard: Guard,
+    next: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Bench {
+    async fn clients(&self, count: usize) -> Result<Vec<Customer>, AnyError> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+            tokio::spawn(connection);
+            let prepared = Prepared::on(&client).await?;
+            clients.push(Customer { client, prepared });
+        }
+        Ok(clients)
+    }
+
+    async fn one(&self, of: &mut Customer, kind: Kind, guarded: bool) -> Result<(), AnyError> {
+        let Customer { client, prepared } = of;
+        if !guarded {
+            let mut tx = client.transaction().await?;
+            prepared.run(&mut tx, kind).await?;
+            tx.commit().await?;
+            return Ok(());
+        }
+        let key = format!("order-{:016x}", self.next.fetch_add(1, Ordering::Relaxed));
+        let work = async |tx: &mut Transaction<'_>, _: &idempotency::Execution| {
+            let id = prepared.run(tx, kind).await?;
+            Ok::<_, AnyError>(Outcome::json(201, &id)?)
+        };
+        let payload = Fingerprint::raw(&key);
+        match self.guard.transaction(client, &key, payload, work).await {
+            Ok(Transacted::Committed(_)) => Ok(()),
+            other => Err(format!("{other:?}").into()),
+        }
+    }
+
+    /// Commits per second.
+    async fn run(
+        self: &Arc<Self>,
+        clients: Vec<Customer>,
+        kind: Kind,
+        guarded: bool,
+        length: Duration,
+    ) -> Result<(f64, Vec<Customer>), AnyError> {
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for mut client in clients {
+            let bench = Arc::clone(self);
+            tasks.spawn(async move {
+                let mut count = 0_u64;
+                while begun.elapsed() < length {
+                    bench.one(&mut client, kind, guarded).await?;
+                    count += 1;
+                }
+                Ok::<_, AnyError>((count, client))
+            });
+        }
+        let (mut sum, mut back) = (0, Vec::new());
+        while let Some(done) = tasks.join_next().await {
+            let (count, client) = done??;
+            sum += count;
+            back.push(client);
+        }
+        self.commits.fetch_add(sum, Ordering::Relaxed);
+        let took = begun.elapsed().as_secs_f64();
+        Ok((sum as f64 / took, back))
+    }
+}
+
+fn main() -> ExitCode {
+    let (mut rounds, mut seconds, mut saves) = (7, 3.0, true);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let mut number = || arguments.next().and_then(|value| value.parse::<f64>().ok());
+        let known = match name.as_str() {
+            "--rounds" => number().map(|n| rounds = n as usize),
+            "--seconds" => number().map(|n| seconds = n),
+            "--no-save" => Some(saves = false),
+            _ => None,
+        };
+        if known.is_none() {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(bench(rounds, Duration::from_secs_f64(seconds), saves)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(rounds: usize, length: Duration, saves: bool) -> Result<(), AnyError> {
+    let machine = Machine::look();
+    let server = Server::start(ServerOptions {
+        fsync: true,
+        settings: vec![
+            "max_connections = 200".to_owned(),
+            "shared_buffers = 256MB".to_owned(),
+        ],
+        ..ServerOptions::default()
+    })?;
+    server.create_database("bench");
+    let url = server.url("bench");
+    let options = PostgresOptions::from_url_and(&url, |_| None)?;
+    Postgres::migrate(&options).await?;
+    server.sql("bench", TABLES);
+    let bench = Arc::new(Bench {
+        guard: Guard::new(Arc::new(Postgres::open(options).await?)),
+        url,
+        next: AtomicU64::new(fastrand::u64(..1 << 60)),
+        commits: AtomicU64::new(0),
+    });
+    let mut text = format!(
+        "# A record in the caller's transaction\n\n{} cores ({}), load before {}, revision {}. {rounds} rounds of \
+         {length:?}, medians [least–most]; a ratio is of two runs of the same round.\n\n\
+         | transaction | connections | without a record, commits/s | with `transaction` | ratio |\n\
+         |---|--:|--:|--:|--:|\n",
+        machine.cores, machine.cpu, machine.load_before, machine.revision
+    );
+    let mut results = Vec::new();
+    for kind in [Kind::Order, Kind::Row] {
+        for connections in [1, 16, 64] {
+            let mut clients = bench.clients(connections).await?;
+            let (mut bare, mut guarded, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            // The first round warms up.
+            for round in 0..=rounds {
+                let mut of_round = [0.0; 2];
+                for turn in 0..2 {
+                    // Not always the same one first.
+                    let is_guarded = (turn + round) % 2 == 1;
+                    let (rate, back) = bench.run(clients, kind, is_guarded, length).await?;
+                    clients = back;
+                    of_round[usize::from(is_guarded)] = rate;
+                }
+                if round > 0 {
+                    bare.push(of_round[0]);
+                    guarded.push(of_round[1]);
+                    ratios.push(of_round[1] / of_round[0]);
+                }
+            }
+            let [bare, guarded, ratio] = [bare, guarded, ratios].map(Spread::of);
+            let name = match kind {
+                Kind::Order => "order",
+                Kind::Row => "row",
+            };
+            let line = format!(
+                "| {name} | {connections} | {} | {} | {} |",
+                median(bare, 0),
+                median(guarded, 0),
+                with_extremes(ratio, 2)
+            );
+            eprintln!("{line}");
+            let _ = writeln!(text, "{line}");
+            results.push(serde_json::json!({
+                "transaction": name, "connections": connections,
+                "bare": bare, "guarded": guarded, "ratio": ratio,
+            }));
+        }
+    }
+    check(&server, bench.commits.load(Ordering::Relaxed))?;
+    println!("{text}");
+    if saves {
+        let dir = PathBuf::from("bench/results");
+        std::fs::write(dir.join("transaction.md"), &text)?;
+        let document = serde_json::json!({ "machine": machine, "results": results });
+        let document = serde_json::to_string_pretty(&document)?;
+        std::fs::write(dir.join("transaction.json"), document + "\n")?;
+    }
+    Ok(())
+}
+
+/// Every record is completed, and there are as many orders as were counted.
+fn check(server: &Server, commits: u64) -> Result<(), AnyError> {
+    let states = "SELECT count(*) FROM idempotency_records WHERE state <> 'completed'";
+    let left = server.sql("bench", states);
+    if left != "0" {
+        return Err(format!("{left} records are not completed").into());
+    }
+    let orders = server.sql("bench", "SELECT count(*) FROM public.orders");
+    if orders != commits.to_string() {
+        return Err(format!("{commits} commits, and {orders} orders").into());
+    }
+    Ok(())
+}

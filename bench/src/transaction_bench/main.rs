@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use idempotency::postgres::Transacted;
+use idempotency::postgres::{self, Transacted};
 use idempotency::store::{Postgres, PostgresOptions};
 use idempotency::{Fingerprint, Guard, Outcome};
 use idempotency_bench::machine::Machine;
@@ -74,9 +74,22 @@ impl Prepared {
 }
 
 struct Customer {
-    client: Client,
+    client: postgres::Prepared,
     prepared: Prepared,
 }
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// No record.
+    Bare,
+    /// `transaction` on the driver's client: the server plans the record's statement each time.
+    Plain,
+    /// `transaction` on a client that prepares it once.
+    Prepared,
+}
+
+const WAYS: [Way; 3] = [Way::Bare, Way::Plain, Way::Prepared];
 
 struct Bench {
     url: String,
@@ -92,26 +105,38 @@ impl Bench {
             let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
             tokio::spawn(connection);
             let prepared = Prepared::on(&client).await?;
+            let client = postgres::Prepared::new(client);
             clients.push(Customer { client, prepared });
         }
         Ok(clients)
     }
 
-    async fn one(&self, of: &mut Customer, kind: Kind, guarded: bool) -> Result<(), AnyError> {
+    async fn one(&self, of: &mut Customer, kind: Kind, way: Way) -> Result<(), AnyError> {
         let Customer { client, prepared } = of;
-        if !guarded {
+        if way == Way::Bare {
             let mut tx = client.transaction().await?;
             prepared.run(&mut tx, kind).await?;
             tx.commit().await?;
             return Ok(());
         }
         let key = format!("order-{:016x}", self.next.fetch_add(1, Ordering::Relaxed));
-        let work = async |tx: &mut Transaction<'_>, _: &idempotency::Execution| {
-            let id = prepared.run(tx, kind).await?;
-            Ok::<_, AnyError>(Outcome::json(201, &id)?)
-        };
         let payload = Fingerprint::raw(&key);
-        match self.guard.transaction(client, &key, payload, work).await {
+        let done = if way == Way::Plain {
+            let work = async |tx: &mut Transaction<'_>, _: &idempotency::Execution| {
+                let id = prepared.run(tx, kind).await?;
+                Ok::<_, AnyError>(Outcome::json(201, &id)?)
+            };
+            let client: &mut Client = client;
+            self.guard.transaction(client, &key, payload, work).await
+        } else {
+            let work = async |tx: &mut postgres::PreparedTransaction<'_>,
+                              _: &idempotency::Execution| {
+                let id = prepared.run(tx, kind).await?;
+                Ok::<_, AnyError>(Outcome::json(201, &id)?)
+            };
+            self.guard.transaction(client, &key, payload, work).await
+        };
+        match done {
             Ok(Transacted::Committed(_)) => Ok(()),
             other => Err(format!("{other:?}").into()),
         }
@@ -122,7 +147,7 @@ impl Bench {
         self: &Arc<Self>,
         clients: Vec<Customer>,
         kind: Kind,
-        guarded: bool,
+        way: Way,
         length: Duration,
     ) -> Result<(f64, Vec<Customer>), AnyError> {
         let begun = Instant::now();
@@ -132,7 +157,7 @@ impl Bench {
             tasks.spawn(async move {
                 let mut count = 0_u64;
                 while begun.elapsed() < length {
-                    bench.one(&mut client, kind, guarded).await?;
+                    bench.one(&mut client, kind, way).await?;
                     count += 1;
                 }
                 Ok::<_, AnyError>((count, client))
@@ -206,47 +231,48 @@ async fn bench(rounds: usize, length: Duration, saves: bool) -> Result<(), AnyEr
     let mut text = format!(
         "# A record in the caller's transaction\n\n{} cores ({}), load before {}, revision {}. {rounds} rounds of \
          {length:?}, medians [least–most]; a ratio is of two runs of the same round.\n\n\
-         | transaction | connections | without a record, commits/s | with `transaction` | ratio |\n\
-         |---|--:|--:|--:|--:|\n",
+         | transaction | connections | without a record, commits/s | `transaction` | ratio | `transaction`, prepared \
+         | ratio |\n|---|--:|--:|--:|--:|--:|--:|\n",
         machine.cores, machine.cpu, machine.load_before, machine.revision
     );
     let mut results = Vec::new();
     for kind in [Kind::Order, Kind::Row] {
         for connections in [1, 16, 64] {
             let mut clients = bench.clients(connections).await?;
-            let (mut bare, mut guarded, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            let mut rates = [const { Vec::new() }; WAYS.len()];
             // The first round warms up.
             for round in 0..=rounds {
-                let mut of_round = [0.0; 2];
-                for turn in 0..2 {
+                for turn in 0..WAYS.len() {
                     // Not always the same one first.
-                    let is_guarded = (turn + round) % 2 == 1;
-                    let (rate, back) = bench.run(clients, kind, is_guarded, length).await?;
+                    let place = (turn + round) % WAYS.len();
+                    let (rate, back) = bench.run(clients, kind, WAYS[place], length).await?;
                     clients = back;
-                    of_round[usize::from(is_guarded)] = rate;
-                }
-                if round > 0 {
-                    bare.push(of_round[0]);
-                    guarded.push(of_round[1]);
-                    ratios.push(of_round[1] / of_round[0]);
+                    if round > 0 {
+                        rates[place].push(rate);
+                    }
                 }
             }
-            let [bare, guarded, ratio] = [bare, guarded, ratios].map(Spread::of);
+            let [bare, plain, prepared] = &rates;
+            let ratio = |of: &[f64]| Spread::of(of.iter().zip(bare).map(|(of, bare)| of / bare));
+            let all = |of: &[f64]| Spread::of(of.iter().copied());
             let name = match kind {
                 Kind::Order => "order",
                 Kind::Row => "row",
             };
             let line = format!(
-                "| {name} | {connections} | {} | {} | {} |",
-                median(bare, 0),
-                median(guarded, 0),
-                with_extremes(ratio, 2)
+                "| {name} | {connections} | {} | {} | {} | {} | {} |",
+                median(all(bare), 0),
+                median(all(plain), 0),
+                with_extremes(ratio(plain), 2),
+                median(all(prepared), 0),
+                with_extremes(ratio(prepared), 2)
             );
             eprintln!("{line}");
             let _ = writeln!(text, "{line}");
             results.push(serde_json::json!({
-                "transaction": name, "connections": connections,
-                "bare": bare, "guarded": guarded, "ratio": ratio,
+                "transaction": name, "connections": connections, "bare": all(bare),
+                "plain": all(plain), "plain_ratio": ratio(plain),
+                "prepared": all(prepared), "prepared_ratio": ratio(prepared),
             }));
         }
     }

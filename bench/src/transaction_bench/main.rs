@@ -179,16 +179,15 @@ fn main() -> ExitCode {
     let (mut rounds, mut seconds, mut saves) = (7, 3.0, true);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        let mut number = || arguments.next().and_then(|value| value.parse::<f64>().ok());
-        let known = match name.as_str() {
-            "--rounds" => number().map(|n| rounds = n as usize),
-            "--seconds" => number().map(|n| seconds = n),
-            "--no-save" => Some(saves = false),
-            _ => None,
-        };
-        if known.is_none() {
-            eprintln!("{HELP}");
-            return ExitCode::from(2);
+        let number = || arguments.next().and_then(|value| value.parse::<f64>().ok());
+        match (name.as_str(), number) {
+            ("--no-save", _) => saves = false,
+            ("--rounds" | "--seconds", mut number) => match number() {
+                Some(n) if name == "--rounds" => rounds = n as usize,
+                Some(n) => seconds = n,
+                None => return help(),
+            },
+            _ => return help(),
         }
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -205,6 +204,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn help() -> ExitCode {
+    eprintln!("{HELP}");
+    ExitCode::from(2)
 }
 
 async fn bench(rounds: usize, length: Duration, saves: bool) -> Result<(), AnyError> {

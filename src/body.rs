@@ -6,6 +6,7 @@ use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::config::{Execution, Mode};
 use idempotency_core::decide::too_large;
+use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
@@ -70,7 +71,11 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         return Ok(Body::Whole(body));
     }
     if announced == kong::Body::None {
-        return Ok(Body::None);
+        // HTTP/2 and 3 can bring one all the same, and the key may be in it.
+        return match policy.key.from {
+            Some(_) => Err(length_required(request)),
+            None => Ok(Body::None),
+        };
     }
     if host
         .property(&kong::BODY_FILE)
@@ -96,7 +101,7 @@ fn length_required(request: &Request) -> Refused {
     let problem = Problem::UnsupportedRequest;
     let detail = "This gateway needs to know the length of the body beforehand: send \
                   Content-Length, not a chunked body.";
-    let settings = request.problem_settings();
-    let reply = problem.reply_as(LENGTH_REQUIRED, &settings, Some(detail));
+    let unsent = MayBe::NotExecuted;
+    let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
     (problem, reply)
 }

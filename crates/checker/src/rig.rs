@@ -16,7 +16,7 @@ use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
 use crate::link::Link;
 use crate::orders::{self, OrdersOptions};
 use crate::stall::Part;
-use crate::workload::Rules;
+use crate::workload::{Rules, HOP};
 
 /// Where the records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,6 +63,8 @@ pub struct RigOptions {
 #[derive(Debug)]
 pub struct Rig {
     gateways: Vec<Mutex<Envoy>>,
+    /// The second gateway of some paths, to which the others lead. Nothing is done to it.
+    _second: Envoy,
     services: Vec<Mutex<Service>>,
     store: Option<Mutex<StoreServer>>,
     upstream: Mutex<Upstream>,
@@ -121,7 +123,10 @@ impl Rig {
             services.push(service(options, number, store.as_ref(), link.as_ref())?);
             store_links.extend(link);
         }
+        let second = second(options, &upstream, nth(&services, 0))?;
+        let at_second = second.gateway();
         let mut rig = Self {
+            _second: second,
             service_address: services
                 .first()
                 .map(Service::address)
@@ -140,7 +145,7 @@ impl Rig {
         };
         for number in 0..options.gateways {
             let service = nth(&services, number % count).address();
-            rig.add_gateway(options, runtime, number, service)?;
+            rig.add_gateway(options, runtime, number, service, at_second)?;
         }
         rig.services = services.into_iter().map(Mutex::new).collect();
         Ok(rig)
@@ -152,6 +157,7 @@ impl Rig {
         runtime: &Handle,
         number: usize,
         service: SocketAddr,
+        second: SocketAddr,
     ) -> Result<(), Error> {
         let to_service = link(runtime, service)?;
         let to_upstream = link(runtime, lock(&self.upstream).address())?;
@@ -165,6 +171,9 @@ impl Rig {
             .insert(0, Route::new(orders::PATH, Cluster::At(self.orders)));
         config.gateway_timeout = timeout(&options.rules, false);
         config.execution_timeout = timeout(&options.rules, true);
+        config
+            .routes
+            .insert(0, Route::new(HOP, Cluster::At(second)));
         // One of a single worker, one of two.
         config.concurrency = 1 + u16::from(number % 2 == 1);
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));
@@ -355,6 +364,19 @@ impl Rig {
             }
         }
     }
+}
+
+/// The gateway that stands behind the others on some paths, as a sidecar of the upstream does.
+fn second(options: &RigOptions, upstream: &Upstream, service: &Service) -> Result<Envoy, Error> {
+    let filter = options.rules.last_filter(&Tokens::default());
+    let service = ServiceAddress::Tcp(service.address());
+    let mut config = EnvoyConfig::new(filter.to_string(), upstream.address(), service);
+    // Its clients are gateways, which know when to give up.
+    config.gateway_timeout = Duration::ZERO;
+    config.execution_timeout = timeout(&options.rules, true);
+    config.log = Some(options.dir.join("envoy-second.log"));
+    config.access_log = Some(options.dir.join("access-second.log"));
+    Envoy::start(config)
 }
 
 fn link(runtime: &Handle, target: SocketAddr) -> Result<Link, Error> {

@@ -193,6 +193,13 @@ pub(super) fn header_value(text: &str) -> Checked {
     )
 }
 
+pub(super) fn hop_key(text: &str) -> Checked {
+    must(
+        visible(text, 255) && text.len() >= 16,
+        "must be 16 to 255 visible ASCII characters",
+    )
+}
+
 pub(super) fn target(text: &str) -> Checked {
     must(
         visible(text, 255),
@@ -281,6 +288,17 @@ pub(super) fn namespace(text: &str) -> Checked {
 pub(super) fn property(text: &str) -> Checked {
     let plain = (1..=255).contains(&text.len()) && text.chars().all(|c| !c.is_control());
     must(plain, "must be 1 to 255 bytes without control characters")
+}
+
+/// RFC 6901, in its one spelling. The empty one leads to the whole.
+pub(super) fn pointer(text: &str) -> Checked {
+    let escapes = text.split('~').skip(1);
+    let right =
+        text.starts_with('/') && escapes.into_iter().all(|rest| rest.starts_with(['0', '1']));
+    must(
+        right,
+        "must be a JSON Pointer to a member (RFC 6901), such as \"/id\" or \"/data/0/id\"",
+    )
 }
 
 pub(super) fn host(text: &str) -> Checked {

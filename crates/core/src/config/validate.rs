@@ -90,6 +90,10 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         let bodies = object.get("bodies")?;
         words!["early" = false, "late" = true].find(&bodies, faults)
     });
+    let hop = top.get("hop").and_then(|field| {
+        let token = service.as_ref().and_then(|s| s.token.as_deref());
+        self::hop(&field, token, faults)
+    });
     let problem_base = top
         .get("problem_base")
         .and_then(|f| faults.string(&f, checks::problem_base))
@@ -131,6 +135,7 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         policies: Policies {
             problem_base,
             replay_header,
+            hop,
             rules,
         },
     })
@@ -176,6 +181,31 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         token,
         batch: limits?,
     })
+}
+
+fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Hop> {
+    let object = faults.object(field, &[fields::HOP])?;
+    let key = required(&object, "key", faults)?;
+    let last = match object.get("last") {
+        Some(field) => faults.boolean(&field),
+        None => Some(false),
+    };
+    let keys = match key.value {
+        Value::String(_) => vec![faults.string(&key, checks::hop_key)?],
+        _ => {
+            let list = faults.filled(
+                &key,
+                "must be a key, or a list of keys: the first one signs",
+            )?;
+            faults.strings(&list, checks::hop_key)?
+        }
+    };
+    if token.is_some_and(|token| keys.iter().any(|key| key == token)) {
+        let message = "must be a key of its own, not service.token";
+        faults.add(&key.path, message);
+        return None;
+    }
+    Some(Hop { keys, last: last? })
 }
 
 fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {
@@ -243,7 +273,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
         }) if all == "*" => Some(Vec::new()),
         Some(field) => faults
             .filled(&field, "must not be empty; \"*\" means every method")
-            .and_then(|list| faults.strings(&list, checks::method)),
+            .and_then(|list| faults.strings(&list, checks::method, str::eq_ignore_ascii_case)),
     };
     let path = match (object.get("path"), object.get("path_prefix")) {
         (Some(_), Some(_)) => {
@@ -265,7 +295,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out to match every host",
             )
-            .and_then(|list| faults.strings(&list, checks::host))
+            .and_then(|list| faults.strings(&list, checks::host, str::eq_ignore_ascii_case))
             .map(|hosts| hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
     };
     let mut ids = |name: &str| match object.get(name) {
@@ -275,7 +305,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out where it does not matter",
             )
-            .and_then(|list| faults.strings(&list, checks::kong_id))
+            .and_then(|list| faults.strings(&list, checks::kong_id, str::eq_ignore_ascii_case))
             .map(|ids| ids.iter().map(|id| id.to_ascii_lowercase()).collect()),
     };
     let (routes, services) = (ids("kong_routes"), ids("kong_services"));
@@ -335,24 +365,34 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
             "\"detached\" needs the top-level field `detached`".to_owned(),
         );
     }
-    if draft.key.when_missing == WhenMissing::Derive && draft.fingerprint.body == BodyMode::None {
+    if draft.stream && draft.execution == Some(Execution::Detached) && !context.keeps_executions {
         refuse(
-            "key.when_missing",
-            "a key cannot be derived where fingerprint.body is \"none\": different payloads \
-             would be one"
+            "execution",
+            "\"detached\" cannot stream on Envoy, where a detached answer arrives whole: leave it out, \
+             or say \"inline\""
                 .to_owned(),
         );
     }
+    if draft.key.when_missing == WhenMissing::Derive && body(draft) == BodyMode::None {
+        refuse(
+            "key.when_missing",
+            "a key cannot be derived where fingerprint.body is \"none\" (the default with key.from): \
+             different payloads would be one"
+                .to_owned(),
+        );
+    }
+    let headers = draft.key.headers();
     if draft
         .fingerprint
         .counted_headers()
-        .any(|name| name == draft.key.header)
+        .any(|name| headers.iter().any(|key| key == name))
     {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),
         );
     }
+    members(draft, &mut refuse);
     if let Some(problem) = draft.problems.names(context.replay_header) {
         refuse(
             "problems",
@@ -369,7 +409,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
             "is required, here or in defaults: say where the tenant comes from, or \"global\""
                 .to_owned(),
         ),
-        Some(Scope::Header(name)) if *name == draft.key.header => {
+        Some(Scope::Header(name)) if headers.contains(name) => {
             refuse(
                 "scope.header",
                 "must not be the key's own header".to_owned(),
@@ -379,8 +419,47 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
     }
 }
 
+/// Pointers to parts of the body that count for nothing.
+fn members(draft: &Draft, refuse: &mut dyn FnMut(&str, String)) {
+    let JsonPolicy { only, ignore } = &draft.fingerprint.json;
+    if !(only.is_empty() && ignore.is_empty()) && body(draft) != BodyMode::Json {
+        let message = "selects members of the body, which needs fingerprint.body: \"json\"";
+        refuse("fingerprint.json", message.to_owned());
+    }
+    let is_inside = |inner: &String, list: &[String]| {
+        let rests = list.iter().map(|outer| inner.strip_prefix(outer.as_str()));
+        rests.flatten().any(|rest| rest.starts_with('/'))
+    };
+    let lists = [
+        ("fingerprint.json.only", only, only, true),
+        ("fingerprint.json.ignore", ignore, ignore, true),
+        ("fingerprint.json.ignore", ignore, only, false),
+    ];
+    for (field, list, outer, wrong) in lists {
+        let found = list.iter().find(|p| is_inside(p, outer) == wrong);
+        if let Some(pointer) = found.filter(|_| !outer.is_empty()) {
+            let what = match wrong {
+                true => "another one of the list",
+                false => "none of fingerprint.json.only",
+            };
+            refuse(field, format!("{pointer} is inside {what}"));
+        }
+    }
+}
+
+/// What of the body counts. A key that is in the body names the event that the body tells of, and senders
+/// of webhooks change the rest from one try to the next.
+fn body(draft: &Draft) -> BodyMode {
+    draft.fingerprint.body.unwrap_or(match draft.key.from {
+        Some(_) => BodyMode::None,
+        None => BodyMode::Raw,
+    })
+}
+
+/// On Envoy, which the cluster is for, a detached answer arrives whole.
 fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
-    draft.execution.unwrap_or(match context.detached {
+    let detached = context.detached && (!draft.stream || context.keeps_executions);
+    draft.execution.unwrap_or(match detached {
         true => Execution::Detached,
         false => Execution::Inline,
     })
@@ -390,6 +469,7 @@ fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
 /// refused.
 fn settle(draft: &mut Draft, context: &Context<'_>) {
     draft.execution = Some(execution(draft, context));
+    draft.fingerprint.body = Some(body(draft));
     let longest = draft.ttl_ms.max(WEEK_MS);
     draft.unknown_ttl_ms.get_or_insert(longest);
 }

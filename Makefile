@@ -85,6 +85,12 @@ bench-store: prepare ## The service and the stores beside redis-benchmark and pg
 	@cargo build --release --package idempotency-bench --package idempotency-service --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/store-bench $(ARGS)
 
+.PHONY: bench-transaction
+bench-transaction: prepare ## The library's transaction beside the same one without a record, on PostgreSQL, about 4 minutes; ARGS=--help
+	@postgres="$$(scripts/get-postgres.sh)"; \
+		cargo build --release --package idempotency-bench --bin transaction-bench && \
+		POSTGRES_BIN="$$postgres" $(TARGET)/release/transaction-bench $(ARGS)
+
 .PHONY: check
 check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED=
 	@case "$(STORE)" in \

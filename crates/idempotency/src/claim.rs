@@ -76,6 +76,15 @@ impl Claim {
         &self.key
     }
 
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Dropped from here on, it says that nothing was done.
+    pub fn nothing_done(&mut self) {
+        self.state = State::Asked;
+    }
+
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }

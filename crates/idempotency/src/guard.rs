@@ -254,6 +254,10 @@ impl Guard {
         &self.namespace
     }
 
+    pub(crate) fn tenant_name(&self) -> &str {
+        &self.tenant
+    }
+
     pub(crate) fn timeout_of_calls(&self) -> Duration {
         self.terms.timeout
     }

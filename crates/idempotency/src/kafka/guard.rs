@@ -72,6 +72,12 @@ impl KafkaGuard {
         }
     }
 
+    /// Another configuration of librdkafka.
+    pub fn config(mut self, config: ClientConfig) -> KafkaGuard {
+        self.config = config;
+        self
+    }
+
     /// Consumes this topic, too.
     pub fn topic(mut self, topic: &str) -> KafkaGuard {
         self.topics.push(topic.to_owned());

@@ -15,7 +15,7 @@ use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -253,24 +253,20 @@ impl fmt::Debug for Running {
 }
 
 impl Running {
-    /// Ends well: nothing new is begun, running handlers get `longest` to end, what they did is committed, and the
+    /// Ends well: nothing new is begun from the call on, running handlers get `longest` to end, what they did is committed, and the
     /// consumer leaves its group. Handlers that have not ended are cut off, and their outcomes are unknown. Call
     /// [`Guard::drain`](crate::Guard::drain) afterwards, which waits until that is recorded.
     ///
     /// # Errors
     ///
     /// Why the consumer had ended before.
-    pub async fn stop(mut self, longest: Duration) -> Result<(), Arc<Error>> {
-        let set = |mut guard: std::sync::MutexGuard<'_, Duration>| *guard = longest;
-        set(self
-            .stop
-            .longest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner));
-        self.stop.asked.cancel();
-        self.ended().await?;
-        self.workers.wait().await;
-        Ok(())
+    pub fn stop(mut self, longest: Duration) -> impl Future<Output = Result<(), Arc<Error>>> {
+        self.stop.ask(longest);
+        async move {
+            self.ended().await?;
+            self.workers.wait().await;
+            Ok(())
+        }
     }
 
     /// Waits until the consumer ends by itself: librdkafka cannot go on.

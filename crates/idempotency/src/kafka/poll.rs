@@ -29,10 +29,15 @@ pub(crate) struct Stop {
     /// It begins nothing new.
     pub asked: CancellationToken,
     /// How long running handlers get.
-    pub longest: Mutex<Duration>,
+    longest: Mutex<Duration>,
 }
 
 impl Stop {
+    pub fn ask(&self, longest: Duration) {
+        *self.longest.lock().unwrap_or_else(PoisonError::into_inner) = longest;
+        self.asked.cancel();
+    }
+
     fn longest(&self) -> Duration {
         *self.longest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +115,8 @@ impl Poller {
 
     fn hire(&self, place: &Place, generation: u64) -> Worker {
         let (messages, receiver) = unbounded_channel();
-        let leave = CancellationToken::new();
+        // A worker hears of the end as soon as it is asked for.
+        let leave = self.stop.asked.child_token();
         let shop = Arc::clone(&self.shop);
         let work = worker::work(shop, place.clone(), generation, receiver, leave.clone());
         let cut = self.cut.clone();

@@ -30,6 +30,8 @@ impl Mock {
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.cluster.bootstrap_servers());
+        config.set("session.timeout.ms", "6000");
+        config.set("heartbeat.interval.ms", "500");
         config
     }
 

@@ -15,7 +15,10 @@ use crate::guard::Guard;
 use crate::operations;
 use crate::outcome::Outcome;
 use crate::settle::{self, Settled};
-use idempotency_core::fingerprint;
+use idempotency_core::{fingerprint, upstream};
+use idempotency_protocol::LookupKey;
+#[cfg(feature = "postgres")]
+use idempotency_protocol::Owner;
 use std::fmt;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -69,19 +72,38 @@ pub struct MessageKey {
 }
 
 /// The execution that a handler is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Attempt {
+    #[cfg(feature = "postgres")]
+    pub(crate) guard: Guard,
+    pub(crate) key: LookupKey,
+    #[cfg(feature = "postgres")]
+    pub(crate) owner: Owner,
     fence: u64,
     number: u32,
-    record: String,
+}
+
+/// Shows no key.
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("fence", &self.fence)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Attempt {
-    fn of(execution: &Execution) -> Attempt {
+    #[cfg_attr(not(feature = "postgres"), allow(unused_variables))]
+    fn of(guard: &Guard, execution: &Execution) -> Attempt {
         Attempt {
+            #[cfg(feature = "postgres")]
+            guard: guard.clone(),
+            key: execution.claim().key().clone(),
+            #[cfg(feature = "postgres")]
+            owner: execution.claim().owner(),
             fence: execution.fence(),
             number: execution.number(),
-            record: execution.record(),
         }
     }
 
@@ -97,8 +119,8 @@ impl Attempt {
     }
 
     /// Names the record: ready as the query of the service's settle call.
-    pub fn record(&self) -> &str {
-        &self.record
+    pub fn record(&self) -> String {
+        upstream::record_query(&self.key)
     }
 }
 
@@ -197,7 +219,7 @@ impl Settings {
             Err(verdict) => return verdict,
         };
         let number = execution.number();
-        let end = call(handler, Attempt::of(&execution)).await;
+        let end = call(handler, Attempt::of(&key.guard, &execution)).await;
         let (end, error) = match end {
             Ok(()) => (Ok(()), String::new()),
             Err(failure) => (Err(failure.kind), failure.error),

@@ -11,6 +11,8 @@ command -v curl >/dev/null || need_packages "curl for the walks through the comp
 command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
     need_packages "libfaketime, for services whose clocks differ" libfaketime
+[ -x /usr/sbin/pgbouncer ] || [ -x /usr/bin/pgbouncer ] ||
+    need_packages "PgBouncer, for transactions of the library through it" pgbouncer
 postgres="$(scripts/get-postgres.sh)"
 export POSTGRES_BIN="$postgres"
 

@@ -42,7 +42,7 @@ impl Guard {
         let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms);
         let sent = Sent::now();
         // From here on, whatever happens to this future takes the acquire back.
-        let claim = Claim::asked(&self.shared, key, owner);
+        let claim = Claim::asked(&self.shared, key, owner, terms.kind);
         let call = self.shared.store.apply(vec![acquire]);
         let longest = self.timeout_of_calls().min(usable(terms.lease_ms, terms));
         let answers = timeout(longest, call).await.unwrap_or_default();
@@ -104,7 +104,11 @@ impl Guard {
         let place = self.shared.enter().ok_or(Error::Busy)?;
         let lease = Duration::from_millis(grant.lease_ms);
         claim.hold(place, lease, sent, self.renewed_for());
-        Ok(Entry::Execute(Execution::new(claim, grant)))
+        Ok(Entry::Execute(Execution::new(
+            claim,
+            grant,
+            self.statements.clone(),
+        )))
     }
 }
 

@@ -1,12 +1,15 @@
 //! The right of one execution, from the moment when the key is asked for to its settlement. Dropped in
 //! between it settles itself, so that no path through a program leaves a key locked.
 
+use crate::counters::Counter;
 use crate::operations;
 use crate::outbox;
 use crate::renewal::{Lease, Renewals};
 use crate::settle::{self, Settled};
 use crate::shared::{Place, Shared};
-use idempotency_protocol::{LookupKey, Operation, Outcome, Owner};
+use crate::wakes;
+use idempotency_protocol::{AttemptKind, LookupKey, Operation, Outcome, Owner};
+use idempotency_store::transaction::Primary;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -52,6 +55,8 @@ pub(crate) struct Claim {
     shared: Arc<Shared>,
     key: LookupKey,
     owner: Owner,
+    kind: AttemptKind,
+    begun_on: Primary,
     state: State,
     lost: Arc<AtomicBool>,
     handle: Handle,
@@ -60,11 +65,14 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Before the acquire is sent. Call it inside of a runtime.
-    pub fn asked(shared: &Arc<Shared>, key: LookupKey, owner: Owner) -> Claim {
+    pub fn asked(shared: &Arc<Shared>, key: LookupKey, owner: Owner, kind: AttemptKind) -> Claim {
+        let database = shared.store.transactions();
         Claim {
+            begun_on: database.map_or(Primary::UNKNOWN, |d| d.primary()),
             shared: Arc::clone(shared),
             key,
             owner,
+            kind,
             state: State::Asked,
             lost: Arc::default(),
             handle: Handle::current(),
@@ -85,12 +93,41 @@ impl Claim {
         self.state = State::Asked;
     }
 
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Which server took the writes when the key was asked for.
+    pub fn begun_on(&self) -> Primary {
+        self.begun_on
+    }
+
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
     /// The store has answered that there is nothing to hold.
     pub fn forget(mut self) {
+        self.state = State::Over;
+    }
+
+    /// Its transaction is on its way to be committed: dropped from here on, nobody knows how it ended.
+    pub fn doubt(&mut self) {
+        self.kind = AttemptKind::Guard;
+    }
+
+    /// Its transaction has completed the record.
+    pub fn committed(mut self) {
+        self.shared.counters.count(Counter::Completed);
+        self.shared.renewals.untrack(self.owner);
+        self.state = State::Over;
+        wakes::put(&self.shared, self.key.clone(), &self.handle);
+    }
+
+    /// Its transaction found that another execution has the key.
+    pub fn lost(mut self) {
+        self.shared.counters.count(Counter::CompleteRefused);
+        self.shared.renewals.untrack(self.owner);
         self.state = State::Over;
     }
 
@@ -123,6 +160,16 @@ impl Claim {
         let work = async move { settle::settle(&self.shared, operation).await };
         let stopped = |error| Settled::Unanswered(format!("the runtime ends: {error}"));
         tasks.spawn_on(work, &handle).await.unwrap_or_else(stopped)
+    }
+
+    /// The same, to be told more than once.
+    pub async fn tell(&mut self, end: End) -> Settled {
+        let operation = self.over(end);
+        let shared = Arc::clone(&self.shared);
+        let work = async move { settle::settle(&shared, operation).await };
+        let stopped = |error| Settled::Unanswered(format!("the runtime ends: {error}"));
+        let told = self.shared.tasks.spawn_on(work, &self.handle).await;
+        told.unwrap_or_else(stopped)
     }
 
     /// The same, for a task that nobody stops.
@@ -158,6 +205,8 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let end = match self.state {
             State::Asked => End::NotDone,
+            // Without its end in the transaction it is not committed, and never will be: this takes the key from it.
+            State::Held if self.kind == AttemptKind::Transaction => End::NotDone,
             State::Held => End::Unknown,
             State::Over => return,
         };

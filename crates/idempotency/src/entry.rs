@@ -75,6 +75,15 @@ impl InFlight {
         Duration::from_millis(self.lease_left_ms)
     }
 
+    /// Waits until it has ended, but no longer than `longest` (and a minute), and asks for nothing: whether it has
+    /// ended, or may have. For [`Guard::transaction`], which is called again then.
+    pub async fn ended(&self, longest: Duration) -> bool {
+        let longest = longest.min(Duration::from_millis(MAX_WAIT_MS));
+        let wait = operations::wait(self.key.clone(), self.fingerprint.0, self.fence, longest);
+        let answer = timeout(longest, self.guard.shared.store.wait(wait)).await;
+        matches!(answer, Ok(Answer::Stored(_) | Answer::Changed))
+    }
+
     /// Waits until it has ended, but no longer than `longest` (and a minute), and looks again: usually a
     /// [`Replay`](Entry::Replay); [`Execute`](Entry::Execute) if it failed; [`InFlight`](Entry::InFlight)
     /// when the time is up, or when the store has no room for another wait.

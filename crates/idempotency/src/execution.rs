@@ -5,7 +5,9 @@ use crate::error::SettleError;
 use crate::outcome::{self, Outcome};
 use idempotency_core::upstream;
 use idempotency_protocol::Grant;
+use idempotency_store::transaction::Statements;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The right, and the duty, to execute an operation once.
@@ -39,6 +41,8 @@ use std::time::SystemTime;
 pub struct Execution {
     claim: Claim,
     grant: Grant,
+    /// Where they are not the store's own.
+    pub(crate) statements: Option<Arc<Statements>>,
 }
 
 /// Shows no key.
@@ -53,10 +57,16 @@ impl fmt::Debug for Execution {
 /// The outcome is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
-    expires_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
 }
 
 impl Completed {
+    pub(crate) fn until(expires_at_ms: i64) -> Completed {
+        Completed {
+            expires_at_ms: u64::try_from(expires_at_ms).unwrap_or(0),
+        }
+    }
+
     /// Until when the outcome is kept.
     pub fn expires_at(&self) -> SystemTime {
         outcome::time(self.expires_at_ms)
@@ -64,8 +74,24 @@ impl Completed {
 }
 
 impl Execution {
-    pub(crate) fn new(claim: Claim, grant: Grant) -> Execution {
-        Execution { claim, grant }
+    pub(crate) fn new(
+        claim: Claim,
+        grant: Grant,
+        statements: Option<Arc<Statements>>,
+    ) -> Execution {
+        Execution {
+            claim,
+            grant,
+            statements,
+        }
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    pub(crate) fn claim_mut(&mut self) -> &mut Claim {
+        &mut self.claim
     }
 
     /// A number that only grows per key. Hand it to whatever the operation changes: a resource that

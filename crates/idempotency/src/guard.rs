@@ -7,7 +7,8 @@ use crate::fingerprint::Fingerprint;
 use crate::operations::{millis, LockTerms};
 use crate::shared::Shared;
 use idempotency_protocol::limits::{MAX_LEASE_MS, MAX_TTL_MS};
-use idempotency_protocol::{LookupKey, Origin};
+use idempotency_protocol::{AttemptKind, LookupKey, Origin};
+use idempotency_store::transaction::Statements;
 use idempotency_store::Store;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +46,8 @@ pub struct Guard {
     tenant: Arc<str>,
     namespace: Arc<str>,
     terms: Terms,
+    /// Where they are not the store's own.
+    pub(crate) statements: Option<Arc<Statements>>,
 }
 
 #[derive(Clone)]
@@ -52,7 +55,7 @@ struct Terms {
     lease: Duration,
     ttl: Ttl,
     unknown_ttl: Option<Duration>,
-    on_unknown: OnUnknown,
+    on_unknown: Option<OnUnknown>,
     renew_for: Duration,
     timeout: Duration,
 }
@@ -99,10 +102,11 @@ impl Guard {
                 lease: Duration::from_secs(60),
                 ttl: Ttl::Fixed(24 * HOUR),
                 unknown_ttl: None,
-                on_unknown: OnUnknown::Refuse,
+                on_unknown: None,
                 renew_for: HOUR,
                 timeout: Duration::from_secs(5),
             },
+            statements: None,
         }
     }
 
@@ -151,9 +155,10 @@ impl Guard {
     }
 
     /// What a key means whose last execution may have been done. [`OnUnknown::Refuse`] unless told
-    /// otherwise; [`OnUnknown::Retry`] only where doing it twice is acceptable.
+    /// otherwise, and for transactions [`OnUnknown::RetryTransactions`]; [`OnUnknown::Retry`] only where doing
+    /// it twice is acceptable.
     pub fn on_unknown(mut self, on_unknown: OnUnknown) -> Guard {
-        self.terms.on_unknown = on_unknown;
+        self.terms.on_unknown = Some(on_unknown);
         self
     }
 
@@ -212,13 +217,22 @@ impl Guard {
     /// # }
     /// ```
     pub async fn acquire(&self, key: &str, fingerprint: Fingerprint) -> Result<Entry, Error> {
+        self.acquire_on(key, fingerprint, self.lock_terms()?).await
+    }
+
+    pub(crate) async fn acquire_on(
+        &self,
+        key: &str,
+        fingerprint: Fingerprint,
+        terms: LockTerms,
+    ) -> Result<Entry, Error> {
         let key = LookupKey {
             tenant: self.tenant.to_string(),
             namespace: self.namespace.to_string(),
             origin: Origin::Client,
             key: key.to_owned(),
         };
-        let entry = self.ask(key, fingerprint, self.lock_terms()?).await?;
+        let entry = self.ask(key, fingerprint, terms).await?;
         match &entry {
             Entry::Execute(_) => self.shared.counters.count(Counter::Executed),
             Entry::Replay(_) => self.shared.counters.count(Counter::Replayed),
@@ -266,6 +280,16 @@ impl Guard {
         self.terms.renew_for
     }
 
+    /// For an execution that is a transaction of the database that has the record.
+    pub(crate) fn transaction_terms(&self) -> Result<LockTerms, Error> {
+        let on_unknown = self.terms.on_unknown;
+        Ok(LockTerms {
+            on_unknown: on_unknown.unwrap_or(OnUnknown::RetryTransactions),
+            kind: AttemptKind::Transaction,
+            ..self.lock_terms()?
+        })
+    }
+
     pub(crate) fn lock_terms(&self) -> Result<LockTerms, Error> {
         let terms = &self.terms;
         let lease_ms = millis(terms.lease);
@@ -288,7 +312,8 @@ impl Guard {
             lease_ms,
             ttl_ms,
             unknown_ttl_ms,
-            on_unknown: terms.on_unknown,
+            on_unknown: terms.on_unknown.unwrap_or(OnUnknown::Refuse),
+            kind: AttemptKind::Guard,
             margin_ms: MARGIN_MS.min(lease_ms / 4),
         })
     }

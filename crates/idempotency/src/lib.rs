@@ -80,10 +80,12 @@ pub mod message;
 mod operations;
 mod outbox;
 mod outcome;
+pub mod postgres;
 mod renewal;
 mod seldom;
 mod settle;
 mod shared;
+mod wakes;
 
 #[cfg(feature = "remote")]
 pub use idempotency_client as remote;

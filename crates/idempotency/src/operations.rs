@@ -13,6 +13,7 @@ pub(crate) struct LockTerms {
     pub ttl_ms: u64,
     pub unknown_ttl_ms: u64,
     pub on_unknown: OnUnknown,
+    pub kind: AttemptKind,
     /// How much of the lease must be left when the execution begins.
     pub margin_ms: u64,
 }
@@ -34,7 +35,7 @@ pub(crate) fn acquire(
             unknown_ttl_ms: terms.unknown_ttl_ms,
         },
         on_unknown: terms.on_unknown,
-        kind: AttemptKind::Guard,
+        kind: terms.kind,
         about: None,
     })
 }

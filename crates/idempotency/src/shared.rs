@@ -4,6 +4,7 @@ use crate::counters::Counters;
 use crate::operations;
 use crate::outbox::Outbox;
 use crate::renewal::Renewals;
+use crate::wakes::Wakes;
 use idempotency_protocol::{Operation, MAX_OPERATIONS};
 use idempotency_store::Store;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     /// Handlers and settlements in the background end now, finished or not.
     pub cut: CancellationToken,
     pub outbox: Outbox,
+    pub wakes: Wakes,
     closing: AtomicBool,
     running: AtomicUsize,
     max_running: AtomicUsize,
@@ -41,6 +43,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             cut: CancellationToken::new(),
             outbox: Outbox::default(),
+            wakes: Wakes::default(),
             closing: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             max_running: AtomicUsize::new(MAX_EXECUTIONS),

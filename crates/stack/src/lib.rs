@@ -32,6 +32,7 @@
 //! | upstream | `DEMO_UPSTREAM_BIN` | `demo-upstream` beside the running test or program |
 //! | Redis | `REDIS_SERVER_BIN` | `redis-server` in `PATH`; `redis-cli` beside it |
 //! | PostgreSQL | `POSTGRES_BIN`, the directory of its programs | the newest below `/usr/lib/postgresql`, then `PATH` |
+//! | PgBouncer | below `/usr/sbin`, `/usr/bin` | |
 //! | libfaketime | `FAKETIME_LIB` | below `/usr/lib` |
 //! | filter | `IDEMPOTENCY_WASM` | `<target>/idempotency.wasm` |
 //!
@@ -70,7 +71,7 @@ pub use kong::{Kong, KongSettings};
 pub use kong_host::KongHost;
 pub use layer_host::LayerHost;
 pub use nginx::Nginx;
-pub use postgres::{Postgres, PostgresOptions};
+pub use postgres::{PgBouncer, Postgres, PostgresOptions};
 pub use process::Process;
 pub use redis::{Redis, RedisCluster, RedisRedlock, RedisSentinel};
 pub use relay::Relay;

@@ -1,6 +1,9 @@
 //! A PostgreSQL server as a child.
 
+mod pgbouncer;
 mod standby;
+
+pub use pgbouncer::PgBouncer;
 
 use std::os::unix::fs::{chown, PermissionsExt};
 use std::os::unix::process::CommandExt;

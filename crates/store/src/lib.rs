@@ -60,6 +60,7 @@ pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod replay;
+pub mod transaction;
 pub mod waiters;
 
 mod quota;
@@ -74,4 +75,5 @@ pub use quota::{Quota, Quotas, TenantUse, Tenants};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedlockOptions};
 pub use store::*;
+pub use transaction::{ReadBack, Transactions};
 pub use waiters::{WaitCounts, WaiterCaps};

@@ -1,6 +1,7 @@
 //! The one trait that every backend implements.
 
 use crate::quota::Quotas;
+use crate::transaction::Transactions;
 use crate::waiters::WaitCounts;
 use async_trait::async_trait;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
@@ -226,6 +227,13 @@ pub trait Store: Send + Sync + 'static {
     /// end then, and be started again. Stores that recover by themselves never say so.
     async fn broken(&self) -> StoreError {
         std::future::pending().await
+    }
+
+    /// What this store has for transactions of applications that complete their record themselves: its records are
+    /// in a database that those can reach. `None` for all others. A store that wraps another one hands on what that
+    /// says, if what applications do past it is of no concern to it.
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        None
     }
 
     /// Finishes what is in flight and makes it durable. Waiters are answered

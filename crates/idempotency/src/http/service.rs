@@ -20,6 +20,7 @@ use idempotency_core::decide::{decide, Verdict};
 use idempotency_core::problem::{Problem, ProblemSettings};
 use idempotency_core::reply::LocalReply;
 use idempotency_core::settings::Settings;
+use idempotency_protocol::AttemptKind;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -65,6 +66,7 @@ impl Context {
             ttl_ms: policy.ttl_ms,
             unknown_ttl_ms: policy.unknown_ttl_ms,
             on_unknown: policy.on_unknown,
+            kind: AttemptKind::Guard,
             margin_ms: policy.lease_margin_ms,
         })
     }

@@ -16,9 +16,7 @@ use crate::operations;
 use crate::outcome::Outcome;
 use crate::settle::{self, Settled};
 use idempotency_core::{fingerprint, upstream};
-use idempotency_protocol::LookupKey;
-#[cfg(feature = "postgres")]
-use idempotency_protocol::Owner;
+use idempotency_protocol::{LookupKey, Owner};
 use std::fmt;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -74,10 +72,8 @@ pub struct MessageKey {
 /// The execution that a handler is.
 #[derive(Clone)]
 pub struct Attempt {
-    #[cfg(feature = "postgres")]
     pub(crate) guard: Guard,
     pub(crate) key: LookupKey,
-    #[cfg(feature = "postgres")]
     pub(crate) owner: Owner,
     fence: u64,
     number: u32,
@@ -94,13 +90,10 @@ impl fmt::Debug for Attempt {
 }
 
 impl Attempt {
-    #[cfg_attr(not(feature = "postgres"), allow(unused_variables))]
     fn of(guard: &Guard, execution: &Execution) -> Attempt {
         Attempt {
-            #[cfg(feature = "postgres")]
             guard: guard.clone(),
             key: execution.claim().key().clone(),
-            #[cfg(feature = "postgres")]
             owner: execution.claim().owner(),
             fence: execution.fence(),
             number: execution.number(),
@@ -319,9 +312,14 @@ impl Settings {
     }
 }
 
+/// What is recorded of a message that was handled.
+pub(crate) fn handled() -> Result<Outcome, Error> {
+    Outcome::empty(204)
+}
+
 /// Stores that it is done, and waits until it is.
 async fn record(guard: &Guard, execution: Execution) -> Verdict {
-    let done = match Outcome::empty(204) {
+    let done = match handled() {
         Ok(done) => done.0,
         Err(error) => {
             return Verdict::Retry(Retry {

@@ -63,6 +63,7 @@ mod processed;
 mod verdict;
 
 pub use builder::{Builder, Chosen, Missing, OnUnknown};
+pub(crate) use dedup::handled;
 pub use dedup::{Attempt, Deduplicator, MessageKey};
 pub use failure::Failure;
 pub use id::{MessageId, REDRIVE_HEADER};

@@ -1,10 +1,12 @@
 //! What the tests share: stores, and a store that does what a test tells it to.
 #![allow(dead_code)]
 
+pub mod servers;
+
 use async_trait::async_trait;
 use idempotency::store::{
-    Embedded, EmbeddedOptions, ListFilter, Memory, Page, RecordState, RecordView, Resolve,
-    Resolved, Store, StoreError, Swept, Usage,
+    ListFilter, Memory, Page, RecordState, RecordView, Resolve, Resolved, Store, StoreError, Swept,
+    Usage,
 };
 use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
 use std::collections::BTreeMap;
@@ -13,13 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The stores that every case runs on, with what has to live as long.
+/// The stores that need no server, with what has to live as long.
 pub fn stores() -> Vec<(&'static str, Arc<dyn Store>, Option<TempDir>)> {
-    let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(EmbeddedOptions::new(dir.path().join("store"))).unwrap();
+    let (embedded, dir) = servers::embedded();
     vec![
-        ("memory", Arc::new(Memory::default()), None),
-        ("embedded", Arc::new(embedded), Some(dir)),
+        ("memory", servers::memory(), None),
+        ("embedded", embedded, Some(dir)),
     ]
 }
 

@@ -8,6 +8,7 @@
 
 use super::error::{Kind, Trouble};
 use super::options::PostgresOptions;
+use crate::transaction::Primary;
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::join_all;
 use std::fmt::Write as _;
@@ -65,7 +66,22 @@ pub(super) struct Session {
     timeline: Option<Timeline>,
 }
 
+impl Session {
+    pub fn primary(&self) -> Primary {
+        primary(self.timeline)
+    }
+}
+
+fn primary(timeline: Option<Timeline>) -> Primary {
+    timeline.map_or(Primary::UNKNOWN, |t| Primary::new(t.system, t.number))
+}
+
 impl Connector {
+    /// The newest that was seen.
+    pub fn primary(&self) -> Primary {
+        primary(self.known().newest)
+    }
+
     pub fn new(options: &PostgresOptions, tls: MakeRustlsConnect) -> Connector {
         Connector {
             hosts: options.hosts.clone(),

@@ -4,14 +4,13 @@
 //! transaction is ever open between two messages of ours: a change is written where the version is
 //! still the one that the decision was made on, so that a process which stands still, or whose
 //! connection hangs, holds no lock. See `docs/adr/0006-postgres-statements.md`; for transactions of
-//! applications on the same tables [`statement`] and `docs/adr/0012-open-transactions.md`.
+//! applications on the same tables [`crate::transaction`] and `docs/adr/0012-open-transactions.md`.
 
 mod apply;
 mod connect;
 mod error;
 mod groups;
 mod hosts;
-mod ids;
 mod lanes;
 mod listen;
 mod locked;
@@ -21,17 +20,18 @@ mod passfile;
 mod past;
 mod pool;
 mod quota;
+mod read_back;
 mod records;
 mod row;
-pub mod statement;
 mod step;
 mod sweep;
 mod tls;
 mod usage;
 mod write;
 
+use crate::transaction::{ids, Primary, ReadBack, Transactions};
+pub use crate::transaction::{Parameter, Statement, Statements};
 pub use options::PostgresOptions;
-pub use statement::{Parameter, Statement, Statements};
 pub use step::{COMPLETE as COMPLETE_STATEMENT, GRANT as GRANT_STATEMENT};
 
 use crate::machine::{Event, Room};
@@ -44,7 +44,7 @@ use apply::Retry;
 use async_trait::async_trait;
 use connect::Connector;
 use error::Trouble;
-use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Owner, Wait};
 use lanes::Lanes;
 use listen::Abort;
 use pool::Pool;
@@ -263,6 +263,10 @@ impl Store for Postgres {
         self.inner.measure().await.map_err(|trouble| trouble.error)
     }
 
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        Some(self)
+    }
+
     async fn close(&self) {
         self.inner.waiters.close();
         // Whoever is inside finishes first.
@@ -272,5 +276,37 @@ impl Store for Postgres {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.inner.pool.close();
+    }
+}
+
+#[async_trait]
+impl Transactions for Postgres {
+    fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    fn primary(&self) -> Primary {
+        self.inner.pool.primary()
+    }
+
+    async fn read_back(
+        &self,
+        key: &LookupKey,
+        owner: Owner,
+        fence: u64,
+        begun_on: Primary,
+    ) -> Result<ReadBack, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(
+            self.inner,
+            self.inner.read_back(key, owner, fence, begun_on)
+        )
+    }
+
+    async fn wake(&self, keys: &[LookupKey]) {
+        if let Ok(_open) = self.inner.enter().await {
+            // Who is not woken looks again.
+            let _ = self.inner.wake(keys).await;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::connect::{Connector, Session};
 use super::error::{Kind, Trouble};
 use super::options::PostgresOptions;
+use crate::transaction::Primary;
 use deadpool::managed::{self, Metrics, PoolConfig, RecycleError, RecycleResult, Timeouts};
 use deadpool::Runtime;
 use deadpool_postgres::ClientWrapper;
@@ -73,6 +74,11 @@ impl Pool {
         })
     }
 
+    /// The newest primary that any connection has seen.
+    pub fn primary(&self) -> Primary {
+        self.inner.manager().0.primary()
+    }
+
     pub fn close(&self) {
         self.inner.close();
     }
@@ -134,6 +140,12 @@ impl Connection {
             prepared.map_err(|_| Trouble::too_slow("PostgreSQL: no answer in time"))??;
         }
         Ok(())
+    }
+
+    /// The server that this connection goes to.
+    pub fn primary(&self) -> Primary {
+        let session = self.object.as_ref();
+        session.map_or(Primary::UNKNOWN, |session| session.primary())
     }
 
     /// The driver's client, for transactions.

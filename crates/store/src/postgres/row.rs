@@ -68,14 +68,7 @@ impl Found {
 /// The format of rows that this program writes.
 const FORMAT: i16 = 1;
 
-/// Whether this program can read the row `r`; what statements ask that write without having read. The first
-/// byte of a history is its format.
-macro_rules! legible {
-    () => {
-        "r.format = 1 AND (r.history IS NULL OR substring(r.history FROM 1 FOR 1) = '\\x01')"
-    };
-}
-pub(super) use legible;
+pub(super) use crate::transaction::statement::legible;
 
 /// Columns of a record, in the order in which [`found`] reads them; the arguments are the expressions for
 /// the description and for the outcome.

@@ -19,7 +19,6 @@
 //! tenants have quotas, `INSERT` on `idempotency_tenant_changes`.
 
 use super::ids::Id;
-use super::row::{legible, signed};
 use crate::record::StoredOutcome;
 use bytes::Bytes;
 use idempotency_protocol::{LookupKey, Owner};
@@ -52,6 +51,16 @@ pub struct Statements {
     after_commit: Arc<str>,
 }
 
+/// Whether this program can read the row `r`; what statements ask that write without having read. The first
+/// byte of a history is its format.
+macro_rules! legible {
+    () => {
+        "r.format = 1 AND (r.history IS NULL OR substring(r.history FROM 1 FOR 1) = '\\x01')"
+    };
+}
+#[cfg(feature = "postgres")]
+pub(crate) use legible;
+
 /// The name of the schema is put in for `{}`. The advisory lock shows services that the row is locked for as long as
 /// an application likes; nobody waits for it. The setting has the counters of the record's tenant changed later: to
 /// change them here would hold up all grants of the tenant until the transaction ends.
@@ -82,7 +91,7 @@ RETURNING r.state, floor(extract(epoch FROM r.due) * 1000)::bigint AS expires_at
     };
 }
 
-/// As [`super::step::COMPLETE`].
+/// As `postgres::COMPLETE_STATEMENT`.
 const COMPLETE: &str = in_transaction!(
     "state = 'completed', lease_until = NULL,
     due = t.now + r.ttl_ms * interval '1 ms', status = $5::bigint::integer,
@@ -202,6 +211,10 @@ impl Statements {
             parameters: vec![id],
         }
     }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn bytes(bytes: &[u8]) -> Parameter {

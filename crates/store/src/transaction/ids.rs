@@ -4,6 +4,7 @@
 //! the primary key itself; a longer one is cut there and its hash appended, so that ids of the two
 //! kinds differ in length and can never meet.
 
+#[cfg(feature = "postgres")]
 use crate::keys;
 use idempotency_protocol::LookupKey;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ const MAX: usize = 1_024;
 
 /// The id of a key, and the key's bytes if the id does not tell them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Id {
+pub(crate) struct Id {
     pub id: Vec<u8>,
     pub long_key: Option<Vec<u8>>,
 }
@@ -54,13 +55,15 @@ impl Id {
 }
 
 /// The key that is its own id.
-pub(super) fn short_key(id: &[u8]) -> Option<LookupKey> {
+#[cfg(feature = "postgres")]
+pub(crate) fn short_key(id: &[u8]) -> Option<LookupKey> {
     (id.len() <= MAX).then(|| keys::from_bytes(id)).flatten()
 }
 
 /// The ids between which all keys with this prefix are: from the first one on, and below the
 /// second one, if there is an end.
-pub(super) fn range(prefix: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+#[cfg(feature = "postgres")]
+pub(crate) fn range(prefix: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let start = prefix.get(..MAX).unwrap_or(prefix).to_vec();
     let mut end = start.clone();
     while let Some(last) = end.pop() {

@@ -1,0 +1,16 @@
+//! Records in transactions of the caller's own, on real servers. Names say which of the deciding cases a test is.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commits;
+mod crashes;
+mod drivers;
+mod failover;
+mod isolation;
+mod open;
+mod scopes;
+mod server;
+mod settle;
+mod wire;
+mod zombies;

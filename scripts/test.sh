@@ -14,6 +14,7 @@ ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
 [ -x /usr/sbin/pgbouncer ] || [ -x /usr/bin/pgbouncer ] ||
     need_packages "PgBouncer, for transactions of the library through it" pgbouncer
 postgres="$(scripts/get-postgres.sh)"
+scripts/get-broker.sh >/dev/null
 export POSTGRES_BIN="$postgres"
 
 # What the contract suite notes, of this run alone.

@@ -4,9 +4,10 @@ use idempotency_kafka_rig::Broker;
 use idempotency_stack::{until, Postgres};
 use orders::demo::Shop;
 use orders::steps::{BILLING, SERVICE};
+use std::future::Future;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn shop(test: &str) -> Option<Shop> {
     let broker = Broker::for_test(test)?;
@@ -20,9 +21,17 @@ fn one_of_each(shop: &Shop, step: &str) {
     assert_eq!(shop.count("invoices"), 1, "killed at {step}: invoices");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// All at the same time: most of it is waiting for leases and sessions to end.
+async fn each<F: Future<Output = ()> + Send + 'static>(runs: impl Iterator<Item = F>) {
+    let runs: Vec<_> = runs.map(tokio::spawn).collect();
+    for run in runs {
+        run.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn one_order_wherever_the_service_is_killed() {
-    for step in SERVICE {
+    each(SERVICE.into_iter().map(|step| async move {
         let Some(shop) = shop("the service, killed").await else {
             return;
         };
@@ -45,12 +54,13 @@ async fn one_order_wherever_the_service_is_killed() {
         let other = shop.place("key-1", "table").unwrap();
         assert_eq!(other.status, 422, "another order with this key");
         assert!(again.stop(PATIENCE).is_some());
-    }
+    }))
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn one_invoice_wherever_the_consumer_is_killed() {
-    for step in BILLING {
+    each(BILLING.into_iter().map(|step| async move {
         let Some(shop) = shop("the consumer, killed").await else {
             return;
         };
@@ -61,5 +71,6 @@ async fn one_invoice_wherever_the_consumer_is_killed() {
         assert!(died, "it has not come to {step}");
         let _again = shop.start("orders-billing", None);
         one_of_each(&shop, step);
-    }
+    }))
+    .await;
 }

@@ -20,6 +20,8 @@ async fn main() -> Result<(), BoxError> {
         .build()?;
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &settings.brokers);
+    // How long the partitions of a consumer that died stand still.
+    config.set("session.timeout.ms", "6000");
     let consumer = KafkaGuard::new(dedup, config)
         .topic(TOPIC)
         .dead_letter_topic(DEAD_LETTERS)

@@ -88,9 +88,14 @@ impl Claim {
         self.owner
     }
 
-    /// Dropped from here on, it says that nothing was done.
+    /// It holds the key, and dropped from here on it says that nothing was done.
     pub fn nothing_done(&mut self) {
         self.state = State::Asked;
+    }
+
+    /// After [`Claim::nothing_done`]: from here on it may have an effect.
+    pub fn has_begun(&mut self) {
+        self.state = State::Held;
     }
 
     pub fn shared(&self) -> &Arc<Shared> {

@@ -4,7 +4,7 @@ use super::dead_letters::DeadLetters;
 use super::ledger::{Generation, Place};
 use super::metrics::Counter;
 use super::state::State;
-use crate::message::{Attempt, Deduplicator, Failure, Verdict, Why};
+use crate::message::{Attempt, Begun, Deduplicator, Failure, Verdict, Why};
 use crate::seldom::Seldom;
 use rdkafka::message::OwnedMessage;
 use rdkafka::Message;
@@ -39,6 +39,21 @@ enum Ran {
     Again(Duration),
 }
 
+/// A message, and perhaps what the store has said about it already.
+struct Next {
+    message: Arc<OwnedMessage>,
+    begun: Option<Result<Begun, Verdict>>,
+}
+
+impl Next {
+    fn new(message: OwnedMessage) -> Next {
+        Next {
+            message: Arc::new(message),
+            begun: None,
+        }
+    }
+}
+
 /// Handles messages until the partition is taken away. A handler that runs then ends first.
 pub(crate) async fn work(
     shop: Arc<Shop>,
@@ -47,31 +62,42 @@ pub(crate) async fn work(
     mut messages: UnboundedReceiver<OwnedMessage>,
     leave: CancellationToken,
 ) {
+    let mut ahead: Option<Next> = None;
     loop {
-        let next = leave.run_until_cancelled(messages.recv()).await;
-        let Some(Some(message)) = next else {
-            return;
+        let mut next = match ahead.take() {
+            Some(next) => next,
+            None => match leave.run_until_cancelled(messages.recv()).await {
+                Some(Some(message)) => Next::new(message),
+                _ => return,
+            },
         };
-        let message = Arc::new(message);
         loop {
             if leave.is_cancelled() || !shop.state.begins(&place, generation) {
                 return;
             }
-            let running = Begun {
+            let running = Running {
                 state: &shop.state,
                 place: &place,
                 generation,
             };
-            let ran = shop.run(&message).await;
-            running.end(matches!(ran, Ran::Done).then_some(message.offset()));
+            // Nothing is begun ahead that would be given back at once.
+            let following = || match leave.is_cancelled() || ahead.is_some() {
+                true => None,
+                false => messages.try_recv().ok().map(Next::new),
+            };
+            let (verdict, followed) = shop.run(&mut next, following).await;
+            ahead = followed.or(ahead);
+            let ran = shop.conclude(&next.message, verdict).await;
+            running.end(matches!(ran, Ran::Done).then_some(next.message.offset()));
             let Ran::Again(after) = ran else {
                 break;
             };
-            if leave
-                .run_until_cancelled(tokio::time::sleep(after))
-                .await
-                .is_none()
-            {
+            // What comes after it waits, too, and does not hold its key meanwhile.
+            if let Some(ahead) = &mut ahead {
+                ahead.begun = None;
+            }
+            let rest = leave.run_until_cancelled(tokio::time::sleep(after));
+            if rest.await.is_none() {
                 return;
             }
         }
@@ -79,29 +105,62 @@ pub(crate) async fn work(
 }
 
 /// A handler that has begun ends in the books, too, when its task is cut off.
-struct Begun<'a> {
+struct Running<'a> {
     state: &'a State,
     place: &'a Place,
     generation: Generation,
 }
 
-impl Begun<'_> {
+impl Running<'_> {
     fn end(self, offset: Option<i64>) {
         self.state.ends(self.place, self.generation, offset);
         std::mem::forget(self);
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.state.ends(self.place, self.generation, None);
     }
 }
 
 impl Shop {
-    async fn run(&self, message: &Arc<OwnedMessage>) -> Ran {
-        let handler = |attempt| (self.handler)(Arc::clone(message), attempt);
-        let verdict = self.dedup.run(message.as_ref(), handler).await;
+    /// Runs a message. While its end is recorded, the one that follows is asked for: both are one round trip. Its
+    /// handler does not begin before that record is stored.
+    async fn run(
+        &self,
+        next: &mut Next,
+        following: impl FnOnce() -> Option<Next>,
+    ) -> (Verdict, Option<Next>) {
+        let ahead = match next.begun.take() {
+            Some(Ok(begun)) if begun.is_lost() => None,
+            begun => begun,
+        };
+        let begun = match ahead {
+            Some(begun) => begun,
+            None => self.dedup.begin(next.message.as_ref()).await,
+        };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(verdict) => return (verdict, None),
+        };
+        let handler = |attempt| (self.handler)(Arc::clone(&next.message), attempt);
+        let ended = begun.call(handler).await;
+        let following = match ended.is_success() {
+            true => following(),
+            false => None,
+        };
+        let Some(mut following) = following else {
+            return (ended.verdict().await, None);
+        };
+        let begin = self.dedup.begin(following.message.as_ref());
+        let (verdict, begun) = tokio::join!(ended.verdict(), begin);
+        following.begun = Some(begun);
+        (verdict, Some(following))
+    }
+
+    /// Does what the verdict says.
+    async fn conclude(&self, message: &OwnedMessage, verdict: Verdict) -> Ran {
         let count = |counter| self.state.counters.count(counter);
         match verdict {
             Verdict::Done => {

@@ -189,35 +189,113 @@ impl Deduplicator {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<(), Failure>>,
     {
+        let begin = self.begin(message);
+        async move {
+            match begin.await {
+                Ok(begun) => begun.call(handler).await.verdict().await,
+                Err(verdict) => verdict,
+            }
+        }
+    }
+
+    /// The first part of [`run`](Deduplicator::run): the right to run this message, or what is to be done instead.
+    pub(crate) fn begin<M: Message>(
+        &self,
+        message: &M,
+    ) -> impl Future<Output = Result<Begun, Verdict>> + use<M> {
         let key = self.key(message);
         let settings = Arc::clone(&self.settings);
         async move {
-            match key {
-                Ok(Some(key)) => settings.run(key, handler).await,
-                Ok(None) => put_aside(Reason::NoId, None, None),
-                Err(error) => put_aside(Reason::Rejected, Some(error.to_string()), None),
-            }
+            let key = match key {
+                Ok(Some(key)) => key,
+                Ok(None) => return Err(put_aside(Reason::NoId, None, None)),
+                Err(error) => {
+                    return Err(put_aside(Reason::Rejected, Some(error.to_string()), None))
+                }
+            };
+            let mut execution = settings.acquire(&key).await?;
+            execution.claim_mut().nothing_done();
+            Ok(Begun {
+                settings,
+                key,
+                execution,
+            })
         }
     }
 }
 
-impl Settings {
-    async fn run<F, Fut>(&self, key: MessageKey, handler: F) -> Verdict
+/// A message that may be run, and is not yet. Dropped, its key is free again, which counts as an attempt.
+pub(crate) struct Begun {
+    settings: Arc<Settings>,
+    key: MessageKey,
+    execution: Execution,
+}
+
+/// A message that was run, and whose end is not recorded yet. Dropped, it is unknown.
+pub(crate) struct Ended {
+    begun: Begun,
+    after: After,
+    error: String,
+}
+
+impl Begun {
+    /// Another execution has the key by now.
+    pub fn is_lost(&self) -> bool {
+        self.execution.is_lost()
+    }
+
+    /// The second part.
+    pub async fn call<F, Fut>(mut self, handler: F) -> Ended
     where
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<(), Failure>>,
     {
-        let execution = match self.acquire(&key).await {
-            Ok(execution) => execution,
-            Err(verdict) => return verdict,
-        };
-        let number = execution.number();
-        let end = call(handler, Attempt::of(&key.guard, &execution)).await;
+        self.execution.claim_mut().has_begun();
+        let attempt = Attempt::of(&self.key.guard, &self.execution);
+        let end = call(handler, attempt).await;
         let (end, error) = match end {
             Ok(()) => (Ok(()), String::new()),
             Err(failure) => (Err(failure.kind), failure.error),
         };
-        match judge::ended(end, number, self.max_attempts) {
+        let number = self.execution.number();
+        Ended {
+            after: judge::ended(end, number, self.settings.max_attempts),
+            begun: self,
+            error,
+        }
+    }
+}
+
+impl Ended {
+    /// Whether the handler has succeeded.
+    pub fn is_success(&self) -> bool {
+        self.after == After::Record
+    }
+
+    /// The last part: records how it ended.
+    pub async fn verdict(self) -> Verdict {
+        let Ended {
+            begun,
+            after,
+            error,
+        } = self;
+        begun
+            .settings
+            .conclude(begun.key, begun.execution, after, error)
+            .await
+    }
+}
+
+impl Settings {
+    async fn conclude(
+        &self,
+        key: MessageKey,
+        execution: Execution,
+        after: After,
+        error: String,
+    ) -> Verdict {
+        let number = execution.number();
+        match after {
             After::Record => record(&key.guard, execution).await,
             After::Again => match execution.fail().await {
                 Ok(()) | Err(SettleError::StoreDown(_)) => Verdict::Retry(Retry {

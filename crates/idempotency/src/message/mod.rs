@@ -64,6 +64,8 @@ mod verdict;
 
 pub use builder::{Builder, Chosen, Missing, OnUnknown};
 pub(crate) use dedup::handled;
+#[cfg(feature = "kafka")]
+pub(crate) use dedup::Begun;
 pub use dedup::{Attempt, Deduplicator, MessageKey};
 pub use failure::Failure;
 pub use id::{MessageId, REDRIVE_HEADER};

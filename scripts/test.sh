@@ -13,6 +13,10 @@ ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
     need_packages "libfaketime, for services whose clocks differ" libfaketime
 [ -x /usr/sbin/pgbouncer ] || [ -x /usr/bin/pgbouncer ] ||
     need_packages "PgBouncer, for transactions of the library through it" pgbouncer
+# Programs that the tests drive as clients.
+scripts/get-clients.sh >/dev/null
+command -v promtool >/dev/null ||
+    need_packages "Prometheus, which reads metrics, alerts and the dashboard's queries" prometheus
 postgres="$(scripts/get-postgres.sh)"
 scripts/get-broker.sh >/dev/null
 export POSTGRES_BIN="$postgres"
@@ -40,9 +44,9 @@ ENVOY_BIN="$oldest" cargo test --no-fail-fast --package idempotency-stack
 say "== end-to-end tests again, records in PostgreSQL, a callout for every operation, Envoy $newest"
 STORE=postgres BATCH=off ENVOY_BIN="$newest" cargo test --no-fail-fast --package idempotency-e2e
 say "== end-to-end tests again, in Kong's host as the tests play it"
-GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e --test gateway
+GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e --test gateway --test clients
 say "== end-to-end tests again, against the library's HTTP layer"
-GATEWAY=layer cargo test --no-fail-fast --package idempotency-e2e --test gateway
+GATEWAY=layer cargo test --no-fail-fast --package idempotency-e2e --test gateway --test clients
 
 say "== fuzz targets, 5 s each"
 PROFILE=dev DURATION=5 JOBS=2 scripts/fuzz.sh

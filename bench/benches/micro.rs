@@ -28,7 +28,7 @@ mod fingerprint {
     fn hash(mode: BodyMode, body: &[u8]) -> Fingerprint {
         let policy = FingerprintPolicy {
             body: mode,
-            headers: Vec::new(),
+            headers: Some(Vec::new()),
             host: false,
         };
         let headers = [(

@@ -30,7 +30,7 @@ impl<'a> Parts<'a> {
     fn hash(&self, body: BodyMode, piece: usize) -> Option<Fingerprint> {
         let policy = FingerprintPolicy {
             body,
-            headers: vec!["x-shop".to_owned()],
+            headers: Some(vec!["x-shop".to_owned()]),
             host: false,
         };
         let headers = [("x-shop".into(), Bytes::copy_from_slice(self.header))];

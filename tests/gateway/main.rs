@@ -5,6 +5,7 @@
 extern crate idempotency_e2e;
 
 mod bodies;
+mod browsers;
 mod conflict;
 mod corrected;
 mod faults;

@@ -15,6 +15,14 @@ fn rules() -> Vec<Value> {
         rule("/json", json!({ "fingerprint": { "body": "json" } })),
         rule("/tenant", json!({ "scope": { "header": "x-tenant" } })),
         rule("/named", json!({ "retry_after_s": 7 })),
+        rule("/stripe", json!({ "problems": "stripe" })),
+        rule(
+            "/own",
+            json!({ "problems": { "key-reused": {
+                "members": { "code": 17, "error": { "kind": "reused", "again": false } },
+                "headers": { "X-Should-Retry": "false" },
+            } } }),
+        ),
     ];
     let withheld = by_host!(
         "\"withhold\" is refused on Kong, which cannot hold a response",
@@ -162,6 +170,65 @@ fn refusals_from_the_record() {
         let other = done.clone().target("/json");
         refused(&stack, &other, &facts("not-comparable"));
     }
+}
+
+/// What clients of other APIs look for stands beside the document's own members.
+#[test]
+fn a_rule_gives_its_refusals_members_and_headers() {
+    let stack = builder().start();
+    let key = fresh_key("own");
+    let request = Request::post("/own").key(&key).body("{}");
+    assert_eq!(request.send(&stack).status, 201);
+    let reused = request.clone().body("[]").send(&stack);
+    assert_problem(&reused, 422, "key-reused");
+    let document = reused.json();
+    assert_eq!(document["code"], 17);
+    assert_eq!(
+        document["error"],
+        json!({ "kind": "reused", "again": false })
+    );
+    assert_eq!(reused.header("x-should-retry").as_deref(), Some("false"));
+    // Other types, and replays, are what they are without.
+    let missing = Request::post("/own").send(&stack);
+    assert_eq!(missing.json()["error"], Value::Null);
+    assert_eq!(missing.header("x-should-retry"), None);
+    assert_eq!(request.send(&stack).header("x-should-retry"), None);
+    assert_eq!(executions(&stack, &key), 1);
+}
+
+#[test]
+fn refusals_in_the_form_of_stripes_api() {
+    let stack = builder().start();
+    let key = fresh_key("stripe");
+    let request = Request::post("/stripe?status=500").key(&key).body("{}");
+    assert_eq!(request.send(&stack).status, 500);
+    let cases = [
+        (
+            Request::post("/stripe"),
+            400,
+            "missing-key",
+            "invalid_request_error",
+        ),
+        (
+            request.clone().body("[]"),
+            400,
+            "key-reused",
+            "idempotency_error",
+        ),
+        (request, 409, "outcome-unknown", "idempotency_error"),
+    ];
+    for (request, status, name, kind) in cases {
+        for http in Http::BOTH {
+            let answer = Connection::new(http, stack.address()).send(&request);
+            assert_problem(&answer, status, name);
+            let document = answer.json();
+            let error = json!({ "message": document["detail"], "type": kind });
+            assert_eq!(document["error"], error, "{answer:?}");
+            let retry = answer.header("stripe-should-retry");
+            assert_eq!(retry.as_deref(), Some("false"), "{answer:?}");
+        }
+    }
+    assert_eq!(executions(&stack, &key), 1);
 }
 
 #[test]

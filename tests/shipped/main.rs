@@ -11,6 +11,7 @@ mod docs;
 mod envoy;
 mod kong;
 mod kong_settings;
+mod observability;
 mod parts;
 mod report;
 mod repository;

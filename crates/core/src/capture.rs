@@ -1,9 +1,9 @@
 //! The copy of a response that becomes the record. It grows while the response streams by and
 //! never holds more than the cap.
 
-use crate::config::{Cors, Policy};
+use crate::config::Policy;
+use crate::cors::{is_cors, STORED_ORIGIN};
 use crate::headers::Headers;
-use crate::reply::STORED_ORIGIN;
 use bytes::Bytes;
 use idempotency_protocol::limits::MAX_REDIRECT_BYTES;
 use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
@@ -52,22 +52,24 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts with the response's status and headers. `origin` is the request's, for
-    /// `cors: stored`.
+    /// Starts with the response's status and headers. `origin` is the request's, which is kept with the
+    /// CORS headers.
     pub fn new(policy: &Policy, status: u16, headers: &Headers, origin: Option<&Bytes>) -> Self {
         let mut kept = Vec::new();
         let mut tombstone = None;
-        let cors = policy.cors == Cors::Stored && origin.is_some();
+        let mut cors = false;
         for (name, value) in &headers.0 {
             let Ok(text) = std::str::from_utf8(name) else {
                 continue;
             };
-            let wanted = STORED_HEADERS.binary_search(&text).is_ok()
-                || policy.replay_headers.iter().any(|h| h == text)
-                || (cors && text.starts_with("access-control-"));
+            let is_cors = policy.cors.replayed && is_cors(name);
+            let wanted = is_cors
+                || STORED_HEADERS.binary_search(&text).is_ok()
+                || policy.replay_headers.iter().any(|h| h == text);
             if !wanted {
                 continue;
             }
+            cors |= is_cors;
             if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
                 tombstone = Some(TombstoneReason::NotStorable);
                 continue;

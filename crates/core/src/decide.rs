@@ -159,7 +159,7 @@ fn judge(
     let unwelcome = Unwelcome::among(settings, &head.headers);
     if unwelcome.ours || head.forged {
         if !settings.capabilities.removes_fields {
-            return refuse_anywhere(settings, ONLY_OURS);
+            return refuse_anywhere(settings, ONLY_OURS, &head.headers);
         }
         remove(Kind::Ours, settings, &mut head.headers, strip);
     }
@@ -170,7 +170,7 @@ fn judge(
                 String::from_utf8_lossy(&name)
             );
             let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
-            return refuse(settings, index, refusal);
+            return refuse(settings, index, refusal, &head.headers);
         }
         if rules::reaches(rules, place, path, &[]) {
             return Verdict::Observed(Problem::UnsupportedRequest);
@@ -181,19 +181,19 @@ fn judge(
     }
     // Some may be missing, and one of them may turn the request into a protected one.
     if head.truncated && rules::reaches(rules, place, path, &head.headers.0) {
-        return refuse_anywhere(settings, TOO_MANY);
+        return refuse_anywhere(settings, TOO_MANY, &head.headers);
     }
     let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
     let (index, detail) = match found {
         RuleMatch::None => return Verdict::Pass,
         RuleMatch::Rule(matched) => {
-            return match protect(settings, &matched, head, properties) {
+            return match protect(settings, &matched, &mut head, properties) {
                 Ok(Some((request, hasher))) => Verdict::Protect {
                     request: Box::new(request),
                     hasher: Box::new(hasher),
                 },
                 Ok(None) => Verdict::Pass,
-                Err(refusal) => refuse(settings, matched.index, refusal),
+                Err(refusal) => refuse(settings, matched.index, refusal, &head.headers),
             };
         }
         RuleMatch::Ambiguous(index) => (index, "The path can be read in more than one way."),
@@ -201,7 +201,7 @@ fn judge(
         RuleMatch::Moved(index) => (index, "A header leads this request to another path."),
     };
     let refusal = Refusal::new(Problem::UnsupportedRequest, detail);
-    refuse(settings, index, refusal)
+    refuse(settings, index, refusal, &head.headers)
 }
 
 const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
@@ -257,14 +257,14 @@ pub fn ours_among(headers: &Headers) -> Vec<Bytes> {
 }
 
 /// Refuses by a rule, unless that only observes.
-fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Verdict {
+fn refuse(settings: &Settings, index: usize, refusal: Refusal, request: &Headers) -> Verdict {
     let Some(rule) = settings.rules().get(index) else {
         return unreadable();
     };
     if rule.observes() {
         return Verdict::Observed(refusal.problem);
     }
-    let problem_settings = ProblemSettings::new(&settings.policies, rule.policy.retry_after_s);
+    let problem_settings = ProblemSettings::new(&settings.policies, &rule.policy, request);
     let reply = refusal
         .problem
         .reply(&problem_settings, Some(&refusal.detail));
@@ -272,7 +272,7 @@ fn refuse(settings: &Settings, index: usize, refusal: Refusal) -> Verdict {
 }
 
 /// Refuses what no rule needs to match, unless all of them only observe.
-fn refuse_anywhere(settings: &Settings, detail: &str) -> Verdict {
+fn refuse_anywhere(settings: &Settings, detail: &str, request: &Headers) -> Verdict {
     let index = settings
         .rules()
         .iter()
@@ -282,6 +282,7 @@ fn refuse_anywhere(settings: &Settings, detail: &str) -> Verdict {
         settings,
         index,
         Refusal::new(Problem::UnsupportedRequest, detail),
+        request,
     )
 }
 
@@ -294,7 +295,7 @@ pub fn unreadable() -> Verdict {
 fn protect(
     settings: &Arc<Settings>,
     matched: &rules::Matched,
-    head: RequestHead,
+    head: &mut RequestHead,
     properties: &dyn Properties,
 ) -> Result<Option<(Request, Hasher)>, Refusal> {
     let RequestHead {
@@ -306,9 +307,9 @@ fn protect(
     } = head;
     let rule = matched.rule;
     let policy = &rule.policy;
-    supported(&method, &headers)?;
-    nominated(settings, &headers)?;
-    if let Some(name) = cannot_be_changed(settings, policy, &headers) {
+    supported(method, headers)?;
+    nominated(settings, headers)?;
+    if let Some(name) = cannot_be_changed(settings, policy, headers) {
         let detail = format!("This gateway cannot keep the header {name} from the upstream.");
         return Err(Refusal::new(Problem::UnsupportedRequest, detail));
     }
@@ -342,7 +343,7 @@ fn protect(
     let tenant = tenant::resolve(&policy.scope, &headers.0, property.as_deref())
         .map_err(|error| Refusal::new(Problem::TenantMissing, sentence(&error.to_string())))?;
 
-    if !bodiless
+    if !*bodiless
         && headers
             .content_length()
             .is_some_and(|n| n > policy.max_body_bytes as u64)
@@ -353,10 +354,10 @@ fn protect(
     let hasher = Hasher::new(
         &policy.fingerprint,
         settings.scheme(matched),
-        &method,
+        method,
         &matched.path,
         matched.query,
-        &authority,
+        authority,
         &headers.0,
     );
     let request = Request {
@@ -364,9 +365,9 @@ fn protect(
         rule: Arc::clone(rule),
         tenant,
         client_key,
-        method,
+        method: std::mem::take(method),
         path: matched.path.clone().into_owned(),
-        headers,
+        headers: std::mem::take(headers),
     };
     Ok(Some((request, hasher)))
 }

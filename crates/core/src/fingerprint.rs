@@ -108,7 +108,7 @@ impl Hasher {
         add_values(&mut parts, "content-type", headers, &|value| {
             media_type(value, with_parameters)
         });
-        for name in &policy.headers {
+        for name in policy.counted_headers() {
             add_values(&mut parts, name, headers, &|value| {
                 value.trim_ascii().to_vec()
             });
@@ -244,6 +244,19 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
+/// The default list of headers in the first releases. A scheme names it where the configuration has no list.
+///
+/// The last three do not count any more. A header that does not occur leaves no trace in a digest, so that the
+/// digest of a request without them is what it was; by another name of the scheme the records of those releases
+/// would not be comparable all the same.
+const FIRST_HEADERS: [&str; 5] = [
+    "content-encoding",
+    "content-range",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+];
+
 /// How fingerprints of this policy are made. Digests of different schemes are not comparable: a
 /// record that was made before a change of the policy is told apart from one with another payload.
 pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
@@ -255,8 +268,12 @@ pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
         BodyMode::None => b"none",
     };
     parts.add(b'B', body);
-    parts.count(b'N', policy.headers.len());
-    for name in &policy.headers {
+    let names: Vec<&str> = match &policy.headers {
+        Some(listed) => listed.iter().map(String::as_str).collect(),
+        None => FIRST_HEADERS.to_vec(),
+    };
+    parts.count(b'N', names.len());
+    for name in names {
         parts.add(b'H', name.as_bytes());
     }
     parts.add(b'A', if policy.host { b"host" } else { b"" });

@@ -80,6 +80,38 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// Writes a value without white space, members in their order.
+pub(crate) fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Value::Number(text) => out.extend_from_slice(text.as_bytes()),
+        Value::String(text) => crate::canonical_json::string(text, out),
+        Value::Array(elements) => {
+            out.push(b'[');
+            for (at, element) in elements.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write(element, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            for (at, (name, value)) in members.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                crate::canonical_json::string(name, out);
+                out.push(b':');
+                write(value, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
 fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
     Ok(match scanner.kind()? {
         Kind::Object => {

@@ -24,6 +24,7 @@ pub mod canonical_json;
 pub mod capture;
 pub mod classify;
 pub mod config;
+pub mod cors;
 pub mod decide;
 pub mod fingerprint;
 pub mod headers;
@@ -38,6 +39,7 @@ pub mod reply;
 pub mod request;
 pub mod rules;
 pub mod settings;
+pub mod stripe;
 pub mod tenant;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -53,7 +53,7 @@ impl Names {
         }
         for policy in policies.rules.iter().map(|rule| &rule.policy) {
             add(&policy.key.header);
-            policy.fingerprint.headers.iter().for_each(|name| add(name));
+            policy.fingerprint.counted_headers().for_each(&mut add);
             match &policy.scope {
                 Scope::Header(name) => add(name),
                 Scope::StaticCredentials => add("authorization"),

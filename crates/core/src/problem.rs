@@ -2,8 +2,10 @@
 //! draft-ietf-httpapi-idempotency-key-header-07 asks for.
 
 use crate::canonical_json::string as json_string;
-use crate::config::Policies;
+use crate::config::{Policies, Policy};
+use crate::headers::Headers;
 use crate::reply::LocalReply;
+use crate::{cors, stripe};
 use bytes::Bytes;
 
 /// Why a request was not executed, or its answer not delivered.
@@ -232,7 +234,12 @@ impl Problem {
     /// The answer as the client gets it. `detail` replaces the standing text where the filter
     /// knows more; it must not contain keys or payloads.
     pub fn reply(self, settings: &ProblemSettings, detail: Option<&str>) -> LocalReply {
-        self.reply_as(self.status(), settings, detail)
+        let stripe = settings.by.is_some_and(|by| by.policy.problems.stripe);
+        let status = match self {
+            Problem::KeyReused if stripe => stripe::KEY_REUSED,
+            _ => self.status(),
+        };
+        self.reply_as(status, settings, detail)
     }
 
     /// As [`Self::reply`] with another status: the same problem, met in another role.
@@ -245,8 +252,9 @@ impl Problem {
         let facts = self.facts();
         let kind = format!("{}{}", settings.base, facts.name);
         let (retryable, reuse_key) = (facts.retryable, facts.reuse_key);
+        let detail = detail.unwrap_or(facts.detail);
         let mut body = b"{\"detail\":".to_vec();
-        json_string(detail.unwrap_or(facts.detail), &mut body);
+        json_string(detail, &mut body);
         let known =
             format!(r#","retryable":{retryable},"reuse_key":{reuse_key},"status":{status}"#);
         body.extend_from_slice(known.as_bytes());
@@ -254,6 +262,10 @@ impl Problem {
         json_string(facts.title, &mut body);
         body.extend_from_slice(b",\"type\":");
         json_string(&kind, &mut body);
+        let mut more = Vec::new();
+        if let Some(by) = &settings.by {
+            self.add_form(by.policy, detail, &mut body, &mut more);
+        }
         body.push(b'}');
         let mut headers = vec![
             header("content-type", "application/problem+json"),
@@ -263,10 +275,46 @@ impl Problem {
         if facts.retry_after {
             headers.push(header("retry-after", &settings.retry_after_s.to_string()));
         }
+        if let Some(by) = &settings.by {
+            cors::share(by.policies, by.policy, by.request, &mut headers, &more);
+        }
+        headers.extend(more);
         LocalReply {
             status,
             headers,
             body: Bytes::from(body),
+        }
+    }
+
+    /// What the rule adds to a document that is open at its end, and to its headers.
+    fn add_form(
+        self,
+        policy: &Policy,
+        detail: &str,
+        body: &mut Vec<u8>,
+        headers: &mut Vec<(Bytes, Bytes)>,
+    ) {
+        let mut member = |name: &str, value: &[u8]| {
+            body.push(b',');
+            json_string(name, body);
+            body.push(b':');
+            body.extend_from_slice(value);
+        };
+        let own = policy.problems.form(self);
+        for (name, value) in own.iter().flat_map(|form| &form.members) {
+            member(name, value);
+        }
+        headers.extend(own.iter().flat_map(|form| form.headers.iter().cloned()));
+        if !policy.problems.stripe {
+            return;
+        }
+        if !own.is_some_and(|form| form.members.iter().any(|(name, _)| name == stripe::ERROR)) {
+            member(stripe::ERROR, &stripe::error(self, detail));
+        }
+        if let Some((name, value)) = stripe::header(self) {
+            if !headers.iter().any(|(known, _)| *known == name) {
+                headers.push((name, value));
+            }
         }
     }
 }
@@ -275,9 +323,20 @@ impl Problem {
 #[derive(Clone, Copy, Debug)]
 pub struct ProblemSettings<'a> {
     /// Prefix of `type`.
-    pub base: &'a str,
+    base: &'a str,
     /// `Retry-After` in seconds.
-    pub retry_after_s: u64,
+    retry_after_s: u64,
+    /// The rule that refuses; `None`: there is none.
+    by: Option<By<'a>>,
+}
+
+/// A rule that refuses a request.
+#[derive(Clone, Copy, Debug)]
+struct By<'a> {
+    policies: &'a Policies,
+    policy: &'a Policy,
+    /// The headers of the request.
+    request: &'a Headers,
 }
 
 impl<'a> ProblemSettings<'a> {
@@ -285,13 +344,19 @@ impl<'a> ProblemSettings<'a> {
     pub const DEFAULT: ProblemSettings<'static> = ProblemSettings {
         base: "urn:idempotency-gateway:problem:",
         retry_after_s: 1,
+        by: None,
     };
 
-    /// From a configuration and one of its rules.
-    pub fn new(policies: &'a Policies, retry_after_s: u64) -> Self {
+    /// From a configuration, one of its rules, and the headers of the request that is refused.
+    pub fn new(policies: &'a Policies, policy: &'a Policy, request: &'a Headers) -> Self {
         ProblemSettings {
             base: &policies.problem_base,
-            retry_after_s,
+            retry_after_s: policy.retry_after_s,
+            by: Some(By {
+                policies,
+                policy,
+                request,
+            }),
         }
     }
 }
@@ -311,7 +376,7 @@ mod tests {
     fn the_document_as_it_is_written() {
         let settings = ProblemSettings {
             base: "https://example.com/problems/",
-            retry_after_s: 1,
+            ..ProblemSettings::DEFAULT
         };
         let detail = "A \"quoted\" back\\slash, a\tcontrol character, ä and 𝄞.";
         let reply = Problem::KeyReused.reply(&settings, Some(detail));
@@ -355,5 +420,84 @@ mod tests {
                 "{problem:?}: what may be retried says when"
             );
         }
+    }
+
+    fn with(problems: &str, problem: Problem) -> (LocalReply, serde_json::Value) {
+        let text =
+            format!(r#"{{"rules":[{{"match":{{}},"scope":"global","problems":{problems}}}]}}"#);
+        let policies = crate::config::parse_policies(&text).unwrap();
+        let request = Headers::default();
+        let settings = ProblemSettings::new(&policies, &policies.rules[0].policy, &request);
+        let reply = problem.reply(&settings, None);
+        let document = serde_json::from_slice(&reply.body).unwrap();
+        (reply, document)
+    }
+
+    fn value<'a>(reply: &'a LocalReply, name: &str) -> Option<&'a [u8]> {
+        let mut headers = reply.headers.iter();
+        let found = headers.find(|(n, _)| n.as_ref() == name.as_bytes());
+        found.map(|(_, value)| value.as_ref())
+    }
+
+    #[test]
+    fn a_rule_adds_members_and_headers_to_one_type() {
+        let own = r#"{"key-reused":{"members":{"error":{"n":1.50,"a":[true,null,"\"ü"]},"z":0},
+                                     "headers":{"X-Should-Retry":"false"}}}"#;
+        let (reply, _) = with(own, Problem::KeyReused);
+        let text = std::str::from_utf8(&reply.body).unwrap();
+        assert!(
+            text.ends_with(concat!(
+                r#""type":"urn:idempotency-gateway:problem:key-reused","#,
+                r#""error":{"n":1.50,"a":[true,null,"\"ü"]},"z":0}"#
+            )),
+            "{text}"
+        );
+        assert_eq!(value(&reply, "x-should-retry"), Some(&b"false"[..]));
+        let (other, _) = with(own, Problem::InFlight);
+        let plain = Problem::InFlight.reply(&ProblemSettings::DEFAULT, None);
+        assert_eq!(other, plain);
+    }
+
+    #[test]
+    fn stripes_form() {
+        for problem in Problem::ALL {
+            let (reply, document) = with("\"stripe\"", problem);
+            let error = &document["error"];
+            assert_eq!(error["message"], document["detail"], "{problem:?}");
+            let kind = error["type"].as_str().unwrap();
+            let known = ["idempotency_error", "invalid_request_error", "api_error"];
+            assert!(known.contains(&kind), "{problem:?} {kind}");
+            assert_eq!(kind == "api_error", reply.status >= 500, "{problem:?}");
+            let stop = (!problem.retryable()).then_some(&b"false"[..]);
+            assert_eq!(value(&reply, "stripe-should-retry"), stop, "{problem:?}");
+            assert_eq!(document["title"], problem.facts().title, "{problem:?}");
+            assert_eq!(document["status"], reply.status, "{problem:?}");
+            let status = match problem {
+                Problem::KeyReused => 400,
+                _ => problem.status(),
+            };
+            assert_eq!(reply.status, status, "{problem:?}");
+        }
+        let (_, document) = with("\"stripe\"", Problem::InFlight);
+        assert_eq!(document["error"]["code"], "idempotency_key_in_use");
+    }
+
+    /// What a rule says of a type wins over Stripe's form, and leaves the rest of it.
+    #[test]
+    fn stripes_form_and_the_rules_own() {
+        let text = r#"{"defaults":{"scope":"global","problems":"stripe"},"rules":[{"match":{},
+            "problems":{"key-reused":{"members":{"code":"x"},"headers":{"Stripe-Should-Retry":"true"}},
+                        "not-replayable":{"members":{"error":"x"}}}}]}"#;
+        let policies = crate::config::parse_policies(text).unwrap();
+        let request = Headers::default();
+        let settings = ProblemSettings::new(&policies, &policies.rules[0].policy, &request);
+        let reply = Problem::KeyReused.reply(&settings, None);
+        let document: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(document["code"], "x");
+        assert_eq!(document["error"]["type"], "idempotency_error");
+        assert_eq!(value(&reply, "stripe-should-retry"), Some(&b"true"[..]));
+        let reply = Problem::NotReplayable.reply(&settings, None);
+        let document: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(document["error"], "x");
     }
 }

@@ -1,6 +1,7 @@
 //! Answers that are sent in place of the upstream's, as data.
 
-use crate::config::{Cors, Policies, Policy};
+use crate::config::{Policies, Policy};
+use crate::cors::{self, STORED_ORIGIN};
 use bytes::Bytes;
 use idempotency_protocol::{Stored, StoredResponse};
 
@@ -38,8 +39,8 @@ pub const EXPIRES_HEADER: &str = "idempotency-expires";
 
 /// The replay of a stored response.
 ///
-/// `access-control-*` headers that were stored for one origin are replayed only to an equal
-/// origin (`stored_origin` travels as a stored header of its own name).
+/// `access-control-*` headers that were stored for one origin are replayed to an equal origin only: all of
+/// them or none.
 pub fn replay(
     policies: &Policies,
     policy: &Policy,
@@ -47,35 +48,30 @@ pub fn replay(
     response: &StoredResponse,
     origin: Option<&Bytes>,
 ) -> LocalReply {
-    let stored_origin = response
-        .headers
-        .iter()
-        .find(|(name, _)| name.as_ref() == STORED_ORIGIN.as_bytes())
-        .map(|(_, value)| value);
-    let same_origin =
-        policy.cors == Cors::Stored && stored_origin.is_some() && stored_origin == origin;
+    let shared = policy.cors.replayed && cors::is_shared(response, origin);
+    let mut withheld = false;
     let mut headers: Vec<(Bytes, Bytes)> = response
         .headers
         .iter()
         .filter(|(name, _)| {
-            name.as_ref() != STORED_ORIGIN.as_bytes()
-                && (same_origin || !name.starts_with(b"access-control-"))
+            let not_for_it = !shared && cors::is_cors(name);
+            withheld |= not_for_it;
+            !not_for_it && name.as_ref() != STORED_ORIGIN.as_bytes()
         })
         .cloned()
         .collect();
+    if withheld {
+        cors::vary(&mut headers);
+    }
     headers.push((
         Bytes::copy_from_slice(policies.replay_header.as_bytes()),
         "true".into(),
     ));
     headers.push(("age".into(), (stored.age_ms / 1000).to_string().into()));
     headers.push(expires(stored.expires_at_ms));
-    if origin.is_some() {
-        // The marker and Retry-After are useless to a browser that may not read them.
-        let exposed = format!(
-            "{}, {}, retry-after",
-            policies.replay_header, EXPIRES_HEADER
-        );
-        headers.push(("access-control-expose-headers".into(), exposed.into()));
+    // Useless to a browser that may not read them. Without stored CORS headers, the gateway may make some.
+    if origin.is_some() && !withheld {
+        headers.push(cors::expose(policies, &[]));
     }
     LocalReply::new(response.status, headers, response.body.clone())
 }
@@ -89,9 +85,6 @@ pub fn is_replayable(response: &StoredResponse) -> bool {
                 && !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
         })
 }
-
-/// Name under which the `Origin` of the first request is stored beside `access-control-*`.
-pub const STORED_ORIGIN: &str = "idempotency-stored-origin";
 
 /// The header that tells until when the record is kept.
 pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {

@@ -101,6 +101,6 @@ impl Request {
 
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
-        ProblemSettings::new(&self.settings.policies, self.policy().retry_after_s)
+        ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::api::App;
 use idempotency_store::Swept;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ pub(crate) async fn run(app: Arc<App>, interval: Duration, batch: usize) {
                 swept.again()
             }
             Err(error) => {
-                app.metrics.sweep_errors.fetch_add(1, Relaxed);
+                app.metrics.sweep_errors.inc();
                 tracing::warn!(%error, "sweep failed");
                 false
             }

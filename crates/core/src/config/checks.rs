@@ -107,8 +107,89 @@ pub(super) fn replayed_header(name: &str) -> Checked {
         "this header must never be replayed",
     )?;
     must(
-        !name.to_ascii_lowercase().starts_with("access-control-"),
-        "CORS headers are replayed with `cors: stored`",
+        !begins(name, "access-control-"),
+        "CORS headers are replayed without being listed; see `cors`",
+    )
+}
+
+fn begins(name: &str, prefix: &str) -> bool {
+    let beginning = name.as_bytes().get(..prefix.len());
+    beginning.is_some_and(|b| b.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+/// An origin as browsers write it (RFC 6454 §6.2).
+pub(super) fn origin(text: &str) -> Checked {
+    let scheme = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'.' | b'-');
+    let host = |b: u8| scheme(b) && b != b'+' || matches!(b, b':' | b'[' | b']' | b'_');
+    let fine = text == "*"
+        || text.len() <= 255
+            && text.split_once("://").is_some_and(|(before, after)| {
+                !before.is_empty()
+                    && before.bytes().all(scheme)
+                    && !after.is_empty()
+                    && after.bytes().all(host)
+            });
+    must(
+        fine,
+        "must be an origin as browsers send it (\"https://shop.example\": lower case, nothing \
+         behind host and port), or \"*\"",
+    )
+}
+
+/// Members that every problem document has (RFC 9457 §3.1, and ours).
+const DOCUMENT: [&str; 7] = [
+    "detail",
+    "instance",
+    "retryable",
+    "reuse_key",
+    "status",
+    "title",
+    "type",
+];
+
+pub(super) fn problem_member(name: &str) -> Checked {
+    must(
+        (1..=64).contains(&name.len()) && name.chars().all(|c| !c.is_control()),
+        "must have a name of 1 to 64 bytes without control characters",
+    )?;
+    must(!DOCUMENT.contains(&name), "every document has this member")
+}
+
+/// Headers of our refusals, and those that somebody on the way acts on.
+const OF_A_REFUSAL: [&str; 7] = [
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "link",
+    "location",
+    "retry-after",
+    "vary",
+];
+const RESERVED: [&str; 5] = [
+    "access-control-",
+    "idempotency-",
+    "x-envoy-",
+    "x-idempotency-",
+    "x-kong-",
+];
+
+pub(super) fn problem_header(name: &str) -> Checked {
+    header(name)?;
+    must(
+        !is_one_of(name, &NEVER_REPLAYED)
+            && !is_one_of(name, &OF_A_REFUSAL)
+            && !RESERVED.iter().any(|prefix| begins(name, prefix)),
+        "must not be a header that has a meaning to the gateway",
+    )
+}
+
+pub(super) fn header_value(text: &str) -> Checked {
+    let inside = |b: u8| b.is_ascii_graphic() || matches!(b, b' ' | b'\t');
+    must(
+        (1..=1024).contains(&text.len())
+            && text.bytes().all(inside)
+            && text.trim_ascii().len() == text.len(),
+        "must be 1 to 1024 visible ASCII characters; blanks only between them",
     )
 }
 

@@ -23,4 +23,6 @@ pub(super) const MATCH: &[&str] = &[
     "kong_routes",
     "kong_services",
 ];
+pub(super) const CORS: &[&str] = &["replay", "origins", "credentials"];
+pub(super) const PROBLEM: &[&str] = &["members", "headers"];
 pub(super) const SCOPE: &[&str] = &["header", "property", "credentials"];

@@ -84,13 +84,15 @@ impl Kind<String> for Header {
 /// A list of names of headers, kept in lower case and sorted.
 pub(super) struct Headers(pub Check);
 
-impl Kind<Vec<String>> for Headers {
-    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
+impl<S: From<Vec<String>>> Kind<S> for Headers {
+    fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         let elements = faults.array(field);
-        if let Some(names) = elements.and_then(|list| faults.strings(&list, self.0)) {
-            *into = names;
-            into.iter_mut().for_each(|name| name.make_ascii_lowercase());
-            into.sort();
+        if let Some(mut names) = elements.and_then(|list| faults.strings(&list, self.0)) {
+            names
+                .iter_mut()
+                .for_each(|name| name.make_ascii_lowercase());
+            names.sort();
+            *into = names.into();
         }
     }
 }

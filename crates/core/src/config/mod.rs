@@ -5,6 +5,7 @@
 //! in `docs/config.schema.json`. Those of a policy are declared in one table, `policy.rs`.
 
 mod checks;
+mod cors;
 mod error;
 mod fields;
 mod hosts;
@@ -12,6 +13,7 @@ mod kinds;
 mod outcomes;
 mod plan;
 mod policy;
+mod problems;
 mod reader;
 mod scope;
 mod table;
@@ -22,11 +24,13 @@ mod validate;
 use crate::json::Value;
 
 pub use checks::is_host_name;
+pub use cors::Cors;
 pub use error::ConfigError;
 pub use hosts::fit;
 pub use outcomes::{OutcomeClass, Outcomes};
 pub use plan::*;
 pub use policy::{FingerprintPolicy, KeyPolicy, Policy};
+pub use problems::{Form, Problems};
 
 pub use {checks::is_kong_target, hosts::is_kong_property};
 

@@ -242,12 +242,3 @@ pub enum OnCompleteFailure {
     /// 503 `outcome-unrecorded`, or a reset where the response is already on its way.
     Withhold,
 }
-
-/// Who makes CORS headers of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cors {
-    /// The gateway, outside the filter.
-    Gateway,
-    /// `access-control-*` are stored, and replayed to an equal `Origin`.
-    Stored,
-}

@@ -13,14 +13,16 @@
 //!
 //! The order is that in which faults are told, and that of the schemas and of the documentation.
 
+use super::cors::{Cors, Sharing};
 use super::kinds::{words, Flag, Group, Header, Headers, Integer, Kind, Text, Words};
 use super::outcomes::{default_outcomes, Meanings, Outcomes};
+use super::problems::{Problems, Refusals};
 use super::reader::{Faults, Object};
 use super::scope::Source;
 use super::table::{declare, Table};
 #[cfg(test)]
 use super::tests::described::{About, Described, EXECUTION, PARSER, RESULTS, SCHEMA, WHO};
-use super::{checks, BodyMode, Cors, Execution, KeySyntax, Mode, OnCompleteFailure};
+use super::{checks, BodyMode, Execution, KeySyntax, Mode, OnCompleteFailure};
 use super::{OnServiceFailure, OnUnknown, Scope, WhenMissing, MAX_TIMEOUT_MS};
 use idempotency_protocol::limits::{MAX_LEASE_MS, MAX_RESPONSE_BYTES, MAX_TTL_MS, MAX_WAIT_MS};
 
@@ -30,13 +32,7 @@ const MAX_BYTES: u64 = 256 << 20;
 const _: () = assert!(MAX_BYTES <= usize::MAX as u64 && MAX_RESPONSE_BYTES as u64 <= MAX_BYTES);
 
 /// Headers that count where the configuration does not say which do.
-const FINGERPRINT_HEADERS: [&str; 5] = [
-    "content-encoding",
-    "content-range",
-    "if-match",
-    "if-none-match",
-    "if-unmodified-since",
-];
+const FINGERPRINT_HEADERS: [&str; 2] = ["content-encoding", "content-range"];
 
 declare! {
     /// How keys are read.
@@ -95,10 +91,12 @@ declare! {
         }
         /// Request headers that count. Replaces the default list.
         ///
-        /// In lower case, sorted, no duplicates.
-        headers: Vec<String> = FINGERPRINT_HEADERS.map(str::to_owned).to_vec(),
-        Headers(checks::fingerprint_header), {
-            docs: "request headers that must be equal, besides content-type",
+        /// In lower case, sorted, no duplicates. `None`: the default list, which keeps the scheme that it
+        /// had when it was longer ([`crate::fingerprint::scheme`]).
+        headers: Vec<String>, Headers(checks::fingerprint_header), {
+            usual: "`content-encoding`, `content-range`",
+            docs: "request headers that must be equal, besides content-type. `if-match` and the like are \
+                   not among them: a client that resumes an answer sends them on the retry only",
             schema: r##"{"allOf": [
                 {"$ref": "#/$defs/header"},
                 {"not": {"$ref": "#/$defs/content_type"}}
@@ -112,6 +110,20 @@ declare! {
         host: bool = false, Flag, {
             docs: "whether the host must be equal; clients that fail over between host names need `false`",
         }
+    }
+}
+
+impl FingerprintPolicy {
+    /// The request headers that count, in lower case.
+    pub fn counted_headers(&self) -> impl Iterator<Item = &str> {
+        let (listed, usual) = match &self.headers {
+            Some(listed) => (&listed[..], &[][..]),
+            None => (&[][..], &FINGERPRINT_HEADERS[..]),
+        };
+        listed
+            .iter()
+            .map(String::as_str)
+            .chain(usual.iter().copied())
     }
 }
 
@@ -242,17 +254,129 @@ declare! {
             wrong: &[
                 (r#"["set-cookie"]"#, "[0]: this header must never be replayed", SCHEMA),
                 (r#"["Date"]"#, "[0]: this header must never be replayed", PARSER),
-                (r#"["access-control-allow-origin"]"#, "[0]: CORS headers are replayed with", SCHEMA),
+                (r#"["access-control-allow-origin"]"#, "[0]: CORS headers are replayed without", SCHEMA),
             ],
         }
-        /// gateway: CORS headers are made outside the filter; stored: replayed to an equal Origin.
-        cors: Cors = Cors::Gateway, words![
-            "gateway" = Cors::Gateway,
-            "stored" = Cors::Stored,
-        ], {
+        /// stored: replays carry the CORS headers of the first answer, for an equal Origin; gateway: they
+        /// are made outside the filter. An object also names the origins whose pages may read refusals.
+        cors: Cors = Cors::BUILT_IN, Sharing, {
             section: RESULTS,
-            docs: "`gateway`: CORS headers are made outside the filter. `stored`: they are kept, and \
-                   replayed to an equal `Origin`",
+            values: "`\"stored\"`, `\"gateway\"`, object",
+            docs: "what browsers may read of other origins. See below",
+            schema: r##"{"oneOf": [
+                {"$ref": "#/$defs/cors_replay"},
+                {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "replay": {
+                            "description": "stored: replays carry the access-control-* headers of the first answer, for an equal Origin; gateway: none.",
+                            "$ref": "#/$defs/cors_replay"
+                        },
+                        "origins": {
+                            "description": "Origins whose pages may read the filter's own refusals; * is every origin.",
+                            "type": "array",
+                            "uniqueItems": true,
+                            "items": {
+                                "type": "string",
+                                "maxLength": 255,
+                                "pattern": "^(\\*|[a-z0-9+.-]+://[a-z0-9._:\\[\\]-]+)$"
+                            }
+                        },
+                        "credentials": {
+                            "description": "They may read them where the page asked with credentials.",
+                            "type": "boolean"
+                        }
+                    }
+                }
+            ]}"##,
+            right: &[
+                r#""stored""#,
+                r#""gateway""#,
+                r#"{"replay":"gateway","origins":["*"],"credentials":false}"#,
+                r#"{"origins":["https://shop.example","http://localhost:3000","http://[::1]"]}"#,
+                r#"{"origins":["capacitor://localhost"],"credentials":true}"#,
+            ],
+            wrong: &[
+                (r#""*""#, ": must be one of \"stored\", \"gateway\"", SCHEMA),
+                ("[]", ": must be \"stored\", \"gateway\" or an object", SCHEMA),
+                (r#"{"origin":[]}"#, ".origin: unknown field; did you mean `origins`?", SCHEMA),
+                (r#"{"replay":true}"#, ".replay: must be one of", SCHEMA),
+                (r#"{"origins":"*"}"#, ".origins: must be an array", SCHEMA),
+                (r#"{"origins":["null"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["https://shop.example/"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["https://Shop.example"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["https://*.example"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["https://a@b.example"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["shop.example"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["https://a\r\nx: y"]}"#, ".origins[0]: must be an origin", SCHEMA),
+                (r#"{"origins":["http://a","http://a"]}"#, ".origins[1]: is in the list", SCHEMA),
+                (r#"{"credentials":1}"#, ".credentials: must be true or false", SCHEMA),
+                (r#"{"origins":["*"],"credentials":true}"#, ".credentials: must be false", PARSER),
+            ],
+        }
+        /// What refusals carry besides their documents, by type, so that client libraries recognise them.
+        problems: Problems = Problems::default(), Refusals, {
+            section: RESULTS,
+            values: "`\"default\"`, `\"stripe\"`, object",
+            docs: "members and headers of refusals besides their own, for client libraries. See below",
+            schema: r##"{"oneOf": [
+                {"enum": ["default", "stripe"]},
+                {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "patternProperties": {"@types": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "properties": {
+                            "members": {
+                                "description": "Members of the document besides its own.",
+                                "type": "object",
+                                "maxProperties": 16,
+                                "patternProperties": {
+                                    "^(detail|instance|retryable|reuse_key|status|title|type)$": {"not": {}}
+                                }
+                            },
+                            "headers": {
+                                "description": "Headers besides its own.",
+                                "type": "object",
+                                "maxProperties": 16,
+                                "additionalProperties": {
+                                    "type": "string",
+                                    "minLength": 1,
+                                    "maxLength": 1024,
+                                    "pattern": "^[!-~]([\\t -~]*[!-~])?$"
+                                }
+                            }
+                        }
+                    }}
+                }
+            ]}"##,
+            right: &[
+                r#""default""#,
+                r#""stripe""#,
+                r#"{"key-reused":{},"in-flight":{"members":{},"headers":{}}}"#,
+                r#"{"key-reused":{"members":{"error":{"type":"idempotency_error","n":[1,null,true,"ä"]}},
+                    "headers":{"X-Should-Retry":"false"}}}"#,
+            ],
+            wrong: &[
+                (r#""Stripe""#, ": must be one of \"default\", \"stripe\"", SCHEMA),
+                ("[]", ": must be \"default\", \"stripe\" or an object", SCHEMA),
+                (r#"{"key-resued":{}}"#, ".key-resued: unknown field; did you mean `key-reused`?", SCHEMA),
+                (r#"{"key-reused":1}"#, ".key-reused: must be an object", SCHEMA),
+                (r#"{"key-reused":{"member":{}}}"#, ".key-reused.member: unknown field", SCHEMA),
+                (r#"{"key-reused":{"members":1}}"#, ".key-reused.members: must be an object", SCHEMA),
+                (r#"{"key-reused":{"members":{"type":"x"}}}"#, ".key-reused.members.type: every", SCHEMA),
+                (r#"{"key-reused":{"members":{"":1}}}"#, ".key-reused.members.: must have a name", PARSER),
+                (r#"{"key-reused":{"headers":{"x":1}}}"#, ".key-reused.headers.x: must be a string", SCHEMA),
+                (r#"{"key-reused":{"headers":{"x":""}}}"#, ".key-reused.headers.x: must be 1 to", SCHEMA),
+                (r#"{"key-reused":{"headers":{"x":"a "}}}"#, ".key-reused.headers.x: must be 1 to", SCHEMA),
+                (r#"{"key-reused":{"headers":{"x":"a\r\nb: c"}}}"#, ".key-reused.headers.x: must be 1 to", SCHEMA),
+                (r#"{"key-reused":{"headers":{"x":"ä"}}}"#, ".key-reused.headers.x: must be 1 to", SCHEMA),
+                (r#"{"key-reused":{"headers":{"a b":"c"}}}"#, ".key-reused.headers.a b: must be the name", PARSER),
+                (r#"{"key-reused":{"headers":{"TE":"c"}}}"#, ".key-reused.headers.TE: must not be a header of", PARSER),
+                (r#"{"key-reused":{"headers":{"a":"b","A":"c"}}}"#, ".key-reused.headers.A: is there already", PARSER),
+            ],
         }
         /// identity: protected requests ask the upstream for an uncompressed answer; keep: as the client
         /// sent it.

@@ -113,6 +113,7 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         detached: top.get("detached").is_some(),
         keeps_executions: host == Some(Gateway::Kong) || without_gateway,
         scoped: top.get("defaults").is_some_and(|f| f.has("scope")),
+        replay_header: &replay_header,
     };
     let mut read: Vec<(usize, Rule)> = Vec::new();
     for (index, field) in list.iter().enumerate() {
@@ -196,7 +197,7 @@ fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {
 }
 
 /// What a rule must fit into.
-struct Context {
+struct Context<'a> {
     service_timeout_ms: u64,
     detached: bool,
     /// No cluster has to be named to execute detached: it is for Kong, where nginx keeps an execution
@@ -204,13 +205,15 @@ struct Context {
     keeps_executions: bool,
     /// The defaults have a scope, right or wrong.
     scoped: bool,
+    /// Marks replays.
+    replay_header: &'a str,
 }
 
 fn rule(
     index: usize,
     field: &Field<'_>,
     defaults: &Draft,
-    context: &Context,
+    context: &Context<'_>,
     faults: &mut Faults,
 ) -> Option<Rule> {
     let object = faults.object(field, &[fields::RULE, Draft::NAMES])?;
@@ -287,7 +290,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
 
 /// Settings that are fine alone and wrong together. The path names the field to look at, even if
 /// its value comes from the defaults.
-fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &mut Faults) {
+fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, faults: &mut Faults) {
     let mut refuse = |field: &str, message: String| faults.add(&rule.path_of(field), message);
     let usable = draft.lease_ms.saturating_sub(draft.lease_margin_ms);
     if usable == 0 {
@@ -340,10 +343,23 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
                 .to_owned(),
         );
     }
-    if draft.fingerprint.headers.contains(&draft.key.header) {
+    if draft
+        .fingerprint
+        .counted_headers()
+        .any(|name| name == draft.key.header)
+    {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),
+        );
+    }
+    if let Some(problem) = draft.problems.names(context.replay_header) {
+        refuse(
+            "problems",
+            format!(
+                "{}: must not have the header that marks replays",
+                problem.name()
+            ),
         );
     }
     match &draft.scope {
@@ -363,7 +379,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context, faults: &
     }
 }
 
-fn execution(draft: &Draft, context: &Context) -> Execution {
+fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
     draft.execution.unwrap_or(match context.detached {
         true => Execution::Detached,
         false => Execution::Inline,
@@ -372,7 +388,7 @@ fn execution(draft: &Draft, context: &Context) -> Execution {
 
 /// Gives open fields the values that follow from the rest. The scope has none: a rule without one is
 /// refused.
-fn settle(draft: &mut Draft, context: &Context) {
+fn settle(draft: &mut Draft, context: &Context<'_>) {
     draft.execution = Some(execution(draft, context));
     let longest = draft.ttl_ms.max(WEEK_MS);
     draft.unknown_ttl_ms.get_or_insert(longest);

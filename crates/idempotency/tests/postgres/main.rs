@@ -7,6 +7,7 @@ mod commits;
 mod crashes;
 mod drivers;
 mod failover;
+mod gateway;
 mod isolation;
 mod open;
 mod scopes;

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use http::{header, HeaderMap, HeaderValue};
 use idempotency_protocol as protocol;
 use idempotency_protocol::{Answer, DecodeError, Fault, FaultCode, Operation};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -102,7 +101,7 @@ struct CutOff<'a>(Option<&'a App>);
 impl Drop for CutOff<'_> {
     fn drop(&mut self) {
         if let Some(app) = self.0 {
-            app.metrics.cut_off.fetch_add(1, Relaxed);
+            app.metrics.cut_off.inc();
         }
     }
 }

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 use idempotency_store::{RecordView, Resolution, Resolve, Resolved};
 use serde::Deserialize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
@@ -188,7 +187,7 @@ fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
 
 /// Makes the change, and writes down who wanted it and what became of it.
 async fn change(app: &App, asker: &Asker, resolve: Resolve) -> Result<Option<RecordView>, Problem> {
-    app.metrics.operator_changes.fetch_add(1, Relaxed);
+    app.metrics.operator_changes.inc();
     let entry = Entry::change(asker, &resolve);
     let resolved = app.store.resolve(resolve).await;
     let result = match &resolved {

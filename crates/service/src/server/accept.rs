@@ -7,7 +7,6 @@ use super::watch::Watch;
 use crate::api::{App, Dispatch};
 use crate::auth::Way;
 use crate::peer::Address;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -115,8 +114,8 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (app, cut) = (self.app.clone(), self.cut.clone());
-        app.metrics.accepted.fetch_add(1, Relaxed);
-        app.metrics.connections.fetch_add(1, Relaxed);
+        app.metrics.accepted.inc();
+        app.metrics.connections.inc();
         let open = Open { app, _place: place };
         self.connections.spawn(async move {
             tokio::select! {
@@ -137,7 +136,7 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.app.metrics.connections.fetch_sub(1, Relaxed);
+        self.app.metrics.connections.dec();
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the service tells about itself: metrics and logs.
 
-mod histogram;
 pub(crate) mod labels;
 pub mod logs;
 pub(crate) mod metrics;

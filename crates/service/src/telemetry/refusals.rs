@@ -1,10 +1,9 @@
 //! Counters of what was turned away: connections, callers, requests.
 
-use super::metrics::head;
+use super::metrics::Register;
 use crate::api::door::Foreign;
 use idempotency_store::Quota;
-use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use prometheus::IntCounter;
 
 /// How an authentication failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,26 +67,19 @@ impl Closed {
     }
 }
 
-/// Counters with one label of a closed set.
-struct Labelled<const N: usize>([AtomicU64; N]);
+/// Counters with one label of a closed set: every series is there from the start, so that a rise from nothing is
+/// seen as a rise.
+struct Labelled<const N: usize>([IntCounter; N]);
 
 impl<const N: usize> Labelled<N> {
-    fn new() -> Labelled<N> {
-        Labelled(std::array::from_fn(|_| AtomicU64::new(0)))
+    fn new(make: &Register<'_>, name: &str, help: &str, values: [&str; N]) -> Labelled<N> {
+        let counters = make.counters(name, help, &["reason"]);
+        Labelled(values.map(|value| counters.with_label_values(&[value])))
     }
 
     fn add(&self, place: usize) {
         if let Some(counter) = self.0.get(place) {
-            counter.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn write(&self, out: &mut String, name: &str, help: &str, values: [&str; N]) {
-        let name = format!("idempotencyd_{name}_total");
-        head(out, &name, "counter", help);
-        for (value, counter) in values.into_iter().zip(&self.0) {
-            let n = counter.load(Relaxed);
-            let _ = writeln!(out, "{name}{{reason=\"{value}\"}} {n}");
+            counter.inc();
         }
     }
 }
@@ -101,12 +93,37 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn new() -> Refusals {
+    pub(super) fn new(make: &Register<'_>) -> Refusals {
+        let failures = [
+            AuthFailure::NoToken,
+            AuthFailure::UnknownToken,
+            AuthFailure::WrongRole,
+        ];
         Refusals {
-            closed: Labelled::new(),
-            auth_failures: Labelled::new(),
-            foreign: Labelled::new(),
-            quotas: Labelled::new(),
+            closed: Labelled::new(
+                make,
+                "connections_closed_total",
+                "Connections that the service closed.",
+                Closed::ALL.map(Closed::name),
+            ),
+            auth_failures: Labelled::new(
+                make,
+                "auth_failures_total",
+                "Requests whose sender was refused.",
+                failures.map(AuthFailure::name),
+            ),
+            foreign: Labelled::new(
+                make,
+                "foreign_requests_total",
+                "Requests without a valid token for another host or from a foreign page.",
+                [Foreign::Host, Foreign::Origin].map(Foreign::name),
+            ),
+            quotas: Labelled::new(
+                make,
+                "quota_refusals_total",
+                "New keys refused because a quota of their tenant is used up.",
+                Quota::ALL.map(Quota::name),
+            ),
         }
     }
 
@@ -128,26 +145,5 @@ impl Refusals {
     /// A new key was refused because a quota of its tenant is used up.
     pub(crate) fn quota(&self, quota: Quota) {
         self.quotas.add(quota as usize);
-    }
-
-    pub(super) fn write(&self, out: &mut String) {
-        let help = "Connections that the service closed.";
-        let reasons = Closed::ALL.map(Closed::name);
-        self.closed.write(out, "connections_closed", help, reasons);
-        let help = "Requests whose sender was refused.";
-        let reasons = [
-            AuthFailure::NoToken,
-            AuthFailure::UnknownToken,
-            AuthFailure::WrongRole,
-        ];
-        let reasons = reasons.map(AuthFailure::name);
-        self.auth_failures
-            .write(out, "auth_failures", help, reasons);
-        let help = "Requests without a valid token for another host or from a foreign page.";
-        let reasons = [Foreign::Host, Foreign::Origin].map(Foreign::name);
-        self.foreign.write(out, "foreign_requests", help, reasons);
-        let help = "New keys refused because a quota of their tenant is used up.";
-        let reasons = Quota::ALL.map(Quota::name);
-        self.quotas.write(out, "quota_refusals", help, reasons);
     }
 }

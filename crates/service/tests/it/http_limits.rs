@@ -163,15 +163,15 @@ async fn metrics_count_what_was_done() {
     server.client().get("/nothing").await;
     for (name, value) in [
         (
-            "idempotencyd_operations_total{operation=\"acquire\",answer=\"granted\"}",
+            "idempotencyd_operations_total{answer=\"granted\",operation=\"acquire\"}",
             2,
         ),
         (
-            "idempotencyd_operations_total{operation=\"acquire\",answer=\"stored\"}",
+            "idempotencyd_operations_total{answer=\"stored\",operation=\"acquire\"}",
             1,
         ),
         (
-            "idempotencyd_operations_total{operation=\"complete\",answer=\"completed\"}",
+            "idempotencyd_operations_total{answer=\"completed\",operation=\"complete\"}",
             1,
         ),
         ("idempotencyd_call_duration_seconds_count", 3),
@@ -182,7 +182,7 @@ async fn metrics_count_what_was_done() {
         ),
         ("idempotencyd_store_records", 2),
         (
-            "idempotencyd_build_info{version=\"0.1.0\",protocol=\"2\"}",
+            "idempotencyd_build_info{protocol=\"2\",version=\"0.1.0\"}",
             1,
         ),
     ] {

@@ -166,7 +166,7 @@ async fn a_bad_operation_fails_alone() {
     assert_eq!(shape, [true, false, true, true, true, false]);
     granted(answers[1].clone());
     granted(answers[5].clone());
-    let undecodable = "idempotencyd_operations_total{operation=\"undecodable\",answer=\"fault\"}";
+    let undecodable = "idempotencyd_operations_total{answer=\"fault\",operation=\"undecodable\"}";
     assert_eq!(server.metric(undecodable).await, 2);
 }
 

@@ -61,7 +61,7 @@ async fn two_services_count_the_same_and_what_was_there_before(shared: &Shared) 
         "idempotencyd_quota_refusals_total{reason=\"executions\"}",
     );
     assert!(refusals >= 1, "{metrics}");
-    let faults = "idempotencyd_operations_total{operation=\"acquire\",answer=\"fault\"}";
+    let faults = "idempotencyd_operations_total{answer=\"fault\",operation=\"acquire\"}";
     assert_eq!(metric(&metrics, faults), 0);
 }
 

@@ -129,6 +129,9 @@ impl EnvoyConfig {
     /// If the filter is wanted and not built.
     pub fn bootstrap(&self) -> Result<Value, Error> {
         let mut filters = self.filters_before.clone();
+        if self.routes.iter().any(|route| route.cors_origin.is_some()) {
+            filters.insert(0, parts::cors_filter());
+        }
         if let Some(configuration) = &self.filter {
             let wasm = self.wasm.clone().map_or_else(tools::wasm, Ok)?;
             filters.push(parts::wasm_filter(

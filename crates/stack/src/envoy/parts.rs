@@ -122,6 +122,26 @@ pub(crate) fn set_from(from: &str, to: &str) -> Value {
     })
 }
 
+/// Envoy's own filter for CORS, as an operator puts it in front: what it does is said at the routes.
+pub(super) fn cors_filter() -> Value {
+    let name = "envoy.extensions.filters.http.cors.v3.Cors";
+    json!({ "name": CORS, "typed_config": typed(name, json!({})) })
+}
+
+const CORS: &str = "cors";
+
+/// What it allows on a route. The names that it exposes are those that `docs/clients.md` asks for.
+fn cors_policy(origin: &str) -> Value {
+    let policy = json!({
+        "allow_origin_string_match": [{ "exact": origin }],
+        "allow_methods": "POST",
+        "allow_headers": "idempotency-key, content-type",
+        "expose_headers": "idempotency-replayed, idempotency-expires, retry-after",
+        "max_age": "600",
+    });
+    typed("envoy.extensions.filters.http.cors.v3.CorsPolicy", policy)
+}
+
 /// The filter's name among the HTTP filters; routes refer to it.
 const FILTER: &str = "idempotency";
 
@@ -248,8 +268,11 @@ impl Hcm<'_> {
         let mut whole = json!({ "match": { "prefix": route.prefix }, "route": action });
         if route.without_filter {
             let disabled = json!({ "disabled": true });
-            whole["typed_per_filter_config"] =
-                json!({ FILTER: typed("envoy.config.route.v3.FilterConfig", disabled) });
+            whole["typed_per_filter_config"][FILTER] =
+                typed("envoy.config.route.v3.FilterConfig", disabled);
+        }
+        if let Some(origin) = &route.cors_origin {
+            whole["typed_per_filter_config"][CORS] = cors_policy(origin);
         }
         whole
     }

@@ -31,6 +31,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Envoy: the filter is disabled on it.
     pub without_filter: bool,
+    /// Envoy: in front of the filter, its own CORS filter answers preflights of this origin, and makes the headers.
+    pub cors_origin: Option<String>,
 }
 
 impl Route {
@@ -42,6 +44,7 @@ impl Route {
             retries: false,
             timeout: None,
             without_filter: false,
+            cors_origin: None,
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) const VALID: &[Text] = &[
     Policy(r#""ttl_ms":1,"unknown_ttl_ms":1,"wait_ms":0,"retry_after_s":86400"#),
     Policy(r#""max_body_bytes":268435456,"max_response_bytes":15728640,"wait_ms":60000"#),
     Policy(r#""outcomes":"all""#),
+    Policy(r#""cors":{},"problems":{}"#),
     Policy(r#""outcomes":{"200":"failed","599":"unknown","2xx":"completed"}"#),
     Policy(r#""replay_headers":["X-Request-Cost","retry-after"]"#),
     Policy(r#""namespace":"Zahlungen Süd","name":"charges""#),
@@ -440,6 +441,14 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
     (
         Policy(r#""key":{"when_missing":"derive"},"fingerprint":{"body":"none"}"#),
         "rules[0].key.when_missing: a key cannot be derived",
+        PARSER,
+    ),
+    (
+        Whole(
+            r#"{"replay_header":"X-Again","service":{"target":"s"},"rules":[{"match":{},
+                "scope":"global","problems":{"in-flight":{"headers":{"x-again":"1"}}}}]}"#,
+        ),
+        "rules[0].problems: in-flight: must not have the header that marks replays",
         PARSER,
     ),
     (

@@ -2,11 +2,14 @@
 
 use super::described::{properties, Describe, Described, Wrong, PARSER, SCHEMA};
 use super::json::{array, object, string, Json};
+use crate::config::cors::{Cors, Sharing};
 use crate::config::kinds::{Flag, Group, Header, Headers, Integer, Text, Words};
 use crate::config::outcomes::{default_outcomes, Meanings, Outcomes};
+use crate::config::problems::{Problems, Refusals};
 use crate::config::scope::Source;
 use crate::config::table::Table;
 use crate::config::Scope;
+use crate::problem::Problem;
 
 /// A type that a whole number is kept in.
 pub trait Number {
@@ -213,7 +216,7 @@ impl Describe<String> for Header {
     }
 }
 
-impl Describe<Vec<String>> for Headers {
+impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for Headers {
     fn schema(&self, given: Option<Json>) -> Json {
         object([
             ("type", string("array")),
@@ -226,8 +229,9 @@ impl Describe<Vec<String>> for Headers {
         "array".to_owned()
     }
 
-    fn written(&self, slot: &Vec<String>) -> Option<Json> {
-        Some(array(slot.iter().map(|name| string(name))))
+    fn written(&self, slot: &S) -> Option<Json> {
+        let names: Vec<String> = slot.clone().into()?;
+        Some(array(names.iter().map(|name| string(name))))
     }
 
     fn cell(&self, value: &Json) -> String {
@@ -326,6 +330,127 @@ impl Describe<Option<Scope>> for Source {
 
     fn wrong(&self) -> Vec<Wrong> {
         Vec::new()
+    }
+}
+
+/// The table says all about it.
+impl Describe<Cors> for Sharing {
+    fn schema(&self, given: Option<Json>) -> Json {
+        given.expect("the table has the schema of cors")
+    }
+
+    fn values(&self) -> String {
+        String::new()
+    }
+
+    /// Only the words have one spelling.
+    fn written(&self, slot: &Cors) -> Option<Json> {
+        let gateway = Cors {
+            replayed: false,
+            ..Cors::BUILT_IN
+        };
+        let words = [(Cors::BUILT_IN, "stored"), (gateway, "gateway")];
+        let mut words = words.iter();
+        words
+            .find(|(known, _)| known == slot)
+            .map(|(_, word)| string(word))
+    }
+
+    fn right(&self) -> Vec<Json> {
+        Vec::new()
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        Vec::new()
+    }
+}
+
+/// The names of the types of problems are their own: the schema gets them here.
+impl Describe<Problems> for Refusals {
+    fn schema(&self, given: Option<Json>) -> Json {
+        let given = given.expect("the table has the schema of problems");
+        let names = Problem::ALL.map(Problem::name).join("|");
+        Json::parse(&given.to_string().replace("@types", &format!("^({names})$")))
+    }
+
+    fn values(&self) -> String {
+        String::new()
+    }
+
+    /// Members and headers have no one spelling.
+    fn written(&self, slot: &Problems) -> Option<Json> {
+        let stripe = Problems {
+            stripe: true,
+            ..Problems::default()
+        };
+        let words = [(Problems::default(), "default"), (stripe, "stripe")];
+        let mut words = words.iter();
+        words
+            .find(|(known, _)| known == slot)
+            .map(|(_, word)| string(word))
+    }
+
+    fn right(&self) -> Vec<Json> {
+        Vec::new()
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let members = |name: &str, count: usize| {
+            let member = |n| format!("\"{name}{n}\":\"\"");
+            let members: Vec<String> = (0..count).map(member).collect();
+            format!(
+                "{{\"in-flight\":{{\"members\":{{{}}}}}}}",
+                members.join(",")
+            )
+        };
+        let header = |name: &str, value: &str| {
+            let header = object([(name, string(value))]);
+            object([("in-flight", object([("headers", header)]))]).to_string()
+        };
+        let large = object([("x", string(&"x".repeat(4096)))]);
+        let large = object([("in-flight", object([("members", large)]))]).to_string();
+        let long = format!("\"{}", "x".repeat(65));
+        let long = format!("{{\"in-flight\":{{\"members\":{{{long}\":1}}}}}}");
+        let mut wrong = vec![
+            Wrong::new(
+                &members("m", 17),
+                ".in-flight.members: must have at most 16",
+                SCHEMA,
+            ),
+            Wrong::new(
+                &large,
+                ".in-flight.members: must have at most 4096 bytes",
+                PARSER,
+            ),
+            Wrong::new(&long, ".in-flight.members.xxx", PARSER),
+            Wrong::new(
+                &header("x", &"x".repeat(1025)),
+                ".in-flight.headers.x: must be 1 to 1024",
+                SCHEMA,
+            ),
+        ];
+        for name in [
+            "Access-Control-Allow-Origin",
+            "Age",
+            "Cache-Control",
+            "Content-Type",
+            "Date",
+            "Idempotency-Replayed",
+            "idempotency-expires",
+            "Link",
+            "Location",
+            "Retry-After",
+            "Set-Cookie",
+            "Vary",
+            "WWW-Authenticate",
+            "x-envoy-ratelimited",
+            "x-idempotency-upstream",
+            "X-Kong-Response-Latency",
+        ] {
+            let fault = format!(".in-flight.headers.{name}: must not be a header that");
+            wrong.push(Wrong::new(&header(name, "x"), &fault, PARSER));
+        }
+        wrong
     }
 }
 

@@ -61,6 +61,7 @@ fn schema_names_exactly_the_fields_of_the_parser() {
         (policy.to_owned(), Draft::NAMES),
         (format!("{policy}/key/properties"), KeyPolicy::NAMES),
         (format!("{policy}/scope/oneOf/1/properties"), fields::SCOPE),
+        (format!("{policy}/cors/oneOf/1/properties"), fields::CORS),
         (
             format!("{policy}/fingerprint/properties"),
             FingerprintPolicy::NAMES,

@@ -154,8 +154,8 @@ fn a_rule_wins_over_the_defaults() {
                 "{}",
                 leaf.name()
             );
-            // What is written over status by status keeps the other statuses.
-            if leaf.field.name != "outcomes" {
+            // What is written over status by status, or type by type, keeps the others.
+            if !["outcomes", "problems"].contains(&leaf.field.name) {
                 let both = draft(&[value, own.clone()]);
                 assert_eq!(both, draft(&[own]), "{}", leaf.name());
                 tried += 1;

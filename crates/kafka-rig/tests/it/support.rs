@@ -1,5 +1,6 @@
 //! A broker, a Redis, consumers in this process and in others.
 
+use idempotency::kafka::rdkafka::message::OwnedMessage;
 use idempotency::kafka::rdkafka::{ClientConfig, Message};
 use idempotency::kafka::{KafkaGuard, Running};
 use idempotency::message::{Attempt, Deduplicator, Failure, MessageId, OnUnknown};
@@ -11,6 +12,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -158,6 +160,8 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     assert!(waited.is_ok(), "never: {what}");
 }
 
+type Handling = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
 /// What handlers did, and doors that they wait at.
 #[derive(Clone, Default)]
 pub struct Runs {
@@ -198,13 +202,7 @@ impl Runs {
 
     pub fn handler(
         &self,
-    ) -> impl Fn(
-        Arc<idempotency::kafka::rdkafka::message::OwnedMessage>,
-        Attempt,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>
-           + Send
-           + Sync
-           + 'static {
+    ) -> impl Fn(Arc<OwnedMessage>, Attempt) -> Handling + Send + Sync + 'static {
         let runs = self.clone();
         move |message, _attempt| {
             let inner = Arc::clone(&runs.inner);

@@ -6,6 +6,7 @@ use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::config::{Execution, Mode};
 use idempotency_core::decide::too_large;
+use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
@@ -96,7 +97,7 @@ fn length_required(request: &Request) -> Refused {
     let problem = Problem::UnsupportedRequest;
     let detail = "This gateway needs to know the length of the body beforehand: send \
                   Content-Length, not a chunked body.";
-    let settings = request.problem_settings();
-    let reply = problem.reply_as(LENGTH_REQUIRED, &settings, Some(detail));
+    let unsent = MayBe::NotExecuted;
+    let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
     (problem, reply)
 }

@@ -1,7 +1,7 @@
 //! What a detached execution sends, and what comes back: the request's headers on their way into the
 //! internal listener, the marks that the listener puts on answers, and the client's answer.
 
-use crate::details::nothing_was_sent;
+use crate::details::{nothing_was_sent, OURS};
 use crate::forward::HeaderChange;
 use bytes::Bytes;
 use idempotency_core::classify::Source;
@@ -27,7 +27,9 @@ pub fn from_markers(headers: &Headers) -> Source {
         let none_sent = headers
             .get(GATEWAY_SENT_MARKER)
             .is_some_and(|n| n.as_ref() == b"0");
-        return if none_sent || nothing_was_sent(details) {
+        return if details.as_ref() == OURS.as_bytes() {
+            Source::Doubtful
+        } else if none_sent || nothing_was_sent(details) {
             Source::Unsent
         } else {
             Source::Doubtful
@@ -133,6 +135,18 @@ mod tests {
                     (GATEWAY_REPLY_MARKER, "response_timeout"),
                     (GATEWAY_SENT_MARKER, "187"),
                 ]),
+                Source::Doubtful,
+            ),
+            (
+                map(&[
+                    (GATEWAY_REPLY_MARKER, "lua_response"),
+                    (GATEWAY_SENT_MARKER, "0"),
+                ]),
+                Source::Unsent,
+            ),
+            // Another filter of ours, which may have executed by a call of its own.
+            (
+                map(&[(GATEWAY_REPLY_MARKER, OURS), (GATEWAY_SENT_MARKER, "0")]),
                 Source::Doubtful,
             ),
             (

@@ -1,12 +1,23 @@
 //! Who made an answer, by what Envoy tells of it: the property `response.code_details`.
 
+use bytes::Bytes;
 use idempotency_core::classify::Source;
 
-/// From the property `response.code_details` of the stream itself.
-pub fn from_details(details: Option<&[u8]>) -> Source {
+/// Details of the answers that this filter makes itself: another one of ours may stand in the same chain.
+pub const OURS: &str = "idempotency";
+
+/// From the properties of the stream itself: `response.code_details`, and `upstream.request_attempt_count` (a
+/// 64-bit integer, little-endian), which is asked for only where the details prove nothing.
+///
+/// The router counts an attempt before it opens or takes a connection. So an answer without one was made by a
+/// filter before it, and nothing was sent; whatever made it, a list of details could not name it.
+pub fn from_properties(details: Option<&[u8]>, attempts: impl FnOnce() -> Option<Bytes>) -> Source {
     match details {
         Some(b"via_upstream") => Source::Upstream,
         Some(details) if nothing_was_sent(details) => Source::Unsent,
+        // It may have executed by a call of its own.
+        Some(details) if details == OURS.as_bytes() => Source::Doubtful,
+        Some(_) if attempts().as_deref() == Some(&[0; 8]) => Source::Unsent,
         _ => Source::Doubtful,
     }
 }
@@ -64,12 +75,25 @@ mod tests {
             ("stream_idle_timeout".to_owned(), Source::Doubtful),
             (String::new(), Source::Doubtful),
         ] {
-            assert_eq!(
-                from_details(Some(details.as_bytes())),
-                expected,
-                "{details}"
-            );
+            let attempts = |n: Option<u64>| {
+                let told = || n.map(|n| Bytes::copy_from_slice(&n.to_le_bytes()));
+                from_properties(Some(details.as_bytes()), told)
+            };
+            assert_eq!(attempts(Some(1)), expected, "{details}");
+            assert_eq!(attempts(None), expected, "{details}");
+            // Without an attempt, whoever answered sent nothing.
+            let unsent = match expected {
+                Source::Upstream => Source::Upstream,
+                Source::Unsent | Source::Doubtful => Source::Unsent,
+            };
+            assert_eq!(attempts(Some(0)), unsent, "{details}");
         }
-        assert_eq!(from_details(None), Source::Doubtful);
+        let none = || Some(Bytes::from_static(&[0; 8]));
+        assert_eq!(from_properties(None, none), Source::Doubtful);
+        // Ours may have executed in its own way.
+        assert_eq!(
+            from_properties(Some(OURS.as_bytes()), none),
+            Source::Doubtful
+        );
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::call::CallResult;
 use crate::detached;
-use crate::ending::Ending;
+use crate::ending::{settle, Ending};
 use crate::lease::Lease;
 use crate::settlement;
 use crate::stream::Effect;
@@ -73,14 +73,17 @@ impl Execution {
                     )));
                 }
                 let source = detached::from_markers(&headers);
-                let mut ending = Ending::answered(request, &source, &headers);
+                let status = headers.status().unwrap_or(0);
+                let sent = Some(self.lease.sent());
+                let mut ending = Ending::answered(request, sent, &source, status, &headers);
                 ending.body(&body);
                 if trailers {
                     ending.trailers();
                 }
                 let policies = &request.settings.policies;
-                let status = headers.status().unwrap_or(0);
-                let reply = detached::first_answer(policies, status, &headers, body);
+                let reply = ending
+                    .instead(request, &source, &headers)
+                    .unwrap_or_else(|| detached::first_answer(policies, status, &headers, body));
                 (ending, reply)
             }
             Executed::NotSent => {
@@ -88,16 +91,10 @@ impl Execution {
                 let reply = request.problem(Problem::Misconfigured, Some(detail));
                 (Ending::NotSent, reply)
             }
-            Executed::Cut => {
-                let detail =
-                    "The upstream's answer was cut off. The request may have been executed.";
-                let settings = request.problem_settings();
-                let reply = Problem::OutcomeUnknown.reply_as(502, &settings, Some(detail));
-                (Ending::Unknown, reply)
-            }
+            Executed::Cut => (Ending::Unknown, request.cut(502)),
         };
         self.reply = Some(reply);
-        ending.settle(&self.lease, effects)
+        settle(ending, &self.lease, effects)
     }
 
     /// The settlement was answered (or not): what the client gets.

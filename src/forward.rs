@@ -2,10 +2,9 @@
 
 use crate::profile::Profile;
 use bytes::Bytes;
-use idempotency_core::config::Policy;
-use idempotency_core::headers::Headers;
+use idempotency_core::request::Request;
 use idempotency_core::upstream::{
-    record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
+    record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, PROOF, RECORD, UNPROTECTED,
 };
 use idempotency_protocol::{LookupKey, Origin};
 
@@ -27,7 +26,11 @@ pub enum Forwarding {
         fence: u64,
         /// The grant's attempt number.
         attempt: u32,
+        /// For a gateway of ours behind this one.
+        proof: Option<Bytes>,
     },
+    /// Under the grant of a gateway of ours before this one.
+    Relayed,
     /// Without an answer from the service, by the rule's policy.
     Unprotected,
 }
@@ -38,15 +41,20 @@ fn must_not_pass(name: &[u8]) -> bool {
         .any(|p| name.starts_with(p.as_bytes()))
 }
 
+#[inline(never)]
+fn put(changes: &mut Vec<HeaderChange>, name: &'static str, value: Bytes) {
+    changes.push(HeaderChange::Set(name.into(), value));
+}
+
 /// The changes that turn the client's request into the one that is executed. Fields that only the
 /// gateway sends are not among the client's any more.
 pub fn changes(
     profile: Profile,
-    policy: &Policy,
-    headers: &Headers,
+    request: &Request,
     key: &LookupKey,
     forwarding: &Forwarding,
 ) -> Vec<HeaderChange> {
+    let (policy, headers) = (request.policy(), &request.headers);
     let mut changes: Vec<HeaderChange> = Vec::with_capacity(8);
     // In Kong nothing can be removed; `cannot_be_changed` has refused what would have to be, and
     // Envoy's headers mean nothing there.
@@ -58,9 +66,7 @@ pub fn changes(
             }
         }
     }
-    let mut set = |name: &'static str, value: Bytes| {
-        changes.push(HeaderChange::Set(name.into(), value));
-    };
+    let mut set = |name, value| put(&mut changes, name, value);
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
     if profile == Profile::Envoy {
@@ -69,15 +75,40 @@ pub fn changes(
     if policy.identity_encoding {
         set("accept-encoding", "identity".into());
     }
+    let mut proof = None;
     match forwarding {
-        Forwarding::Granted { fence, attempt } => {
+        Forwarding::Granted {
+            fence,
+            attempt,
+            proof: ours,
+        } => {
             set(FENCE, fence.to_string().into());
             set(ATTEMPT, attempt.to_string().into());
             set(RECORD, record_query(key).into());
+            proof.clone_from(ours);
         }
-        Forwarding::Unprotected => set(UNPROTECTED, "store-unavailable".into()),
+        // They were removed with what clients forge.
+        Forwarding::Relayed => {
+            for name in [FENCE, ATTEMPT, RECORD] {
+                let carried = request.carried.as_ref();
+                let value = carried.map_or("", |carried| carried.one(name));
+                set(name, Bytes::copy_from_slice(value.as_bytes()));
+            }
+        }
+        // The record, so that a gateway of ours behind this one can name what it refuses.
+        Forwarding::Unprotected => {
+            set(UNPROTECTED, "store-unavailable".into());
+            set(RECORD, record_query(key).into());
+        }
     }
-    if key.origin == Origin::Derived {
+    // Of what came, nothing is left in Kong but what is written over.
+    if proof.is_none() && profile == Profile::Kong && request.carried.is_some() {
+        proof = Some("spent".into());
+    }
+    if let Some(proof) = proof {
+        set(PROOF, proof);
+    }
+    if key.origin == Origin::Derived && *forwarding != Forwarding::Relayed {
         let name = Bytes::copy_from_slice(policy.key.header.as_bytes());
         changes.push(HeaderChange::Set(name, format!("\"{}\"", key.key).into()));
     }

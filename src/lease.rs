@@ -13,6 +13,8 @@ pub struct Lease {
     pub key: LookupKey,
     /// Token of this execution.
     pub owner: Owner,
+    /// The fence of its grant; 0 where it has none.
+    pub fence: u64,
     /// How long it lasts without renewal, in milliseconds.
     pub lease_ms: u64,
     /// When the call that got or renewed it was *sent*, as [`Moment::most_ns`]: the service's clock
@@ -21,6 +23,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The record and the fence that a request is forwarded with.
+    pub fn sent(&self) -> (&LookupKey, u64) {
+        (&self.key, self.fence)
+    }
+
     /// When it is over, unless it is renewed.
     fn end_ns(&self) -> u64 {
         let lease_ns = self.lease_ms.saturating_mul(1_000_000);
@@ -141,6 +148,7 @@ mod tests {
                 key: "k".into(),
             },
             owner: Owner([owner; 16]),
+            fence: 1,
             lease_ms: 1000,
             since_ns: 10_000_000_000,
         }

@@ -13,6 +13,7 @@
 //! | who made an answer | `response.code_details` | nginx's own variables about the upstream |
 //! | our own answers | are sent as they are | lose repeated headers, and cannot have a body; mended on their way |
 
+use crate::details;
 use crate::host::Host;
 use idempotency_core::config::Gateway;
 
@@ -66,7 +67,7 @@ impl Profile {
     /// phrase. A 204 needs one: nginx takes the content type from one that has none (measured).
     pub fn reply_details(self, status: u16) -> &'static str {
         match (self, status) {
-            (Profile::Envoy, _) => "idempotency",
+            (Profile::Envoy, _) => details::OURS,
             (Profile::Kong, 204) => "No Content",
             (Profile::Kong, _) => "",
         }

@@ -19,6 +19,8 @@ pub enum Counter {
     PassedUnprotected,
     /// A grant came too late to be forwarded.
     GrantExpired,
+    /// A request went on under the grant of a gateway of ours before this one.
+    Relayed,
     /// An outcome was stored.
     Completed,
     /// A failed execution freed its key.
@@ -64,12 +66,13 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 25] = [
+        const SINGLE: [Counter; 26] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
             Counter::PassedUnprotected,
             Counter::GrantExpired,
+            Counter::Relayed,
             Counter::Completed,
             Counter::Failed,
             Counter::Unknown,
@@ -104,6 +107,7 @@ impl Counter {
             Counter::Waited => "waited",
             Counter::PassedUnprotected => "passed_unprotected",
             Counter::GrantExpired => "grant_expired",
+            Counter::Relayed => "relayed",
             Counter::Completed => "completed",
             Counter::Failed => "failed",
             Counter::Unknown => "unknown",
@@ -184,6 +188,7 @@ mod tests {
             Counter::Problem(_) => 20,
             Counter::Observed(_) => 21,
             Counter::OlderService => 23,
+            Counter::Relayed => 24,
         }
     }
 
@@ -201,9 +206,9 @@ mod tests {
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..24));
+        assert!(numbers.into_iter().eq(0..25));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 25 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 26 + 2 * Problem::ALL.len());
     }
 }

@@ -20,7 +20,7 @@ impl<H: Host> Filter<H> {
     pub(super) fn answered(&mut self, root: u32, job: Job, result: CallResult) {
         match job.purpose {
             Purpose::Stream(context) => match job.operation {
-                Operation::Acquire(_) => {
+                Operation::Acquire(_) | Operation::Redeem(_) => {
                     self.feed(context, Event::Answer(result));
                 }
                 operation if self.is_active(context) => {

@@ -107,7 +107,7 @@ impl<H: Host> Filter<H> {
 fn rank(job: &Job) -> Rank {
     match (&job.purpose, &job.operation) {
         (Purpose::Outbox(_) | Purpose::Renewal(_), _) => Rank::Background,
-        (_, Operation::Acquire(_)) => Rank::Acquire,
+        (_, Operation::Acquire(_) | Operation::Redeem(_)) => Rank::Acquire,
         _ => Rank::Settlement,
     }
 }

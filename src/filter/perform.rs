@@ -6,7 +6,7 @@ use super::work::Work;
 use super::{Filter, Phase};
 use crate::detached;
 use crate::execution::{Executed, Execution};
-use crate::forward::{self, Forwarding, HeaderChange};
+use crate::forward::{self, HeaderChange};
 use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::stats::Counter;
@@ -149,7 +149,7 @@ impl<H: Host> Filter<H> {
         let Execute {
             request,
             lease,
-            grant,
+            forwarding,
             trailers,
         } = execute;
         let size = self.streams.get(&context).map_or(0, |e| e.request.seen);
@@ -163,20 +163,9 @@ impl<H: Host> Filter<H> {
         } else {
             None
         };
-        let forwarding = Forwarding::Granted {
-            fence: grant.fence,
-            attempt: grant.attempt,
-        };
-        let policy = request.policy();
-        let changes = forward::changes(
-            self.profile,
-            policy,
-            &request.headers,
-            &lease.key,
-            &forwarding,
-        );
+        let changes = forward::changes(self.profile, &request, &lease.key, &forwarding);
         let headers = detached::detached_headers(&request.headers, &changes);
-        let timeout_ms = policy.execution_timeout_ms;
+        let timeout_ms = request.policy().execution_timeout_ms;
 
         let Some(r) = self.roots.get_mut(&root) else {
             return;

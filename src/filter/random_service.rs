@@ -237,6 +237,15 @@ fn service_answer(
         Some(Operation::Extend { lease_ms, .. }) => Answer::Extended {
             lease_ms: *lease_ms,
         },
+        Some(Operation::Redeem(_)) => dice
+            .pick(&[
+                Answer::Redeemed {
+                    lease_left_ms: 59_000,
+                },
+                Answer::Spent,
+                Answer::Lost,
+            ])
+            .clone(),
         Some(Operation::Settle(_)) => unreachable!("the filter never settles"),
         None => dice
             .pick(&[stored(201), Answer::Changed, Answer::TimedOut, Answer::Lost])

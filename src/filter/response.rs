@@ -24,7 +24,9 @@ impl<H: Host> Filter<H> {
                 let details = self.host.property(&["response", "code_details"]);
                 Event::ResponseHeaders {
                     headers: Headers(fields),
-                    source: details::from_details(details.as_deref()),
+                    source: details::from_properties(details.as_deref(), || {
+                        self.host.property(&["upstream", "request_attempt_count"])
+                    }),
                     end,
                 }
             }

@@ -40,7 +40,7 @@ impl Work {
         match self {
             Work::Answered { job, .. } => match (&job.purpose, &job.operation) {
                 (Purpose::Renewal(_), _) => 0,
-                (_, Operation::Acquire(_)) => 2,
+                (_, Operation::Acquire(_) | Operation::Redeem(_)) => 2,
                 _ => 1,
             },
             Work::Executed { .. } => 1,

@@ -11,6 +11,8 @@ use crate::profile::Profile;
 use crate::stats::Counter;
 use bytes::Bytes;
 use idempotency_core::config::{Execution, OnServiceFailure};
+use idempotency_core::decide::ONLY_OURS;
+use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::Request;
@@ -18,6 +20,11 @@ use idempotency_protocol::{
     Answer, FaultCode, Fingerprint, Grant, LookupKey, Operation, Outcome, Owner, Stored,
 };
 use std::sync::Arc;
+
+/// What a client is told whose request two gateways protect that know nothing of each other.
+const TWO_HOPS: &str =
+    "The request was not executed: two gateways protect it with one lock, and no hop.key \
+                        that both accept lets the second one know of the first.";
 
 /// A request that asks for the right to execute.
 #[derive(Debug)]
@@ -62,9 +69,90 @@ impl Ticket {
         (State::Acquiring(Box::new(ticket)), Flow::Pause)
     }
 
+    /// A request whose body is whole: it acquires, unless a gateway of ours before this one has proved that it
+    /// is that gateway's execution.
+    pub(super) fn begin(
+        request: Arc<Request>,
+        fingerprint: Fingerprint,
+        trailers: Vec<(Bytes, Bytes)>,
+        env: &mut Env,
+    ) -> Step {
+        let key = request.lookup_key(&fingerprint);
+        let proven = request.proven(&key, &fingerprint);
+        // In Kong, what a client has forged cannot be removed.
+        if proven.is_none() && env.profile == Profile::Kong && request.carried.is_some() {
+            return refuse(&request, Problem::UnsupportedRequest, Some(ONLY_OURS), env);
+        }
+        let Some(proven) = proven.filter(|proven| proven.ours) else {
+            return Ticket::acquire(request, key, fingerprint, trailers, None, env);
+        };
+        env.effect(call(Request::redeem(key.clone(), fingerprint, &proven)));
+        let sent = env.now();
+        let ticket = Ticket {
+            request,
+            key,
+            fingerprint,
+            owner: Owner([0; 16]),
+            sent,
+            trailers,
+            wait_until_ns: None,
+        };
+        (State::Redeeming(Box::new(ticket)), Flow::Pause)
+    }
+
+    /// What the store says of a proof.
+    pub(super) fn redeemed(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
+        let margin_ms = self.request.policy().lease_margin_ms;
+        match result {
+            Ok(Answer::Redeemed { lease_left_ms })
+                if !lease::is_too_late(&self.sent, &env.now(), lease_left_ms, margin_ms) =>
+            {
+                env.count(Counter::Relayed);
+                self.send_on(&Forwarding::Relayed, env);
+                // It is the other gateway's execution, and its answer passes.
+                (State::Answered, Flow::Pause)
+            }
+            // It was redeemed for this request, and is sent nowhere.
+            Ok(Answer::Redeemed { .. }) => {
+                env.count(Counter::GrantExpired);
+                refuse(&self.request, Problem::StoreUnavailable, None, env)
+            }
+            // Another copy of this request was let through, and may still be executed.
+            Ok(Answer::Spent) => self.refuse_copy(Problem::InFlight, env),
+            // Not (any more) an execution of this store, or of a service that knows no proofs: a client's request.
+            Ok(Answer::Lost) => self.ask_as_a_client(env),
+            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Invalid => {
+                self.ask_as_a_client(env)
+            }
+            // Whether one was, nobody knows.
+            _ => self.refuse_copy(Problem::StoreUnavailable, env),
+        }
+    }
+
+    fn ask_as_a_client(self, env: &mut Env) -> Step {
+        let Ticket {
+            request,
+            key,
+            fingerprint,
+            trailers,
+            ..
+        } = self;
+        Ticket::acquire(request, key, fingerprint, trailers, None, env)
+    }
+
+    fn refuse_copy(&self, problem: Problem, env: &mut Env) -> Step {
+        env.count(Counter::Problem(problem));
+        let (status, executed) = (problem.status(), MayBe::Executed);
+        let reply = self.request.problem_as(problem, status, None, executed);
+        env.effect(Effect::Reply(reply));
+        (State::Answered, Flow::Pause)
+    }
+
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Ending::NotSent.operation(&self.key, self.owner)
+        Ending::NotSent
+            .end()
+            .operation(self.key.clone(), self.owner)
     }
 
     /// A wait holds nothing.
@@ -125,43 +213,40 @@ impl Ticket {
         let lease = Lease {
             key: self.key.clone(),
             owner: self.owner,
+            fence: grant.fence,
             lease_ms: grant.lease_ms,
             since_ns: self.sent.most_ns,
         };
         env.count(Counter::Executed);
         env.effect(Effect::Track(lease.clone()));
+        let forwarding = Forwarding::Granted {
+            fence: grant.fence,
+            attempt: grant.attempt,
+            proof: self.request.prove(&self.key, &self.fingerprint, &grant),
+        };
         match self.request.policy().execution {
             // In Kong, nginx owns the execution where `proxy_ignore_client_abort` is on.
             Execution::Detached if env.profile == Profile::Envoy => {
                 env.effect(Effect::Execute(Box::new(Execute {
                     request: self.request,
                     lease,
-                    grant,
+                    forwarding,
                     trailers: self.trailers,
                 })));
                 (State::Detached, Flow::Pause)
             }
-            Execution::Inline | Execution::Detached => {
-                let forwarding = Forwarding::Granted {
-                    fence: grant.fence,
-                    attempt: grant.attempt,
-                };
-                self.forward(lease, &forwarding, env)
-            }
+            Execution::Inline | Execution::Detached => self.forward(lease, &forwarding, env),
         }
     }
 
-    fn forward(self, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
-        let policy = self.request.policy();
-        let changes = forward::changes(
-            env.profile,
-            policy,
-            &self.request.headers,
-            &self.key,
-            forwarding,
-        );
+    fn send_on(&self, forwarding: &Forwarding, env: &mut Env) {
+        let changes = forward::changes(env.profile, &self.request, &self.key, forwarding);
         env.effect(Effect::ChangeRequest(changes));
         env.effect(Effect::ResumeRequest);
+    }
+
+    fn forward(self, lease: Lease, forwarding: &Forwarding, env: &mut Env) -> Step {
+        self.send_on(forwarding, env);
         (
             State::Forwarded(Box::new(Run {
                 request: self.request,
@@ -188,6 +273,14 @@ impl Ticket {
     }
 
     fn in_flight(mut self: Box<Self>, fence: u64, env: &mut Env) -> Step {
+        if self.request.carries(fence) {
+            env.effect(Effect::Warn(format!(
+                "rule {}: a request met the lock under which another gateway had sent it here, and was refused; \
+                 give both gateways one hop.key, or namespaces of their own",
+                self.request.rule.name
+            )));
+            return refuse(&self.request, Problem::Misconfigured, Some(TWO_HOPS), env);
+        }
         let wait_ns = self.request.policy().wait_ms.saturating_mul(1_000_000);
         if self.wait_until_ns.is_none() && wait_ns > 0 {
             env.count(Counter::Waited);
@@ -248,6 +341,7 @@ impl Ticket {
                 let lease = Lease {
                     key: self.key.clone(),
                     owner: self.owner,
+                    fence: 0,
                     lease_ms: self.request.policy().lease_ms,
                     since_ns: self.sent.most_ns,
                 };

@@ -10,6 +10,7 @@ use idempotency_core::classify::Source;
 use idempotency_core::config::{self, Plan};
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::headers::Headers;
+use idempotency_core::hop::Carried;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::*;
@@ -29,9 +30,11 @@ pub(super) struct Bench {
     pub(super) flow: Flow,
 }
 
+/// With the key of gateways in one path; nothing comes of it where a request carries nothing.
 pub(super) fn plan(policy: &str) -> Plan {
     let text = format!(
         r#"{{"service": {{"target": "idempotency"}}, "detached": {{"cluster": "execution"}},
+            "hop": {{"key": "the-key-of-the-bench"}},
             "rules": [{{"name": "charges", "scope": "global", "max_body_bytes": 8,
                        "match": {{"path_prefix": "/charges"}}, {policy}}}]}}"#
     );
@@ -48,6 +51,15 @@ pub(super) fn headers(pairs: &[(&'static str, &'static str)]) -> Headers {
 impl Bench {
     /// A request whose headers have come and whose body has not.
     pub(super) fn new(profile: Profile, policy: &str) -> Bench {
+        Bench::carrying(profile, policy, |_| None)
+    }
+
+    /// The same, with what it carries of another gateway.
+    pub(super) fn carrying(
+        profile: Profile,
+        policy: &str,
+        carried: impl FnOnce(&Request) -> Option<Box<Carried>>,
+    ) -> Bench {
         let settings = Settings::new(plan(policy), profile).core;
         let rule = Arc::clone(&settings.rules()[0]);
         let request_headers = headers(&[
@@ -64,7 +76,7 @@ impl Bench {
             b"",
             &request_headers.0,
         );
-        let request = Request {
+        let mut request = Request {
             settings,
             rule,
             tenant: String::new(),
@@ -72,7 +84,9 @@ impl Bench {
             method: "POST".into(),
             path: "/charges".into(),
             headers: request_headers,
+            carried: None,
         };
+        request.carried = carried(&request);
         let mut bench = Bench {
             profile,
             stream: Stream::passing(),
@@ -186,6 +200,7 @@ pub(super) fn name(state: &State) -> &'static str {
         State::Answered => "Answered",
         State::Hashing(_) => "Hashing",
         State::Acquiring(_) => "Acquiring",
+        State::Redeeming(_) => "Redeeming",
         State::Waiting(_) => "Waiting",
         State::Detached => "Detached",
         State::Forwarded(_) => "Forwarded",
@@ -344,3 +359,4 @@ pub(super) const WAITING: &str = r#""execution": "inline", "wait_ms": 1000"#;
 pub(super) const WITHHOLD: &str = r#""execution": "inline", "on_complete_failure": "withhold""#;
 pub(super) const OPEN: &str = r#""execution": "inline", "on_service_failure": "pass""#;
 pub(super) const OBSERVE: &str = r#""execution": "inline", "mode": "observe""#;
+pub(super) const AGAIN: &str = r#""execution": "inline", "on_unknown": "retry""#;

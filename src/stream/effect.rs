@@ -1,13 +1,13 @@
 //! What a stream wants done, as data: the state machine makes no hostcall.
 
 use crate::call::Call;
-use crate::forward::HeaderChange;
+use crate::forward::{Forwarding, HeaderChange};
 use crate::lease::Lease;
 use crate::stats::Counter;
 use bytes::Bytes;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
-use idempotency_protocol::{Grant, Operation, Owner};
+use idempotency_protocol::{Operation, Owner};
 use std::sync::Arc;
 
 /// What the host does with the data that the event told of.
@@ -60,8 +60,8 @@ pub struct Execute {
     pub request: Arc<Request>,
     /// Under which lease.
     pub lease: Lease,
-    /// Fence and attempt.
-    pub grant: Grant,
+    /// Fence, attempt, proof.
+    pub forwarding: Forwarding,
     /// The request's trailers.
     pub trailers: Vec<(Bytes, Bytes)>,
 }

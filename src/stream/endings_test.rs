@@ -174,3 +174,72 @@ fn every_way_of_execution_tells_an_ending_in_the_same_way() {
         }
     }
 }
+
+/// The client of an execution that was cut gets a document of ours in place of the host's bare error.
+#[test]
+fn an_execution_that_is_cut_is_told_to_its_own_client() {
+    let gateway = |status: &'static str, source: Source| Event::ResponseHeaders {
+        headers: headers(&[(":status", status), ("content-length", "95")]),
+        source,
+        end: false,
+    };
+    let body = || Event::ResponseBody {
+        chunk: &[b'x'; 95],
+        end: true,
+    };
+    let abandoned = || {
+        let key = LookupKey {
+            tenant: String::new(),
+            namespace: String::new(),
+            origin: Origin::Client,
+            key: "k1".into(),
+        };
+        let owner = Owner([1; 16]);
+        Event::Settled(Operation::Abandon { key, owner }, Ok(Answer::Abandoned))
+    };
+    for (status, source, expected) in [
+        ("503", Source::Doubtful, "reply:502"),
+        ("502", Source::Doubtful, "reply:502"),
+        ("504", Source::Doubtful, "reply:504"),
+        // What an upstream answers is its own affair, and so is a local success.
+        ("503", Source::Upstream, "resume-response"),
+        ("200", Source::Doubtful, "resume-response"),
+    ] {
+        let mut bench = Bench::in_state(INLINE, "Forwarded");
+        bench.on(gateway(status, source.clone()));
+        assert_eq!(squeeze(&bench.outcome()), "pause [] Capturing");
+        bench.on(body());
+        assert_eq!(
+            squeeze(&bench.outcome()),
+            "pause [untrack call:abandon] Settling"
+        );
+        bench.on(abandoned());
+        assert_eq!(
+            squeeze(&bench.outcome()),
+            format!("pause [{expected}] Answered"),
+            "{status} {source:?}"
+        );
+    }
+    // A rule that executes again says so.
+    for (policy, retryable) in [(INLINE, "false"), (AGAIN, "true")] {
+        let mut bench = Bench::in_state(policy, "Forwarded");
+        bench
+            .on(gateway("503", Source::Doubtful))
+            .on(body())
+            .on(abandoned());
+        let [Effect::Count(_), Effect::Reply(reply)] = &bench.effects[..] else {
+            panic!("{:?}", bench.effects)
+        };
+        let text = String::from_utf8_lossy(&reply.body);
+        let told = format!(r#""retryable":{retryable},"reuse_key":true"#);
+        assert!(
+            text.contains("outcome-unknown") && text.contains(&told),
+            "{text}"
+        );
+        let again = reply
+            .headers
+            .iter()
+            .any(|(n, _)| n.as_ref() == b"retry-after");
+        assert_eq!(again, policy == AGAIN);
+    }
+}

@@ -2,13 +2,13 @@
 
 use super::{call, refuse_unannounced, Effect, Env, Flow, State, Step};
 use crate::call::CallResult;
-use crate::ending::{Ending, Passing};
+use crate::ending::{settle, Ending, Passing};
 use crate::lease::Lease;
 use crate::profile::Profile;
 use crate::settlement;
 use idempotency_core::classify::Source;
 use idempotency_core::headers::Headers;
-use idempotency_core::reply;
+use idempotency_core::reply::{self, LocalReply};
 use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(super) struct Capturing {
     run: Run,
     passing: Passing,
     held: Held,
+    /// In place of what is held.
+    instead: Option<LocalReply>,
 }
 
 /// A response whose end waits for the settlement's answer.
@@ -46,6 +48,7 @@ pub(super) struct Capturing {
 pub(super) struct Settling {
     run: Run,
     held: Held,
+    instead: Option<LocalReply>,
 }
 
 impl Run {
@@ -56,13 +59,19 @@ impl Run {
         end: bool,
         env: &mut Env,
     ) -> Step {
-        let passing = Passing::begin(&self.request, source, headers, end);
+        let passing = Passing::begin(&self.request, Some(&self.lease), source, headers, end);
         for (name, _) in &headers.0 {
             if reply::is_ours(&self.request.settings.policies, name) {
                 env.effect(Effect::RemoveResponseHeader(name.clone()));
             }
         }
+        // A host that can hold no response passes on what it made itself.
+        let instead = match env.profile {
+            Profile::Envoy => passing.so_far().instead(&self.request, source, headers),
+            Profile::Kong => None,
+        };
         let held = match passing.left() {
+            _ if instead.is_some() => Held::Whole,
             Some(length) if length <= HOLD_LIMIT => Held::Whole,
             _ if end => Held::Whole,
             _ => Held::End,
@@ -71,6 +80,7 @@ impl Run {
             run: self,
             passing,
             held,
+            instead,
         });
         capturing.go_on(held == Held::Whole, env)
     }
@@ -88,7 +98,7 @@ impl Run {
 
     /// Ends in the background.
     fn end(&self, ending: Ending, env: &mut Env) {
-        let operation = ending.settle(&self.lease, env.effects);
+        let operation = settle(ending, &self.lease, env.effects);
         env.effect(Effect::Background(operation));
     }
 }
@@ -122,16 +132,21 @@ impl Capturing {
             };
             return (State::Capturing(self), flow);
         }
-        let Capturing { run, passing, held } = *self;
+        let Capturing {
+            run,
+            passing,
+            held,
+            instead,
+        } = *self;
         // A host that holds no responses makes no calls meanwhile, either.
         if !can_hold {
             run.end(passing.ending(), env);
             return (State::Answered, Flow::Continue);
         }
-        let operation = passing.ending().settle(&run.lease, env.effects);
+        let operation = settle(passing.ending(), &run.lease, env.effects);
         env.effect(call(operation));
         (
-            State::Settling(Box::new(Settling { run, held })),
+            State::Settling(Box::new(Settling { run, held, instead })),
             Flow::Pause,
         )
     }
@@ -143,12 +158,13 @@ impl Capturing {
 }
 
 impl Settling {
-    pub(super) fn settled(&self, operation: Operation, result: &CallResult, env: &mut Env) -> Step {
-        let request = &self.run.request;
-        let told = settlement::answered(request, operation, result, env.effects);
-        match (told, self.held) {
+    pub(super) fn settled(self, operation: Operation, result: &CallResult, env: &mut Env) -> Step {
+        let Settling { run, held, instead } = self;
+        let told = settlement::answered(&run.request, operation, result, env.effects);
+        let told = told.and_then(|header| instead.map_or(Ok(header), Err));
+        match (told, held) {
             (Ok(header), _) => {
-                if let (Some((name, value)), Held::Whole) = (header, self.held) {
+                if let (Some((name, value)), Held::Whole) = (header, held) {
                     env.effect(Effect::AddResponseHeader(name, value));
                 }
                 env.effect(Effect::ResumeResponse);

@@ -5,6 +5,7 @@
 //! | `Passing`, `Answered` | continue | – | – | continue | continue | – |
 //! | `Hashing` | hash; at the end *acquire* → `Acquiring`; over the cap 413; unreadable 503 | – | – | the host answered → `Answered` | – | – |
 //! | `Acquiring` | hold | granted → `Forwarded`, `Detached`; stored → replay; in flight → `Waiting` or 409; … | – | the host answered: *fail* → `Answered` | – | *fail* |
+//! | `Redeeming` | hold | redeemed → `Answered`, on its way; spent, no answer → refused; lost → `Acquiring` | – | the host answered → `Answered` | – | – |
 //! | `Waiting` | hold | stored → replay; changed → `Acquiring`; timed out → 409 | – | the host answered → `Answered` | – | – |
 //! | `Detached` | hold | – | answer → `Answered` | the host answered → `Answered` | – | – (the root goes on) |
 //! | `Forwarded` | – | – | – | classify → `Capturing`, `Settling` | – | *abandon* |
@@ -32,6 +33,8 @@ mod bench;
 mod effect;
 #[cfg(test)]
 mod endings_test;
+#[cfg(test)]
+mod hops_test;
 mod inline;
 mod observe;
 #[cfg(test)]
@@ -51,6 +54,7 @@ use idempotency_core::classify::Source;
 use idempotency_core::config::Mode;
 use idempotency_core::fingerprint::{FingerprintError, Hasher};
 use idempotency_core::headers::Headers;
+use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
@@ -151,6 +155,8 @@ enum State {
     Hashing(Box<Hashing>),
     /// An acquire is out.
     Acquiring(Box<Ticket>),
+    /// The proof of another gateway is shown to the store.
+    Redeeming(Box<Ticket>),
     /// A wait is out.
     Waiting(Box<Ticket>),
     /// The root executes; the client waits.
@@ -271,8 +277,11 @@ impl Stream {
                 (State::Answered, Flow::Continue)
             }
 
+            (State::Redeeming(t), Event::Answer(result)) => t.redeemed(result, env),
             (State::Waiting(t), Event::Answer(result)) => t.waited(result, env),
-            (State::Waiting(t), Event::UnannouncedBody) => t.unannounced_waiting(env),
+            (State::Waiting(t) | State::Redeeming(t), Event::UnannouncedBody) => {
+                t.unannounced_waiting(env)
+            }
 
             (State::Detached, Event::Executed(reply)) => {
                 env.effect(Effect::Reply(reply));
@@ -309,7 +318,7 @@ impl Stream {
             // The host answered by itself (a timeout, its buffer limit), or the client left,
             // while nothing of ours needs undoing.
             (
-                State::Hashing(_) | State::Waiting(_) | State::Detached,
+                State::Hashing(_) | State::Redeeming(_) | State::Waiting(_) | State::Detached,
                 Event::Gone | Event::ResponseHeaders { .. },
             )
             | (State::Settling(_), Event::Gone) => (State::Answered, Flow::Continue),
@@ -317,6 +326,7 @@ impl Stream {
             (
                 state @ (State::Hashing(_)
                 | State::Acquiring(_)
+                | State::Redeeming(_)
                 | State::Waiting(_)
                 | State::Detached
                 | State::Settling(_)),
@@ -369,8 +379,7 @@ impl Hashing {
             Ok(fingerprint) => fingerprint,
             Err(error) => return refuse_body(&request, &error, env),
         };
-        let key = request.lookup_key(&fingerprint);
-        Ticket::acquire(request, key, fingerprint, trailers, None, env)
+        Ticket::begin(request, fingerprint, trailers, env)
     }
 
     fn refuse(&self, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
@@ -397,8 +406,8 @@ fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
     env.count(Counter::Problem(problem));
     let detail = "This gateway needs to know the length of the body beforehand: send \
                   Content-Length.";
-    let settings = request.problem_settings();
-    let reply = problem.reply_as(LENGTH_REQUIRED, &settings, Some(detail));
+    let unsent = MayBe::NotExecuted;
+    let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
     env.effect(Effect::Reply(reply));
     (State::Answered, Flow::Pause)
 }

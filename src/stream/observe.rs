@@ -3,7 +3,7 @@
 
 use super::{call, Effect, Env, Event};
 use crate::call::CallResult;
-use crate::ending::{Ending, Passing};
+use crate::ending::{settle, Ending, Passing};
 use crate::lease::Lease;
 use crate::stats::Counter;
 use idempotency_core::fingerprint::Hasher;
@@ -91,7 +91,7 @@ impl Observing {
                 source,
                 end,
             } => {
-                let response = Passing::begin(&self.request, &source, &headers, end);
+                let response = Passing::begin(&self.request, None, &source, &headers, end);
                 self.response = Some(response);
                 self.settle(env);
             }
@@ -132,6 +132,8 @@ impl Observing {
         self.right = Right::Asked(Lease {
             key,
             owner,
+            // Nothing of it is told to anybody behind this gateway.
+            fence: 0,
             lease_ms,
             since_ns: env.now().most_ns,
         });
@@ -186,7 +188,7 @@ impl Observing {
             Some(response) => response.ending(),
             None => Ending::Unknown,
         };
-        let operation = ending.settle(&lease, env.effects);
+        let operation = settle(ending, &lease, env.effects);
         env.effect(Effect::Background(operation));
     }
 }

@@ -359,7 +359,7 @@ fn upgrades_and_grpc_are_refused_where_a_rule_matches_and_nowhere_else() {
 fn a_cleartext_http2_upgrade_is_an_ordinary_request() {
     only_on!(
         Envoy,
-        "nginx leaves the header, and an upgrade cannot be protected: 400"
+        "nginx and hyper leave the header, and an upgrade cannot be protected: 400"
     );
     let stack = STACK.get();
     for path in PATHS {

@@ -20,8 +20,10 @@ mod problems;
 mod races;
 mod replay;
 mod tombstones;
+mod two_hops;
 
 mod batches;
+mod chain;
 mod config;
 mod crowds;
 mod gateways;

@@ -14,11 +14,12 @@ pub enum Source {
     Doubtful,
 }
 
-/// What the answer means. Only an answer that provably came from the upstream is `Completed`.
+/// What the answer means. An answer that the upstream did not make is `Completed` only where the configuration names
+/// its status.
 pub fn classify(policy: &Policy, source: &Source, status: u16, headers: &Headers) -> OutcomeClass {
     match source {
         Source::Upstream => policy.outcomes.class(status, headers.has("retry-after")),
-        Source::Unsent => OutcomeClass::Failed,
+        Source::Unsent => policy.outcomes.class_of_local(status),
         Source::Doubtful => OutcomeClass::Unknown,
     }
 }

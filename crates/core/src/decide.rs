@@ -7,6 +7,7 @@
 use crate::config::{Policy, Rule, Scope, WhenMissing};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
+use crate::hop::{Carried, MayBe};
 use crate::names::{Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
@@ -140,7 +141,17 @@ pub fn decide(
     properties: &dyn Properties,
 ) -> Decision {
     let mut strip = Vec::new();
-    let verdict = judge(settings, head, properties, &mut strip);
+    let mut unwelcome = Unwelcome::among(settings, &head.headers);
+    // Most requests carry nothing, and pay nothing.
+    let carried = unwelcome.ours.then(|| Carried::of(&head.headers));
+    let mark = carried
+        .as_ref()
+        .map(|carried| carried.mark(MayBe::NotExecuted));
+    unwelcome.carried = carried;
+    let mut verdict = judge(settings, head, properties, unwelcome, &mut strip);
+    if let (Verdict::Refuse(_, reply), Some(mark)) = (&mut verdict, mark) {
+        reply.headers.push(mark);
+    }
     Decision { strip, verdict }
 }
 
@@ -148,6 +159,7 @@ fn judge(
     settings: &Arc<Settings>,
     mut head: RequestHead,
     properties: &dyn Properties,
+    unwelcome: Unwelcome,
     strip: &mut Vec<Bytes>,
 ) -> Verdict {
     let rules = settings.rules();
@@ -156,12 +168,22 @@ fn judge(
     let target = head.target.clone();
     let (place, path) = (whereabouts.place(&authority), &target);
 
-    let unwelcome = Unwelcome::among(settings, &head.headers);
+    // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_replaceable`).
+    let mut left = false;
     if unwelcome.ours || head.forged {
         if !settings.capabilities.removes_fields {
-            return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            let carried = unwelcome.carried.as_ref();
+            left = settings.hop.is_some()
+                && !head.forged
+                && carried.is_some_and(|carried| carried.is_replaceable());
+            if !left {
+                return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            }
         }
         remove(Kind::Ours, settings, &mut head.headers, strip);
+        if left {
+            strip.clear();
+        }
     }
     if let Some(name) = unwelcome.disguised {
         if let Some(index) = rules::enforced(rules, place, path) {
@@ -185,13 +207,23 @@ fn judge(
     }
     let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
     let (index, detail) = match found {
+        RuleMatch::None if left => {
+            return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+        }
         RuleMatch::None => return Verdict::Pass,
         RuleMatch::Rule(matched) => {
+            if left && matched.rule.observes() {
+                return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            }
             return match protect(settings, &matched, &mut head, properties) {
-                Ok(Some((request, hasher))) => Verdict::Protect {
-                    request: Box::new(request),
-                    hasher: Box::new(hasher),
-                },
+                Ok(Some((mut request, hasher))) => {
+                    request.carried = unwelcome.carried;
+                    Verdict::Protect {
+                        request: Box::new(request),
+                        hasher: Box::new(hasher),
+                    }
+                }
+                Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,
                 Err(refusal) => refuse(settings, matched.index, refusal, &head.headers),
             };
@@ -204,8 +236,10 @@ fn judge(
     refuse(settings, index, refusal, &head.headers)
 }
 
-const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
-                         Idempotency-Attempt, Idempotency-Record and Idempotency-Unprotected.";
+/// What a client is told that sends fields which only we send.
+pub const ONLY_OURS: &str = "Only the gateway sends the headers Idempotency-Fence, \
+                             Idempotency-Attempt, Idempotency-Record, Idempotency-Proof and \
+                             Idempotency-Unprotected.";
 const TOO_MANY: &str = "The request has more header fields than this gateway can look through.";
 
 /// What a request has that must not go upstream as it is.
@@ -213,6 +247,8 @@ const TOO_MANY: &str = "The request has more header fields than this gateway can
 struct Unwelcome {
     /// A field that only the gateway sends.
     ours: bool,
+    /// What of these names an execution.
+    carried: Option<Box<Carried>>,
     /// The first one that is another spelling of a field that we act on.
     disguised: Option<Bytes>,
 }
@@ -368,6 +404,7 @@ fn protect(
         method: std::mem::take(method),
         path: matched.path.clone().into_owned(),
         headers: std::mem::take(headers),
+        carried: None,
     };
     Ok(Some((request, hasher)))
 }

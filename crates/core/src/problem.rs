@@ -2,7 +2,7 @@
 //! draft-ietf-httpapi-idempotency-key-header-07 asks for.
 
 use crate::canonical_json::string as json_string;
-use crate::config::{Policies, Policy};
+use crate::config::{OnUnknown, Policies, Policy};
 use crate::headers::Headers;
 use crate::reply::LocalReply;
 use crate::{cors, stripe};
@@ -249,7 +249,13 @@ impl Problem {
         settings: &ProblemSettings,
         detail: Option<&str>,
     ) -> LocalReply {
-        let facts = self.facts();
+        let mut facts = self.facts();
+        let again = settings
+            .by
+            .is_some_and(|by| by.policy.on_unknown == OnUnknown::Retry);
+        if again && self == Problem::OutcomeUnknown {
+            (facts.retryable, facts.retry_after) = (true, true);
+        }
         let kind = format!("{}{}", settings.base, facts.name);
         let (retryable, reuse_key) = (facts.retryable, facts.reuse_key);
         let detail = detail.unwrap_or(facts.detail);

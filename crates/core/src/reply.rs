@@ -99,4 +99,5 @@ pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
 pub fn is_ours(policies: &Policies, name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(policies.replay_header.as_bytes())
         || name.eq_ignore_ascii_case(EXPIRES_HEADER.as_bytes())
+        || name.eq_ignore_ascii_case(crate::hop::REFUSAL.as_bytes())
 }

@@ -3,12 +3,14 @@
 use crate::config::{Policy, Rule};
 use crate::fingerprint;
 use crate::headers::Headers;
+use crate::hop::{Carried, Claim, MayBe, Proven};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, AttemptKind, Fingerprint, LookupKey, Operation, Origin, Owner, Retention, Wait,
+    About, Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
+    Retention, Wait,
 };
 use std::sync::Arc;
 
@@ -29,6 +31,8 @@ pub struct Request {
     pub path: String,
     /// All request headers as the client sent them.
     pub headers: Headers,
+    /// What it has of another gateway of ours, or pretends to have.
+    pub carried: Option<Box<Carried>>,
 }
 
 impl Request {
@@ -66,6 +70,30 @@ impl Request {
         }
     }
 
+    /// What a record says of this request, for people; not who asked, and through what.
+    pub fn about(&self) -> About {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut about = About {
+            method: text(&self.method),
+            path: self.path.clone(),
+            rule: self.rule.name.clone(),
+            request_id: self
+                .headers
+                .get("x-request-id")
+                .map(text)
+                .unwrap_or_default(),
+            trace_id: self
+                .headers
+                .get("traceparent")
+                .and_then(|parent| trace_id(parent))
+                .unwrap_or_default()
+                .to_owned(),
+            ..About::default()
+        };
+        about.shorten();
+        about
+    }
+
     /// The acquire for one execution.
     pub fn acquire(&self, key: LookupKey, owner: Owner, fingerprint: Fingerprint) -> Operation {
         let policy = self.policy();
@@ -84,6 +112,49 @@ impl Request {
         })
     }
 
+    fn claim<'a>(&'a self, key: &'a LookupKey, fingerprint: &'a Fingerprint) -> Claim<'a> {
+        Claim {
+            key,
+            method: &self.method,
+            path: &self.path,
+            fingerprint,
+        }
+    }
+
+    /// The proof of an execution for a gateway behind this one; `None` where there is none.
+    pub fn prove(
+        &self,
+        key: &LookupKey,
+        fingerprint: &Fingerprint,
+        grant: &Grant,
+    ) -> Option<Bytes> {
+        let keys = self.settings.hop.as_ref()?;
+        let claim = self.claim(key, fingerprint);
+        keys.prove(&claim, grant, self.policy().lease_margin_ms)
+    }
+
+    /// What the proof that this request carries is worth before the store has been asked.
+    pub fn proven(&self, key: &LookupKey, fingerprint: &Fingerprint) -> Option<Proven> {
+        let (keys, carried) = self.settings.hop.as_ref().zip(self.carried.as_ref())?;
+        keys.verify(&self.claim(key, fingerprint), carried)
+    }
+
+    /// Whether it names the execution with this fence as its own.
+    pub fn carries(&self, fence: u64) -> bool {
+        let carried = self.carried.as_ref();
+        carried.is_some_and(|carried| carried.fence() == Some(fence))
+    }
+
+    /// The operation that spends a proof.
+    pub fn redeem(key: LookupKey, fingerprint: Fingerprint, proven: &Proven) -> Operation {
+        Operation::Redeem(Redeem {
+            key,
+            fingerprint,
+            fence: proven.fence,
+            expires_at_ms: proven.expires_at_ms,
+        })
+    }
+
     /// The wait for an execution that is in flight.
     pub fn wait(key: LookupKey, fingerprint: Fingerprint, fence: u64, wait_ms: u64) -> Wait {
         Wait {
@@ -96,11 +167,81 @@ impl Request {
 
     /// A problem document by this request's settings.
     pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
-        problem.reply(&self.problem_settings(), detail)
+        let reply = problem.reply(&self.problem_settings(), detail);
+        self.marked(reply, MayBe::of(problem))
+    }
+
+    /// The same with another status, and with what is known of its execution.
+    pub fn problem_as(
+        &self,
+        problem: Problem,
+        status: u16,
+        detail: Option<&str>,
+        executed: MayBe,
+    ) -> LocalReply {
+        let reply = problem.reply_as(status, &self.problem_settings(), detail);
+        self.marked(reply, executed)
+    }
+
+    /// For the gateway of ours that sent the request, if one did.
+    fn marked(&self, mut reply: LocalReply, executed: MayBe) -> LocalReply {
+        let mark = self.carried.as_ref().map(|carried| carried.mark(executed));
+        reply.headers.extend(mark);
+        reply
+    }
+
+    /// What the client is told whose own execution was cut: the gateway made an answer with this status, and nobody
+    /// knows what the upstream did. 504 stays (a timeout); all else is 502.
+    pub fn cut(&self, status: u16) -> LocalReply {
+        let detail = "The gateway got no whole answer from the upstream. The request may have been executed.";
+        let status = if status == 504 { 504 } else { 502 };
+        self.problem_as(
+            Problem::OutcomeUnknown,
+            status,
+            Some(detail),
+            MayBe::Executed,
+        )
     }
 
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
         ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
+    }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context): the second of its fields, 32 lower-case hexadecimal
+/// digits, not all zero. Later versions may have more fields.
+fn trace_id(parent: &[u8]) -> Option<&str> {
+    let mut fields = std::str::from_utf8(parent).ok()?.trim().split('-');
+    let (version, id) = (fields.next()?, fields.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let right = hex(version, 2) && version != "ff" && hex(id, 32);
+    (right && id.bytes().any(|b| b != b'0')).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_what_w3c_says() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (parent, expected) in [
+            (format!("00-{id}-00f067aa0ba902b7-01"), Some(id)),
+            (format!("cc-{id}-00f067aa0ba902b7-01-later"), Some(id)),
+            (format!("ff-{id}-00f067aa0ba902b7-01"), None),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
+            (
+                format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+                None,
+            ),
+            (format!("00-{}-00f067aa0ba902b7-01", &id[1..]), None),
+            ("00".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(trace_id(parent.as_bytes()), expected, "{parent}");
+        }
     }
 }

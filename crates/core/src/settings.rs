@@ -2,6 +2,7 @@
 
 use crate::config::{Policies, Rule};
 use crate::fingerprint;
+use crate::hop;
 use crate::names::Names;
 use crate::rules::Matched;
 use idempotency_protocol::Scheme;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub names: Names,
     /// What the program around this crate can do.
     pub capabilities: Capabilities,
+    /// Keys for proofs to other gateways; `None`: there are none.
+    pub hop: Option<hop::Keys>,
     /// The fingerprint schemes of the rules, which cost a hash each. Private, so that only
     /// [`Settings::new`] can make settings, where they come from the same rules.
     schemes: Vec<Scheme>,
@@ -35,6 +38,7 @@ impl Settings {
         let scheme = |rule: &Arc<Rule>| fingerprint::scheme(&rule.policy.fingerprint);
         Settings {
             names: Names::of(&policies),
+            hop: policies.hop.as_ref().map(hop::Keys::new),
             schemes: policies.rules.iter().map(scheme).collect(),
             policies,
             capabilities,

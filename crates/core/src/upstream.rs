@@ -10,9 +10,11 @@ pub const ATTEMPT: &str = "idempotency-attempt";
 pub const RECORD: &str = "idempotency-record";
 /// Request header that marks a request forwarded without protection.
 pub const UNPROTECTED: &str = "idempotency-unprotected";
+/// Request header that proves to a gateway behind this one under which lock a request is executed.
+pub const PROOF: &str = "idempotency-proof";
 
 /// All of them: what a client must never send.
-pub const OURS: [&str; 4] = [FENCE, ATTEMPT, RECORD, UNPROTECTED];
+pub const OURS: [&str; 5] = [FENCE, ATTEMPT, RECORD, UNPROTECTED, PROOF];
 
 /// Client headers by which Envoy would execute a request more than once, hedge it, cut its
 /// timeout below the lease's, or turn a timeout into a success.

@@ -7,7 +7,7 @@ use crate::guard::Guard;
 use crate::operations::{self, LockTerms};
 use crate::outcome::{self, Done};
 use idempotency_protocol::limits::MAX_WAIT_MS;
-use idempotency_protocol::{Answer, LookupKey};
+use idempotency_protocol::{About, Answer, LookupKey};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 use tokio::time::{timeout, Instant};
@@ -50,6 +50,7 @@ pub struct InFlight {
     pub(crate) key: LookupKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) terms: LockTerms,
+    pub(crate) about: About,
     pub(crate) fence: u64,
     pub(crate) lease_left_ms: u64,
 }
@@ -127,7 +128,7 @@ impl InFlight {
             }
             match self
                 .guard
-                .ask(self.key, self.fingerprint, self.terms)
+                .ask(self.key, self.fingerprint, self.terms, self.about)
                 .await?
             {
                 Entry::InFlight(again) => self = again,

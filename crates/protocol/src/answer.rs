@@ -121,7 +121,7 @@ pub enum Answer {
     },
     /// Acquire: this owner's fail or abandon arrived before its acquire.
     Cancelled,
-    /// Acquire: this owner has already settled.
+    /// Acquire: this owner has already settled. Redeem: this execution's proof has been redeemed before.
     Spent,
     /// Complete, settle: the outcome is stored.
     Completed {
@@ -164,6 +164,11 @@ pub enum Answer {
     /// The replay is too long for an answer that others share: ask again in a call of its own. An
     /// acquire with the same owner is the same acquire.
     AskAlone,
+    /// Redeem: the proof was good, and is spent now. Forward the request.
+    Redeemed {
+        /// What is left of the lease of the execution, in milliseconds.
+        lease_left_ms: u64,
+    },
     /// The operation could not be answered.
     Fault(Fault),
 }
@@ -192,6 +197,7 @@ impl Answer {
             Answer::TimedOut => "timed_out",
             Answer::Unreadable { .. } => "unreadable",
             Answer::AskAlone => "ask_alone",
+            Answer::Redeemed { .. } => "redeemed",
             Answer::Fault(_) => "fault",
         }
     }

@@ -28,6 +28,7 @@ mod answer_kind {
     pub const TIMED_OUT: u8 = 18;
     pub const ASK_ALONE: u8 = 19;
     pub const UNREADABLE: u8 = 20;
+    pub const REDEEMED: u8 = 21;
     pub const FAULT: u8 = 255;
 }
 
@@ -109,6 +110,11 @@ pub(crate) fn encode(answer: &Answer, revision: u16, out: &mut Vec<u8>) {
             });
             encode(&tombstone, revision, out);
         }
+        Answer::Redeemed { lease_left_ms } if revision >= 3 => framed(k::REDEEMED, out, |o| {
+            o.extend_from_slice(&lease_left_ms.to_be_bytes());
+        }),
+        // Who does not know it has not asked for it.
+        Answer::Redeemed { .. } => framed(k::LOST, out, nothing),
         Answer::Fault(fault) => framed(k::FAULT, out, |o| {
             let (code, detail) = fault.written(revision);
             o.push(code as u8);
@@ -165,6 +171,9 @@ pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Answer> {
             fence: r.u64("fence")?,
             attempt: r.u32("attempt")?,
             expires_at_ms: r.u64("expires_at_ms")?,
+        },
+        k::REDEEMED if wire == Wire::Two => Answer::Redeemed {
+            lease_left_ms: r.u64("lease_left_ms")?,
         },
         k::FAULT => {
             let code = match (r.u8("fault code")?, wire) {

@@ -62,7 +62,8 @@ pub enum Wire {
 /// | revision | knows also |
 /// |---|---|
 /// | 2 | `about` and `kind` of an acquire, the cause of a fail, the answer `unreadable`, the faults `quota` and `untrusted` |
-pub const REVISION: u16 = 2;
+/// | 3 | the operation `redeem` and its answer `redeemed` |
+pub const REVISION: u16 = 3;
 
 /// Most operations of one message that every receiver takes (it may be told to take fewer).
 pub const MAX_OPERATIONS: usize = 64;

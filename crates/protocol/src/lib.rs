@@ -10,6 +10,7 @@
 
 pub mod about;
 pub mod answer;
+pub mod dialect;
 pub mod frame;
 pub mod key;
 pub mod limits;
@@ -30,8 +31,8 @@ pub use frame::{
 };
 pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
 pub use operation::{
-    Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Retention, Settle, Settlement,
-    Wait,
+    Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Redeem, Retention, Settle,
+    Settlement, Wait,
 };
 pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 

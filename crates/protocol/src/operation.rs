@@ -30,6 +30,9 @@ pub enum AttemptKind {
     Guard = 1,
     /// A transaction of the database that holds the record, too: effect and record are one commit.
     Transaction = 2,
+    /// A gateway forwards a request, and a gateway behind it has redeemed its proof ([`Redeem`]): the proof is
+    /// worth nothing any more. No acquire asks for it; a record's attempt becomes it.
+    Relayed = 3,
 }
 
 impl AttemptKind {
@@ -39,6 +42,7 @@ impl AttemptKind {
             0 => Some(AttemptKind::Gateway),
             1 => Some(AttemptKind::Guard),
             2 => Some(AttemptKind::Transaction),
+            3 => Some(AttemptKind::Relayed),
             _ => None,
         }
     }
@@ -125,6 +129,21 @@ pub struct Settle {
     pub settlement: Settlement,
 }
 
+/// Spend the proof with which a gateway forwarded its execution to another gateway: once per execution. The
+/// gateway that asks has verified the proof; the store tells whether that execution still holds the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redeem {
+    /// The record.
+    pub key: LookupKey,
+    /// The fence of the execution that the proof names.
+    pub fence: u64,
+    /// What the gateway that asks has computed itself; must be the record's.
+    pub fingerprint: Fingerprint,
+    /// When the proof ends, in milliseconds since the Unix epoch by the store's clock: whoever made it counts
+    /// from the fence, which is the store's time of the grant, so that no gateway's clock matters.
+    pub expires_at_ms: u64,
+}
+
 /// One operation of a [`crate::Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -159,6 +178,8 @@ pub enum Operation {
     },
     /// The upstream settles its own execution.
     Settle(Settle),
+    /// A gateway behind the one that was granted takes over the forwarding.
+    Redeem(Redeem),
 }
 
 impl Operation {
@@ -171,6 +192,7 @@ impl Operation {
             | Operation::Abandon { key, .. }
             | Operation::Extend { key, .. } => key,
             Operation::Settle(s) => &s.key,
+            Operation::Redeem(r) => &r.key,
         }
     }
 
@@ -183,6 +205,7 @@ impl Operation {
             Operation::Abandon { .. } => "abandon",
             Operation::Extend { .. } => "extend",
             Operation::Settle(_) => "settle",
+            Operation::Redeem(_) => "redeem",
         }
     }
 }

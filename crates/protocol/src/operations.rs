@@ -4,7 +4,8 @@ use crate::about::About;
 use crate::codec::{put_short, DecodeError, Decoded, Reader};
 use crate::frame::{framed, Wire};
 use crate::operation::{
-    Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Retention, Settle, Settlement,
+    Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Redeem, Retention, Settle,
+    Settlement,
 };
 use crate::parts::{
     fingerprint, key, outcome, owner, put_fingerprint, put_key, put_outcome, put_response, response,
@@ -18,6 +19,7 @@ mod op_kind {
     pub const ABANDON: u8 = 4;
     pub const EXTEND: u8 = 5;
     pub const SETTLE: u8 = 6;
+    pub const REDEEM: u8 = 7;
 }
 
 /// Writes an operation. A peer of version 1 gets what it knows; what it does not know is left out, and each
@@ -68,6 +70,13 @@ pub(crate) fn encode(operation: &Operation, wire: Wire, out: &mut Vec<u8>) {
                 }
                 Settlement::Failed => o.push(1),
             }
+        }),
+        // A receiver that does not know it answers with a fault, and does nothing.
+        Operation::Redeem(r) => framed(op_kind::REDEEM, out, |o| {
+            put_key(o, &r.key);
+            o.extend_from_slice(&r.fence.to_be_bytes());
+            put_fingerprint(o, &r.fingerprint);
+            o.extend_from_slice(&r.expires_at_ms.to_be_bytes());
         }),
     }
 }
@@ -131,6 +140,12 @@ pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Operation>
                 _ => return Err(DecodeError::BadValue("settlement")),
             },
         }),
+        op_kind::REDEEM if wire == Wire::Two => Operation::Redeem(Redeem {
+            key: key(&mut r)?,
+            fence: r.u64("fence")?,
+            fingerprint: fingerprint(&mut r)?,
+            expires_at_ms: r.u64("expires_at_ms")?,
+        }),
         _ => return Err(DecodeError::BadValue("operation kind")),
     };
     wire.end(&r)?;
@@ -162,7 +177,11 @@ fn put_policy(o: &mut Vec<u8>, acquire: &Acquire, wire: Wire) {
 }
 
 fn attempt_kind(r: &mut Reader) -> Decoded<AttemptKind> {
-    AttemptKind::from_code(r.u8("attempt kind")?).ok_or(DecodeError::BadValue("attempt kind"))
+    match AttemptKind::from_code(r.u8("attempt kind")?) {
+        // Nobody acquires as one.
+        None | Some(AttemptKind::Relayed) => Err(DecodeError::BadValue("attempt kind")),
+        Some(kind) => Ok(kind),
+    }
 }
 
 fn about(r: &mut Reader) -> Decoded<Option<Box<About>>> {

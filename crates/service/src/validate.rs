@@ -25,7 +25,7 @@ pub(crate) fn operation(operation: &Operation) -> Result<(), &'static str> {
             Settlement::Failed => Ok(()),
         },
         Operation::Extend { lease_ms, .. } => lease(*lease_ms),
-        Operation::Fail { .. } | Operation::Abandon { .. } => Ok(()),
+        Operation::Fail { .. } | Operation::Abandon { .. } | Operation::Redeem(_) => Ok(()),
     }
 }
 

@@ -129,7 +129,7 @@ impl Kinds {
         self.0 & !Kinds::of(kind).0 == 0
     }
 
-    /// The set as bits: 1 gateway, 2 guard, 4 transaction.
+    /// The set as bits: 1 gateway, 2 guard, 4 transaction, 8 relayed.
     pub fn bits(self) -> u8 {
         self.0
     }

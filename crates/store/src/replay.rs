@@ -40,7 +40,8 @@ pub fn illegible(event: &Event) -> Answer {
         | Event::Fail { .. }
         | Event::Abandon { .. }
         | Event::Extend { .. }
-        | Event::Settle { .. } => damaged("the record cannot be read by this version".to_owned()),
+        | Event::Settle { .. }
+        | Event::Redeem { .. } => damaged("the record cannot be read by this version".to_owned()),
     }
 }
 

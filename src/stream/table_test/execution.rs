@@ -38,7 +38,7 @@ fn execution_inline() {
     let chunk = |chunk: &'static [u8], end| Event::ResponseBody { chunk, end };
     let gateway = |details: &str| Event::ResponseHeaders {
         headers: headers(&[(":status", "503")]),
-        source: crate::details::from_details(Some(details.as_bytes())),
+        source: crate::details::from_properties(Some(details.as_bytes()), || None),
         end: true,
     };
     let with_length = |length: &'static str| Event::ResponseHeaders {

@@ -193,6 +193,13 @@ pub(super) fn header_value(text: &str) -> Checked {
     )
 }
 
+pub(super) fn hop_key(text: &str) -> Checked {
+    must(
+        visible(text, 255) && text.len() >= 16,
+        "must be 16 to 255 visible ASCII characters",
+    )
+}
+
 pub(super) fn target(text: &str) -> Checked {
     must(
         visible(text, 255),

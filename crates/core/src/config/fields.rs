@@ -4,6 +4,7 @@ pub(super) const TOP: &[&str] = &[
     "host",
     "service",
     "detached",
+    "hop",
     "kong",
     "problem_base",
     "replay_header",
@@ -13,6 +14,7 @@ pub(super) const TOP: &[&str] = &[
 pub(super) const SERVICE: &[&str] = &["target", "tls", "authority", "timeout_ms", "token", "batch"];
 pub(super) const BATCH: &[&str] = &["max_in_flight", "max_operations"];
 pub(super) const DETACHED: &[&str] = &["cluster"];
+pub(super) const HOP: &[&str] = &["key", "last"];
 pub(super) const KONG: &[&str] = &["bodies"];
 pub(super) const RULE: &[&str] = &["name", "match"];
 pub(super) const MATCH: &[&str] = &[

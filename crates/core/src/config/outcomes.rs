@@ -43,6 +43,21 @@ impl Outcomes {
             _ => OutcomeClass::Unknown,
         }
     }
+
+    /// What an answer means that the gateway made itself without sending anything. An error is one. A success, or a
+    /// redirect that is no order to send the same request elsewhere, may be the work itself, done by a filter: unknown,
+    /// unless the configuration names its status, or says that its class may be retried.
+    pub fn class_of_local(&self, status: u16) -> OutcomeClass {
+        let named = self.statuses.iter().find(|(s, _)| *s == status);
+        match (status, named) {
+            (400.., _) => OutcomeClass::Failed,
+            (_, Some((_, class))) => *class,
+            _ => match self.class(status, false) {
+                OutcomeClass::Failed => OutcomeClass::Failed,
+                OutcomeClass::Completed | OutcomeClass::Unknown => OutcomeClass::Unknown,
+            },
+        }
+    }
 }
 
 /// SPEC: a redirect that is to be followed with the same request (307, 308) and 4xx that say "try again, differently

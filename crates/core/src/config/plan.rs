@@ -51,8 +51,29 @@ pub struct Policies {
     pub problem_base: String,
     /// Name of the response header that marks a replay, as sent.
     pub replay_header: String,
+    /// Gateways of ours stand before or behind this one; `None`: nothing is proved, and no proof accepted.
+    pub hop: Option<Hop>,
     /// First match wins.
     pub rules: Vec<Arc<Rule>>,
+}
+
+/// What gateways in one path prove to each other with.
+#[derive(Clone, PartialEq)]
+pub struct Hop {
+    /// All are accepted, the first one signs.
+    pub keys: Vec<String>,
+    /// No gateway of ours stands behind this one, so it proves nothing.
+    pub last: bool,
+}
+
+/// Shows nothing of the keys.
+impl fmt::Debug for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hop")
+            .field("keys", &self.keys.len())
+            .field("last", &self.last)
+            .finish()
+    }
 }
 
 /// Where the idempotency service is.

@@ -90,6 +90,10 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         let bodies = object.get("bodies")?;
         words!["early" = false, "late" = true].find(&bodies, faults)
     });
+    let hop = top.get("hop").and_then(|field| {
+        let token = service.as_ref().and_then(|s| s.token.as_deref());
+        self::hop(&field, token, faults)
+    });
     let problem_base = top
         .get("problem_base")
         .and_then(|f| faults.string(&f, checks::problem_base))
@@ -131,6 +135,7 @@ fn read(value: &Value, faults: &mut Faults, without_gateway: bool) -> Option<Rea
         policies: Policies {
             problem_base,
             replay_header,
+            hop,
             rules,
         },
     })
@@ -176,6 +181,31 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         token,
         batch: limits?,
     })
+}
+
+fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Hop> {
+    let object = faults.object(field, &[fields::HOP])?;
+    let key = required(&object, "key", faults)?;
+    let last = match object.get("last") {
+        Some(field) => faults.boolean(&field),
+        None => Some(false),
+    };
+    let keys = match key.value {
+        Value::String(_) => vec![faults.string(&key, checks::hop_key)?],
+        _ => {
+            let list = faults.filled(
+                &key,
+                "must be a key, or a list of keys: the first one signs",
+            )?;
+            faults.strings(&list, checks::hop_key)?
+        }
+    };
+    if token.is_some_and(|token| keys.iter().any(|key| key == token)) {
+        let message = "must be a key of its own, not service.token";
+        faults.add(&key.path, message);
+        return None;
+    }
+    Some(Hop { keys, last: last? })
 }
 
 fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {

@@ -25,7 +25,7 @@ use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::Request;
-use idempotency_protocol::{LookupKey, Outcome};
+use idempotency_protocol::{About, LookupKey, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 use tower_service::Service;
@@ -34,6 +34,8 @@ use tower_service::Service;
 pub(super) struct Protected {
     pub context: Arc<Context>,
     pub request: Arc<Request>,
+    /// What its record says of it.
+    pub about: About,
     /// As the handler gets it, but for what a grant changes.
     pub parts: Parts,
     /// The fence that it came with.
@@ -125,7 +127,9 @@ impl Protected {
             Err(error) => return self.refused(error.into()),
         };
         let guard = &self.context.guard;
-        let asked = guard.ask_keeping(key, fingerprint, terms).await;
+        let asked = guard
+            .ask_keeping(key, fingerprint, terms, self.about.clone())
+            .await;
         let wait = Duration::from_millis(self.request.policy().wait_ms);
         let asked = match asked {
             // To wait for it would be to wait for itself, and to refuse it would become its answer.
@@ -221,10 +225,15 @@ impl Protected {
             context.count(Counter::Executed);
             parts.extensions.insert(Attempt::new(grant, key));
         }
+        let fence = match forwarding {
+            Forwarding::Granted(grant) => grant.fence,
+            _ => 0,
+        };
         let run = Run {
             context: Arc::clone(&context),
             request: Arc::clone(&request),
             claim,
+            fence,
         };
         let call = HttpRequest::from_parts(parts, RequestBody::whole(whole));
         match run::start(run, inner, call).await {

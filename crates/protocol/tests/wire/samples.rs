@@ -157,6 +157,15 @@ pub fn operations() -> Vec<(&'static str, Operation)> {
             settle(Settlement::Completed(response())),
         ),
         ("settle failed", settle(Settlement::Failed)),
+        (
+            "redeem",
+            Operation::Redeem(Redeem {
+                key: key(),
+                fence: 1 << 50,
+                fingerprint: fingerprint(),
+                expires_at_ms: 1_700_000_000_000,
+            }),
+        ),
     ]
 }
 
@@ -212,6 +221,7 @@ pub fn answers() -> Vec<Answer> {
             attempt: 1,
             expires_at_ms: 80,
         },
+        Answer::Redeemed { lease_left_ms: 81 },
     ]
 }
 

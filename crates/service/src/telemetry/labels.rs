@@ -3,7 +3,7 @@
 use idempotency_protocol::{Answer, FaultCode, Operation};
 
 /// What can be asked.
-pub(super) const OPERATIONS: [&str; 7] = [
+pub(super) const OPERATIONS: [&str; 8] = [
     "acquire",
     "complete",
     "fail",
@@ -11,9 +11,10 @@ pub(super) const OPERATIONS: [&str; 7] = [
     "extend",
     "settle",
     "undecodable",
+    "redeem",
 ];
 /// What can be answered.
-pub(super) const ANSWERS: [&str; 23] = [
+pub(super) const ANSWERS: [&str; 24] = [
     "granted",
     "stored",
     "in_flight",
@@ -37,6 +38,7 @@ pub(super) const ANSWERS: [&str; 23] = [
     "quota",
     "unreadable",
     "untrusted",
+    "redeemed",
 ];
 
 /// Which operation, as a place in the table of counters.
@@ -54,6 +56,7 @@ impl OpIndex {
             Operation::Abandon { .. } => 3,
             Operation::Extend { .. } => 4,
             Operation::Settle(_) => 5,
+            Operation::Redeem(_) => 7,
         })
     }
 
@@ -90,6 +93,7 @@ pub(super) fn answer_index(answer: &Answer) -> usize {
         // Somebody must change the store's settings.
         Answer::Fault(fault) if fault.code == FaultCode::Untrusted => 22,
         Answer::Fault(_) => 19,
+        Answer::Redeemed { .. } => 23,
     }
 }
 
@@ -121,6 +125,7 @@ mod tests {
                 attempt: 0,
                 expires_at_ms: 0,
             },
+            Answer::Redeemed { lease_left_ms: 0 },
             Answer::Fault(fault),
         ] {
             assert_eq!(ANSWERS[answer_index(&answer)], answer.name());

@@ -28,6 +28,9 @@ pub struct EnvoyConfig {
     pub allow_on_headers_stop_iteration: bool,
     /// Further HTTP filters in front of it, as JSON.
     pub filters_before: Vec<Value>,
+    /// Further HTTP filters behind it, as JSON: in both listeners, since a detached execution goes through the
+    /// inner one.
+    pub filters_behind: Vec<Value>,
     /// The ordinary routes.
     pub routes: Vec<Route>,
     /// Other routes behind the internal listener; `None`: the same ones.
@@ -90,6 +93,7 @@ impl EnvoyConfig {
             wasm: None,
             allow_on_headers_stop_iteration: true,
             filters_before: Vec::new(),
+            filters_behind: Vec::new(),
             routes: Route::defaults(),
             execution_routes: None,
             upstream,
@@ -140,6 +144,7 @@ impl EnvoyConfig {
                 self.allow_on_headers_stop_iteration,
             ));
         }
+        filters.extend_from_slice(&self.filters_behind);
         let log = self.access_log.as_deref().filter(|_| self.access_logging);
         let gateway = parts::Hcm {
             name: "gateway",
@@ -154,7 +159,7 @@ impl EnvoyConfig {
         };
         let execution = parts::Hcm {
             name: parts::EXECUTION,
-            filters: Vec::new(),
+            filters: self.filters_behind.clone(),
             routes: self.execution_routes.as_deref().unwrap_or(&self.routes),
             timeout: self.execution_timeout,
             // The filter has decided on the path that the client sent; it goes on as it is.

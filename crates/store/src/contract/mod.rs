@@ -32,7 +32,8 @@ use crate::store::{RecordState, RecordView, Resolution, Resolve, Resolved, Store
 use bytes::Bytes;
 use idempotency_protocol::{
     Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, Grant, LookupKey, OnUnknown,
-    Operation, Origin, Outcome, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
+    Operation, Origin, Outcome, Owner, Redeem, Retention, Scheme, Settle, Settlement,
+    StoredResponse,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -404,5 +405,18 @@ pub(crate) fn settle(key: &LookupKey, fence: u64, settlement: Settlement) -> Ope
         key: key.clone(),
         fence,
         settlement,
+    })
+}
+
+pub(crate) fn redeem(key: &LookupKey, fence: u64) -> Operation {
+    redeem_with(key, fence, fingerprint(1))
+}
+
+pub(crate) fn redeem_with(key: &LookupKey, fence: u64, fingerprint: Fingerprint) -> Operation {
+    Operation::Redeem(Redeem {
+        key: key.clone(),
+        fence,
+        fingerprint,
+        expires_at_ms: u64::MAX,
     })
 }

@@ -16,6 +16,9 @@ cases!("owners":
     a_settled_execution_s_owner_is_spent,
     a_repeated_acquire_is_told_the_lease_that_is_left,
     marks_are_bounded,
+    a_proof_is_redeemed_once_for_each_execution,
+    only_a_gateway_s_execution_has_a_proof,
+    a_proof_ends_before_its_lease,
 );
 
 async fn a_zombie_cannot_touch_the_new_holder(lab: &Lab<'_>) -> Verdict {
@@ -219,5 +222,72 @@ async fn marks_are_bounded(lab: &Lab<'_>) -> Verdict {
     let newest = owners.last().copied().ok_or("no owners")?;
     matched!(lab.one(acquire(&key, newest)).await, Answer::Cancelled);
     lab.granted(&key, lab.owner()).await?;
+    Ok(())
+}
+
+async fn a_proof_is_redeemed_once_for_each_execution(lab: &Lab<'_>) -> Verdict {
+    let (key, owner) = (lab.key("k"), lab.owner());
+    let first = lab.granted(&key, owner).await?;
+    let left = matched!(
+        lab.one(redeem(&key, first.fence)).await,
+        Answer::Redeemed { lease_left_ms } => lease_left_ms
+    );
+    ensure!((1..=LONG_MS).contains(&left), "lease left {left}");
+    matched!(lab.one(redeem(&key, first.fence)).await, Answer::Spent);
+    matched!(lab.one(extend(&key, owner)).await, Answer::Extended { .. });
+    matched!(lab.one(redeem(&key, first.fence)).await, Answer::Spent);
+    // It is no other owner's execution for that.
+    matched!(
+        lab.one(acquire(&key, lab.owner())).await,
+        Answer::InFlight { .. }
+    );
+    matched!(lab.one(fail(&key, owner)).await, Answer::Failed);
+    matched!(lab.one(redeem(&key, first.fence)).await, Answer::Lost);
+    let owner = lab.owner();
+    let second = lab.granted(&key, owner).await?;
+    matched!(lab.one(redeem(&key, first.fence)).await, Answer::Lost);
+    matched!(
+        lab.one(redeem(&key, second.fence)).await,
+        Answer::Redeemed { .. }
+    );
+    matched!(
+        lab.one(complete(&key, owner, b"done")).await,
+        Answer::Completed { .. }
+    );
+    matched!(lab.one(redeem(&key, second.fence)).await, Answer::Lost);
+    Ok(())
+}
+
+async fn only_a_gateway_s_execution_has_a_proof(lab: &Lab<'_>) -> Verdict {
+    for kind in [AttemptKind::Guard, AttemptKind::Transaction] {
+        let key = lab.key(&format!("{kind:?}"));
+        let ours = acquire_with(&key, lab.owner(), |a| a.kind = kind);
+        let grant = matched!(lab.one(ours).await, Answer::Granted(grant) => grant);
+        matched!(lab.one(redeem(&key, grant.fence)).await, Answer::Lost);
+    }
+    Ok(())
+}
+
+async fn a_proof_ends_before_its_lease(lab: &Lab<'_>) -> Verdict {
+    let (key, owner) = (lab.key("k"), lab.owner());
+    let grant = lab.granted(&key, owner).await?;
+    // Counted from the fence, as gateways do.
+    let redeem = |ms: u64| {
+        Operation::Redeem(Redeem {
+            key: key.clone(),
+            fence: grant.fence,
+            fingerprint: fingerprint(1),
+            expires_at_ms: (grant.fence / 1_000).saturating_add(ms),
+        })
+    };
+    lab.pass(SHORT_MS).await;
+    matched!(lab.one(redeem(SHORT_MS)).await, Answer::Lost);
+    matched!(lab.one(redeem(LONG_MS)).await, Answer::Redeemed { .. });
+    // Spent is told even of a proof that is over: the execution may be under way.
+    matched!(lab.one(redeem(SHORT_MS)).await, Answer::Spent);
+    matched!(
+        lab.one(complete(&key, owner, b"done")).await,
+        Answer::Completed { .. }
+    );
     Ok(())
 }

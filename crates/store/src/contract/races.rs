@@ -8,6 +8,7 @@ cases!("races":
     of_many_retries_after_a_lapse_exactly_one_is_granted,
     of_many_contradicting_completes_exactly_one_wins,
     of_a_resolve_and_a_late_complete_exactly_one_wins,
+    of_many_who_redeem_one_proof_exactly_one_does,
 );
 
 async fn all(lab: &Lab<'_>, operations: Vec<Operation>) -> Result<Vec<Answer>, String> {
@@ -92,6 +93,18 @@ async fn of_a_resolve_and_a_late_complete_exactly_one_wins(lab: &Lab<'_>) -> Ver
             }
             other => return Err(format!("not one winner: {other:?}")),
         }
+    }
+    Ok(())
+}
+
+async fn of_many_who_redeem_one_proof_exactly_one_does(lab: &Lab<'_>) -> Verdict {
+    for round in 0..10 {
+        let key = lab.key(&format!("k{round}"));
+        let grant = lab.granted(&key, lab.owner()).await?;
+        let asked = (0..16).map(|_| redeem(&key, grant.fence)).collect();
+        let answers = all(lab, asked).await?;
+        ensure!(count(&answers, "redeemed") == 1, "{answers:?}");
+        ensure!(count(&answers, "spent") == 15, "{answers:?}");
     }
     Ok(())
 }

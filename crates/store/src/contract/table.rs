@@ -22,6 +22,8 @@ abandon        | marked =          | abandoned unknown   | lost =           | ab
 extend         | lost =            | extended =          | lost =           | extended executing      | lost =                  | extended =          | lost =           | refused =        | refused =        | refused =        | refused =         | refused =        | refused =         | refused =           | refused =         | extended =
 settle done    | lost =            | completed settled   | lost =           | completed completed     | lost =                  | completed =         | lost =           | completed =      | lost =           | refused =        | lost =            | refused =        | lost =            | completed completed | lost =            | completed settled
 settle else    | lost =            | completed settled   | lost =           | completed completed     | lost =                  | differs =           | lost =           | differs =        | lost =           | refused =        | lost =            | refused =        | lost =            | completed completed | lost =            | completed settled
+redeem         | lost =            | redeemed =          | lost =           | lost =                  | lost =                  | lost =              | lost =           | lost =           | lost =           | lost =           | lost =            | lost =           | lost =            | lost =              | lost =            | redeemed =
+redeem, other  | lost =            | lost =              | lost =           | lost =                  | lost =                  | lost =              | lost =           | lost =           | lost =           | lost =           | lost =            | lost =           | lost =            | lost =              | lost =            | lost =
 settle failed  | lost =            | failed failed       | lost =           | failed failed           | lost =                  | refused =           | lost =           | refused =        | lost =           | failed =         | lost =            | failed =         | lost =            | failed failed       | lost =            | abandoned unknown
 ";
 
@@ -184,6 +186,8 @@ fn operation(event: &str, key: &LookupKey, owner: Owner, fence: u64) -> Result<O
         "extend" => extend(key, owner),
         "settle done" => settle(key, fence, done(b"done")),
         "settle else" => settle(key, fence, done(b"something else")),
+        "redeem" => redeem(key, fence),
+        "redeem, other" => redeem_with(key, fence, fingerprint(2)),
         "settle failed" => settle(key, fence, Settlement::Failed),
         other => return Err(format!("no such event: {other}")),
     })

@@ -46,6 +46,15 @@ pub enum Event {
         /// What was done; `None` if it was provably not done.
         outcome: Option<StoredOutcome>,
     },
+    /// A gateway behind the one that was granted has been shown its proof.
+    Redeem {
+        /// Names the execution.
+        fence: u64,
+        /// Must be the record's.
+        fingerprint: Fingerprint,
+        /// When the proof ends, in milliseconds since the Unix epoch.
+        expires_at_ms: u64,
+    },
 }
 
 /// [`Acquire`] without the key.
@@ -136,6 +145,14 @@ impl Event {
                     },
                 )
             }
+            Operation::Redeem(redeem) => (
+                redeem.key,
+                Event::Redeem {
+                    fence: redeem.fence,
+                    fingerprint: redeem.fingerprint,
+                    expires_at_ms: redeem.expires_at_ms,
+                },
+            ),
         }
     }
 }

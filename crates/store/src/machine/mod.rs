@@ -275,6 +275,19 @@ pub fn apply(slot: Option<&Slot>, context: &Context, event: &Event) -> Applied {
         ) => step.completed_before(outcome),
         (P::Failed, E::Settle { outcome: None, .. }) => step.keep(Answer::Failed),
         (P::Settled | P::Completed | P::Failed, E::Settle { .. }) => step.keep(Answer::Refused),
+
+        // redeem: once for each execution, while it runs.
+        (
+            P::Executing,
+            E::Redeem {
+                fence,
+                fingerprint,
+                expires_at_ms,
+            },
+        ) if step.has_fence(*fence) && step.has_fingerprint(fingerprint) => {
+            step.redeem(*expires_at_ms)
+        }
+        (_, E::Redeem { .. }) => step.keep(Answer::Lost),
     }
 }
 

@@ -4,7 +4,9 @@ use super::{AcquireEvent, Applied, Context, Phase, Replay, Reply, Room};
 use crate::clock::{micros, Micros};
 use crate::history::{Failure, History, PastAttempt, PastEnd, Redirect};
 use crate::record::{Execution, Lease, MarkKind, Slot, State, StoredOutcome};
-use idempotency_protocol::{Answer, AttemptKind, Fault, FaultCode, Grant, Owner, Retention};
+use idempotency_protocol::{
+    Answer, AttemptKind, Fault, FaultCode, Fingerprint, Grant, Owner, Retention,
+};
 
 /// One event on its way through the table.
 pub(super) struct Step<'a> {
@@ -38,14 +40,18 @@ impl<'a> Step<'a> {
         self.slot.fence == fence
     }
 
+    pub fn has_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
+        self.execution()
+            .is_some_and(|e| e.fingerprint == *fingerprint)
+    }
+
     pub fn is_comparable(&self, a: &AcquireEvent) -> bool {
         self.execution()
             .is_some_and(|e| e.fingerprint.scheme == a.fingerprint.scheme)
     }
 
     pub fn is_same(&self, a: &AcquireEvent) -> bool {
-        self.execution()
-            .is_some_and(|e| e.fingerprint == a.fingerprint)
+        self.has_fingerprint(&a.fingerprint)
     }
 
     /// Whether the request with this fingerprint got a redirect before.
@@ -384,6 +390,26 @@ impl<'a> Step<'a> {
             }
         }
         self.put(|_| Answer::Extended { lease_ms })
+    }
+
+    /// Remembers that the proof of the newest attempt was shown. Only a gateway's attempt has one.
+    pub fn redeem(mut self, expires_at_ms: u64) -> Applied {
+        let in_time = self.context.now < micros(expires_at_ms);
+        let history = self.slot.execution.as_mut().map(|e| &mut e.history);
+        match history.map(|history| (history.newest, history)) {
+            Some((AttemptKind::Gateway, history)) if in_time => {
+                history.newest = AttemptKind::Relayed;
+                history.kinds = history.kinds.with(AttemptKind::Relayed);
+            }
+            Some((AttemptKind::Relayed, _)) => return self.keep(Answer::Spent),
+            _ => return self.keep(Answer::Lost),
+        }
+        self.put(|step| {
+            let lease = step.execution().and_then(|e| e.state.lease());
+            Answer::Redeemed {
+                lease_left_ms: lease.map_or(0, |lease| step.lease_left_ms(lease)),
+            }
+        })
     }
 
     /// Remembers an owner that holds nothing. One that holds or held the execution, or is known

@@ -127,6 +127,19 @@ impl Call {
                 let lease = number(micros(*lease_ms));
                 Call::new(key, "extend", vec![owner(o), lease]).getting_through()
             }
+            // Asked twice, the second answer would hide what the first one was.
+            Event::Redeem {
+                fence,
+                fingerprint: f,
+                expires_at_ms,
+            } => {
+                let end = number(micros(*expires_at_ms));
+                let rest = vec![number(*fence), fingerprint(f), end];
+                Call {
+                    repeatable: false,
+                    ..Call::new(key, "redeem", rest)
+                }
+            }
             Event::Settle { fence, outcome } => {
                 let done = flag(outcome.is_some());
                 let call = Call::new(key, "settle", vec![number(*fence), done]).getting_through();

@@ -225,6 +225,9 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         "completed" => Answer::Completed {
             expires_at_ms: parts.number()?,
         },
+        "redeemed" => Answer::Redeemed {
+            lease_left_ms: parts.number()?,
+        },
         "mismatch" => Answer::Mismatch,
         "not_comparable" => Answer::NotComparable,
         "cancelled" => Answer::Cancelled,
@@ -279,6 +282,17 @@ pub(super) fn reserved(value: Value) -> Option<Reserved> {
         }
         _ => None,
     }
+}
+
+/// The entries that a note has put; `None` if the reply is none to a note.
+pub(super) fn noted(value: Value) -> Option<Vec<Bytes>> {
+    let mut parts = Parts::of(value)?;
+    (parts.word()? == "noted").then_some(())?;
+    let mut put = Vec::new();
+    while let Some(entry) = parts.bytes()? {
+        put.push(entry);
+    }
+    Some(put)
 }
 
 /// The outcome that was to be fetched.

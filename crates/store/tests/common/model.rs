@@ -2,7 +2,8 @@
 
 use idempotency_protocol::{
     About, Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown,
-    Operation, Origin, Outcome, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
+    Operation, Origin, Outcome, Owner, Redeem, Retention, Scheme, Settle, Settlement,
+    StoredResponse,
 };
 use idempotency_store::{ListFilter, Memory, Resolution, Resolve, Store};
 use proptest::prelude::*;
@@ -80,6 +81,11 @@ pub enum Draft {
         off: u64,
         body: Option<usize>,
     },
+    Redeem {
+        key: u8,
+        off: u64,
+        payload: u8,
+    },
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
@@ -99,8 +105,10 @@ fn draft() -> impl Strategy<Value = Draft> {
         1 => (key.clone(), owner.clone()).prop_map(|(key, owner)| Draft::Abandon { key, owner }),
         1 => (key.clone(), owner, lease)
             .prop_map(|(key, owner, lease_ms)| Draft::Extend { key, owner, lease_ms }),
-        1 => (key, 0..2u64, prop::option::of(body))
+        1 => (key.clone(), 0..2u64, prop::option::of(body))
             .prop_map(|(key, off, body)| Draft::Settle { key, off, body }),
+        1 => (key, 0..2u64, 0..2u8)
+            .prop_map(|(key, off, payload)| Draft::Redeem { key, off, payload }),
     ]
 }
 
@@ -227,6 +235,19 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
                 settlement,
             })
         }
+        Draft::Redeem {
+            key: k,
+            off,
+            payload,
+        } => Operation::Redeem(Redeem {
+            fence: model.inspect(&key(k)).await.unwrap().map_or(1, |v| v.fence) + off,
+            key: key(k),
+            fingerprint: Fingerprint {
+                scheme: Scheme(0),
+                digest: [payload; 32],
+            },
+            expires_at_ms: u64::MAX,
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::common::{abandon, acquire, fail, granted, key, one, response};
 use crate::support::{name, open, options, server};
 use idempotency_protocol::{
     About, Acquire, Answer, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown,
-    Operation, Owner, Retention, Scheme, Settle, Settlement, StoredResponse,
+    Operation, Owner, Redeem, Retention, Scheme, Settle, Settlement, StoredResponse,
 };
 use idempotency_stack::Redis;
 use idempotency_store::clock::{Clock, ManualClock};
@@ -94,6 +94,19 @@ fn operation(step: Step, slot: Option<&Slot>) -> Operation {
             owner,
             lease_ms,
         },
+        11 => Operation::Redeem(Redeem {
+            key,
+            fence: fence + u64::from(a % 4 == 0),
+            fingerprint: slot.and_then(|slot| slot.execution.as_ref()).map_or(
+                Fingerprint {
+                    scheme: Scheme(0),
+                    digest: [b; 32],
+                },
+                |execution| execution.fingerprint,
+            ),
+            // In milliseconds, where the model's clock counts in microseconds.
+            expires_at_ms: START / 1_000 + [0, 100, 1_000_000_000][usize::from(b) % 3],
+        }),
         _ => Operation::Settle(Settle {
             key,
             fence: fence + u64::from(a % 4 == 0),

@@ -135,6 +135,7 @@ impl Faulty {
                     Operation::Acquire(acquire) => &mut acquire.key,
                     Operation::Complete(complete) => &mut complete.key,
                     Operation::Settle(settle) => &mut settle.key,
+                    Operation::Redeem(redeem) => &mut redeem.key,
                     Operation::Fail { key, .. }
                     | Operation::Abandon { key, .. }
                     | Operation::Extend { key, .. } => key,

@@ -49,6 +49,8 @@ pub(super) const VALID: &[Text] = &[
     Top(r#""problem_base":"https://errors.example.com/idempotency#""#),
     Top(r#""replay_header":"X-Idempotency-Replayed""#),
     Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),
+    Top(r#""hop":{"key":"0123456789abcdef"}"#),
+    Top(r#""hop":{"key":["0123456789abcdef","fedcba9876543210"],"last":true}"#),
     Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
     Top(r#""host":"kong""#),
     Top(r#""host":"auto""#),
@@ -114,6 +116,41 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         Top(r#""detached":{}"#),
         "detached.cluster: is required",
         SCHEMA,
+    ),
+    (Top(r#""hop":{}"#), "hop.key: is required", SCHEMA),
+    (
+        Top(r#""hop":{"key":"too short"}"#),
+        "hop.key: must be 16 to 255",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":["0123456789abcdef","with space 0123456789"]}"#),
+        "hop.key[1]: must be 16 to 255",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":[]}"#),
+        "hop.key: must be a key, or a list",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":"0123456789abcdef","last":1}"#),
+        "hop.last: must be",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":"0123456789abcdef","first":true}"#),
+        "hop.first: ",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","token":"0123456789abcdef"},
+                "hop":{"key":["fedcba9876543210","0123456789abcdef"]},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "hop.key: must be a key of its own",
+        PARSER,
     ),
     (
         Top(r#""detached":null"#),

@@ -254,6 +254,25 @@ fn faults_are_told_with_their_path() {
 }
 
 #[test]
+fn a_hop_has_one_key_or_several_and_shows_none_of_them() {
+    let hop = |hop: &str| {
+        let text = format!(
+            r#"{{"service":{{"target":"s"}},"hop":{hop},"rules":[{{"match":{{}},"scope":"global"}}]}}"#
+        );
+        parse(&text).unwrap().policies.hop.unwrap()
+    };
+    let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+    let one = hop(&format!(r#"{{"key":"{old}"}}"#));
+    assert_eq!(one.keys, [old]);
+    assert!(!one.last);
+    let two = hop(&format!(r#"{{"key":["{new}","{old}"],"last":true}}"#));
+    assert_eq!(two.keys, [new, old]);
+    assert!(two.last);
+    let shown = format!("{two:?}");
+    assert!(!shown.contains(old) && !shown.contains(new), "{shown}");
+}
+
+#[test]
 fn batches_are_limited_or_none() {
     let limits = |batch: &str| {
         let text = format!(

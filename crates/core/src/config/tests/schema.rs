@@ -52,6 +52,7 @@ fn schema_names_exactly_the_fields_of_the_parser() {
             "/properties/detached/properties".to_owned(),
             fields::DETACHED,
         ),
+        ("/properties/hop/properties".to_owned(), fields::HOP),
         ("/properties/kong/properties".to_owned(), fields::KONG),
         (
             "/properties/rules/items/properties".to_owned(),

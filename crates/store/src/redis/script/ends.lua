@@ -56,3 +56,13 @@ if event == 'settle' then
   if r.state == FAILED then return { 'failed' } end
   return { 'refused' }
 end
+
+-- Once for each execution, while it runs. Kinds are bits, 8 is a relayed attempt's.
+if event == 'redeem' then
+  if not running or decimal(r.fence) ~= ARGV[2] or r.fingerprint ~= ARGV[3] then return { 'lost' } end
+  if h.newest == RELAYED then return { 'spent' } end
+  if h.newest ~= GATEWAY or now >= tonumber(ARGV[4]) then return { 'lost' } end
+  h.newest, h.kinds = RELAYED, bit.bor(h.kinds, 8)
+  put()
+  return { 'redeemed', lease_left() }
+end

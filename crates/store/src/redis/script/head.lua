@@ -22,6 +22,7 @@
 --             encoded redirect
 --   abandon   owner
 --   extend    owner, lease
+--   redeem    fence, fingerprint, end of the proof
 --   settle    fence, '1' done | '0' not done, OUTCOME if done
 --   resolve   version, '1' to force, 'completed' | 'failed' | 'deleted', OUTCOME if completed
 --   wait      fingerprint, fence, longest outcome to send along

@@ -52,7 +52,7 @@ end
 
 -- What is remembered of the attempts.
 
-local GATEWAY, TRANSACTION = 0, 2
+local GATEWAY, TRANSACTION, RELAYED = 0, 2, 3
 local DOUBT, EFFECTS = 1, 2
 local MAX_PAST, PAST_SIZE = 8, 18
 local MAX_REDIRECTS, REDIRECT_HEAD = 4, 64
@@ -60,11 +60,11 @@ local MAX_REDIRECTS, REDIRECT_HEAD = 4, 64
 -- Raises an error where something is cut off.
 local function parsed()
   local _, flags, kinds, newest, started, count, from = struct.unpack('>BBBBI8B', x, 17)
-  assert(flags <= DOUBT + EFFECTS and newest <= TRANSACTION)
+  assert(flags <= DOUBT + EFFECTS and newest <= RELAYED)
   local past = x:sub(from, from + count * PAST_SIZE - 1)
   for at = 1, count * PAST_SIZE, PAST_SIZE do
     local kind, how = struct.unpack('>BBI8I8', past, at)
-    assert(kind <= TRANSACTION and how <= 1)
+    assert(kind <= RELAYED and how <= 1)
   end
   count, from = struct.unpack('B', x, from + count * PAST_SIZE)
   local redirects = {}

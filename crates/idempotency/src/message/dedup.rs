@@ -6,7 +6,6 @@ use super::id::MessageId;
 use super::judge::{self, After, Found, Step};
 use super::letter::Message;
 use super::verdict::{DeadLetter, Reason, Retry, Verdict, Why};
-use crate::claim::End;
 use crate::entry::Entry;
 use crate::error::{Error, SettleError};
 use crate::execution::Execution;
@@ -15,6 +14,7 @@ use crate::guard::Guard;
 use crate::operations;
 use crate::outcome::Outcome;
 use crate::settle::{self, Settled};
+use idempotency_core::ending::End;
 use idempotency_core::{fingerprint, upstream};
 use idempotency_protocol::{LookupKey, Owner};
 use std::fmt;
@@ -429,7 +429,7 @@ fn not_recorded(error: SettleError) -> Verdict {
 fn put_aside(reason: Reason, error: Option<String>, execution: Option<Execution>) -> Verdict {
     let claim = execution.map(|execution| {
         let mut claim = execution.into_claim();
-        claim.nothing_done();
+        claim.has_failed();
         claim
     });
     Verdict::DeadLetter(DeadLetter::new(reason, error, claim))

@@ -1,8 +1,9 @@
 //! What a consumer is told.
 
-use crate::claim::{Claim, End};
+use crate::claim::Claim;
 use crate::error::{Error, SettleError};
 use crate::outcome::{Done, Outcome};
+use idempotency_core::ending::End;
 use std::fmt;
 use std::time::Duration;
 

@@ -240,6 +240,7 @@ pub(crate) struct Ended {
 
 impl Begun {
     /// Another execution has the key by now.
+    #[cfg(feature = "kafka")]
     pub fn is_lost(&self) -> bool {
         self.execution.is_lost()
     }
@@ -268,6 +269,7 @@ impl Begun {
 
 impl Ended {
     /// Whether the handler has succeeded.
+    #[cfg(feature = "kafka")]
     pub fn is_success(&self) -> bool {
         self.after == After::Record
     }

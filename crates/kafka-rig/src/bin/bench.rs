@@ -5,7 +5,7 @@
 //! offsets committed every second.
 #![forbid(unsafe_code)]
 
-use idempotency::kafka::rdkafka::consumer::{Consumer, StreamConsumer};
+use idempotency::kafka::rdkafka::consumer::{BaseConsumer, Consumer};
 use idempotency::kafka::rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use idempotency::kafka::rdkafka::producer::FutureRecord;
 use idempotency::kafka::rdkafka::Message;
@@ -17,8 +17,10 @@ use idempotency_kafka_rig::Broker;
 use idempotency_stack::Redis;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, Notify};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -113,18 +115,22 @@ async fn bare(broker: &Broker, group: &str, takes: Duration, all: usize) -> Resu
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false");
-    let consumer: StreamConsumer = config.create()?;
+    let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[TOPIC])?;
     let (consumer, watch) = (Arc::new(consumer), Watch::new(all));
+    let (stop, handle) = (Arc::new(AtomicBool::new(false)), Handle::current());
     let polling = {
-        let (consumer, watch) = (Arc::clone(&consumer), Arc::clone(&watch));
-        tokio::spawn(async move {
+        let (watch, stop) = (Arc::clone(&watch), Arc::clone(&stop));
+        std::thread::spawn(move || {
             let mut workers: HashMap<i32, mpsc::Sender<OwnedMessage>> = HashMap::new();
-            while let Ok(message) = consumer.recv().await {
+            while !stop.load(Ordering::Relaxed) {
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else {
+                    continue;
+                };
                 let worker = workers.entry(message.partition()).or_insert_with(|| {
                     let (sender, mut receiver) = mpsc::channel::<OwnedMessage>(1_000);
                     let (consumer, watch) = (Arc::clone(&consumer), Arc::clone(&watch));
-                    tokio::spawn(async move {
+                    handle.spawn(async move {
                         while let Some(message) = receiver.recv().await {
                             work(takes).await;
                             let at = (message.topic(), message.partition(), message.offset());
@@ -134,12 +140,15 @@ async fn bare(broker: &Broker, group: &str, takes: Duration, all: usize) -> Resu
                     });
                     sender
                 });
-                let _ = worker.send(message.detach()).await;
+                let _ = worker.blocking_send(message.detach());
             }
         })
     };
     let rate = watch.rate().await;
-    polling.abort();
+    stop.store(true, Ordering::Relaxed);
+    tokio::task::spawn_blocking(move || polling.join())
+        .await?
+        .map_err(|_| "the thread panicked")?;
     Ok(rate)
 }
 

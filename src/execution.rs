@@ -80,9 +80,10 @@ impl Execution {
                 }
                 let policies = &request.settings.policies;
                 let status = headers.status().unwrap_or(0);
-                let reply = ending
-                    .instead(request, &source, &headers)
-                    .unwrap_or_else(|| detached::first_answer(policies, status, &headers, body));
+                let reply = match ending.is_cut(&source, &headers) {
+                    Some(status) => request.cut(status),
+                    None => detached::first_answer(policies, status, &headers, body),
+                };
                 (ending, reply)
             }
             Executed::NotSent => {

@@ -75,6 +75,10 @@ endurance: build wasm ## 100,000 executions at a steady rate, and what the worke
 	@GATEWAY=$(if $(KONG),kong,envoy) KONG="$(KONG)" EXECUTIONS="$(EXECUTIONS)" RATE="$(RATE)" WORKERS="$(WORKERS)" \
 		cargo run --quiet --package idempotency-e2e --example endurance
 
+.PHONY: bench-layer
+bench-layer: ## The library's layer around an axum handler, beside the bare handler and a peer, about 4 minutes; ARGS=--help
+	@cargo run --release --manifest-path bench/layer/Cargo.toml --target-dir $(TARGET)/bench-layer -- $(ARGS)
+
 .PHONY: bench-store
 bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick
 	@scripts/need-bench.sh

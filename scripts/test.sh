@@ -47,6 +47,9 @@ GATEWAY=kong-host cargo test --no-fail-fast --package idempotency-e2e --test gat
 say "== end-to-end tests again, against the library's HTTP layer"
 GATEWAY=layer cargo test --no-fail-fast --package idempotency-e2e --test gateway --test clients
 
+say "== the library outside of the workspace, feature by feature"
+scripts/features.sh
+
 say "== fuzz targets, 5 s each"
 PROFILE=dev DURATION=5 JOBS=2 scripts/fuzz.sh
 say "== the store's contract: cases × backends"

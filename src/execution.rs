@@ -4,7 +4,7 @@
 
 use crate::call::CallResult;
 use crate::detached;
-use crate::ending::Ending;
+use crate::ending::{settle, Ending};
 use crate::lease::Lease;
 use crate::settlement;
 use crate::stream::Effect;
@@ -73,13 +73,14 @@ impl Execution {
                     )));
                 }
                 let source = detached::from_markers(&headers);
-                let mut ending = Ending::answered(request, Some(&self.lease), &source, &headers);
+                let status = headers.status().unwrap_or(0);
+                let sent = Some(self.lease.sent());
+                let mut ending = Ending::answered(request, sent, &source, status, &headers);
                 ending.body(&body);
                 if trailers {
                     ending.trailers();
                 }
                 let policies = &request.settings.policies;
-                let status = headers.status().unwrap_or(0);
                 let reply = match ending.is_cut(&source, &headers) {
                     Some(status) => request.cut(status),
                     None => detached::first_answer(policies, status, &headers, body),
@@ -94,7 +95,7 @@ impl Execution {
             Executed::Cut => (Ending::Unknown, request.cut(502)),
         };
         self.reply = Some(reply);
-        ending.settle(&self.lease, effects)
+        settle(ending, &self.lease, effects)
     }
 
     /// The settlement was answered (or not): what the client gets.

@@ -23,6 +23,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The record and the fence that a request is forwarded with.
+    pub fn sent(&self) -> (&LookupKey, u64) {
+        (&self.key, self.fence)
+    }
+
     /// When it is over, unless it is renewed.
     fn end_ns(&self) -> u64 {
         let lease_ns = self.lease_ms.saturating_mul(1_000_000);

@@ -24,7 +24,6 @@ pub mod call;
 pub mod clock;
 pub mod detached;
 pub mod details;
-pub mod dialect;
 pub mod ending;
 pub mod execution;
 pub mod filter;

@@ -6,7 +6,6 @@ use super::failures::Failures;
 use super::lane::Lane;
 use super::metrics::Metrics;
 use crate::batch::Batches;
-use crate::dialect::Dialect;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
 use crate::ids::IdMap;
@@ -16,6 +15,7 @@ use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::stats::{OUTBOX_SIZE, QUEUE_SIZE};
 use idempotency_core::config::{self, BatchLimits};
+use idempotency_protocol::dialect::Dialect;
 use std::sync::Arc;
 
 /// A root context.

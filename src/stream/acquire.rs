@@ -73,11 +73,11 @@ impl Ticket {
     /// is that gateway's execution.
     pub(super) fn begin(
         request: Arc<Request>,
+        key: LookupKey,
         fingerprint: Fingerprint,
         trailers: Vec<(Bytes, Bytes)>,
         env: &mut Env,
     ) -> Step {
-        let key = request.lookup_key(&fingerprint);
         let proven = request.proven(&key, &fingerprint);
         // In Kong, what a client has forged cannot be removed.
         if proven.is_none() && env.profile == Profile::Kong && request.carried.is_some() {
@@ -150,7 +150,9 @@ impl Ticket {
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
     pub(super) fn fail(&self) -> Operation {
-        Ending::NotSent.operation(&self.key, self.owner)
+        Ending::NotSent
+            .end()
+            .operation(self.key.clone(), self.owner)
     }
 
     /// A wait holds nothing.

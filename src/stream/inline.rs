@@ -2,7 +2,7 @@
 
 use super::{call, refuse_unannounced, Effect, Env, Flow, State, Step};
 use crate::call::CallResult;
-use crate::ending::{Ending, Passing};
+use crate::ending::{settle, Ending, Passing};
 use crate::lease::Lease;
 use crate::profile::Profile;
 use crate::settlement;
@@ -98,7 +98,7 @@ impl Run {
 
     /// Ends in the background.
     fn end(&self, ending: Ending, env: &mut Env) {
-        let operation = ending.settle(&self.lease, env.effects);
+        let operation = settle(ending, &self.lease, env.effects);
         env.effect(Effect::Background(operation));
     }
 }
@@ -143,7 +143,7 @@ impl Capturing {
             run.end(passing.ending(), env);
             return (State::Answered, Flow::Continue);
         }
-        let operation = passing.ending().settle(&run.lease, env.effects);
+        let operation = settle(passing.ending(), &run.lease, env.effects);
         env.effect(call(operation));
         (
             State::Settling(Box::new(Settling { run, held, cut })),

@@ -1,6 +1,5 @@
 //! Nothing was done, so the key is not used up: a corrected request, and one that follows a redirect.
 
-use idempotency_e2e::only_on;
 use idempotency_e2e::{
     assert_problem, assert_replay, executions, fresh_key, inline_rule, record_state, rule,
     with_rules, Request, Shared,
@@ -19,10 +18,6 @@ static STACK: Shared = Shared::new(|| {
 
 #[test]
 fn what_the_upstream_refused_may_be_corrected_under_the_same_key() {
-    only_on!(
-        Envoy | KongHost | Nginx | Kong,
-        "the library's layer does not yet say why an execution failed"
-    );
     let stack = STACK.get();
     for path in ["/fixed", "/inline/fixed"] {
         let key = fresh_key("corrected");
@@ -62,10 +57,6 @@ fn what_may_be_half_done_is_not_corrected() {
 /// RFC 9110 §15.4.8: the client repeats the request elsewhere, with the same method, body and key.
 #[test]
 fn a_redirected_client_follows_with_the_same_key() {
-    only_on!(
-        Envoy | KongHost | Nginx | Kong,
-        "the library's layer does not yet say why an execution failed"
-    );
     let stack = STACK.get();
     for path in ["/charges", "/inline"] {
         for status in [307, 308] {

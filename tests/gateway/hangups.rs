@@ -163,7 +163,8 @@ fn detached_a_client_that_leaves_while_it_is_answered_can_come_back() {
 fn inline_the_outcome_is_unknown_when_the_client_leaves() {
     only_on!(
         Envoy,
-        "on Kong an inline execution outlives its client, as a detached one does"
+        "on Kong an inline execution outlives its client, as a detached one does, and so does every one of the \
+         library's layer"
     );
     let stack = STACK.get();
     for leave in LEAVES {
@@ -187,7 +188,8 @@ fn inline_the_outcome_is_unknown_when_the_client_leaves() {
 fn inline_a_cancelled_http2_stream_leaves_the_outcome_unknown() {
     only_on!(
         Envoy,
-        "on Kong an inline execution outlives its client, as a detached one does"
+        "on Kong an inline execution outlives its client, as a detached one does, and so does every one of the \
+         library's layer"
     );
     let stack = STACK.get();
     let key = fresh_key("cancelled");
@@ -205,7 +207,8 @@ fn inline_a_cancelled_http2_stream_leaves_the_outcome_unknown() {
 fn inline_the_outcome_is_unknown_when_the_client_leaves_in_the_middle_of_the_answer() {
     only_on!(
         Envoy,
-        "on Kong an inline execution outlives its client, as a detached one does"
+        "on Kong an inline execution outlives its client, as a detached one does, and so does every one of the \
+         library's layer"
     );
     let stack = STACK.get();
     for leave in LEAVES {
@@ -235,7 +238,8 @@ fn inline_the_outcome_is_unknown_when_the_client_leaves_in_the_middle_of_the_ans
 fn inline_a_rule_may_allow_the_retry_to_execute_again() {
     only_on!(
         Envoy,
-        "on Kong an inline execution outlives its client, as a detached one does"
+        "on Kong an inline execution outlives its client, as a detached one does, and so does every one of the \
+         library's layer"
     );
     let stack = STACK.get();
     let key = fresh_key("again");
@@ -318,7 +322,7 @@ fn a_request_that_never_arrives_whole_leaves_its_key_free() {
 #[test]
 fn a_client_that_leaves_before_the_grant_leaves_its_key_free() {
     only_on!(
-        Envoy | KongHost,
+        Envoy | KongHost | Layer,
         "nginx does not tell how many callouts are out"
     );
     for path in ["/charges", "/inline"] {
@@ -362,7 +366,7 @@ fn a_client_that_leaves_before_the_grant_leaves_its_key_free() {
 #[test]
 fn a_client_that_leaves_while_its_outcome_is_being_recorded_can_be_replayed() {
     only_on!(
-        Envoy | KongHost,
+        Envoy | KongHost | Layer,
         "nginx does not tell how many callouts are out"
     );
     for path in ["/charges", "/inline"] {

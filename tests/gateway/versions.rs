@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use idempotency_e2e::only_on;
 use idempotency_e2e::relay::{raw, Call, Raw, Relay};
 use idempotency_e2e::{assert_problem, assert_replay, executions, fresh_key, Request};
 use idempotency_protocol_v1 as v1;
@@ -61,10 +60,6 @@ fn with_older(stack: (Stack, Relay)) -> (Stack, Arc<Seen>, Relay) {
 
 #[test]
 fn a_service_and_a_gateway_of_the_release_before_do_the_basics() {
-    only_on!(
-        Envoy | KongHost | Nginx | Kong,
-        "the library's client speaks the newest version of the wire only"
-    );
     for execution in EXECUTIONS {
         let builder = with_rule(execution, json!({ "wait_ms": 20_000 }));
         let (stack, seen, _relay) = with_older(relayed(builder));
@@ -118,10 +113,6 @@ fn a_service_and_a_gateway_of_the_release_before_do_the_basics() {
 /// Replaced one after the other, services of both releases stand behind one name.
 #[test]
 fn services_of_both_releases_behind_one_name_execute_once() {
-    only_on!(
-        Envoy | KongHost | Nginx | Kong,
-        "the library's client speaks the newest version of the wire only"
-    );
     for execution in EXECUTIONS {
         let (stack, relay) = relayed(with_rule(execution, json!({})));
         let seen = Arc::new(Seen::default());

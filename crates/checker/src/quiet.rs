@@ -138,6 +138,7 @@ async fn probe(all: &Arc<Drive>) {
                 http: Http::Two,
                 tenant,
                 payload: 0,
+                moved: false,
                 behaviour: Behaviour::created(),
                 leave: None,
             };

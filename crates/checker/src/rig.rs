@@ -164,7 +164,9 @@ impl Rig {
         );
         config.gateway_timeout = timeout(&options.rules, false);
         config.execution_timeout = timeout(&options.rules, true);
-        config.routes.insert(0, Route::new(HOP, Cluster::At(second)));
+        config
+            .routes
+            .insert(0, Route::new(HOP, Cluster::At(second)));
         // One of a single worker, one of two.
         config.concurrency = 1 + u16::from(number % 2 == 1);
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));

@@ -90,6 +90,10 @@ impl Client {
         self
     }
 
+    pub(crate) fn longest(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sends one request, and reads its whole answer. `target` is a path with its query; `kind` is the
     /// content type of a body that is not empty.
     ///

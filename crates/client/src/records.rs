@@ -1,7 +1,8 @@
 //! Records in the JSON of the operators' API.
 
-use idempotency_protocol::{LookupKey, Origin, Outcome};
-use idempotency_store::{RecordState, RecordView, Resolution, Resolve, StoreError};
+use idempotency_protocol::{About, AttemptKind, LookupKey, Origin, Outcome};
+use idempotency_store::history::PastEnd;
+use idempotency_store::{AttemptView, RecordState, RecordView, Resolution, Resolve, StoreError};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
@@ -22,6 +23,68 @@ pub(crate) struct Record {
     changed_at_ms: u64,
     lease_left_ms: Option<u64>,
     expires_at_ms: Option<u64>,
+    /// A service of the release before knows no more than what is above.
+    about: Option<Described>,
+    #[serde(default)]
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Described {
+    method: String,
+    path: String,
+    rule: String,
+    gateway: String,
+    request_id: String,
+    trace_id: String,
+    client: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attempt {
+    number: u32,
+    kind: String,
+    started_at_ms: u64,
+    end: Option<String>,
+    ended_at_ms: Option<u64>,
+}
+
+impl Described {
+    fn about(self) -> Box<About> {
+        Box::new(About {
+            method: self.method,
+            path: self.path,
+            rule: self.rule,
+            gateway: self.gateway,
+            request_id: self.request_id,
+            trace_id: self.trace_id,
+            client: self.client,
+        })
+    }
+}
+
+impl Attempt {
+    fn view(self) -> Result<AttemptView, StoreError> {
+        let kind = match self.kind.as_str() {
+            "gateway" => AttemptKind::Gateway,
+            "guard" => AttemptKind::Guard,
+            "transaction" => AttemptKind::Transaction,
+            other => return Err(senseless(format!("kind {other:?}"))),
+        };
+        let end = match self.end.as_deref() {
+            None => None,
+            Some("failed") => Some(PastEnd::Failed),
+            Some("unknown") => Some(PastEnd::Unknown),
+            Some(other) => return Err(senseless(format!("end {other:?}"))),
+        };
+        Ok(AttemptView {
+            number: self.number,
+            kind,
+            started_at_ms: self.started_at_ms,
+            end: end.map(|end| (end, self.ended_at_ms.unwrap_or_default())),
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +133,12 @@ impl Record {
             changed_at_ms: self.changed_at_ms,
             lease_left_ms: self.lease_left_ms,
             expires_at_ms: self.expires_at_ms,
+            about: self.about.map(Described::about),
+            attempts: self
+                .attempts
+                .into_iter()
+                .map(Attempt::view)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

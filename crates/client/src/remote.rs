@@ -1,6 +1,6 @@
 //! A store whose records a service keeps.
 
-use crate::calls::{calls, fault, read};
+use crate::calls::{calls, fault};
 use crate::client::{Answer as HttpAnswer, CallError, Client};
 use crate::records::{self, senseless, Records, Refusal};
 use crate::shared::Calls;
@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::Method;
-use idempotency_protocol::{
-    Answer, FaultCode, LookupKey, Operation, Wait, CONTENT_TYPE, WAIT_PATH,
-};
+use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Wait};
 use idempotency_store::{
     ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -26,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// A store whose records a running `idempotencyd` keeps. It needs a token of the gateway role; what
 /// operators do (inspect, list, resolve) needs one of the operator role, and a settle one of the upstream
 /// role.
+///
+/// A service of the release before this one is spoken to in its own version of the wire. It then learns less: who
+/// runs an attempt, what the request was, why an execution failed. So a corrected request is refused by it.
 ///
 /// The service sweeps its own records and holds tenants to its own quotas: [`Store::sweep`] does nothing
 /// here, and [`Store::set_quotas`] is refused.
@@ -164,17 +165,7 @@ impl Store for Remote {
 
     async fn wait(&self, wait: Wait) -> Answer {
         let longest = Duration::from_millis(wait.wait_ms).saturating_add(GRACE);
-        let message = Bytes::from(wait.encode());
-        let sent = self
-            .calls
-            .gateway
-            .send_within(longest, Method::POST, WAIT_PATH, CONTENT_TYPE, message)
-            .await;
-        match read(sent, 1).map(|answers| answers.into_iter().next()) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
-            Err(fault) => Answer::Fault(fault),
-        }
+        self.calls.wait(&wait, longest).await
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {

@@ -2,13 +2,15 @@
 //! together in the next one. A service that is slow gets larger calls, not more of them.
 
 use crate::calls::{fault, is_alone, read};
-use crate::client::Client;
+use crate::client::{Answer as HttpAnswer, CallError, Client};
+use idempotency_protocol::dialect::Dialect;
 use idempotency_protocol::{
-    Answer, Fault, FaultCode, Operation, Request, Wire, CONTENT_TYPE, MAX_OPERATIONS,
-    OPERATIONS_PATH,
+    Answer, Fault, FaultCode, Operation, Request, Wait, Wire, CONTENT_TYPE, MAX_OPERATIONS,
+    OPERATIONS_PATH, WAIT_PATH,
 };
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, Semaphore};
 
 /// Most calls that are out at a time.
@@ -19,6 +21,8 @@ const MAX_OUT: usize = 8;
 pub(crate) struct Calls {
     pub gateway: Client,
     pub upstream: Client,
+    started: Instant,
+    dialect: Mutex<Dialect>,
     queue: Mutex<Queue>,
     out: Arc<Semaphore>,
 }
@@ -79,6 +83,8 @@ impl Calls {
         Arc::new(Calls {
             gateway,
             upstream,
+            started: Instant::now(),
+            dialect: Mutex::default(),
             queue: Mutex::default(),
             out: Arc::new(Semaphore::new(MAX_OUT)),
         })
@@ -177,14 +183,75 @@ impl Calls {
     }
 
     async fn call(&self, operations: &[Operation]) -> Result<Vec<Answer>, Fault> {
-        let message = Request::encode_all(Wire::Two, operations.iter());
         let client = match operations {
             [Operation::Settle(_)] => &self.upstream,
             _ => &self.gateway,
         };
-        let sent = client
-            .send(http::Method::POST, OPERATIONS_PATH, CONTENT_TYPE, message)
+        let sent = self
+            .spoken(client, client.longest(), OPERATIONS_PATH, |wire| {
+                Request::encode_all(wire, operations.iter())
+            })
             .await;
         read(sent, operations.len())
+    }
+
+    /// Waits for the end of an execution; the answer may take this long.
+    pub async fn wait(&self, wait: &Wait, longest: Duration) -> Answer {
+        let sent = self
+            .spoken(&self.gateway, longest, WAIT_PATH, |wire| {
+                wait.encode_for(wire)
+            })
+            .await;
+        match read(sent, 1).map(|answers| answers.into_iter().next()) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Fault(fault(FaultCode::Internal, "no answer")),
+            Err(fault) => Answer::Fault(fault),
+        }
+    }
+
+    /// Sends a message in the version that the service understands: one of the release before this one
+    /// refuses the newest with 400, before it applies anything.
+    async fn spoken(
+        &self,
+        client: &Client,
+        longest: Duration,
+        path: &str,
+        message: impl Fn(Wire) -> Vec<u8>,
+    ) -> Result<HttpAnswer, CallError> {
+        let wire = self.dialect().wire(self.now_ns());
+        let sent = self.send_message(client, longest, path, message(wire));
+        let answer = sent.await?;
+        if answer.status != 400 || wire == Wire::One {
+            return Ok(answer);
+        }
+        let older = self.send_message(client, longest, path, message(Wire::One));
+        let older = older.await?;
+        // What is refused in both versions has another fault.
+        if older.status != 400 {
+            self.dialect().refused(self.now_ns());
+        }
+        Ok(older)
+    }
+
+    async fn send_message(
+        &self,
+        client: &Client,
+        longest: Duration,
+        path: &str,
+        message: Vec<u8>,
+    ) -> Result<HttpAnswer, CallError> {
+        let post = http::Method::POST;
+        client
+            .send_within(longest, post, path, CONTENT_TYPE, message.into())
+            .await
+    }
+
+    fn dialect(&self) -> MutexGuard<'_, Dialect> {
+        self.dialect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A clock that does not go back.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }

@@ -1,8 +1,8 @@
 //! What a request means to idempotency, whatever program asks.
 //!
 //! [`config`] reads what is protected and how; [`decide`] turns the head of a request into a decision
-//! with [`rules`], [`key`], [`tenant`] and [`fingerprint`]; [`classify`] and [`capture`] say what an
-//! answer means for its key and what of it is stored; [`reply`] and [`problem`] make the answers that
+//! with [`rules`], [`key`], [`tenant`] and [`fingerprint`]; [`classify`], [`capture`] and [`ending`] say what
+//! an answer means for its key and what of it is stored; [`reply`] and [`problem`] make the answers that
 //! a client gets in its place.
 //!
 //! The wasm filter, the service's `check-config` and the library stand on it. It knows no host, no
@@ -26,6 +26,7 @@ pub mod classify;
 pub mod config;
 pub mod cors;
 pub mod decide;
+pub mod ending;
 pub mod fingerprint;
 pub mod headers;
 pub mod hop;

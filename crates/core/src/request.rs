@@ -1,18 +1,30 @@
 //! What stays the same for the life of one protected request.
 
-use crate::config::{Policy, Rule};
-use crate::fingerprint;
+use crate::config::{Policy, Rule, WhenMissing};
+use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
 use crate::hop::{Carried, Claim, MayBe, Proven};
+use crate::key;
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
 use idempotency_protocol::{
-    Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
+    About, Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
     Retention, Wait,
 };
 use std::sync::Arc;
+
+/// Which record a request is about.
+#[derive(Debug)]
+pub enum Identity {
+    /// This one, and what the request asks for.
+    Known(LookupKey, Fingerprint),
+    /// None: its key would be in the body, is not there, and need not be.
+    Pass,
+    /// It cannot be told: the problem, and what the client is told.
+    Refused(Problem, String),
+}
 
 /// A request that a rule protects.
 #[derive(Debug)]
@@ -23,7 +35,7 @@ pub struct Request {
     pub rule: Arc<Rule>,
     /// Verified tenant; empty for `scope: "global"`.
     pub tenant: String,
-    /// The client's key; `None`: derive one from the fingerprint.
+    /// The client's key, if it is in the headers.
     pub client_key: Option<String>,
     /// Method as sent.
     pub method: Bytes,
@@ -52,22 +64,79 @@ impl Request {
         names.find(|name| self.settings.names.concern(name))
     }
 
-    /// The record's identity.
-    pub fn lookup_key(&self, fingerprint: &Fingerprint) -> LookupKey {
-        let (origin, key) = match &self.client_key {
-            Some(key) => (Origin::Client, key.clone()),
-            None => (
+    /// Which record it is about, now that its body is whole.
+    pub fn identify(&self, hasher: Hasher) -> Identity {
+        let unsupported = |detail| Identity::Refused(Problem::UnsupportedRequest, detail);
+        let hashed = match hasher.finish() {
+            Ok(hashed) => hashed,
+            Err(error) => return unsupported(error.to_string()),
+        };
+        let policy = &self.policy().key;
+        let key = match (&policy.from, hashed.key) {
+            (Some(pointer), Some(member)) => match key::of_member(&member, policy) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    let detail = format!("Member {pointer} of the body: {error}.");
+                    return Identity::Refused(Problem::InvalidKey, detail);
+                }
+            },
+            _ => self.client_key.clone(),
+        };
+        let (origin, key) = match (key, policy.when_missing) {
+            (Some(key), _) => (Origin::Client, key),
+            (None, WhenMissing::Derive) if hashed.nothing => {
+                let detail =
+                    "No member of the body says which operation this is, and there is no key.";
+                return unsupported(detail.to_owned());
+            }
+            (None, WhenMissing::Derive) => (
                 Origin::Derived,
-                fingerprint::derive_key(&self.tenant, &self.method, &self.path, fingerprint),
+                fingerprint::derive_key(
+                    &self.tenant,
+                    &self.method,
+                    &self.path,
+                    &hashed.fingerprint,
+                ),
             ),
+            (None, WhenMissing::Pass) => return Identity::Pass,
+            (None, WhenMissing::Refuse) => {
+                let pointer = policy.from.as_deref().unwrap_or_default();
+                let detail = format!("This operation requires the member {pointer} in its body.");
+                return Identity::Refused(Problem::MissingKey, detail);
+            }
         };
         let namespace = self.policy().namespace.clone();
-        LookupKey {
+        let key = LookupKey {
             tenant: self.tenant.clone(),
             namespace,
             origin,
             key,
-        }
+        };
+        Identity::Known(key, hashed.fingerprint)
+    }
+
+    /// What a record says of this request, for people; not who asked, and through what.
+    pub fn about(&self) -> About {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut about = About {
+            method: text(&self.method),
+            path: self.path.clone(),
+            rule: self.rule.name.clone(),
+            request_id: self
+                .headers
+                .get("x-request-id")
+                .map(text)
+                .unwrap_or_default(),
+            trace_id: self
+                .headers
+                .get("traceparent")
+                .and_then(|parent| trace_id(parent))
+                .unwrap_or_default()
+                .to_owned(),
+            ..About::default()
+        };
+        about.shorten();
+        about
     }
 
     /// The acquire for one execution.
@@ -182,5 +251,42 @@ impl Request {
     /// What problem documents need of this request's settings.
     pub fn problem_settings(&self) -> ProblemSettings<'_> {
         ProblemSettings::new(&self.settings.policies, self.policy(), &self.headers)
+    }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context): the second of its fields, 32 lower-case hexadecimal
+/// digits, not all zero. Later versions may have more fields.
+fn trace_id(parent: &[u8]) -> Option<&str> {
+    let mut fields = std::str::from_utf8(parent).ok()?.trim().split('-');
+    let (version, id) = (fields.next()?, fields.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let right = hex(version, 2) && version != "ff" && hex(id, 32);
+    (right && id.bytes().any(|b| b != b'0')).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_what_w3c_says() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (parent, expected) in [
+            (format!("00-{id}-00f067aa0ba902b7-01"), Some(id)),
+            (format!("cc-{id}-00f067aa0ba902b7-01-later"), Some(id)),
+            (format!("ff-{id}-00f067aa0ba902b7-01"), None),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
+            (
+                format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+                None,
+            ),
+            (format!("00-{}-00f067aa0ba902b7-01", &id[1..]), None),
+            ("00".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(trace_id(parent.as_bytes()), expected, "{parent}");
+        }
     }
 }

@@ -167,9 +167,12 @@ impl Body for AnswerBody {
         let this = self.get_mut();
         let left = this.source.left();
         if this.cut_at == Some(left) {
-            let waiting = this
-                .waiting
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(FLUSH)));
+            let Some(waiting) = &mut this.waiting else {
+                // On a busy machine the time may be over when it is looked at first.
+                this.waiting = Some(Box::pin(tokio::time::sleep(FLUSH)));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            };
             ready!(waiting.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Cut)));
         }

@@ -11,8 +11,9 @@ use crate::operations::{self, LockTerms};
 use crate::outcome::Done;
 use idempotency_protocol::limits::{MAX_KEY_CHARS, MAX_SCOPE_BYTES};
 use idempotency_protocol::{
-    Answer, FaultCode, Grant, LookupKey, Outcome, Owner, Stored, Tombstone, TombstoneReason,
+    About, Answer, FaultCode, Grant, LookupKey, Outcome, Owner, Stored, Tombstone, TombstoneReason,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -22,8 +23,9 @@ impl Guard {
         key: LookupKey,
         fingerprint: Fingerprint,
         terms: LockTerms,
+        about: Arc<About>,
     ) -> Result<Entry, Error> {
-        let asked = self.ask_keeping(key, fingerprint, terms).await;
+        let asked = self.ask_keeping(key, fingerprint, terms, about).await;
         asked.map_err(|refused| refused.error)
     }
 
@@ -33,13 +35,14 @@ impl Guard {
         key: LookupKey,
         fingerprint: Fingerprint,
         terms: LockTerms,
+        about: Arc<About>,
     ) -> Result<Entry, Refused> {
         check(&key)?;
         if self.shared.is_closing() {
             return Err(Error::Closing.into());
         }
         let owner = owner()?;
-        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms);
+        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms, &about);
         let sent = Sent::now();
         // From here on, whatever happens to this future takes the acquire back.
         let claim = Claim::asked(&self.shared, key, owner, terms.kind);
@@ -51,6 +54,7 @@ impl Guard {
             key: claim.key().clone(),
             fingerprint,
             terms,
+            about,
             fence,
             lease_left_ms,
         };

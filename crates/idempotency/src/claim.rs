@@ -2,13 +2,13 @@
 //! between it settles itself, so that no path through a program leaves a key locked.
 
 use crate::counters::Counter;
-use crate::operations;
 use crate::outbox;
 use crate::renewal::{Lease, Renewals};
 use crate::settle::{self, Settled};
 use crate::shared::{Place, Shared};
 use crate::wakes;
-use idempotency_protocol::{AttemptKind, LookupKey, Operation, Outcome, Owner};
+use idempotency_core::ending::End;
+use idempotency_protocol::{AttemptKind, FailCause, LookupKey, Operation, Owner};
 use idempotency_store::transaction::Primary;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -176,32 +176,17 @@ impl Claim {
     fn over(&mut self, end: End) -> Operation {
         self.state = State::Over;
         self.shared.renewals.untrack(self.owner);
-        let (key, owner) = (self.key.clone(), self.owner);
-        match end {
-            End::Done(outcome) => operations::complete(key, owner, outcome),
-            End::NotDone => operations::fail(key, owner),
-            End::Unknown => operations::abandon(key, owner),
-        }
+        end.operation(self.key.clone(), self.owner)
     }
-}
-
-/// How an execution ended.
-pub(crate) enum End {
-    /// It is done, and this is what came out.
-    Done(Outcome),
-    /// Provably not done.
-    NotDone,
-    /// May have been done.
-    Unknown,
 }
 
 /// In a panic, too.
 impl Drop for Claim {
     fn drop(&mut self) {
         let end = match self.state {
-            State::Asked => End::NotDone,
+            State::Asked => End::NotDone(FailCause::NotSent),
             // Without its end in the transaction it is not committed, and never will be: this takes the key from it.
-            State::Held if self.kind == AttemptKind::Transaction => End::NotDone,
+            State::Held if self.kind == AttemptKind::Transaction => End::NotDone(FailCause::Other),
             State::Held => End::Unknown,
             State::Over => return,
         };

@@ -7,8 +7,9 @@ use crate::guard::Guard;
 use crate::operations::{self, LockTerms};
 use crate::outcome::{self, Done};
 use idempotency_protocol::limits::MAX_WAIT_MS;
-use idempotency_protocol::{Answer, LookupKey};
+use idempotency_protocol::{About, Answer, LookupKey};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::{timeout, Instant};
 
@@ -50,6 +51,7 @@ pub struct InFlight {
     pub(crate) key: LookupKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) terms: LockTerms,
+    pub(crate) about: Arc<About>,
     pub(crate) fence: u64,
     pub(crate) lease_left_ms: u64,
 }
@@ -127,7 +129,7 @@ impl InFlight {
             }
             match self
                 .guard
-                .ask(self.key, self.fingerprint, self.terms)
+                .ask(self.key, self.fingerprint, self.terms, self.about)
                 .await?
             {
                 Entry::InFlight(again) => self = again,

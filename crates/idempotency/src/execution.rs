@@ -1,10 +1,11 @@
 //! One execution of an operation, from its grant to its end.
 
-use crate::claim::{Claim, End};
+use crate::claim::Claim;
 use crate::error::SettleError;
 use crate::outcome::{self, Outcome};
+use idempotency_core::ending::End;
 use idempotency_core::upstream;
-use idempotency_protocol::Grant;
+use idempotency_protocol::{FailCause, Grant};
 use idempotency_store::transaction::Statements;
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::SystemTime;
 ///
 /// It holds the key by a lease, which it renews by itself while it lives (up to
 /// [`Guard::renew_for`](crate::Guard::renew_for)). Say how it ended: [`complete`](Execution::complete),
-/// [`fail`](Execution::fail) or [`abandon`](Execution::abandon). Dropped without a word, by an early
+/// [`refuse`](Execution::refuse), [`fail`](Execution::fail) or [`abandon`](Execution::abandon). Dropped without a word, by an early
 /// return, an error or a panic, it is abandoned: the operation may have been done, and is not done again by
 /// itself.
 ///
@@ -133,14 +134,44 @@ impl Execution {
         })
     }
 
-    /// It was provably not done: the key is free, and the next request with it executes. Say this only if
-    /// nothing can have happened.
+    /// It was not done, or only half, and doing it again is right: the next try of the same request
+    /// executes. One with another payload is still a mismatch, since it could meet what the first one left.
+    /// Never say this of something that may have been done whole.
     ///
     /// # Errors
     ///
     /// As [`Execution::complete`]; [`SettleError::Refused`] if the record is settled in another way.
     pub async fn fail(self) -> Result<(), SettleError> {
-        self.claim.end(End::NotDone).await.result().map(drop)
+        self.not_done(FailCause::Other).await
+    }
+
+    /// It was refused, and nothing was done, not even in part: the key is free, also for a corrected
+    /// request, whose payload is another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Execution::fail`].
+    ///
+    /// ```
+    /// # use idempotency::{store::Memory, Entry, Fingerprint, Guard};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let guard = Guard::new(std::sync::Arc::new(Memory::default()));
+    /// let mistaken = guard.acquire("k", Fingerprint::raw("-1 EUR to Bob")).await?;
+    /// let Entry::Execute(execution) = mistaken else { panic!() };
+    /// execution.refuse().await?;
+    /// let corrected = guard.acquire("k", Fingerprint::raw("1 EUR to Bob")).await?;
+    /// assert!(matches!(corrected, Entry::Execute(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn refuse(self) -> Result<(), SettleError> {
+        self.not_done(FailCause::Refused).await
+    }
+
+    async fn not_done(self, cause: FailCause) -> Result<(), SettleError> {
+        let settled = self.claim.end(End::NotDone(cause)).await;
+        settled.result().map(drop)
     }
 
     /// It may have been done: the outcome is unknown, and requests with this key learn that. The same as

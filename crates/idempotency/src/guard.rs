@@ -7,12 +7,12 @@ use crate::fingerprint::Fingerprint;
 use crate::operations::{millis, LockTerms};
 use crate::shared::Shared;
 use idempotency_protocol::limits::{MAX_LEASE_MS, MAX_TTL_MS};
-use idempotency_protocol::{AttemptKind, LookupKey, Origin};
+use idempotency_protocol::{About, AttemptKind, LookupKey, Origin};
 use idempotency_store::transaction::Statements;
 use idempotency_store::Store;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use idempotency_protocol::OnUnknown;
@@ -45,6 +45,7 @@ pub struct Guard {
     pub(crate) shared: Arc<Shared>,
     tenant: Arc<str>,
     namespace: Arc<str>,
+    program: Arc<str>,
     terms: Terms,
     /// Where they are not the store's own.
     pub(crate) statements: Option<Arc<Statements>>,
@@ -98,6 +99,7 @@ impl Guard {
             shared: Shared::new(store),
             tenant: Arc::from(""),
             namespace: Arc::from(""),
+            program: program(),
             terms: Terms {
                 lease: Duration::from_secs(60),
                 ttl: Ttl::Fixed(24 * HOUR),
@@ -122,6 +124,13 @@ impl Guard {
     /// one's result to the other.
     pub fn tenant(mut self, tenant: &str) -> Guard {
         self.tenant = Arc::from(tenant);
+        self
+    }
+
+    /// What this program is called: people find the name in the records that it makes. The name of its file
+    /// unless told otherwise; at most 64 bytes are kept.
+    pub fn program(mut self, name: &str) -> Guard {
+        self.program = Arc::from(name);
         self
     }
 
@@ -232,7 +241,9 @@ impl Guard {
             origin: Origin::Client,
             key: key.to_owned(),
         };
-        let entry = self.ask(key, fingerprint, terms).await?;
+        let entry = self
+            .ask(key, fingerprint, terms, Arc::new(self.about()))
+            .await?;
         match &entry {
             Entry::Execute(_) => self.shared.counters.count(Counter::Executed),
             Entry::Replay(_) => self.shared.counters.count(Counter::Replayed),
@@ -266,6 +277,16 @@ impl Guard {
 
     pub(crate) fn namespace_name(&self) -> &str {
         &self.namespace
+    }
+
+    /// What the records of this program say of it.
+    pub(crate) fn about(&self) -> About {
+        let mut about = About {
+            gateway: self.program.to_string(),
+            ..About::default()
+        };
+        about.shorten();
+        about
     }
 
     pub(crate) fn timeout_of_calls(&self) -> Duration {
@@ -313,4 +334,15 @@ impl Guard {
             margin_ms: MARGIN_MS.min(lease_ms / 4),
         })
     }
+}
+
+/// The name of the running program's file.
+fn program() -> Arc<str> {
+    static NAME: OnceLock<Arc<str>> = OnceLock::new();
+    let name = || {
+        let file = std::env::current_exe().ok()?;
+        Some(Arc::from(file.file_name()?.to_string_lossy()))
+    };
+    let name = NAME.get_or_init(|| name().unwrap_or_else(|| Arc::from("")));
+    Arc::clone(name)
 }

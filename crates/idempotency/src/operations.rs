@@ -1,8 +1,9 @@
-//! Every operation that this package sends to a store is made here.
+//! The operations that this package sends to a store, but for what an execution's end says
+//! ([`idempotency_core::ending`]).
 
 use idempotency_protocol::{
-    Acquire, AttemptKind, Complete, FailCause, Fingerprint, LookupKey, OnUnknown, Operation,
-    Outcome, Owner, Retention, Wait,
+    About, Acquire, AttemptKind, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Outcome,
+    Owner, Retention, Wait,
 };
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) fn acquire(
     owner: Owner,
     fingerprint: Fingerprint,
     terms: LockTerms,
+    about: &About,
 ) -> Operation {
     Operation::Acquire(Acquire {
         key,
@@ -36,7 +38,7 @@ pub(crate) fn acquire(
         },
         on_unknown: terms.on_unknown,
         kind: terms.kind,
-        about: None,
+        about: Some(Box::new(about.clone())),
     })
 }
 
@@ -47,16 +49,6 @@ pub(crate) fn complete(key: LookupKey, owner: Owner, outcome: Outcome) -> Operat
         owner,
         outcome,
     })
-}
-
-/// Provably not done: unlocks, and takes back an acquire that may still be on its way.
-pub(crate) fn fail(key: LookupKey, owner: Owner) -> Operation {
-    Operation::Fail {
-        key,
-        owner,
-        // The caller's word that it may be repeated, not that nothing was begun.
-        cause: FailCause::Other,
-    }
 }
 
 /// May have been done.

@@ -6,7 +6,7 @@ use crate::counters::Counter;
 use crate::seldom::Seldom;
 use crate::settle::{self, Settled};
 use crate::shared::Shared;
-use idempotency_protocol::{Operation, Outcome, MAX_OPERATIONS};
+use idempotency_protocol::{FailCause, Operation, Outcome, MAX_OPERATIONS};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -230,12 +230,16 @@ async fn send(shared: &Shared, batch: Vec<Entry>) -> Result<(), String> {
 
 /// What an operation holds in memory, in bytes, as far as that counts.
 fn size(operation: &Operation) -> usize {
-    let Operation::Complete(complete) = operation else {
-        return 0;
-    };
-    match &complete.outcome {
-        Outcome::Response(response) => response.body.len(),
-        Outcome::Tombstone(_) => 0,
+    match operation {
+        Operation::Complete(complete) => match &complete.outcome {
+            Outcome::Response(response) => response.body.len(),
+            Outcome::Tombstone(_) => 0,
+        },
+        Operation::Fail {
+            cause: FailCause::Redirected(answer),
+            ..
+        } => answer.body.len(),
+        _ => 0,
     }
 }
 
@@ -243,6 +247,7 @@ fn size(operation: &Operation) -> usize {
 mod tests {
     use super::*;
     use crate::operations;
+    use idempotency_core::ending::End;
     use idempotency_protocol::{LookupKey, Origin, Owner, StoredResponse};
 
     fn entry(operation: fn(LookupKey, Owner) -> Operation) -> Entry {
@@ -258,6 +263,10 @@ mod tests {
         }
     }
 
+    fn fail(key: LookupKey, owner: Owner) -> Operation {
+        End::NotDone(FailCause::NotSent).operation(key, owner)
+    }
+
     fn large(key: LookupKey, owner: Owner) -> Operation {
         let response = StoredResponse {
             status: 200,
@@ -270,7 +279,7 @@ mod tests {
     #[test]
     fn refusals_push_no_outcome_out_and_outcomes_leave_first() {
         let mut inner = Inner::default();
-        while inner.put(entry(operations::fail)) {}
+        while inner.put(entry(fail)) {}
         assert_eq!(inner.releases.len(), MAX_RELEASES);
         for _ in 0..MAX_OUTCOMES {
             assert!(inner.put(entry(operations::abandon)));

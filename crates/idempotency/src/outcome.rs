@@ -119,6 +119,23 @@ fn check_status(status: u16) -> Result<(), Error> {
 }
 
 /// An operation that was done before, and its answer.
+///
+/// ```
+/// # use idempotency::{store::Memory, Entry, Fingerprint, Guard, Outcome};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let guard = Guard::new(std::sync::Arc::new(Memory::default()));
+/// # let same = Fingerprint::raw("");
+/// # if let Entry::Execute(execution) = guard.acquire("k", same).await? {
+/// #     execution.complete(Outcome::json(201, &7)?).await?;
+/// # }
+/// let Entry::Replay(done) = guard.acquire("k", same).await? else { panic!() };
+/// assert_eq!(done.status(), 201);
+/// let id: u64 = done.json()?;
+/// # assert_eq!(id, 7);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done(pub(crate) Stored);
 

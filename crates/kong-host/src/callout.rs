@@ -1,7 +1,8 @@
 //! Callouts as the host makes them: HTTP/1.1, a connection each, `Connection: close`.
 //!
 //! Measured: an answer needs `Content-Length` or chunked encoding, else its body is lost without a
-//! word; one that is cut short has its announced size and no bytes; a failure has no headers.
+//! word; one that is cut short has its announced size and no bytes; a failure has no headers. The head
+//! is sent before the body, and a write that fails is a failure, whatever the service has answered.
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+/// Between a head and its body. The host is descheduled there on a busy machine.
+const BETWEEN: Duration = Duration::from_millis(1);
 
 /// A callout, as the filter asked for it.
 #[derive(Clone, Debug)]
@@ -79,7 +83,11 @@ async fn attempt(callout: &Callout) -> Result<Answer, Failure> {
     }
     let patience = callout.timeout;
     let mut stream = limit(patience, connect(&callout.target)).await?;
-    limit(patience, stream.write_all(&encode(callout))).await?;
+    limit(patience, stream.write_all(&head(callout))).await?;
+    if !callout.body.is_empty() {
+        tokio::time::sleep(BETWEEN).await;
+        limit(patience, stream.write_all(&callout.body)).await?;
+    }
     read(&mut stream, patience).await
 }
 
@@ -113,12 +121,12 @@ async fn connect(target: &str) -> io::Result<Box<dyn Stream>> {
     Ok(Box::new(stream))
 }
 
-fn encode(callout: &Callout) -> Vec<u8> {
+fn head(callout: &Callout) -> Vec<u8> {
     let field = |name: &str| {
         let found = callout.headers.iter().find(|(n, _)| n == name.as_bytes());
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let mut out = Vec::with_capacity(512 + callout.body.len());
+    let mut out = Vec::with_capacity(512);
     for part in [
         &field(":method")[..],
         b" ",
@@ -145,7 +153,6 @@ fn encode(callout: &Callout) -> Vec<u8> {
         out.extend_from_slice(length.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&callout.body);
     out
 }
 
@@ -269,5 +276,45 @@ fn dechunk(mut rest: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         };
         body.extend_from_slice(chunk);
         rest = rest.get(at + size + 2..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// Seen in a complete Kong: the service had said 401, and the filter was told nothing of it.
+    #[tokio::test]
+    async fn an_answer_that_does_not_wait_for_the_body_is_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sent, told) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            drop(stream);
+            sent.send(()).unwrap();
+        });
+        let callout = Callout {
+            resolver: false,
+            target: address.to_string(),
+            headers: vec![
+                (":method".into(), "POST".into()),
+                (":path".into(), "/".into()),
+            ],
+            // More than the socket takes without its peer.
+            body: vec![0; 8 << 20].into(),
+            timeout: Duration::from_secs(20),
+        };
+        let answer = make(callout).await;
+        told.await.unwrap();
+        assert!(answer.headers.is_empty(), "{answer:?}");
+        assert_eq!(answer.status, "broken connection");
     }
 }

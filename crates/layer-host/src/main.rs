@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod counted;
 mod proxy;
 mod server;
 mod stats;

@@ -2,14 +2,14 @@
 
 use crate::config::{Config, Target};
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, CONNECTION, HOST, RETRY_AFTER, TE};
+use http::header::{HeaderName, HeaderValue, CONNECTION, HOST, TE};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use idempotency::http::BoxError;
+use idempotency::http::{BoxError, NotSent};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ const HOP: [&str; 9] = [
     "host",
 ];
 
-/// Passes the request on. What was never sent is 503 with `Retry-After`, which means that nothing was done.
+/// Passes the request on. What was never sent is 503, and says that nothing was done.
 pub async fn pass_on<B>(config: Arc<Config>, request: Request<B>) -> Result<Answer, Broken>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -75,8 +75,7 @@ fn own(status: StatusCode) -> Answer {
 
 fn never_sent() -> Answer {
     let mut answer = own(StatusCode::SERVICE_UNAVAILABLE);
-    let at_once = HeaderValue::from_static("1");
-    answer.headers_mut().insert(RETRY_AFTER, at_once);
+    answer.extensions_mut().insert(NotSent);
     answer
 }
 

@@ -1,6 +1,7 @@
 //! Listeners, and what stands in front of the handler.
 
 use crate::config::{self, Config};
+use crate::counted::Counted;
 use crate::proxy::{self, Broken};
 use crate::stats;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use idempotency::http::{BoxError, IdempotencyLayer};
 use idempotency::Guard;
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -34,11 +36,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub async fn run(config: Config) -> io::Result<()> {
     let config = Arc::new(config);
     let log = Arc::new(stats::access_log(&config)?);
-    let guard = config.filter.as_deref().map(guard);
+    let (guard, out) = config.filter.as_deref().map(guard).unzip();
     let handler = handler(&config, guard.as_ref());
     let listener = TcpListener::bind(config.listen).await?;
     let admin = TcpListener::bind(config.admin).await?;
-    tokio::spawn(stats::serve(admin, guard.clone()));
+    tokio::spawn(stats::serve(admin, guard.clone().zip(out)));
     let mut stop = signal(SignalKind::terminate())?;
     let connections = GracefulShutdown::new();
     loop {
@@ -73,9 +75,12 @@ pub async fn run(config: Config) -> io::Result<()> {
     Ok(())
 }
 
-fn guard(text: &str) -> Guard {
+/// The guard, and how many of its calls are out.
+fn guard(text: &str) -> (Guard, Arc<AtomicU64>) {
     let (store, timeout) = config::store(text);
-    Guard::new(Arc::new(store)).timeout(timeout)
+    let (store, out) = Counted::new(store);
+    let guard = Guard::new(Arc::new(store)).timeout(timeout);
+    (guard.program("layer-host"), out)
 }
 
 /// The handler, behind the layer if there is one.
@@ -101,8 +106,14 @@ async fn answer(
     log: Arc<std::fs::File>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let line = format!("{} {}", request.method(), request.uri());
-    let key = request.headers().get("idempotency-key").cloned();
+    let key = request.headers().get("idempotency-key");
+    let key = key.map_or(&b"-"[..], |key| key.as_bytes());
+    let mut logged = Logged {
+        log,
+        line: format!("\"{} {}\"", request.method(), request.uri()),
+        key: String::from_utf8_lossy(key).into_owned(),
+        status: 0,
+    };
     if let Some((from, to)) = &config.identity {
         vouch(request.headers_mut(), from, to);
     }
@@ -114,11 +125,30 @@ async fn answer(
             answer
         }
     };
-    let key = key.as_ref().map_or(&b"-"[..], |key| key.as_bytes());
-    let (status, key) = (answer.status().as_u16(), String::from_utf8_lossy(key));
-    // A log that cannot be written is the test's affair, which reads it.
-    let _ = writeln!(&*log, "\"{line}\" {status} key={key}");
+    logged.status = answer.status().as_u16();
     Ok(answer)
+}
+
+/// A line of the access log, also for a client that left without an answer.
+struct Logged {
+    log: Arc<std::fs::File>,
+    line: String,
+    key: String,
+    /// 0: there was none.
+    status: u16,
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let Logged {
+            log,
+            line,
+            key,
+            status,
+        } = self;
+        // A log that cannot be written is the test's affair, which reads it.
+        let _ = writeln!(&**log, "{line} {status} key={key}");
+    }
 }
 
 /// What an authentication does: the value of one field becomes that of the other.

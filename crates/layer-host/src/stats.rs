@@ -10,20 +10,30 @@ use hyper_util::server::conn::auto;
 use idempotency::Guard;
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// `idempotency_name: value` per line.
-pub async fn serve(listener: TcpListener, guard: Option<Guard>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    guard: Option<(Guard, Arc<AtomicU64>)>,
+) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let guard = guard.clone();
         tokio::spawn(async move {
             let service = service_fn(|_| {
-                let counts = guard.as_ref().map(Guard::counts).unwrap_or_default();
+                let counts = guard.as_ref().map(|(guard, _)| guard.counts());
+                let counts = counts.unwrap_or_default();
                 let lines = counts
                     .iter()
                     .map(|(n, v)| format!("idempotency_{n}: {v}\n"));
-                let text: String = lines.collect();
+                let mut text: String = lines.collect();
+                if let Some((_, out)) = &guard {
+                    let out = out.load(Ordering::Relaxed);
+                    text.push_str(&format!("host_calls_out: {out}\n"));
+                }
                 async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))) }
             });
             let _ = auto::Builder::new(TokioExecutor::new())

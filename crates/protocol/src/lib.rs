@@ -10,6 +10,7 @@
 
 pub mod about;
 pub mod answer;
+pub mod dialect;
 pub mod frame;
 pub mod key;
 pub mod limits;

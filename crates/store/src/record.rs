@@ -2,7 +2,7 @@
 
 use crate::clock::{micros, Micros};
 use crate::history::History;
-use crate::store::{RecordState, RecordView};
+use crate::store::{AttemptView, RecordState, RecordView};
 use bytes::Bytes;
 use idempotency_protocol::{
     Fingerprint, LookupKey, Outcome, Owner, Retention, Tombstone, TombstoneReason,
@@ -188,6 +188,32 @@ impl Execution {
     }
 }
 
+impl Execution {
+    fn attempts(&self) -> Vec<AttemptView> {
+        let history = &self.history;
+        if history.started_at == 0 {
+            return Vec::new();
+        }
+        let past = history.past.iter().map(|past| AttemptView {
+            number: 0,
+            kind: past.kind,
+            started_at_ms: past.started_at / 1_000,
+            end: Some((past.end, past.ended_at / 1_000)),
+        });
+        let newest = AttemptView {
+            number: 0,
+            kind: history.newest,
+            started_at_ms: history.started_at / 1_000,
+            end: None,
+        };
+        let mut attempts: Vec<AttemptView> = past.chain([newest]).collect();
+        for (attempt, number) in attempts.iter_mut().rev().zip((1..=self.attempt).rev()) {
+            attempt.number = number;
+        }
+        attempts
+    }
+}
+
 impl Slot {
     /// When a sweep should next look at this slot, as far as the slot itself tells.
     pub fn due(&self) -> Micros {
@@ -256,6 +282,8 @@ impl Slot {
             changed_at_ms: execution.changed_at / 1_000,
             lease_left_ms: lease_until.map(|until| until.saturating_sub(now) / 1_000),
             expires_at_ms: execution.expires_at().map(|at| at / 1_000),
+            about: execution.history.about.clone(),
+            attempts: execution.attempts(),
         })
     }
 }

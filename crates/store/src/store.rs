@@ -1,10 +1,13 @@
 //! The one trait that every backend implements.
 
+use crate::history::PastEnd;
 use crate::quota::Quotas;
 use crate::transaction::Transactions;
 use crate::waiters::WaitCounts;
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
+use idempotency_protocol::{
+    About, Answer, AttemptKind, Fault, LookupKey, Operation, Outcome, Wait,
+};
 
 /// State of a record as an operator sees it. `absent` is the lack of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +49,24 @@ pub struct RecordView {
     pub lease_left_ms: Option<u64>,
     /// When the record is forgotten, milliseconds since the Unix epoch; `None` while executing.
     pub expires_at_ms: Option<u64>,
+    /// What the record says of the request of the newest attempt.
+    pub about: Option<Box<About>>,
+    /// The attempts that are remembered one by one, oldest first. The last one is the newest: how that ended is
+    /// the record's state. Empty where this build cannot read the history.
+    pub attempts: Vec<AttemptView>,
+}
+
+/// One attempt, as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptView {
+    /// 1 for the first one.
+    pub number: u32,
+    /// Who ran it.
+    pub kind: AttemptKind,
+    /// When it was granted, milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// How it ended and when, milliseconds since the Unix epoch; `None` for the newest attempt.
+    pub end: Option<(PastEnd, u64)>,
 }
 
 /// What an operator looks for.

@@ -26,8 +26,19 @@ pub struct Rule {
     /// An answer that cannot be stored is withheld.
     #[serde(default)]
     pub withholds: bool,
+    /// The key is a member of the body, of which nothing else counts: the caller is a sender of webhooks.
+    #[serde(default)]
+    pub hooks: bool,
     /// When the gateway gives an execution up, in milliseconds.
     pub timeout_ms: u64,
+}
+
+impl Rule {
+    /// Where a request goes.
+    pub fn target(&self, moved: bool) -> String {
+        let end = if moved { "/moved" } else { "" };
+        format!("{}{end}", self.path)
+    }
 }
 
 /// All rules, and their times.
@@ -43,7 +54,8 @@ pub struct Rules {
 
 impl Rules {
     /// Inline and detached; with and without a wait; with and without permission to execute an
-    /// unknown outcome again; delivering and withholding what cannot be stored; through one gateway and through two.
+    /// unknown outcome again; delivering and withholding what cannot be stored; keys in headers and in
+    /// bodies; through one gateway and through two.
     pub fn with_lease(lease_ms: u64) -> Self {
         let mut rules = Vec::new();
         for (name, detached) in [("inline", false), ("detached", true)] {
@@ -53,6 +65,7 @@ impl Rules {
                 wait_ms: 0,
                 retries: false,
                 withholds: false,
+                hooks: false,
                 // An inline execution may outlive its first lease; a detached one may not.
                 timeout_ms: if detached {
                     lease_ms * 6 / 10
@@ -79,6 +92,12 @@ impl Rules {
             });
             rules.push(Rule {
                 path: format!("{HOP}-{name}"),
+                ..plain.clone()
+            });
+            rules.push(Rule {
+                path: named("hooks"),
+                hooks: true,
+                wait_ms: if detached { 0 } else { lease_ms * 3 / 10 },
                 ..plain.clone()
             });
             rules.push(plain);
@@ -119,6 +138,9 @@ impl Rules {
             "on_unknown": word("retry", "refuse", rule.retries),
             "on_complete_failure": word("withhold", "deliver", rule.withholds),
         });
+        if rule.hooks {
+            config["key"] = json!({ "from": "/id" });
+        }
         if rule.detached {
             config["execution_timeout_ms"] = json!(rule.timeout_ms);
         }

@@ -7,6 +7,18 @@ use idempotency_protocol::{Grant, LookupKey};
 /// request carries the same in the headers `Idempotency-Fence`, `-Attempt` and `-Record`.
 ///
 /// Requests that are not protected have none: a handler for both asks for `Option<Attempt>`.
+///
+/// ```
+/// use http::{Request, Response};
+/// use idempotency::http::Attempt;
+///
+/// async fn create<B>(request: Request<B>) -> Result<Response<String>, std::convert::Infallible> {
+///     let fence = request.extensions().get::<Attempt>().map(Attempt::fence);
+///     // `UPDATE … WHERE fence < $1`: an execution that was overtaken changes nothing.
+///     Ok(Response::new(format!("done under fence {fence:?}")))
+/// }
+/// # let _ = create::<String>;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     fence: u64,

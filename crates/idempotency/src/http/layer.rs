@@ -92,6 +92,7 @@ pub struct IdempotencyLayer<T = Tenant> {
     guard: Guard,
     rules: Rules,
     tenant: Option<TenantOf>,
+    client: Option<TenantOf>,
     made: OnceLock<Arc<Context>>,
     chosen: PhantomData<T>,
 }
@@ -150,7 +151,11 @@ impl IdempotencyLayer<NoTenant> {
 
     fn scoped(self, scope: Value, tenant: Option<TenantOf>) -> IdempotencyLayer {
         let layer = self.set("scope", scope);
-        IdempotencyLayer::make(layer.guard, layer.rules, tenant)
+        let made = IdempotencyLayer::make(layer.guard, layer.rules, tenant);
+        IdempotencyLayer {
+            client: layer.client,
+            ..made
+        }
     }
 }
 
@@ -248,7 +253,11 @@ impl IdempotencyLayer<TheRules> {
     where
         F: Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     {
-        IdempotencyLayer::make(self.guard, self.rules, Some(Arc::new(tenant)))
+        let made = IdempotencyLayer::make(self.guard, self.rules, Some(Arc::new(tenant)));
+        IdempotencyLayer {
+            client: self.client,
+            ..made
+        }
     }
 }
 
@@ -258,9 +267,30 @@ impl<T> IdempotencyLayer<T> {
             guard,
             rules,
             tenant,
+            client: None,
             made: OnceLock::new(),
             chosen: PhantomData,
         }
+    }
+
+    /// Who asks, for the people who look at the record: an address, a user. Nothing is decided by it.
+    ///
+    /// ```
+    /// # use idempotency::{http::IdempotencyLayer, store::Memory, Guard};
+    /// # use std::{net::SocketAddr, sync::Arc};
+    /// # let guard = Guard::new(Arc::new(Memory::default()));
+    /// // What the server put into the extensions; in axum, `ConnectInfo<SocketAddr>`.
+    /// let layer = IdempotencyLayer::new(guard)
+    ///     .tenant_header("x-verified-user")
+    ///     .client(|parts| parts.extensions.get::<SocketAddr>().map(SocketAddr::to_string));
+    /// ```
+    pub fn client<F>(mut self, client: F) -> Self
+    where
+        F: Fn(&Parts) -> Option<String> + Send + Sync + 'static,
+    {
+        self.made = OnceLock::new();
+        self.client = Some(Arc::new(client));
+        self
     }
 
     /// Whether the configuration is right.
@@ -318,6 +348,7 @@ impl<T> IdempotencyLayer<T> {
                 guard: self.guard.clone(),
                 settings,
                 tenant: self.tenant.clone(),
+                client: self.client.clone(),
                 by_rules: matches!(self.rules, Rules::Text(_)),
                 refusals: Seldom::default(),
                 observations: Seldom::default(),

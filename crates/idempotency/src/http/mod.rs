@@ -45,6 +45,7 @@ mod answer;
 mod attempt;
 mod head;
 mod layer;
+mod not_sent;
 mod observe;
 mod protect;
 mod request_body;
@@ -56,6 +57,7 @@ pub use attempt::Attempt;
 #[cfg(feature = "axum")]
 pub use attempt::NotProtected;
 pub use layer::{IdempotencyLayer, NoTenant, RulesError, Tenant, TheRules};
+pub use not_sent::NotSent;
 pub use request_body::RequestBody;
 pub use response_body::ResponseBody;
 pub use service::{IdempotencyService, ResponseFuture};

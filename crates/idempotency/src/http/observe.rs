@@ -2,10 +2,11 @@
 //! is held, so they and the store's answers come in any order.
 
 use super::head;
+use super::not_sent::source;
 use super::response_body::ResponseBody;
 use super::service::Context;
 use crate::acquire::Refused;
-use crate::claim::{Claim, End};
+use crate::claim::Claim;
 use crate::counters::Counter;
 use crate::entry::Entry;
 use crate::error::Error;
@@ -13,23 +14,22 @@ use crate::fingerprint::Fingerprint;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame};
-use idempotency_core::capture::Capture;
-use idempotency_core::classify::{classify, Source};
-use idempotency_core::config::OutcomeClass;
+use idempotency_core::ending::Ending;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
-use idempotency_core::request::Request;
-use idempotency_protocol::Outcome;
+use idempotency_core::request::{Identity, Request};
+use idempotency_protocol::{About, LookupKey, Outcome};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What became of a request: the class of its answer, and the copy of it.
-type Answered = (OutcomeClass, Option<Capture>);
+/// What is asked about: the key, and what the request is.
+type Asked = (LookupKey, Fingerprint);
 
 /// Begins to watch a request.
 pub(super) fn begin<B: Body>(
     context: &Arc<Context>,
     request: &Arc<Request>,
+    about: Arc<About>,
     hasher: Hasher,
     body: &B,
 ) -> (RequestWatch, Watching) {
@@ -38,6 +38,7 @@ pub(super) fn begin<B: Body>(
     let observer = Observer {
         context: Arc::clone(context),
         request: Arc::clone(request),
+        about,
     };
     context
         .guard
@@ -68,7 +69,7 @@ pub(super) struct RequestWatch {
     seen: usize,
     /// Gone with the end of the body, or when there is nothing to be asked.
     hasher: Option<Hasher>,
-    asks: Option<oneshot::Sender<Fingerprint>>,
+    asks: Option<oneshot::Sender<Asked>>,
 }
 
 impl RequestWatch {
@@ -115,32 +116,34 @@ impl RequestWatch {
         let Some(hasher) = self.hasher.take() else {
             return;
         };
-        let (Ok(fingerprint), Some(asks)) = (hasher.finish(), self.asks.take()) else {
-            let problem = Problem::UnsupportedRequest;
-            let rule = &self.request.rule.name;
-            return self.context.observed(rule, Counter::Observed(problem));
-        };
-        let _ = asks.send(Fingerprint(fingerprint));
+        match (self.request.identify(hasher), self.asks.take()) {
+            (Identity::Known(key, fingerprint), Some(asks)) => {
+                let _ = asks.send((key, Fingerprint(fingerprint)));
+            }
+            (Identity::Refused(problem, _), _) => {
+                let rule = &self.request.rule.name;
+                self.context.observed(rule, Counter::Observed(problem));
+            }
+            (Identity::Known(..) | Identity::Pass, _) => {}
+        }
     }
 }
 
 /// Waits for the answer to a request that is watched. Dropped before, there was none.
 pub(super) struct Watching {
     request: Arc<Request>,
-    answers: oneshot::Sender<Answered>,
+    answers: oneshot::Sender<Ending>,
 }
 
 impl Watching {
     /// The answer has begun.
     pub fn response<R: Body>(self, response: Response<R>) -> Response<ResponseBody<R>> {
-        let policy = self.request.policy();
         let headers = head::fields(response.headers());
         let status = response.status().as_u16();
-        let class = classify(policy, &Source::Upstream, status, &headers);
-        let capture = (class == OutcomeClass::Completed)
-            .then(|| Capture::new(policy, status, &headers, self.request.origin()));
+        let source = source(response.extensions());
+        let ending = Ending::answered(&self.request, None, &source, status, &headers);
         let mut watch = ResponseWatch {
-            answered: Some(((class, capture), self.answers)),
+            answered: Some((ending, self.answers)),
             left: headers.content_length(),
         };
         if response.body().is_end_stream() {
@@ -152,7 +155,7 @@ impl Watching {
 
 /// Looks at the body of an answer as it passes. Dropped before its end, the answer was cut.
 pub(super) struct ResponseWatch {
-    answered: Option<(Answered, oneshot::Sender<Answered>)>,
+    answered: Option<(Ending, oneshot::Sender<Ending>)>,
     /// What is left of the announced length: who has sent all of it may ask for no end.
     left: Option<u64>,
 }
@@ -162,12 +165,12 @@ impl ResponseWatch {
     pub fn saw<E>(&mut self, frame: Option<Result<&Frame<Bytes>, E>>, is_over: bool) {
         match frame {
             None => self.finish(),
-            Some(Err(_)) => self.answered = None,
+            Some(Err(_)) => self.cut(),
             Some(Ok(frame)) => {
-                if let Some(((_, Some(capture)), _)) = &mut self.answered {
+                if let Some((ending, _)) = &mut self.answered {
                     match frame.data_ref() {
-                        Some(data) => capture.push(data),
-                        None => capture.trailers(),
+                        Some(data) => ending.body(data),
+                        None => ending.trailers(),
                     }
                 }
                 if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
@@ -181,9 +184,21 @@ impl ResponseWatch {
     }
 
     fn finish(&mut self) {
-        if let Some((answered, answers)) = self.answered.take() {
-            let _ = answers.send(answered);
+        if let Some((ending, answers)) = self.answered.take() {
+            let _ = answers.send(ending);
         }
+    }
+
+    fn cut(&mut self) {
+        if let Some((ending, answers)) = self.answered.take() {
+            let _ = answers.send(ending.cut());
+        }
+    }
+}
+
+impl Drop for ResponseWatch {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 
@@ -191,36 +206,33 @@ impl ResponseWatch {
 struct Observer {
     context: Arc<Context>,
     request: Arc<Request>,
+    about: Arc<About>,
 }
 
 impl Observer {
-    async fn watch(
-        self,
-        asked: oneshot::Receiver<Fingerprint>,
-        answered: oneshot::Receiver<Answered>,
-    ) {
-        let Ok(fingerprint) = asked.await else {
+    async fn watch(self, asked: oneshot::Receiver<Asked>, answered: oneshot::Receiver<Ending>) {
+        let Ok((key, fingerprint)) = asked.await else {
             return;
         };
-        let Some(claim) = self.ask(fingerprint).await else {
+        let Some(claim) = self.ask(key, fingerprint).await else {
             return;
         };
         let cut = self.context.guard.shared.cut.clone();
         let answered = cut.run_until_cancelled(answered).await;
-        let end = match answered {
-            Some(Ok((OutcomeClass::Completed, Some(capture)))) => End::Done(capture.outcome()),
-            Some(Ok((OutcomeClass::Failed, _))) => End::NotDone,
-            _ => End::Unknown,
+        let ending = match answered {
+            Some(Ok(ending)) => ending,
+            Some(Err(_)) | None => Ending::Unknown,
         };
-        claim.end_here(end).await;
+        claim.end_here(ending.end()).await;
     }
 
     /// Counts what the answer would have been; the claim, if there is one.
-    async fn ask(&self, fingerprint: Fingerprint) -> Option<Claim> {
+    async fn ask(&self, key: LookupKey, fingerprint: Fingerprint) -> Option<Claim> {
         let terms = self.context.terms(self.request.policy()).ok()?;
-        let key = self.request.lookup_key(&fingerprint.0);
         let guard = &self.context.guard;
-        let (counter, claim) = match guard.ask_keeping(key, fingerprint, terms).await {
+        let about = Arc::clone(&self.about);
+        let asked = guard.ask_keeping(key, fingerprint, terms, about).await;
+        let (counter, claim) = match asked {
             Ok(Entry::Execute(execution)) => {
                 (Counter::ObservedExecution, Some(execution.into_claim()))
             }

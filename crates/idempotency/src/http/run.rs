@@ -1,11 +1,12 @@
 //! The task that runs a handler. It belongs to the guard, not to the client's connection.
 
 use super::head;
+use super::not_sent::source;
 use super::request_body::{Pieces, RequestBody};
 use super::response_body::{Cut, Piece, ResponseBody};
 use super::service::Context;
 use super::{answer, BoxError};
-use crate::claim::{Claim, End};
+use crate::claim::Claim;
 use crate::counters::Counter;
 use crate::settle::Settled;
 use bytes::Bytes;
@@ -13,9 +14,8 @@ use http::header::{HeaderName, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, Request as HttpRequest, Response};
 use http_body::{Body, Frame};
-use idempotency_core::capture::Capture;
-use idempotency_core::classify::{classify, Source};
-use idempotency_core::config::{OnCompleteFailure, OutcomeClass};
+use idempotency_core::config::OnCompleteFailure;
+use idempotency_core::ending::{End, Ending};
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::Request;
@@ -39,6 +39,8 @@ pub(super) struct Run {
     pub context: Arc<Context>,
     pub request: Arc<Request>,
     pub claim: Claim,
+    /// The fence that the request is executed under.
+    pub fence: u64,
 }
 
 type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
@@ -107,26 +109,27 @@ impl Run {
             context,
             request,
             claim,
+            fence,
         } = self;
         let (mut parts, body) = response.into_parts();
+        // All of them: a gateway of ours may stand behind the handler, and may have refused.
+        let headers = head::fields(&parts.headers);
         let policies = &request.settings.policies;
         let ours = |name: &&HeaderName| reply::is_ours(policies, name.as_str().as_bytes());
         let ours: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
         for name in ours {
             parts.headers.remove(name);
         }
-        let headers = head::fields(&parts.headers);
         let status = parts.status.as_u16();
-        let class = classify(request.policy(), &Source::Upstream, status, &headers);
-        let capture = (class == OutcomeClass::Completed)
-            .then(|| Capture::new(request.policy(), status, &headers, request.origin()));
+        let source = source(&parts.extensions);
+        let sent = Some((claim.key(), fence));
+        let ending = Ending::answered(&request, sent, &source, status, &headers);
         let length = headers.content_length().or(body.size_hint().exact());
         let copying = Copying {
             context,
             request,
             claim,
-            class,
-            capture,
+            ending,
             end,
         };
         let body = pin!(body);
@@ -143,8 +146,7 @@ struct Copying {
     context: Arc<Context>,
     request: Arc<Request>,
     claim: Claim,
-    class: OutcomeClass,
-    capture: Option<Capture>,
+    ending: Ending,
     /// The execution lasts no longer.
     end: Instant,
 }
@@ -236,7 +238,7 @@ impl Copying {
                     for frame in goes {
                         client.send(Piece::Frame(frame), end).await;
                     }
-                    if client.has_left && client.is_event_stream && self.keeps_nothing() {
+                    if client.has_left && client.is_event_stream && self.ending.keeps_nothing() {
                         // It may never end, and nobody listens.
                         break;
                     }
@@ -281,37 +283,23 @@ impl Copying {
             None => Next::End,
             Some(Err(error)) => Next::Cut(error.into()),
             Some(Ok(frame)) => {
-                if let Some(capture) = &mut self.capture {
-                    match frame.data_ref() {
-                        Some(data) => capture.push(data),
-                        None => capture.trailers(),
-                    }
+                match frame.data_ref() {
+                    Some(data) => self.ending.body(data),
+                    None => self.ending.trailers(),
                 }
                 Next::Frame(frame)
             }
         }
     }
 
-    fn keeps_nothing(&self) -> bool {
-        self.capture.as_ref().is_none_or(Capture::is_tombstone)
-    }
-
     /// Records half an answer: what the status proved stays proven, and nothing else is.
     async fn cut_off(self) {
-        let end = match self.class {
-            OutcomeClass::Failed => End::NotDone,
-            OutcomeClass::Completed | OutcomeClass::Unknown => End::Unknown,
-        };
-        self.claim.end_here(end).await;
+        self.claim.end_here(self.ending.cut().end()).await;
     }
 
     /// Records how it ended; whether the client must not have the answer.
     async fn settle(self) -> (Settled, bool) {
-        let end = match (self.class, self.capture) {
-            (OutcomeClass::Completed, Some(capture)) => End::Done(capture.outcome()),
-            (OutcomeClass::Failed, _) => End::NotDone,
-            _ => End::Unknown,
-        };
+        let end = self.ending.end();
         let is_outcome = matches!(end, End::Done(_));
         let settled = self.claim.end_here(end).await;
         let policy = self.request.policy().on_complete_failure;

@@ -20,7 +20,7 @@ use idempotency_core::decide::{decide, Verdict};
 use idempotency_core::problem::{Problem, ProblemSettings};
 use idempotency_core::reply::LocalReply;
 use idempotency_core::settings::Settings;
-use idempotency_protocol::AttemptKind;
+use idempotency_protocol::{About, AttemptKind};
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -34,6 +34,8 @@ pub(super) struct Context {
     /// `None`: the configuration was rejected.
     pub settings: Option<Arc<Settings>>,
     pub tenant: Option<TenantOf>,
+    /// Who asks, for people.
+    pub client: Option<TenantOf>,
     /// Times are the rules', not the guard's.
     pub by_rules: bool,
     /// Refusals without an answer of the store, in the log.
@@ -69,6 +71,18 @@ impl Context {
             kind: AttemptKind::Guard,
             margin_ms: policy.lease_margin_ms,
         })
+    }
+
+    /// What the record says of a request.
+    pub fn about(&self, request: &idempotency_core::request::Request, parts: &Parts) -> Arc<About> {
+        let client = self.client.as_ref().and_then(|client| client(parts));
+        let mut about = About {
+            gateway: self.guard.about().gateway,
+            client: client.unwrap_or_default(),
+            ..request.about()
+        };
+        about.shorten();
+        Arc::new(about)
     }
 
     /// An answer in place of the handler's.
@@ -151,7 +165,8 @@ where
             }
             Verdict::Protect { request, hasher } if request.policy().mode == Mode::Observe => {
                 let request = Arc::from(request);
-                let (watch, watching) = observe::begin(context, &request, *hasher, &body);
+                let about = context.about(&request, &parts);
+                let (watch, watching) = observe::begin(context, &request, about, *hasher, &body);
                 let body = RequestBody::watched(body, watch);
                 let call = inner.call(Request::from_parts(parts, body));
                 ResponseFuture::observing(call, watching)
@@ -159,6 +174,7 @@ where
             Verdict::Protect { request, hasher } => {
                 let protected = Protected {
                     context: Arc::clone(context),
+                    about: context.about(&request, &parts),
                     request: Arc::from(request),
                     parts,
                     carried,

@@ -4,12 +4,13 @@ use super::driver::InTransaction;
 use super::outcome::{TransactionError, TxError};
 use super::record::Record;
 use super::BoxError;
-use crate::claim::End;
 use crate::error::{Error, SettleError};
 use crate::execution::{Completed, Execution};
 use crate::guard::Guard;
 use crate::outcome::Outcome;
 use crate::settle::Settled;
+use idempotency_core::ending::End;
+use idempotency_protocol::FailCause;
 use idempotency_store::record::StoredOutcome;
 use idempotency_store::transaction::{ReadBack, Statement, Statements};
 use std::convert::Infallible;
@@ -137,7 +138,7 @@ impl Execution {
         match found {
             Found::Committed(_) => claim.committed(),
             Found::Lost => claim.lost(),
-            Found::RolledBack => drop(claim.end(End::NotDone).await),
+            Found::RolledBack => drop(claim.end(End::NotDone(FailCause::Other)).await),
             Found::Unknown => drop(claim.end(End::Unknown).await),
         }
         found

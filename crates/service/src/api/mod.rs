@@ -11,6 +11,7 @@ mod operations;
 mod problem;
 mod records;
 mod resolve;
+mod rest;
 mod router;
 mod settle;
 mod wait;

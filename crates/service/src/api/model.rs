@@ -3,8 +3,9 @@
 use super::problem::Problem;
 use crate::redact::log_id;
 use crate::validate;
-use idempotency_protocol::{LookupKey, Origin};
-use idempotency_store::{RecordState, RecordView};
+use idempotency_protocol::{self as protocol, LookupKey, Origin};
+use idempotency_store::history::PastEnd;
+use idempotency_store::{AttemptView, RecordState, RecordView};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -134,6 +135,118 @@ pub struct Record {
     pub lease_left_ms: Option<u64>,
     /// When the record is forgotten, milliseconds since the Unix epoch; null while executing.
     pub expires_at_ms: Option<u64>,
+    /// What the record says of the request of the newest execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
+    /// The executions that are remembered one by one, oldest first; the last one is the newest.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+}
+
+/// A request, for people. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct About {
+    /// Its method.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// Its path, without the query.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The rule that protected it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// The gateway, or the program that uses the library.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// Its id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// Its trace id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace_id: String,
+    /// Who asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client: String,
+}
+
+impl From<protocol::About> for About {
+    fn from(about: protocol::About) -> About {
+        let protocol::About {
+            method,
+            path,
+            rule,
+            gateway,
+            request_id,
+            trace_id,
+            client,
+        } = about;
+        About {
+            method,
+            path,
+            rule,
+            gateway,
+            request_id,
+            trace_id,
+            client,
+        }
+    }
+}
+
+/// Who runs an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptKind {
+    /// A gateway.
+    Gateway,
+    /// A program that uses the library.
+    Guard,
+    /// A transaction of the database that holds the record, too.
+    Transaction,
+}
+
+/// How an execution ended that was followed by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// Provably not done, or its answer may be retried.
+    Failed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// 1 for the first one.
+    pub number: u32,
+    /// Who ran it.
+    pub kind: AttemptKind,
+    /// When it was granted, milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// How it ended; null for the newest one, whose end is the state of the record.
+    pub end: Option<AttemptEnd>,
+    /// When its end was recorded, milliseconds since the Unix epoch.
+    pub ended_at_ms: Option<u64>,
+}
+
+impl From<AttemptView> for Attempt {
+    fn from(view: AttemptView) -> Attempt {
+        Attempt {
+            number: view.number,
+            kind: match view.kind {
+                protocol::AttemptKind::Gateway => AttemptKind::Gateway,
+                protocol::AttemptKind::Guard => AttemptKind::Guard,
+                protocol::AttemptKind::Transaction => AttemptKind::Transaction,
+            },
+            started_at_ms: view.started_at_ms,
+            end: view.end.map(|(end, _)| match end {
+                PastEnd::Failed => AttemptEnd::Failed,
+                PastEnd::Unknown => AttemptEnd::Unknown,
+            }),
+            ended_at_ms: view.end.map(|(_, at)| at),
+        }
+    }
 }
 
 impl From<RecordView> for Record {
@@ -158,6 +271,8 @@ impl From<RecordView> for Record {
             changed_at_ms: view.changed_at_ms,
             lease_left_ms: view.lease_left_ms,
             expires_at_ms: view.expires_at_ms,
+            about: view.about.map(|about| (*about).into()),
+            attempts: view.attempts.into_iter().map(Attempt::from).collect(),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::app::App;
 use super::arrival::Arrival;
 use super::model::ProblemDocument;
 use super::problem::Problem;
+use super::rest::{self, Lent};
 use super::{health, operations, records, resolve, settle, wait};
 use crate::auth::Presented;
 use crate::telemetry::refusals::AuthFailure;
@@ -165,26 +166,30 @@ impl Dispatch {
 
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Response {
-        if arrival.presented.is_valid() {
-            let response = self.look(request, &arrival).await;
-            if response.status() == StatusCode::FORBIDDEN {
-                self.app
-                    .metrics
-                    .refusals
-                    .auth_failed(AuthFailure::WrongRole);
-            }
-            return response;
-        }
+        let (request, rest) = rest::lend(request);
         let route = name(request.uri().path());
-        if !OPEN_TO_PROBES.contains(&route) {
+        let is_valid = arrival.presented.is_valid();
+        if !is_valid && !OPEN_TO_PROBES.contains(&route) {
             if let Err(foreign) = self.app.expects(&request, &arrival) {
+                drop(request);
                 self.app.metrics.refusals.foreign(foreign);
-                return self.finish(route, Err(foreign.into()));
+                let response = self.finish(route, Err(foreign.into()));
+                rest.discard(response.status()).await;
+                return response;
             }
         }
         let response = self.look(request, &arrival).await;
-        if matches!(response.status().as_u16(), 401 | 403) {
-            self.slow_down(&arrival, route).await;
+        rest.discard(response.status()).await;
+        match response.status() {
+            StatusCode::FORBIDDEN if is_valid => self
+                .app
+                .metrics
+                .refusals
+                .auth_failed(AuthFailure::WrongRole),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !is_valid => {
+                self.slow_down(&arrival, route).await;
+            }
+            _ => {}
         }
         response
     }
@@ -215,7 +220,7 @@ impl Dispatch {
         }
     }
 
-    async fn look(&self, request: Request<Incoming>, arrival: &Arrival) -> Response {
+    async fn look(&self, request: Request<Lent>, arrival: &Arrival) -> Response {
         let path = request.uri().path();
         if request.method() == Method::POST && path == OPERATIONS_PATH {
             let (parts, body) = request.into_parts();
@@ -233,7 +238,7 @@ impl Dispatch {
         response
     }
 
-    async fn route(&self, request: Request<Incoming>, arrival: Arrival) -> Response {
+    async fn route(&self, request: Request<Lent>, arrival: Arrival) -> Response {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(arrival);
         let mut router = self.router.clone();

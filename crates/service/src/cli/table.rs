@@ -1,6 +1,6 @@
 //! Records for people.
 
-use crate::api::model::{KeyOrigin, Record, Records, State};
+use crate::api::model::{Attempt, AttemptEnd, AttemptKind, KeyOrigin, Record, Records, State};
 use std::fmt::Write;
 
 pub(super) fn state(state: State) -> &'static str {
@@ -63,7 +63,45 @@ pub(super) fn record(record: &Record) -> String {
     ] {
         let _ = writeln!(out, "{name:<11} {value}");
     }
+    if let Some(about) = &record.about {
+        let request = format!("{} {}", about.method, about.path);
+        for (name, value) in [
+            ("request", request.trim()),
+            ("rule", &about.rule),
+            ("made by", &about.gateway),
+            ("client", &about.client),
+            ("request id", &about.request_id),
+            ("trace id", &about.trace_id),
+        ] {
+            if !value.is_empty() {
+                let _ = writeln!(out, "{name:<11} {}", plain(value));
+            }
+        }
+    }
+    for attempt in &record.attempts {
+        let _ = writeln!(out, "{}", one_attempt(attempt));
+    }
     out
+}
+
+/// `attempt 1   gateway, 2026-11-22T09:30:00Z, unknown 2026-11-22T09:31:00Z`; how the newest one ended is the
+/// state of the record.
+fn one_attempt(attempt: &Attempt) -> String {
+    let kind = match attempt.kind {
+        AttemptKind::Gateway => "gateway",
+        AttemptKind::Guard => "guard",
+        AttemptKind::Transaction => "transaction",
+    };
+    let name = format!("attempt {}", attempt.number);
+    let mut line = format!("{name:<11} {kind}, {}", time(attempt.started_at_ms));
+    let end = attempt.end.map(|end| match end {
+        AttemptEnd::Failed => "failed",
+        AttemptEnd::Unknown => "unknown",
+    });
+    if let (Some(end), Some(at)) = (end, attempt.ended_at_ms) {
+        let _ = write!(line, ", {end} {}", time(at));
+    }
+    line
 }
 
 /// A page, a record per line.
@@ -156,6 +194,23 @@ mod tests {
         ] {
             assert_eq!(time(ms), text);
         }
+    }
+
+    #[test]
+    fn attempts() {
+        let mut attempt = Attempt {
+            number: 2,
+            kind: AttemptKind::Guard,
+            started_at_ms: 1_795_339_800_000,
+            end: None,
+            ended_at_ms: None,
+        };
+        let running = "attempt 2   guard, 2026-11-22T09:30:00Z";
+        assert_eq!(one_attempt(&attempt), running);
+        attempt.end = Some(AttemptEnd::Unknown);
+        attempt.ended_at_ms = Some(1_795_339_860_000);
+        let ended = format!("{running}, unknown 2026-11-22T09:31:00Z");
+        assert_eq!(one_attempt(&attempt), ended);
     }
 
     #[test]

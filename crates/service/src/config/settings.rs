@@ -215,7 +215,7 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_MAX_BUFFERED_BYTES", value_name = "SIZE")]
     pub max_buffered_bytes: Option<Size>,
 
-    /// Operations in one call [default: 64]
+    /// Operations in one call, at least 64 [default: 64]
     #[arg(long, env = "IDEMPOTENCYD_MAX_BATCH", value_name = "N")]
     pub max_batch: Option<usize>,
 

@@ -4,6 +4,7 @@ use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
 use crate::api::door::Hosts;
 use crate::auth::{Role, Tokens, Way};
 use crate::backend::StoreChoice;
+use idempotency_protocol::MAX_OPERATIONS;
 use idempotency_store::{Quotas, WaiterCaps};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -222,11 +223,7 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
             bytes(settings.max_buffered_bytes),
             512 << 20,
         ),
-        max_batch: check.positive(
-            "max_batch",
-            settings.max_batch,
-            idempotency_protocol::MAX_OPERATIONS,
-        ),
+        max_batch: check.positive("max_batch", settings.max_batch, MAX_OPERATIONS),
         max_concurrent_calls: check.positive(
             "max_concurrent_calls",
             settings.max_concurrent_calls,
@@ -262,8 +259,12 @@ fn limits(settings: &Settings, check: &mut Check) -> Limits {
     if settings.request_timeout.is_some() && limits.request_timeout <= longest {
         check.fail("request_timeout", "must be above body_timeout + max_wait");
     }
-    if limits.max_batch > usize::from(u16::MAX) {
-        check.fail("max_batch", "a message holds at most 65535 operations");
+    // Fewer would be found out under load alone, when gateways share calls.
+    if !(MAX_OPERATIONS..=usize::from(u16::MAX)).contains(&limits.max_batch) {
+        check.fail(
+            "max_batch",
+            "must be between 64, which gateways and programs may send in one call, and 65535",
+        );
     }
     if limits.max_buffered_bytes < limits.max_body_bytes {
         check.fail("max_buffered_bytes", "must not be below max_body_bytes");
@@ -321,6 +322,21 @@ mod tests {
             !text.contains("has space"),
             "a token must not be printed: {text}"
         );
+    }
+
+    #[test]
+    fn a_call_of_a_gateway_is_never_too_long() {
+        let with = |most| Settings {
+            max_batch: Some(most),
+            ..Settings::default()
+        };
+        for most in [1, 16, 63, 65_536] {
+            let text = errors(with(most));
+            assert!(text.contains("max_batch: "), "{most}: {text}");
+        }
+        for most in [64, 65_535] {
+            assert_eq!(with(most).check().unwrap().limits.max_batch, most);
+        }
     }
 
     #[test]

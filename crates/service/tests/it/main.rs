@@ -22,6 +22,7 @@ mod refused;
 mod remote;
 mod roles;
 mod settle;
+mod sizes;
 mod sweeps;
 mod transport;
 mod two_processes;

@@ -204,22 +204,21 @@ async fn broken_frames() {
 #[tokio::test]
 async fn too_many_and_too_much() {
     let mut settings = settings();
-    settings.max_batch = Some(3);
-    settings.max_body_bytes = Some("10KiB".parse().unwrap());
+    settings.max_body_bytes = Some("20KiB".parse().unwrap());
     let server = TestServer::with(settings).await;
     let gateway = server.client().token(GATEWAY);
     let operations = |n: usize| (0..n).map(|i| acquire(&format!("k{i}"), owner())).collect();
-    assert_eq!(gateway.operate(operations(3)).await.len(), 3);
-    let four = Request {
-        operations: operations(4),
+    assert_eq!(gateway.operate(operations(64)).await.len(), 64);
+    let more = Request {
+        operations: operations(65),
     }
     .encode();
     gateway
-        .post(OPERATIONS_PATH, four)
+        .post(OPERATIONS_PATH, more)
         .await
         .problem(413, "too-large");
     let big = Request {
-        operations: vec![complete("k0", owner(), &"x".repeat(11 << 10))],
+        operations: vec![complete("k0", owner(), &"x".repeat(21 << 10))],
     };
     gateway
         .post(OPERATIONS_PATH, big.encode())

@@ -296,7 +296,7 @@ fn bad_settings_are_named_before_anything_opens() {
             vec![],
             "gateway_tokens[0]: a token has at least 16",
         ),
-        (vec!["--max-batch", "0"], vec![], "max_batch: "),
+        (vec!["--max-batch", "16"], vec![], "max_batch: "),
         (
             vec!["--operator-token-file", "/none"],
             vec![],
@@ -320,19 +320,19 @@ async fn flags_win_over_environment_over_file() {
     let config = dir.path().join("c.toml");
     std::fs::write(
         &config,
-        "store = \"memory\"\nmax_batch = 1\ngateway_tokens = [\"from-file-0123456\"]\nmax_wait = \"1ms\"\n",
+        "store = \"memory\"\nmax_batch = 65\ngateway_tokens = [\"from-file-0123456\"]\nmax_wait = \"1ms\"\n",
     )
     .unwrap();
     let config = config.to_str().unwrap().to_owned();
-    let child = Child::start(dir, &["--config", &config, "--max-batch", "2"]);
+    let child = Child::start(dir, &["--config", &config, "--max-batch", "66"]);
     let gateway = Client::tcp(child.address).token("from-file-0123456");
     let call = |n: usize| {
         let operations = (0..n).map(|i| acquire(&format!("k{i}"), owner())).collect();
         Request { operations }.encode()
     };
-    assert_eq!(gateway.post(OPERATIONS_PATH, call(2)).await.status, 200);
+    assert_eq!(gateway.post(OPERATIONS_PATH, call(66)).await.status, 200);
     gateway
-        .post(OPERATIONS_PATH, call(3))
+        .post(OPERATIONS_PATH, call(67))
         .await
         .problem(413, "too-large");
 }

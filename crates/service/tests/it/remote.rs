@@ -174,7 +174,6 @@ async fn a_service_that_stops_is_an_outage_and_connections_are_made_anew() {
 #[tokio::test]
 async fn what_is_too_large_for_one_call_goes_alone() {
     let mut settings = settings();
-    settings.max_batch = Some(2);
     settings.max_body_bytes = Some("1MB".parse().unwrap());
     let server = TestServer::with(settings).await;
     let remote = remote(&server, GATEWAY);

@@ -3,9 +3,11 @@
 use crate::support::http2::frame;
 use crate::support::*;
 use http::{Method, Version};
-use idempotency_protocol::{Answer, Request, CONTENT_TYPE, OPERATIONS_PATH};
+use idempotency_protocol::{Answer, Request, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn http2_with_prior_knowledge_on_both_sockets() {
@@ -266,4 +268,77 @@ async fn connections_over_the_limit_wait_their_turn() {
     drop(first);
     // Answered only because a place came free.
     assert!(read_answer(&mut third).await.starts_with("HTTP/1.1 200"));
+}
+
+/// A sender that is still writing would meet a broken connection, and Kong's host reads no answer
+/// after that.
+#[tokio::test]
+async fn a_refusal_waits_for_the_body_that_is_under_way() {
+    let mut settings = settings();
+    settings.max_body_bytes = Some("1KiB".parse().unwrap());
+    let server = TestServer::with(settings).await;
+    let message = format!("content-type: {CONTENT_TYPE}\r\n");
+    let with = |token: &str, rest: &str| format!("authorization: Bearer {token}\r\n{rest}");
+    let operations = format!("POST {OPERATIONS_PATH}");
+    let wait = format!("POST {WAIT_PATH}");
+    for (line, fields, status) in [
+        (operations.as_str(), with("unknown", &message), 401),
+        (&operations, message.clone(), 401),
+        (&operations, with(OPERATOR, &message), 403),
+        (
+            &operations,
+            with(GATEWAY, "content-type: text/plain\r\n"),
+            415,
+        ),
+        (&operations, with(GATEWAY, &message), 413),
+        (&wait, with("unknown", &message), 401),
+        (&wait, with(OPERATOR, &message), 403),
+        ("POST /v1/settle", with("unknown", ""), 401),
+        ("POST /v1/record/resolve", with(GATEWAY, ""), 403),
+        ("POST /nowhere", with(GATEWAY, ""), 404),
+        ("PUT /v1/operations", with(GATEWAY, &message), 405),
+        (
+            "POST /v1/settle",
+            "origin: http://x.example\r\n".to_owned(),
+            403,
+        ),
+    ] {
+        let what = format!("{line} {fields:?}");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\n{fields}content-length: 4000\r\n\r\n");
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[0; 1000]).await.unwrap();
+        let early = timeout(Duration::from_millis(50), stream.peek(&mut [0; 16])).await;
+        assert!(early.is_err(), "{what}: answered before the body was sent");
+        stream.write_all(&[0; 3000]).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{what}: {answer}"
+        );
+        // Nothing was cut: the connection serves the next request.
+        let next = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(next).await.unwrap();
+        let next = read_answer(&mut stream).await;
+        assert!(next.starts_with("HTTP/1.1 200"), "{what}: {next}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_ever_nor_ask_for_a_body() {
+    let server = TestServer::start().await;
+    for (field, sent) in [("x-nothing: 1", 10), ("expect: 100-continue", 0)] {
+        let head = format!(
+            "POST {OPERATIONS_PATH} HTTP/1.1\r\nhost: localhost\r\n\
+             content-type: {CONTENT_TYPE}\r\ncontent-length: 4000\r\n{field}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![0; sent]).await.unwrap();
+        let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{field}: {answer}");
+        let end = timeout(PATIENCE, stream.read(&mut [0; 16])).await.unwrap();
+        assert_eq!(end.unwrap_or(0), 0, "{field}: closed");
+    }
 }

@@ -280,7 +280,8 @@ impl Gateway {
                 active.values().sum()
             }
             Gateway::KongHost(host) => host.stats().get("host.callouts").copied().unwrap_or(0),
-            Gateway::Nginx(_) | Gateway::Kong(_) | Gateway::Layer(_) => {
+            Gateway::Layer(layer) => layer.stats().get("host_calls_out").copied().unwrap_or(0),
+            Gateway::Nginx(_) | Gateway::Kong(_) => {
                 panic!("this host does not count its callouts: the case must say so")
             }
         }

@@ -1,6 +1,9 @@
 //! Operators: inspect, resolve, delete.
 
 use super::*;
+use crate::history::PastEnd;
+use crate::store::ListFilter;
+use idempotency_protocol::About;
 
 /// What an operator may do in each state. All three resolutions behave alike, apart from the
 /// state that they lead to.
@@ -138,6 +141,7 @@ mod rest {
         a_version_never_comes_back,
         a_deleted_key_takes_another_payload,
         a_settle_after_a_resolve_does_not_overwrite,
+        a_record_says_what_was_asked_and_how_often,
         inspect_tells_what_is_there,
     );
 
@@ -207,6 +211,53 @@ mod rest {
             );
             ensure!(before == lab.view(&key).await?, "overwritten");
         }
+        Ok(())
+    }
+
+    async fn a_record_says_what_was_asked_and_how_often(lab: &Lab<'_>) -> Verdict {
+        let (key, first, second) = (lab.key("k"), lab.owner(), lab.owner());
+        let about = |id: &str| {
+            Some(Box::new(About {
+                method: "POST".into(),
+                path: "/charges".into(),
+                request_id: id.into(),
+                ..About::default()
+            }))
+        };
+        let one = acquire_with(&key, first, |a| a.about = about("1"));
+        matched!(lab.one(one).await, Answer::Granted(_));
+        matched!(lab.one(abandon(&key, first)).await, Answer::Abandoned);
+        let two = acquire_with(&key, second, |a| {
+            a.on_unknown = OnUnknown::Retry;
+            a.kind = AttemptKind::Guard;
+            a.about = about("2");
+        });
+        matched!(lab.one(two).await, Answer::Granted(_));
+        let view = lab.view(&key).await?.ok_or("no record")?;
+        ensure!(view.about == about("2"), "{view:?}");
+        let attempts: Vec<_> = view.attempts.iter().map(|a| (a.number, a.kind)).collect();
+        let expected = [(1, AttemptKind::Gateway), (2, AttemptKind::Guard)];
+        ensure!(attempts == expected, "{view:?}");
+        let ends: Vec<_> = view.attempts.iter().map(|a| a.end.map(|e| e.0)).collect();
+        ensure!(ends == [Some(PastEnd::Unknown), None], "{view:?}");
+        let in_order = view.attempts.iter().all(|a| {
+            let end = a.end.map_or(a.started_at_ms, |end| end.1);
+            (view.created_at_ms..=end).contains(&a.started_at_ms)
+        });
+        ensure!(in_order, "{view:?}");
+        let filter = ListFilter {
+            tenant: Some(key.tenant.clone()),
+            namespace: Some(key.namespace.clone()),
+            limit: 100,
+            ..ListFilter::default()
+        };
+        let page = lab.store.list(filter).await;
+        let page = page.map_err(|e| e.to_string())?;
+        let listed = page.records.iter().find(|r| r.key == key);
+        ensure!(
+            listed.is_some_and(|r| r.about == view.about && r.attempts == view.attempts),
+            "{listed:?}"
+        );
         Ok(())
     }
 

@@ -154,15 +154,45 @@ impl Ledger {
         self.tell(caller, vec![call]).await;
     }
 
-    /// Enters what a sweep found: one call for each tenant.
-    pub async fn note(
+    /// Enters what was found; those of it that were not there, or were otherwise.
+    pub async fn note<'f>(
         &self,
         caller: &Caller,
         names: &Names,
-        found: &[(Bytes, Slot)],
+        found: &'f [(Bytes, Slot)],
+    ) -> Result<Vec<&'f (Bytes, Slot)>, StoreError> {
+        let put = self.told_of(caller, names, "note", found.iter()).await?;
+        let is_put = |(name, _): &&(Bytes, Slot)| {
+            let key = names.key(name);
+            key.is_some_and(|key| put.contains(&entry(&key)))
+        };
+        match put.is_empty() {
+            true => Ok(Vec::new()),
+            false => Ok(found.iter().filter(is_put).collect()),
+        }
+    }
+
+    /// Takes back what was entered, where nothing has been told of it since.
+    pub async fn undo(
+        &self,
+        caller: &Caller,
+        names: &Names,
+        entered: &[&(Bytes, Slot)],
     ) -> Result<(), StoreError> {
+        let entered = entered.iter().copied();
+        self.told_of(caller, names, "undo", entered).await.map(drop)
+    }
+
+    /// Tells each tenant's ledger of records as they were seen; the entries that it names.
+    async fn told_of<'f>(
+        &self,
+        caller: &Caller,
+        names: &Names,
+        event: &'static str,
+        seen: impl Iterator<Item = &'f (Bytes, Slot)>,
+    ) -> Result<HashSet<Bytes>, StoreError> {
         let mut tenants: HashMap<String, Vec<Bytes>> = HashMap::new();
-        for (name, slot) in found {
+        for (name, slot) in seen {
             let Some((key, execution)) = names.key(name).zip(slot.execution.as_ref()) else {
                 continue;
             };
@@ -188,16 +218,18 @@ impl Ledger {
             of_tenant.push(entry(&key));
             of_tenant.extend(arguments.map(number));
         }
+        let mut named = HashSet::new();
         for (tenant, all) in tenants {
             // In small portions, one after the other: the server answers nobody else meanwhile.
             for portion in all.chunks(6 * NOTED_TOGETHER) {
                 let keys = names.ledger(&tenant);
-                let call = Call::ledger(keys, "note", portion.to_vec());
+                let call = Call::ledger(keys, event, portion.to_vec());
                 let noted = caller.one(call, false).await;
-                noted.map_err(|e| super::store_error(&e))?;
+                let noted = noted.map_err(|e| super::store_error(&e))?;
+                named.extend(reply::noted(noted).unwrap_or_default());
             }
         }
-        Ok(())
+        Ok(named)
     }
 }
 

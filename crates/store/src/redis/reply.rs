@@ -284,6 +284,17 @@ pub(super) fn reserved(value: Value) -> Option<Reserved> {
     }
 }
 
+/// The entries that a note has put; `None` if the reply is none to a note.
+pub(super) fn noted(value: Value) -> Option<Vec<Bytes>> {
+    let mut parts = Parts::of(value)?;
+    (parts.word()? == "noted").then_some(())?;
+    let mut put = Vec::new();
+    while let Some(entry) = parts.bytes()? {
+        put.push(entry);
+    }
+    Some(put)
+}
+
 /// The outcome that was to be fetched.
 pub(super) enum Fetched {
     /// What is stored; `None` if it is lost.

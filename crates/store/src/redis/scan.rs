@@ -16,7 +16,7 @@ use crate::store::{ListFilter, Page, StoreError, Swept};
 use bytes::Bytes;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Keys that the server looks at in one step.
 const STEP: usize = 1_000;
@@ -192,9 +192,8 @@ pub(super) async fn count(
     let mut place = Some(Place::default());
     while let Some(here) = place {
         let (batch, next) = step(&connection, &masters, &here, &pattern, STEP).await?;
-        ledger
-            .note(caller, names, &read(&connection, batch).await?)
-            .await?;
+        let found = read(&connection, batch).await?;
+        enter(caller, &connection, names, ledger, found).await?;
         place = next;
     }
     Ok(())
@@ -230,9 +229,45 @@ pub(super) async fn sweep(
     }
     swept.slots = swept.lapsed;
     if let Some(ledger) = ledger {
-        ledger.note(caller, names, &found).await?;
+        enter(caller, &connection, names, ledger, found).await?;
     }
     Ok(swept)
+}
+
+/// How often a record is looked at again that changes all the time; it tells the ledger of its changes itself.
+const LOOKS: usize = 3;
+
+/// Enters what was found into the ledgers. Between the look at a record and its entry it may have been forgotten,
+/// or have ended, and have told the ledger too early: so each one that is entered is looked at again.
+async fn enter(
+    caller: &Caller,
+    connection: &Connection,
+    names: &Names,
+    ledger: &Ledger,
+    found: Vec<(Bytes, Slot)>,
+) -> Result<(), StoreError> {
+    let mut found = found;
+    for _ in 0..LOOKS {
+        let entered = ledger.note(caller, names, &found).await?;
+        if entered.is_empty() {
+            return Ok(());
+        }
+        let again = entered.iter().map(|(name, _)| name.clone());
+        let now: HashMap<Bytes, Slot> = read(connection, again.collect())
+            .await?
+            .into_iter()
+            .collect();
+        let has_changed = |entry: &&(Bytes, Slot)| {
+            let version = now.get(&entry.0).map(|slot| slot.version);
+            version != Some(entry.1.version)
+        };
+        let changed: Vec<&(Bytes, Slot)> = entered.into_iter().filter(has_changed).collect();
+        ledger.undo(caller, names, &changed).await?;
+        let those: HashSet<Bytes> = changed.iter().map(|(name, _)| name.clone()).collect();
+        let now = now.into_iter();
+        found = now.filter(|(name, _)| those.contains(name)).collect();
+    }
+    Ok(())
 }
 
 /// What is known of these records, of those that are any.

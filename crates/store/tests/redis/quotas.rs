@@ -134,3 +134,37 @@ async fn what_was_there_is_counted_in_the_background() {
     })
     .await;
 }
+
+/// What ends while it is counted has told the ledger of its end before it is entered there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_it_is_counted_does_not_stay_in_the_ledger() {
+    let server = server(&[]);
+    let store = open(&server.url()).await;
+    let names: Vec<String> = (0..3_000).map(|n| format!("k{n}")).collect();
+    for names in names.chunks(60) {
+        let acquires = names.iter().map(|name| acquire(name, 1)).collect();
+        for answer in store.apply(acquires).await {
+            assert_eq!(answer.name(), "granted");
+        }
+    }
+    let executions = Quotas {
+        executions: Some(1),
+        ..Quotas::default()
+    };
+    store.set_quotas(executions).await.unwrap();
+    for names in names.chunks(60) {
+        let fails = names.iter().map(|name| fail(name, 1)).collect();
+        for answer in store.apply(fails).await {
+            assert_eq!(answer.name(), "failed");
+        }
+    }
+    // The count is over when the server has nothing to do any more.
+    let seen = std::sync::Mutex::new(calls(&server));
+    until(|| async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let now = calls(&server);
+        std::mem::replace(&mut *seen.lock().unwrap(), now) == now
+    })
+    .await;
+    assert_eq!(one(&*store, acquire("one more", 1)).await.name(), "granted");
+}

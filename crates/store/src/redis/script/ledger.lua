@@ -15,7 +15,9 @@
 --   idle     entry
 --   end      entry, 'completed' | 'failed' | 'unknown', bytes, end ('' if it is to be counted from now)
 --   forget   entry
---   note     any number of: entry, end of the lease (0: not executing), end, ttl, unknown ttl, bytes
+--   note     any number of: entry, end of the lease (0: not executing), end, ttl, unknown ttl, bytes. Names
+--            those in its reply that it has put
+--   undo     the same: forgets those that are still as `note` has put them
 
 local ends, leases, facts = KEYS[1], KEYS[2], KEYS[3]
 -- Most entries that one call forgets; the others are not counted as records all the same.
@@ -119,18 +121,35 @@ end
 
 if event == 'note' then
   clean()
+  local these = { 'noted' }
   for at = 2, #ARGV, 6 do
     local found, until_, last = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     local ttl, unknown_ttl, bytes = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 5])
     local packed = redis.call('HGET', facts, found)
     if until_ ~= 0 then
       -- Its own events may have told more by now.
-      if not packed and until_ > now then put(found, until_, last, ttl, unknown_ttl, bytes) end
+      if not packed and until_ > now then
+        put(found, until_, last, ttl, unknown_ttl, bytes)
+        these[#these + 1] = found
+      end
     elseif last > now then
       local same = packed == struct.pack('>I8I8I8', ttl, unknown_ttl, bytes)
         and redis.call('ZSCORE', ends, found)
-      if not same or tonumber(same) ~= last then put(found, nil, last, ttl, unknown_ttl, bytes) end
+      if not same or tonumber(same) ~= last then
+        put(found, nil, last, ttl, unknown_ttl, bytes)
+        these[#these + 1] = found
+      end
     end
+  end
+  return these
+end
+
+if event == 'undo' then
+  for at = 2, #ARGV, 6 do
+    local found, last = ARGV[at], tonumber(ARGV[at + 2])
+    local as_put = struct.pack('>I8I8I8', ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 5]))
+    local same = redis.call('HGET', facts, found) == as_put and redis.call('ZSCORE', ends, found)
+    if same and tonumber(same) == last then forget(found) end
   end
   return { 'noted' }
 end

@@ -1,11 +1,11 @@
 //! Which version of the wire protocol a service understands.
 //!
-//! A gateway begins with the newest version. A service of an earlier release refuses a message of it with
+//! A client (a gateway, or a program with the library) begins with the newest version. A service of an earlier release refuses a message of it with
 //! status 400, before it applies any of its operations; then the same operations go out once more in the
 //! version before, and so does all that follows for a while. Services of both releases may stand behind one
 //! target while they are replaced, so the newest version is tried again after that.
 
-use idempotency_protocol::Wire;
+use crate::frame::Wire;
 
 /// How long a service is taken to be of an earlier release, in nanoseconds: one minute, so that a rollout
 /// costs one call in a minute, and its end is noticed soon.

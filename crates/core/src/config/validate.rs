@@ -197,7 +197,7 @@ fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Ho
                 &key,
                 "must be a key, or a list of keys: the first one signs",
             )?;
-            faults.strings(&list, checks::hop_key)?
+            faults.strings(&list, checks::hop_key, str::eq)?
         }
     };
     if token.is_some_and(|token| keys.iter().any(|key| key == token)) {

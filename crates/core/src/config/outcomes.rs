@@ -68,7 +68,10 @@ impl Outcomes {
     /// redirect that is no order to send the same request elsewhere, may be the work itself, done by a filter: unknown,
     /// unless the configuration names its status, or says that its class may be retried.
     pub fn class_of_local(&self, status: u16) -> OutcomeClass {
-        let named = self.meanings.iter().find(|(name, _)| *name == (status, false));
+        let named = self
+            .meanings
+            .iter()
+            .find(|(name, _)| *name == (status, false));
         match (status, named) {
             (400.., _) => OutcomeClass::Failed,
             (_, Some((_, class))) => *class,

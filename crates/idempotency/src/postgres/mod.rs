@@ -32,6 +32,8 @@
 //! What it does not cover: effects outside of the database, such as mails and calls of other services. An attempt
 //! that was rolled back has left them, and is run again.
 
+#[cfg(feature = "message")]
+mod attempt;
 mod driver;
 mod execution;
 mod outcome;

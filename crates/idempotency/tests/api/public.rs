@@ -166,7 +166,11 @@ fn definition<'m>(modules: &'m [Module], at: usize, path: &[String]) -> Option<(
         Item::Use(shared) if is_public(&shared.vis) => {
             let mut leaves = leaves(&shared.tree).into_iter();
             let (path, _) = leaves.find(|(_, alias)| alias == name)?;
-            definition(modules, home, &path)
+            // One name that means itself is another crate, handed on whole.
+            match path.as_slice() {
+                [whole] if whole == name => None,
+                path => definition(modules, home, path),
+            }
         }
         _ => None,
     })

@@ -88,11 +88,21 @@ endurance: build wasm ## 100,000 executions at a steady rate, and what the worke
 	@GATEWAY=$(if $(KONG),kong,envoy) KONG="$(KONG)" EXECUTIONS="$(EXECUTIONS)" RATE="$(RATE)" WORKERS="$(WORKERS)" \
 		cargo run --quiet --package idempotency-e2e --example endurance
 
+.PHONY: bench-layer
+bench-layer: ## The library's layer around an axum handler, beside the bare handler and a peer, about 4 minutes; ARGS=--help
+	@cargo run --release --manifest-path bench/layer/Cargo.toml --target-dir $(TARGET)/bench-layer -- $(ARGS)
+
 .PHONY: bench-store
 bench-store: prepare ## The service and the stores beside redis-benchmark and pgbench, about 15 minutes; ARGS=--quick
 	@scripts/need-bench.sh
 	@cargo build --release --package idempotency-bench --package idempotency-service --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/store-bench $(ARGS)
+
+.PHONY: bench-transaction
+bench-transaction: prepare ## The library's transaction beside the same one without a record, on PostgreSQL, about 4 minutes; ARGS=--help
+	@postgres="$$(scripts/get-postgres.sh)"; \
+		cargo build --release --package idempotency-bench --bin transaction-bench && \
+		POSTGRES_BIN="$$postgres" $(TARGET)/release/transaction-bench $(ARGS)
 
 .PHONY: check
 check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED=

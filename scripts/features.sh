@@ -20,12 +20,13 @@ drivers() {
     case "$1" in
     embedded) echo fjall ;;
     redis) echo redis ;;
-    postgres | tokio-postgres) echo tokio-postgres ;;
+    postgres) echo 'tokio-postgres|deadpool' ;;
+    tokio-postgres) echo tokio-postgres ;;
     sqlx-*) echo sqlx ;;
     kafka) echo rdkafka ;;
     remote) echo hyper ;;
     axum) echo axum ;;
-    all) echo 'fjall|redis|tokio-postgres|sqlx|rdkafka|hyper|axum' ;;
+    all) echo 'fjall|redis|tokio-postgres|deadpool|sqlx|rdkafka|hyper|axum' ;;
     *) echo none ;;
     esac
 }

@@ -71,7 +71,11 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         return Ok(Body::Whole(body));
     }
     if announced == kong::Body::None {
-        return Ok(Body::None);
+        // HTTP/2 and 3 can bring one all the same, and the key may be in it.
+        return match policy.key.from {
+            Some(_) => Err(length_required(request)),
+            None => Ok(Body::None),
+        };
     }
     if host
         .property(&kong::BODY_FILE)

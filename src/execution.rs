@@ -81,9 +81,10 @@ impl Execution {
                     ending.trailers();
                 }
                 let policies = &request.settings.policies;
-                let reply = ending
-                    .instead(request, &source, &headers)
-                    .unwrap_or_else(|| detached::first_answer(policies, status, &headers, body));
+                let reply = match ending.is_cut(&source, &headers) {
+                    Some(status) => request.cut(status),
+                    None => detached::first_answer(policies, status, &headers, body),
+                };
                 (ending, reply)
             }
             Executed::NotSent => {

@@ -2,6 +2,7 @@
 
 use crate::profile::Profile;
 use bytes::Bytes;
+use idempotency_core::key::quoted_value;
 use idempotency_core::request::Request;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, PROOF, RECORD, UNPROTECTED,
@@ -108,9 +109,11 @@ pub fn changes(
     if let Some(proof) = proof {
         set(PROOF, proof);
     }
-    if key.origin == Origin::Derived && *forwarding != Forwarding::Relayed {
-        let name = Bytes::copy_from_slice(policy.key.header.as_bytes());
-        changes.push(HeaderChange::Set(name, format!("\"{}\"", key.key).into()));
+    let unsent = key.origin == Origin::Derived || policy.key.from.is_some();
+    let unsent = unsent && *forwarding != Forwarding::Relayed;
+    if let Some(name) = policy.key.headers().first().filter(|_| unsent) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        changes.push(HeaderChange::Set(name, quoted_value(&key.key).into()));
     }
     changes
 }

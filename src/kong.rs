@@ -15,11 +15,12 @@ pub const SERVICE: [&str; 2] = ["kong", "service_id"];
 
 /// The fields that only the gateway sends, in every spelling, as nginx's variables: a header map
 /// that is too long may hide them.
-pub const OURS: [[&str; 2]; 4] = [
+pub const OURS: [[&str; 2]; 5] = [
     ["ngx", "http_idempotency_fence"],
     ["ngx", "http_idempotency_attempt"],
     ["ngx", "http_idempotency_record"],
     ["ngx", "http_idempotency_unprotected"],
+    ["ngx", "http_idempotency_proof"],
 ];
 
 /// The file that a request's body was written to; empty: none.

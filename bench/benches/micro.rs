@@ -9,7 +9,7 @@ use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{black_box, Bencher};
 use idempotency_bench::driver::{Driver, Kind};
-use idempotency_core::config::{BodyMode, FingerprintPolicy, KeySyntax};
+use idempotency_core::config::{BodyMode, FingerprintPolicy, KeyPolicy};
 use idempotency_core::fingerprint::{scheme, Hasher};
 use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, Grant, LookupKey, OnUnknown, Operation, Origin,
@@ -27,9 +27,9 @@ mod fingerprint {
 
     fn hash(mode: BodyMode, body: &[u8]) -> Fingerprint {
         let policy = FingerprintPolicy {
-            body: mode,
+            body: Some(mode),
             headers: Some(Vec::new()),
-            host: false,
+            ..FingerprintPolicy::default()
         };
         let headers = [(
             Bytes::from_static(b"content-type"),
@@ -45,7 +45,7 @@ mod fingerprint {
             &headers,
         );
         hasher.update(body);
-        hasher.finish().unwrap()
+        hasher.finish().unwrap().fingerprint
     }
 
     #[divan::bench(args = [200, 65_536])]
@@ -72,7 +72,7 @@ mod key {
 
     #[divan::bench(args = ["order-4711-7f3a0c52", r#""order-4711-7f3a0c52""#, r#""a \"b\" c""#])]
     fn parse(text: &str) -> String {
-        idempotency_core::key::parse(&[black_box(text.as_bytes())], KeySyntax::Any).unwrap()
+        idempotency_core::key::parse(&[black_box(text.as_bytes())], &KeyPolicy::default()).unwrap()
     }
 }
 

@@ -23,7 +23,9 @@ fuzz_target!(|data: &[u8]| {
         assert!(policy.lease_margin_ms < policy.lease_ms);
         assert!(policy.ttl_ms <= policy.unknown_ttl_ms);
         assert_eq!(names.kind(b"idempotency_fence"), Kind::Ours);
-        assert!(names.concern(policy.key.header.as_bytes()));
+        let headers = policy.key.headers();
+        assert!(!headers.is_empty());
+        assert!(headers.iter().all(|name| names.concern(name.as_bytes())));
     }
     for profile in [Gateway::Envoy, Gateway::Kong] {
         if let Err(errors) = config::fit(plan.clone(), profile) {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use idempotency_core::canonical_json::canonicalise;
-use idempotency_core::config::{BodyMode, FingerprintPolicy};
+use idempotency_core::config::{BodyMode, FingerprintPolicy, QueryPolicy};
 use idempotency_core::fingerprint::{scheme, Hasher};
 use idempotency_core::{path, query};
 use idempotency_protocol::Fingerprint;
@@ -29,9 +29,12 @@ impl<'a> Parts<'a> {
 
     fn hash(&self, body: BodyMode, piece: usize) -> Option<Fingerprint> {
         let policy = FingerprintPolicy {
-            body,
+            body: Some(body),
             headers: Some(vec!["x-shop".to_owned()]),
-            host: false,
+            query: QueryPolicy {
+                ignore: vec!["sig".to_owned()],
+            },
+            ..FingerprintPolicy::default()
         };
         let headers = [("x-shop".into(), Bytes::copy_from_slice(self.header))];
         let normal = path::normalise(b"/charges");
@@ -47,7 +50,7 @@ impl<'a> Parts<'a> {
         self.body
             .chunks(piece.max(1))
             .for_each(|piece| hasher.update(piece));
-        hasher.finish().ok()
+        hasher.finish().ok().map(|hashed| hashed.fingerprint)
     }
 
     /// What it says.
@@ -59,7 +62,7 @@ impl<'a> Parts<'a> {
             BodyMode::None => Vec::new(),
         };
         Some((
-            query::canonicalise(self.query),
+            query::canonicalise(self.query, &["sig".to_owned()]),
             self.header.trim_ascii(),
             said,
         ))

@@ -73,11 +73,11 @@ impl Ticket {
     /// is that gateway's execution.
     pub(super) fn begin(
         request: Arc<Request>,
+        key: LookupKey,
         fingerprint: Fingerprint,
         trailers: Vec<(Bytes, Bytes)>,
         env: &mut Env,
     ) -> Step {
-        let key = request.lookup_key(&fingerprint);
         let proven = request.proven(&key, &fingerprint);
         // In Kong, what a client has forged cannot be removed.
         if proven.is_none() && env.profile == Profile::Kong && request.carried.is_some() {

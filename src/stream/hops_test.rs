@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use idempotency_core::fingerprint::{self, Hasher};
 use idempotency_core::hop::{self, Carried, MayBe};
 use idempotency_core::reply::LocalReply;
-use idempotency_core::request::Request;
+use idempotency_core::request::{Identity, Request};
 use idempotency_core::upstream::{record_query, ATTEMPT, FENCE, PROOF, RECORD};
 use idempotency_protocol::*;
 
@@ -25,8 +25,9 @@ fn relayed(request: &Request) -> Vec<(&'static str, String)> {
     let (path, headers) = (request.path.as_str(), &request.headers.0);
     let mut hasher = Hasher::new(policy, scheme, b"POST", path, b"", b"", headers);
     hasher.update(b"{}");
-    let fingerprint = hasher.finish().unwrap();
-    let key = request.lookup_key(&fingerprint);
+    let Identity::Known(key, fingerprint) = request.identify(hasher) else {
+        panic!("the request has a key");
+    };
     let proof = request.prove(&key, &fingerprint, &GRANT).unwrap();
     vec![
         (FENCE, GRANT.fence.to_string()),

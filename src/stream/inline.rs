@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use crate::settlement;
 use idempotency_core::classify::Source;
 use idempotency_core::headers::Headers;
-use idempotency_core::reply::{self, LocalReply};
+use idempotency_core::reply;
 use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub(super) struct Capturing {
     run: Run,
     passing: Passing,
     held: Held,
-    /// In place of what is held.
-    instead: Option<LocalReply>,
+    /// What is held says with this status that the execution was cut.
+    cut: Option<u16>,
 }
 
 /// A response whose end waits for the settlement's answer.
@@ -48,7 +48,7 @@ pub(super) struct Capturing {
 pub(super) struct Settling {
     run: Run,
     held: Held,
-    instead: Option<LocalReply>,
+    cut: Option<u16>,
 }
 
 impl Run {
@@ -66,12 +66,12 @@ impl Run {
             }
         }
         // A host that can hold no response passes on what it made itself.
-        let instead = match env.profile {
-            Profile::Envoy => passing.so_far().instead(&self.request, source, headers),
+        let cut = match env.profile {
+            Profile::Envoy => passing.so_far().is_cut(source, headers),
             Profile::Kong => None,
         };
         let held = match passing.left() {
-            _ if instead.is_some() => Held::Whole,
+            _ if cut.is_some() => Held::Whole,
             Some(length) if length <= HOLD_LIMIT => Held::Whole,
             _ if end => Held::Whole,
             _ => Held::End,
@@ -80,7 +80,7 @@ impl Run {
             run: self,
             passing,
             held,
-            instead,
+            cut,
         });
         capturing.go_on(held == Held::Whole, env)
     }
@@ -136,7 +136,7 @@ impl Capturing {
             run,
             passing,
             held,
-            instead,
+            cut,
         } = *self;
         // A host that holds no responses makes no calls meanwhile, either.
         if !can_hold {
@@ -146,7 +146,7 @@ impl Capturing {
         let operation = settle(passing.ending(), &run.lease, env.effects);
         env.effect(call(operation));
         (
-            State::Settling(Box::new(Settling { run, held, instead })),
+            State::Settling(Box::new(Settling { run, held, cut })),
             Flow::Pause,
         )
     }
@@ -159,9 +159,12 @@ impl Capturing {
 
 impl Settling {
     pub(super) fn settled(self, operation: Operation, result: &CallResult, env: &mut Env) -> Step {
-        let Settling { run, held, instead } = self;
+        let Settling { run, held, cut } = self;
         let told = settlement::answered(&run.request, operation, result, env.effects);
-        let told = told.and_then(|header| instead.map_or(Ok(header), Err));
+        let told = match cut {
+            Some(status) => Err(run.request.cut(status)),
+            None => told,
+        };
         match (told, held) {
             (Ok(header), _) => {
                 if let (Some((name, value)), Held::Whole) = (header, held) {

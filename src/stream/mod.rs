@@ -3,7 +3,7 @@
 //! | state ↓ · event → | request body, trailers | answer | executed | response headers | response body, trailers | gone |
 //! |---|---|---|---|---|---|---|
 //! | `Passing`, `Answered` | continue | – | – | continue | continue | – |
-//! | `Hashing` | hash; at the end *acquire* → `Acquiring`; over the cap 413; unreadable 503 | – | – | the host answered → `Answered` | – | – |
+//! | `Hashing` | hash; at the end *acquire* → `Acquiring` (→ `Passing` if its key is not in the body, and need not be); over the cap 413; unreadable 503 | – | – | the host answered → `Answered` | – | – |
 //! | `Acquiring` | hold | granted → `Forwarded`, `Detached`; stored → replay; in flight → `Waiting` or 409; … | – | the host answered: *fail* → `Answered` | – | *fail* |
 //! | `Redeeming` | hold | redeemed → `Answered`, on its way; spent, no answer → refused; lost → `Acquiring` | – | the host answered → `Answered` | – | – |
 //! | `Waiting` | hold | stored → replay; changed → `Acquiring`; timed out → 409 | – | the host answered → `Answered` | – | – |
@@ -52,12 +52,12 @@ use crate::stats::Counter;
 use bytes::Bytes;
 use idempotency_core::classify::Source;
 use idempotency_core::config::Mode;
-use idempotency_core::fingerprint::{FingerprintError, Hasher};
+use idempotency_core::fingerprint::Hasher;
 use idempotency_core::headers::Headers;
 use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
-use idempotency_core::request::Request;
+use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{Operation, Owner};
 use inline::{Capturing, Run, Settling};
 use observe::Observing;
@@ -375,11 +375,13 @@ impl Hashing {
         let Hashing {
             request, hasher, ..
         } = self;
-        let fingerprint = match hasher.finish() {
-            Ok(fingerprint) => fingerprint,
-            Err(error) => return refuse_body(&request, &error, env),
-        };
-        Ticket::begin(request, fingerprint, trailers, env)
+        match request.identify(hasher) {
+            Identity::Known(key, fingerprint) => {
+                Ticket::begin(request, key, fingerprint, trailers, env)
+            }
+            Identity::Refused(problem, detail) => refuse(&request, problem, Some(&detail), env),
+            Identity::Pass => (State::Passing, Flow::Continue),
+        }
     }
 
     fn refuse(&self, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
@@ -410,11 +412,6 @@ fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
     let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
     env.effect(Effect::Reply(reply));
     (State::Answered, Flow::Pause)
-}
-
-fn refuse_body(request: &Request, error: &FingerprintError, env: &mut Env) -> Step {
-    let detail = error.to_string();
-    refuse(request, Problem::UnsupportedRequest, Some(&detail), env)
 }
 
 fn call(operation: Operation) -> Effect {

@@ -8,7 +8,7 @@ use crate::lease::Lease;
 use crate::stats::Counter;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
-use idempotency_core::request::Request;
+use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{Answer, FaultCode, Outcome};
 use std::sync::Arc;
 
@@ -119,14 +119,14 @@ impl Observing {
         let Some(hasher) = self.hasher.take() else {
             return;
         };
-        let fingerprint = match hasher.finish() {
-            Ok(fingerprint) => fingerprint,
-            Err(_) => return env.count(Counter::Observed(Problem::UnsupportedRequest)),
+        let (key, fingerprint) = match self.request.identify(hasher) {
+            Identity::Known(key, fingerprint) => (key, fingerprint),
+            Identity::Refused(problem, _) => return env.count(Counter::Observed(problem)),
+            Identity::Pass => return,
         };
         let Some(owner) = (env.new_owner)() else {
             return env.count(Counter::Observed(Problem::Misconfigured));
         };
-        let key = self.request.lookup_key(&fingerprint);
         env.effect(call(self.request.acquire(key.clone(), owner, fingerprint)));
         let lease_ms = self.request.policy().lease_ms;
         self.right = Right::Asked(Lease {

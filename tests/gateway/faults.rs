@@ -164,6 +164,9 @@ fn server_errors_leave_the_outcome_unknown_unless_every_answer_is_kept() {
 #[test]
 fn unavailable_with_a_retry_after_is_failed_and_may_be_retried() {
     answered(503, "status=503&retry_after=1&body=told", Left::Failed);
+    // An upstream with an idempotency layer of its own: still running.
+    answered(409, "status=409&retry_after=1&body=told", Left::Failed);
+    answered(409, "status=409&body=told", Left::Completed);
     // On another status the header means nothing.
     answered(500, "status=500&retry_after=1&body=told", Left::Unknown);
 }
@@ -327,6 +330,7 @@ fn what_was_never_sent_is_failed_and_may_be_retried() {
 fn classes_of_answers_can_be_set_one_by_one() {
     let outcomes = json!({ "outcomes": {
         "500": "failed", "4xx": "unknown", "404": "completed", "503": "completed", "2xx": "completed",
+        "409+retry-after": "completed", "2xx+retry-after": "failed",
     } });
     let stack = with_rules(&[
         inline_rule("/inline", outcomes.clone()),
@@ -342,6 +346,10 @@ fn classes_of_answers_can_be_set_one_by_one() {
             ("status=429", Left::Failed),
             ("status=503", Left::Completed),
             ("status=503&retry_after=1", Left::Completed),
+            ("status=409&retry_after=1", Left::Completed),
+            ("status=418&retry_after=1", Left::Unknown),
+            ("status=202&retry_after=1", Left::Failed),
+            ("status=202", Left::Completed),
             ("", Left::Completed),
         ] {
             check(&stack, path, query, Policy::Default, left, true).unwrap();

@@ -51,6 +51,34 @@ fn deliver_the_client_has_its_answer_and_the_record_follows() {
     }
 }
 
+/// The one double failure after which a success that a client saw cannot be replayed. It is not executed again.
+#[test]
+fn deliver_and_the_gateway_dies_too_the_key_is_unknown_and_never_free() {
+    for execution in EXECUTIONS {
+        let policy = json!({
+            "on_complete_failure": "deliver",
+            "lease_ms": 4_000,
+            "lease_margin_ms": 300,
+            "execution_timeout_ms": 3_000,
+        });
+        let mut stack = with_rule(execution, policy).start();
+        let key = fresh_key("double");
+        let request = charge(SLOW, &key);
+        let client = in_background(&stack, &request);
+        await_execution(&stack, &key);
+        stack.service.kill();
+        let first = client.join().expect("a client").expect("the answer");
+        assert_eq!(first.status, 201, "{first:?}");
+        stack.gateway.kill();
+        stack.service.restart().expect("the service starts again");
+        stack.gateway.restart().expect("the gateway starts again");
+        assert_problem(&persist(&stack, &request), 409, "outcome-unknown");
+        assert_eq!(record_state(&stack, &key), "unknown");
+        assert_problem(&request.send(&stack), 409, "outcome-unknown");
+        assert_eq!(executions(&stack, &key), 1, "{execution}");
+    }
+}
+
 #[test]
 fn withhold_the_client_gets_no_success_and_the_retry_gets_the_stored_one() {
     only_on!(

@@ -215,7 +215,7 @@ fn a_property_of_the_host_names_the_tenant() {
         "detached",
         json!({ "scope": { "property": ["metadata", "filter_metadata", "auth", "tenant"] } }),
     );
-    let metadata = |tenant: &str| {
+    let metadata = |tenant: Value| {
         json!({
             "name": "set-metadata",
             "typed_config": {
@@ -228,17 +228,32 @@ fn a_property_of_the_host_names_the_tenant() {
             },
         })
     };
-    let before = vec![metadata("acme")];
-    let stack = Stack::builder()
-        .rules(json!([rule]))
-        .envoy(move |envoy| envoy.filters_before = before)
-        .start();
-    let key = fresh_key("property");
-    let first = charge("/charges", &key).send(&stack);
-    assert_eq!(first.status, 201, "{first:?}");
-    assert_replay(&first, &charge("/charges", &key).send(&stack));
-    assert!(record_of(&stack, "acme", "", &key).is_some());
-    assert_eq!(executions(&stack, &key), 1);
+    // Numbers of JSON are doubles there, and Envoy hands out their octets.
+    for (value, tenant) in [
+        (json!("acme"), Some("acme")),
+        (json!(42), Some("42")),
+        (json!(-9_007_199_254_740_991_i64), Some("-9007199254740991")),
+        (json!(true), Some("true")),
+        (json!(9_007_199_254_740_993_i64), None),
+        (json!(1.5), None),
+    ] {
+        let before = vec![metadata(value.clone())];
+        let stack = Stack::builder()
+            .rules(json!([rule.clone()]))
+            .envoy(move |envoy| envoy.filters_before = before.clone())
+            .start();
+        let key = fresh_key("property");
+        let first = charge("/charges", &key).send(&stack);
+        let Some(tenant) = tenant else {
+            assert_problem(&first, 403, "tenant-missing");
+            assert_eq!(executions(&stack, &key), 0, "{value}");
+            continue;
+        };
+        assert_eq!(first.status, 201, "{value}: {first:?}");
+        assert_replay(&first, &charge("/charges", &key).send(&stack));
+        assert!(record_of(&stack, tenant, "", &key).is_some(), "{value}");
+        assert_eq!(executions(&stack, &key), 1);
+    }
 }
 
 #[test]

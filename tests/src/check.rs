@@ -31,7 +31,7 @@ const OF_THE_GATEWAY: [&str; 11] = [
 ];
 
 /// The response headers that a replay keeps, as documented.
-const KEPT: [&str; 28] = [
+const KEPT: [&str; 32] = [
     "accept-ranges",
     "allow",
     "cache-control",
@@ -50,6 +50,9 @@ const KEPT: [&str; 28] = [
     "digest",
     "etag",
     "expires",
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
     "last-modified",
     "link",
     "location",
@@ -57,6 +60,7 @@ const KEPT: [&str; 28] = [
     "preference-applied",
     "referrer-policy",
     "repr-digest",
+    "retry-after",
     "strict-transport-security",
     "vary",
     "x-content-type-options",

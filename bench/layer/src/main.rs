@@ -35,9 +35,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(row: Row) -> Result<Server, Error> {
+    fn start(row: Row, has_two_cores: bool) -> Result<Server, Error> {
         let program = std::env::current_exe()?;
-        let mut command = match cores() > 1 {
+        let mut command = match has_two_cores {
             true => {
                 let mut pinned = Command::new("taskset");
                 pinned.args(["--cpu-list", "0"]).arg(program);
@@ -129,8 +129,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn measure(options: &Options) -> Result<(), Error> {
+    let cores = cores();
     // On the other core.
-    if cores() > 1 {
+    if cores > 1 {
         let own = std::process::id().to_string();
         Command::new("taskset")
             .args(["-a", "-c", "-p", "1", &own])
@@ -146,7 +147,7 @@ fn measure(options: &Options) -> Result<(), Error> {
     }
     for round in 1..=options.rounds {
         for (name, row, replays, costs) in &mut rows {
-            let server = Server::start(*row)?;
+            let server = Server::start(*row, cores > 1)?;
             let prefix = format!("r{round}-");
             let keys = match replays {
                 true => Keys::Cycle(prefix, KEYS),
@@ -182,7 +183,7 @@ fn measure(options: &Options) -> Result<(), Error> {
         options.connections,
         options.rounds,
         options.seconds,
-        cores(),
+        cores,
         average.trim()
     );
     Ok(())

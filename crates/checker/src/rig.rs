@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use idempotency_stack::{
-    http, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis, Service,
-    ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
+    http, ports, Cluster, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis,
+    Route, Service, ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
 };
 use idempotency_stack::{Backend, Durability};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use tokio::runtime::Handle;
 
 use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
 use crate::link::Link;
+use crate::orders::{self, OrdersOptions};
 use crate::stall::Part;
-use crate::workload::Rules;
+use crate::workload::{Rules, HOP};
 
 /// Where the records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,6 +63,8 @@ pub struct RigOptions {
 #[derive(Debug)]
 pub struct Rig {
     gateways: Vec<Mutex<Envoy>>,
+    /// The second gateway of some paths, to which the others lead. Nothing is done to it.
+    _second: Envoy,
     services: Vec<Mutex<Service>>,
     store: Option<Mutex<StoreServer>>,
     upstream: Mutex<Upstream>,
@@ -72,6 +75,8 @@ pub struct Rig {
     service_address: SocketAddr,
     admins: Vec<SocketAddr>,
     tokens: Tokens,
+    /// Where the gateways look for the order service.
+    orders: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -118,12 +123,16 @@ impl Rig {
             services.push(service(options, number, store.as_ref(), link.as_ref())?);
             store_links.extend(link);
         }
+        let second = second(options, &upstream, nth(&services, 0))?;
+        let at_second = second.gateway();
         let mut rig = Self {
+            _second: second,
             service_address: services
                 .first()
                 .map(Service::address)
                 .ok_or_else(|| Error::new("no service"))?,
             tokens: Tokens::default(),
+            orders: SocketAddr::from(([127, 0, 0, 1], ports::free())),
             upstream_links: Vec::new(),
             service_links: Vec::new(),
             client_links: Vec::new(),
@@ -136,7 +145,7 @@ impl Rig {
         };
         for number in 0..options.gateways {
             let service = nth(&services, number % count).address();
-            rig.add_gateway(options, runtime, number, service)?;
+            rig.add_gateway(options, runtime, number, service, at_second)?;
         }
         rig.services = services.into_iter().map(Mutex::new).collect();
         Ok(rig)
@@ -148,6 +157,7 @@ impl Rig {
         runtime: &Handle,
         number: usize,
         service: SocketAddr,
+        second: SocketAddr,
     ) -> Result<(), Error> {
         let to_service = link(runtime, service)?;
         let to_upstream = link(runtime, lock(&self.upstream).address())?;
@@ -156,8 +166,14 @@ impl Rig {
             to_upstream.address(),
             ServiceAddress::Tcp(to_service.address()),
         );
+        config
+            .routes
+            .insert(0, Route::new(orders::PATH, Cluster::At(self.orders)));
         config.gateway_timeout = timeout(&options.rules, false);
         config.execution_timeout = timeout(&options.rules, true);
+        config
+            .routes
+            .insert(0, Route::new(HOP, Cluster::At(second)));
         // One of a single worker, one of two.
         config.concurrency = 1 + u16::from(number % 2 == 1);
         config.log = Some(options.dir.join(format!("envoy-{number}.log")));
@@ -169,6 +185,36 @@ impl Rig {
         self.service_links.push(to_service);
         self.upstream_links.push(to_upstream);
         Ok(())
+    }
+
+    /// What the order service needs to know. With PostgreSQL there is a table for orders from now on.
+    pub fn orders(&self, dir: &Path, lease_ms: u64) -> OrdersOptions {
+        let database = self.store.as_ref().and_then(|store| {
+            let store = lock(store);
+            let StoreServer::Postgres(server) = &*store else {
+                return None;
+            };
+            server.sql(DATABASE, "CREATE TABLE public.orders (key text, id text)");
+            Some((store.address(), DATABASE.to_owned()))
+        });
+        OrdersOptions {
+            port: self.orders.port(),
+            dir: dir.to_owned(),
+            gateways: self.gateways(),
+            database,
+            service: (self.service_address, self.tokens.gateway.clone()),
+            lease_ms,
+        }
+    }
+
+    /// The rows of that table: a key and an id each.
+    pub fn ordered(&self) -> String {
+        match self.store.as_ref().map(|store| lock(store)).as_deref() {
+            Some(StoreServer::Postgres(server)) => {
+                server.sql(DATABASE, "SELECT key || ' ' || id FROM public.orders")
+            }
+            _ => String::new(),
+        }
     }
 
     /// Where clients find the Envoys.
@@ -318,6 +364,19 @@ impl Rig {
             }
         }
     }
+}
+
+/// The gateway that stands behind the others on some paths, as a sidecar of the upstream does.
+fn second(options: &RigOptions, upstream: &Upstream, service: &Service) -> Result<Envoy, Error> {
+    let filter = options.rules.last_filter(&Tokens::default());
+    let service = ServiceAddress::Tcp(service.address());
+    let mut config = EnvoyConfig::new(filter.to_string(), upstream.address(), service);
+    // Its clients are gateways, which know when to give up.
+    config.gateway_timeout = Duration::ZERO;
+    config.execution_timeout = timeout(&options.rules, true);
+    config.log = Some(options.dir.join("envoy-second.log"));
+    config.access_log = Some(options.dir.join("access-second.log"));
+    Envoy::start(config)
 }
 
 fn link(runtime: &Handle, target: SocketAddr) -> Result<Link, Error> {

@@ -70,6 +70,7 @@ impl Attempt {
             "gateway" => AttemptKind::Gateway,
             "guard" => AttemptKind::Guard,
             "transaction" => AttemptKind::Transaction,
+            "relayed" => AttemptKind::Relayed,
             other => return Err(senseless(format!("kind {other:?}"))),
         };
         let end = match self.end.as_deref() {

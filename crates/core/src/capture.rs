@@ -10,7 +10,7 @@ use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
 
 /// Response headers that are stored without being named in the configuration. `content-length` is
 /// not among them: the replay's own length is set by the host. Sorted, to be searched.
-const STORED_HEADERS: [&str; 28] = [
+const STORED_HEADERS: [&str; 32] = [
     "accept-ranges",
     "allow",
     "cache-control",
@@ -29,6 +29,9 @@ const STORED_HEADERS: [&str; 28] = [
     "digest",
     "etag",
     "expires",
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
     "last-modified",
     "link",
     "location",
@@ -36,6 +39,7 @@ const STORED_HEADERS: [&str; 28] = [
     "preference-applied",
     "referrer-policy",
     "repr-digest",
+    "retry-after",
     "strict-transport-security",
     "vary",
     "x-content-type-options",

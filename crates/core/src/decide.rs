@@ -4,7 +4,7 @@
 //! not send is found by name, on every path, and there are more spellings of a name than could be
 //! asked for one by one.
 
-use crate::config::{Policy, Rule, Scope, WhenMissing};
+use crate::config::{BodyMode, KeyPolicy, Policy, Rule, Scope, WhenMissing};
 use crate::fingerprint::Hasher;
 use crate::headers::Headers;
 use crate::hop::{Carried, MayBe};
@@ -343,31 +343,25 @@ fn protect(
     } = head;
     let rule = matched.rule;
     let policy = &rule.policy;
-    supported(method, headers)?;
+    supported(policy, method, headers, *bodiless)?;
     nominated(settings, headers)?;
     if let Some(name) = cannot_be_changed(settings, policy, headers) {
         let detail = format!("This gateway cannot keep the header {name} from the upstream.");
         return Err(Refusal::new(Problem::UnsupportedRequest, detail));
     }
 
-    let values: Vec<&[u8]> = headers.all(&policy.key.header).map(Bytes::as_ref).collect();
-    let client_key = if values.is_empty() {
-        match policy.key.when_missing {
-            WhenMissing::Derive => None,
-            WhenMissing::Pass => return Ok(None),
-            WhenMissing::Refuse => {
-                let detail = format!("This operation requires the header {}.", policy.key.header);
+    let client_key = match &policy.key.from {
+        // It comes with the body.
+        Some(_) => None,
+        None => match (in_headers(&policy.key, headers)?, policy.key.when_missing) {
+            (None, WhenMissing::Pass) => return Ok(None),
+            (None, WhenMissing::Refuse) => {
+                let name = first_of(&policy.key);
+                let detail = format!("This operation requires the header {name}.");
                 return Err(Refusal::new(Problem::MissingKey, detail));
             }
-        }
-    } else {
-        let key = key::parse(&values, policy.key.syntax).map_err(|error| {
-            Refusal::new(
-                Problem::InvalidKey,
-                format!("Header {}: {error}.", policy.key.header),
-            )
-        })?;
-        Some(key)
+            (key, _) => key,
+        },
     };
 
     let property = match &policy.scope {
@@ -387,7 +381,7 @@ fn protect(
         return Err(Refusal::new(Problem::BodyTooLarge, too_large(policy)));
     }
 
-    let hasher = Hasher::new(
+    let mut hasher = Hasher::new(
         &policy.fingerprint,
         settings.scheme(matched),
         method,
@@ -396,6 +390,9 @@ fn protect(
         authority,
         &headers.0,
     );
+    if let Some(pointer) = &policy.key.from {
+        hasher = hasher.with_key(pointer);
+    }
     let request = Request {
         settings: Arc::clone(settings),
         rule: Arc::clone(rule),
@@ -409,17 +406,46 @@ fn protect(
     Ok(Some((request, hasher)))
 }
 
+fn first_of(policy: &KeyPolicy) -> &str {
+    policy.headers().first().map_or("", String::as_str)
+}
+
+/// The key that is in the headers: in the first of those that may have it. All of them are read.
+fn in_headers(policy: &KeyPolicy, headers: &Headers) -> Result<Option<String>, Refusal> {
+    let invalid = |detail: String| Refusal::new(Problem::InvalidKey, detail);
+    let mut found = None;
+    for name in policy.headers() {
+        let values: Vec<&[u8]> = headers.all(name).map(Bytes::as_ref).collect();
+        if values.is_empty() {
+            continue;
+        }
+        let key = key::parse(&values, policy)
+            .map_err(|error| invalid(format!("Header {name}: {error}.")))?;
+        if found.as_ref().is_some_and(|first| *first != key) {
+            let first = first_of(policy);
+            let detail = format!("The headers {first} and {name} have different keys.");
+            return Err(invalid(detail));
+        }
+        found = Some(key);
+    }
+    Ok(found)
+}
+
 /// A field of a client's request that would have to go, or to have one value, on its way upstream, and
 /// cannot: nginx sends on what a filter removes, and all but one of what it sets (measured).
-fn cannot_be_changed(
+fn cannot_be_changed<'p>(
     settings: &Settings,
-    policy: &Policy,
+    policy: &'p Policy,
     headers: &Headers,
-) -> Option<&'static str> {
-    let name = "accept-encoding";
-    let repeated = || headers.all(name).count() > 1;
-    (!settings.capabilities.removes_fields && policy.identity_encoding && repeated())
-        .then_some(name)
+) -> Option<&'p str> {
+    if settings.capabilities.removes_fields {
+        return None;
+    }
+    let encoding = policy.identity_encoding.then_some("accept-encoding");
+    // A key that is in the body goes upstream in this header, too.
+    let key = policy.key.from.as_ref().map(|_| first_of(&policy.key));
+    let mut set = [encoding, key].into_iter().flatten();
+    set.find(|name| headers.all(name).count() > 1)
 }
 
 /// What a client is told whose body is over the cap.
@@ -428,28 +454,51 @@ pub fn too_large(policy: &Policy) -> String {
     format!("This operation accepts request bodies of at most {cap} bytes.")
 }
 
-/// Upgrades and gRPC cannot be replayed. No header exempts a matched request from protection, so
-/// they are refused, not passed.
-fn supported(method: &[u8], headers: &Headers) -> Result<(), Refusal> {
+/// Upgrades and gRPC cannot be replayed, and a body that is not read cannot be compared. No header exempts
+/// a matched request from protection, so they are refused, not passed.
+///
+/// gRPC-Web is an ordinary request with an ordinary answer, and so is a call of Connect; a streaming one
+/// (`application/connect+…`) is where the rule knows of streams.
+fn supported(
+    policy: &Policy,
+    method: &[u8],
+    headers: &Headers,
+    bodiless: bool,
+) -> Result<(), Refusal> {
+    let unsupported = |detail: String| Err(Refusal::new(Problem::UnsupportedRequest, detail));
     let refusal = |what: &str| {
-        Err(Refusal::new(
-            Problem::UnsupportedRequest,
-            format!("{what} cannot be protected against repeated execution."),
+        unsupported(format!(
+            "{what} cannot be protected against repeated execution."
         ))
     };
     if headers.has("upgrade") || method == b"CONNECT" {
         return refusal("Upgrades");
     }
-    let is_grpc = |value: &Bytes| {
-        value
-            .trim_ascii_start()
-            .to_ascii_lowercase()
-            .starts_with(b"application/grpc")
-    };
-    if headers.all("content-type").any(is_grpc) {
-        return refusal("gRPC calls");
+    for value in headers.all("content-type") {
+        let kind = value.trim_ascii_start().to_ascii_lowercase();
+        if let Some(rest) = kind.strip_prefix(b"application/grpc") {
+            if !rest.starts_with(b"-web") {
+                return refusal("gRPC calls");
+            }
+        }
+        if kind.starts_with(b"application/connect+") && !policy.stream {
+            return refusal("Streaming calls");
+        }
     }
-    Ok(())
+    let read = policy.key.from.is_some() || policy.fingerprint.body() == BodyMode::Json;
+    let coded = |value: &&Bytes| {
+        let value = value.trim_ascii();
+        !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
+    };
+    match headers.all("content-encoding").find(coded) {
+        Some(coding) if read && !bodiless => unsupported(format!(
+            "The body has the encoding {}, and this operation reads it as JSON. Send it as it is; or the \
+             operator of this gateway puts a decompressor in front (Envoy: \
+             envoy.filters.http.decompressor).",
+            String::from_utf8_lossy(coding)
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A field that `Connection` names belongs to one hop (RFC 9110 §7.6.1): the next proxy would drop

@@ -5,7 +5,6 @@ use crate::classify::{classify, Source};
 use crate::config::OutcomeClass;
 use crate::headers::Headers;
 use crate::hop::{self, MayBe};
-use crate::reply::LocalReply;
 use crate::request::Request;
 use idempotency_protocol::{Complete, FailCause, LookupKey, Operation, Outcome, Owner};
 
@@ -59,17 +58,13 @@ impl Ending {
         }
     }
 
-    /// What the client gets in place of an answer that the gateway made itself for an execution that was cut.
-    pub fn instead(
-        &self,
-        request: &Request,
-        source: &Source,
-        headers: &Headers,
-    ) -> Option<LocalReply> {
+    /// The status of an answer that the gateway made itself for an execution that was cut: the client gets
+    /// [`Request::cut`] in its place.
+    pub fn is_cut(&self, source: &Source, headers: &Headers) -> Option<u16> {
         let status = headers.status().filter(|status| *status >= 400)?;
         let cut = matches!(self, Ending::Unknown) && *source == Source::Doubtful;
         // What a gateway of ours says is said.
-        (cut && !headers.has(hop::REFUSAL)).then(|| request.cut(status))
+        (cut && !headers.has(hop::REFUSAL)).then_some(status)
     }
 
     fn capture(&mut self) -> Option<&mut Capture> {

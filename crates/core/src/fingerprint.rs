@@ -10,7 +10,8 @@ use bytes::Bytes;
 use idempotency_protocol::{Fingerprint, Scheme};
 use sha2::{Digest, Sha256};
 
-use crate::config::{BodyMode, FingerprintPolicy};
+use crate::canonical_json::Canonical;
+use crate::config::{BodyMode, FingerprintPolicy, JsonPolicy};
 use crate::json::JsonError;
 use crate::{canonical_json, query, rules};
 
@@ -64,13 +65,24 @@ impl Parts {
 pub struct Hasher {
     scheme: Scheme,
     hash: Sha256,
-    body: Body,
+    mode: BodyMode,
+    /// How much of the body has been hashed.
+    length: u64,
+    /// The body, where it is read as JSON.
+    kept: Option<Vec<u8>>,
+    members: JsonPolicy,
+    key: Option<String>,
 }
 
-enum Body {
-    Raw { length: u64 },
-    Json(Vec<u8>),
-    Ignored,
+/// What came of a request whose body is whole.
+#[derive(Debug)]
+pub struct Hashed {
+    /// What must be the same for requests of one key.
+    pub fingerprint: Fingerprint,
+    /// The canonical form of the member that [`Hasher::with_key`] asked for; `None`: it is not there.
+    pub key: Option<Vec<u8>>,
+    /// Only some members of the body count, and none of them is there.
+    pub nothing: bool,
 }
 
 /// Shows nothing of the payload.
@@ -103,8 +115,11 @@ impl Hasher {
             parts.add(b'o', &method.to_ascii_uppercase());
         }
         parts.add(b'P', path.as_bytes());
-        parts.add(b'Q', query::canonicalise(query).as_bytes());
-        let with_parameters = policy.body != BodyMode::None;
+        parts.add(
+            b'Q',
+            query::canonicalise(query, &policy.query.ignore).as_bytes(),
+        );
+        let with_parameters = policy.body() != BodyMode::None;
         add_values(&mut parts, "content-type", headers, &|value| {
             media_type(value, with_parameters)
         });
@@ -117,54 +132,65 @@ impl Hasher {
             parts.add(b'A', &rules::bare_host(host).to_ascii_lowercase());
         }
         parts.0.push(b'B');
-        let body = match policy.body {
-            BodyMode::Raw => Body::Raw { length: 0 },
-            BodyMode::Json => Body::Json(Vec::new()),
-            BodyMode::None => Body::Ignored,
-        };
+        let mode = policy.body();
         Hasher {
             scheme,
             hash: parts.hash(),
-            body,
+            mode,
+            length: 0,
+            kept: (mode == BodyMode::Json).then(Vec::new),
+            members: policy.json.clone(),
+            key: None,
         }
+    }
+
+    /// Asks for a member of the body, by a JSON Pointer. The body must then be JSON, whatever of it counts.
+    pub fn with_key(mut self, pointer: &str) -> Hasher {
+        self.kept.get_or_insert_default();
+        self.key = Some(pointer.to_owned());
+        self
     }
 
     /// The next piece of the body. The caller sees to it that the body stays under its cap:
     /// JSON is kept until [`finish`](Hasher::finish).
     pub fn update(&mut self, piece: &[u8]) {
-        match &mut self.body {
-            Body::Raw { length } => {
-                *length += piece.len() as u64;
-                self.hash.update(piece);
-            }
-            Body::Json(buffer) => buffer.extend_from_slice(piece),
-            Body::Ignored => {}
+        if self.mode == BodyMode::Raw {
+            self.add(piece);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(piece);
         }
     }
 
-    /// The fingerprint, once the body is complete.
-    pub fn finish(self) -> Result<Fingerprint, FingerprintError> {
-        let Hasher {
-            scheme,
-            mut hash,
-            body,
-        } = self;
-        let length = match body {
-            Body::Raw { length } => length,
-            Body::Ignored => 0,
-            // No body at all is no JSON, but has a meaning of its own; no JSON text is empty.
-            Body::Json(buffer) if buffer.is_empty() => 0,
-            Body::Json(buffer) => {
-                let canonical =
-                    canonical_json::canonicalise(&buffer).map_err(FingerprintError::Json)?;
-                hash.update(&canonical);
-                canonical.len() as u64
+    fn add(&mut self, piece: &[u8]) {
+        self.length += piece.len() as u64;
+        self.hash.update(piece);
+    }
+
+    /// What it comes to, once the body is complete.
+    pub fn finish(mut self) -> Result<Hashed, FingerprintError> {
+        let JsonPolicy { only, ignore } = std::mem::take(&mut self.members);
+        let mut found = Canonical::default();
+        // No body at all is no JSON, but has a meaning of its own; no JSON text is empty.
+        if let Some(body) = self.kept.take().filter(|body| !body.is_empty()) {
+            let parts = canonical_json::Parts {
+                only: &only,
+                ignore: &ignore,
+                key: self.key.as_deref(),
+            };
+            found = canonical_json::select(&body, parts).map_err(FingerprintError::Json)?;
+            if self.mode == BodyMode::Json {
+                self.add(&found.text);
             }
-        };
-        hash.update(length.to_be_bytes());
-        Ok(Fingerprint {
-            scheme,
-            digest: hash.finalize().into(),
+        }
+        self.hash.update(self.length.to_be_bytes());
+        Ok(Hashed {
+            fingerprint: Fingerprint {
+                scheme: self.scheme,
+                digest: self.hash.finalize().into(),
+            },
+            key: found.key,
+            nothing: !only.is_empty() && !found.found,
         })
     }
 }
@@ -262,7 +288,7 @@ const FIRST_HEADERS: [&str; 5] = [
 pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
     let mut parts = Parts::new("idempotency-gateway/fingerprint-scheme");
     parts.add(b'V', VERSION.as_bytes());
-    let body: &[u8] = match policy.body {
+    let body: &[u8] = match policy.body() {
         BodyMode::Raw => b"raw",
         BodyMode::Json => b"json",
         BodyMode::None => b"none",
@@ -277,6 +303,15 @@ pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
         parts.add(b'H', name.as_bytes());
     }
     parts.add(b'A', if policy.host { b"host" } else { b"" });
+    // What is not asked for leaves no trace, so that plain policies keep their schemes.
+    let lists = [
+        (b'Q', &policy.query.ignore),
+        (b'O', &policy.json.only),
+        (b'I', &policy.json.ignore),
+    ];
+    for (tag, list) in lists {
+        list.iter().for_each(|name| parts.add(tag, name.as_bytes()));
+    }
     let digest: [u8; 32] = parts.hash().finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     Scheme(u64::from_be_bytes([a, b, c, d, e, f, g, h]))

@@ -1,9 +1,14 @@
 //! A small, strict JSON reader (RFC 8259): nothing is converted on the way, so that numbers keep
 //! their text and duplicate members can be refused. Never panics, whatever the input.
+//!
+//! It takes two things that writers emit and a strict reading of the RFC would refuse: a byte order mark
+//! in front (§8.1), and half of a surrogate pair in a string (§8.2), as JavaScript writes a string that was
+//! cut in the middle of an emoji. Such a half has no place in a `String`: strings are read as bytes, in
+//! which it is written as UTF-8 would write it if it could ("WTF-8"), so that no two strings are one.
 
 use std::fmt;
 
-/// Deepest nesting of arrays and objects.
+/// Deepest nesting of arrays and objects (`docs/semantics.md`).
 pub const MAX_DEPTH: usize = 128;
 
 /// What is wrong with a JSON text.
@@ -15,7 +20,7 @@ pub enum Fault {
     UnexpectedCharacter,
     /// Not UTF-8.
     InvalidUtf8,
-    /// An escape that JSON does not know, or half of a surrogate pair.
+    /// An escape that JSON does not know; half of a surrogate pair where text is needed.
     InvalidEscape,
     /// A raw control character in a string.
     ControlCharacter,
@@ -133,7 +138,7 @@ fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
             })?;
             Value::Array(elements)
         }
-        Kind::String => Value::String(scanner.string()?),
+        Kind::String => Value::String(scanner.text()?),
         Kind::Number => Value::Number(scanner.number()?.to_owned()),
         Kind::Literal => match scanner.literal()? {
             "null" => Value::Null,
@@ -167,7 +172,7 @@ impl<'a> Scanner<'a> {
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Scanner {
                 text,
-                at: 0,
+                at: if text.starts_with('\u{feff}') { 3 } else { 0 },
                 depth: 0,
             }),
             Err(e) => Err(JsonError {
@@ -275,7 +280,7 @@ impl<'a> Scanner<'a> {
         if !self.eat(b'}') {
             loop {
                 self.skip_space();
-                let name = self.string()?;
+                let name = self.text()?;
                 self.skip_space();
                 self.expect(b':')?;
                 member(self, name)?;
@@ -335,16 +340,24 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// A string without halves of surrogate pairs, escapes decoded. Names of members are such: some
+    /// readers replace those halves, and would read two names as one.
+    pub(crate) fn text(&mut self) -> Result<String, JsonError> {
+        let text = String::from_utf8(self.string()?);
+        text.map_err(|_| self.error(Fault::InvalidEscape))
+    }
+
     /// A string, escapes decoded.
-    pub(crate) fn string(&mut self) -> Result<String, JsonError> {
+    pub(crate) fn string(&mut self) -> Result<Vec<u8>, JsonError> {
         self.expect(b'"')?;
-        let mut out = String::new();
+        let mut out = Vec::new();
         loop {
             let start = self.at;
             while let Some(0x20..=0x21 | 0x23..=0x5b | 0x5d..) = self.peek() {
                 self.at += 1;
             }
-            out.push_str(self.text.get(start..self.at).unwrap_or_default());
+            let plain = self.text.as_bytes().get(start..self.at);
+            out.extend_from_slice(plain.unwrap_or_default());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -352,7 +365,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'\\') => {
                     self.at += 1;
-                    out.push(self.escape()?);
+                    self.escape(&mut out)?;
                 }
                 Some(_) => return Err(self.error(Fault::ControlCharacter)),
                 None => return Err(self.error(Fault::UnexpectedEnd)),
@@ -360,35 +373,41 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<char, JsonError> {
+    fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let escape = self.peek().ok_or(self.error(Fault::UnexpectedEnd))?;
         self.at += 1;
-        Ok(match escape {
-            b'"' | b'\\' | b'/' => char::from(escape),
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
+        out.push(match escape {
+            b'"' | b'\\' | b'/' => escape,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
             b'u' => {
                 let unit = self.hex4()?;
-                let code = match unit {
-                    0xd800..=0xdbff => {
-                        if !(self.eat(b'\\') && self.eat(b'u')) {
-                            return Err(self.error(Fault::InvalidEscape));
-                        }
-                        let low = self.hex4()?;
-                        if !(0xdc00..=0xdfff).contains(&low) {
-                            return Err(self.error(Fault::InvalidEscape));
-                        }
-                        0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
-                    }
-                    unit => unit,
-                };
-                char::from_u32(code).ok_or(self.error(Fault::InvalidEscape))?
+                let code = self.pair(unit)?;
+                match char::from_u32(code) {
+                    Some(char) => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => out.extend_from_slice(&wtf8(code)),
+                }
+                return Ok(());
             }
             _ => return Err(self.error(Fault::InvalidEscape)),
-        })
+        });
+        Ok(())
+    }
+
+    /// The code point that begins with this unit. Half of a pair stays one.
+    fn pair(&mut self, unit: u32) -> Result<u32, JsonError> {
+        let behind = self.at;
+        if (0xd800..=0xdbff).contains(&unit) && self.eat(b'\\') && self.eat(b'u') {
+            let low = self.hex4()?;
+            if (0xdc00..=0xdfff).contains(&low) {
+                return Ok(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00));
+            }
+        }
+        self.at = behind;
+        Ok(unit)
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {
@@ -400,6 +419,12 @@ impl<'a> Scanner<'a> {
         }
         Ok(code)
     }
+}
+
+/// Half of a surrogate pair, 0xd800 to 0xdfff, in the form of UTF-8.
+fn wtf8(code: u32) -> [u8; 3] {
+    let six = |shift: u32| 0x80 | (code >> shift & 0x3f) as u8;
+    [0xed, six(6), six(0)]
 }
 
 #[cfg(test)]

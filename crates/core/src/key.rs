@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use crate::config::KeySyntax;
+use crate::canonical_json;
+use crate::config::{KeyPolicy, KeySyntax};
+use crate::json::{self, Value};
 
 /// Longest key, in characters, after unquoting.
 pub const MAX_LEN: usize = idempotency_protocol::limits::MAX_KEY_CHARS;
@@ -30,6 +32,10 @@ pub enum KeyError {
     InvalidEscape,
     /// A character that the syntax does not allow.
     InvalidCharacter,
+    /// What a program sends whose variable is not set: everybody would share one key.
+    Placeholder,
+    /// A member of the body that is neither text nor a whole number.
+    NoText,
 }
 
 impl fmt::Display for KeyError {
@@ -47,28 +53,79 @@ impl fmt::Display for KeyError {
             KeyError::InvalidCharacter => {
                 "the idempotency key contains a character that is not allowed there"
             }
+            KeyError::Placeholder => {
+                "the idempotency key is what programs write for a value that is not set"
+            }
+            KeyError::NoText => "the idempotency key must be a string or a whole number",
         })
     }
 }
 
+/// What languages make of a value that is not set, or of an object, where text is wanted.
+const PLACEHOLDERS: [&str; 10] = [
+    "undefined",
+    "null",
+    "(null)",
+    "None",
+    "nil",
+    "<nil>",
+    "NaN",
+    "[object Object]",
+    "{}",
+    "[]",
+];
+
 /// Reads the key from all values of its header. The caller has seen that there is at least one.
-pub fn parse(values: &[&[u8]], syntax: KeySyntax) -> Result<String, KeyError> {
+pub fn parse(values: &[&[u8]], policy: &KeyPolicy) -> Result<String, KeyError> {
     let value = match values {
         [] => return Err(KeyError::Empty),
         [value] => value.trim_ascii(),
         _ => return Err(KeyError::Several),
     };
-    let key = match (value, syntax) {
+    let key = match (value, policy.syntax) {
         ([], _) => return Err(KeyError::Empty),
         ([b'"', rest @ ..], _) => quoted(rest)?,
         (_, KeySyntax::Strict) => return Err(KeyError::NotQuoted),
         (_, KeySyntax::Any) => bare(value)?,
     };
+    checked(key, policy)
+}
+
+/// Reads the key from a member of the body, given in canonical form. A number is its digits: `7` and `"7"`
+/// are one key.
+pub fn of_member(member: &[u8], policy: &KeyPolicy) -> Result<String, KeyError> {
+    let key = match json::parse(member) {
+        Ok(Value::String(text)) if text.bytes().all(|b| matches!(b, 0x20..=0x7e)) => text,
+        Ok(Value::Number(digits)) if is_whole(&digits) => digits,
+        // Half of a surrogate pair is the one thing in a canonical form that is no `Value`.
+        Ok(Value::String(_)) | Err(_) => return Err(KeyError::InvalidCharacter),
+        Ok(_) => return Err(KeyError::NoText),
+    };
+    checked(key, policy)
+}
+
+/// In the one spelling that a whole number has.
+fn is_whole(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    digits.bytes().all(|b| b.is_ascii_digit()) && number != "-0"
+}
+
+fn checked(key: String, policy: &KeyPolicy) -> Result<String, KeyError> {
     match key.len() {
         0 => Err(KeyError::Empty),
-        1..=MAX_LEN => Ok(key),
+        1..=MAX_LEN if policy.placeholders || !PLACEHOLDERS.contains(&key.as_str()) => Ok(key),
+        1..=MAX_LEN => Err(KeyError::Placeholder),
         _ => Err(KeyError::TooLong),
     }
+}
+
+/// A key as the value of a header: an RFC 9651 String.
+///
+/// A key is printable ASCII, of which JSON's canonical form escapes the same two characters.
+pub fn quoted_value(key: &str) -> Vec<u8> {
+    let mut value = Vec::with_capacity(key.len() + 2);
+    canonical_json::string(key, &mut value);
+    value
 }
 
 /// An RFC 9651 String behind its opening quote; nothing may follow it.
@@ -117,8 +174,79 @@ mod tests {
     use proptest::prelude::*;
     use KeySyntax::{Any, Strict};
 
+    fn policy(syntax: KeySyntax) -> KeyPolicy {
+        KeyPolicy {
+            syntax,
+            ..KeyPolicy::default()
+        }
+    }
+
     fn one(value: &[u8], syntax: KeySyntax) -> Result<String, KeyError> {
-        parse(&[value], syntax)
+        parse(&[value], &policy(syntax))
+    }
+
+    #[test]
+    fn placeholders() {
+        let allowed = KeyPolicy {
+            placeholders: true,
+            ..KeyPolicy::default()
+        };
+        for key in PLACEHOLDERS {
+            let value = format!("\"{key}\"");
+            for syntax in [Any, Strict] {
+                assert_eq!(
+                    one(value.as_bytes(), syntax),
+                    Err(KeyError::Placeholder),
+                    "{key}"
+                );
+            }
+            assert_eq!(parse(&[value.as_bytes()], &allowed), Ok(key.to_owned()));
+            let member = of_member(value.as_bytes(), &KeyPolicy::default());
+            assert_eq!(member, Err(KeyError::Placeholder), "{key}");
+        }
+        for key in ["undefined", "null", "None", "NaN", "{}"] {
+            assert_eq!(
+                one(key.as_bytes(), Any),
+                Err(KeyError::Placeholder),
+                "{key}"
+            );
+        }
+        for key in ["0", "-1", "Null", "none", "undefined1", "{ }", "true"] {
+            assert_eq!(
+                one(format!("\"{key}\"").as_bytes(), Any),
+                Ok(key.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn members() {
+        use KeyError::*;
+        let long = format!("\"{}\"", "x".repeat(MAX_LEN + 1));
+        for (member, want) in [
+            (r#""evt_1""#, Ok("evt_1")),
+            (r#"" a,b;\"c\\ ""#, Ok(" a,b;\"c\\ ")),
+            ("7", Ok("7")),
+            (r#""7""#, Ok("7")),
+            ("-7", Ok("-7")),
+            ("9007199254740993", Ok("9007199254740993")),
+            ("-0", Err(NoText)),
+            ("1.0", Err(NoText)),
+            ("1e2", Err(NoText)),
+            (r#""""#, Err(Empty)),
+            ("null", Err(NoText)),
+            ("true", Err(NoText)),
+            (r#"["a"]"#, Err(NoText)),
+            (r#"{"a":1}"#, Err(NoText)),
+            (r#""\u000a""#, Err(InvalidCharacter)),
+            ("\"é\"", Err(InvalidCharacter)),
+            (r#""\ud83d""#, Err(InvalidCharacter)),
+            (r#""null""#, Err(Placeholder)),
+            (&long, Err(TooLong)),
+        ] {
+            let got = of_member(member.as_bytes(), &KeyPolicy::default());
+            assert_eq!(got, want.map(str::to_owned), "{member}");
+        }
     }
 
     #[test]
@@ -163,8 +291,8 @@ mod tests {
 
     #[test]
     fn several_headers_are_several_keys() {
-        assert_eq!(parse(&[], Any), Err(KeyError::Empty));
-        assert_eq!(parse(&[b"a", b"a"], Any), Err(KeyError::Several));
+        assert_eq!(parse(&[], &policy(Any)), Err(KeyError::Empty));
+        assert_eq!(parse(&[b"a", b"a"], &policy(Any)), Err(KeyError::Several));
     }
 
     #[test]
@@ -208,12 +336,20 @@ mod tests {
             value in prop_oneof![r#""[ -~]{0,20}"?"#, r#"[ "\\;,a-cA=?:1é]{0,16}"#]
         ) {
             let ours = one(value.as_bytes(), Strict).ok();
-            let theirs = reference(&value).filter(|key| (1..=MAX_LEN).contains(&key.len()));
+            let kept = |key: &String| !PLACEHOLDERS.contains(&key.as_str()) && key.len() <= MAX_LEN;
+            let theirs = reference(&value).filter(|key| !key.is_empty() && kept(key));
             prop_assert_eq!(ours, theirs);
         }
 
         #[test]
+        fn a_quoted_value_is_read_as_its_key(key in "[ -~]{1,255}") {
+            prop_assume!(!PLACEHOLDERS.contains(&key.as_str()));
+            prop_assert_eq!(one(&quoted_value(&key), Strict), Ok(key));
+        }
+
+        #[test]
         fn quoting_does_not_change_a_bare_key(key in "[!#-+\\--:<-\\[\\]-~]{1,255}") {
+            prop_assume!(!PLACEHOLDERS.contains(&key.as_str()));
             prop_assert_eq!(one(key.as_bytes(), Any), Ok(key.clone()));
             prop_assert_eq!(one(format!("\"{key}\"").as_bytes(), Any), Ok(key.clone()));
         }

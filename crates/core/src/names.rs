@@ -52,7 +52,7 @@ impl Names {
             fixed.iter().for_each(|name| add(name));
         }
         for policy in policies.rules.iter().map(|rule| &rule.policy) {
-            add(&policy.key.header);
+            policy.key.headers().iter().for_each(|name| add(name));
             policy.fingerprint.counted_headers().for_each(&mut add);
             match &policy.scope {
                 Scope::Header(name) => add(name),

@@ -1,9 +1,10 @@
 //! What stays the same for the life of one protected request.
 
-use crate::config::{Policy, Rule};
-use crate::fingerprint;
+use crate::config::{Policy, Rule, WhenMissing};
+use crate::fingerprint::{self, Hasher};
 use crate::headers::Headers;
 use crate::hop::{Carried, Claim, MayBe, Proven};
+use crate::key;
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::settings::Settings;
@@ -14,6 +15,17 @@ use idempotency_protocol::{
 };
 use std::sync::Arc;
 
+/// Which record a request is about.
+#[derive(Debug)]
+pub enum Identity {
+    /// This one, and what the request asks for.
+    Known(LookupKey, Fingerprint),
+    /// None: its key would be in the body, is not there, and need not be.
+    Pass,
+    /// It cannot be told: the problem, and what the client is told.
+    Refused(Problem, String),
+}
+
 /// A request that a rule protects.
 #[derive(Debug)]
 pub struct Request {
@@ -23,7 +35,7 @@ pub struct Request {
     pub rule: Arc<Rule>,
     /// Verified tenant; empty for `scope: "global"`.
     pub tenant: String,
-    /// The client's key; `None`: derive one from the fingerprint.
+    /// The client's key, if it is in the headers.
     pub client_key: Option<String>,
     /// Method as sent.
     pub method: Bytes,
@@ -52,22 +64,55 @@ impl Request {
         names.find(|name| self.settings.names.concern(name))
     }
 
-    /// The record's identity.
-    pub fn lookup_key(&self, fingerprint: &Fingerprint) -> LookupKey {
-        let (origin, key) = match &self.client_key {
-            Some(key) => (Origin::Client, key.clone()),
-            None => (
+    /// Which record it is about, now that its body is whole.
+    pub fn identify(&self, hasher: Hasher) -> Identity {
+        let unsupported = |detail| Identity::Refused(Problem::UnsupportedRequest, detail);
+        let hashed = match hasher.finish() {
+            Ok(hashed) => hashed,
+            Err(error) => return unsupported(error.to_string()),
+        };
+        let policy = &self.policy().key;
+        let key = match (&policy.from, hashed.key) {
+            (Some(pointer), Some(member)) => match key::of_member(&member, policy) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    let detail = format!("Member {pointer} of the body: {error}.");
+                    return Identity::Refused(Problem::InvalidKey, detail);
+                }
+            },
+            _ => self.client_key.clone(),
+        };
+        let (origin, key) = match (key, policy.when_missing) {
+            (Some(key), _) => (Origin::Client, key),
+            (None, WhenMissing::Derive) if hashed.nothing => {
+                let detail =
+                    "No member of the body says which operation this is, and there is no key.";
+                return unsupported(detail.to_owned());
+            }
+            (None, WhenMissing::Derive) => (
                 Origin::Derived,
-                fingerprint::derive_key(&self.tenant, &self.method, &self.path, fingerprint),
+                fingerprint::derive_key(
+                    &self.tenant,
+                    &self.method,
+                    &self.path,
+                    &hashed.fingerprint,
+                ),
             ),
+            (None, WhenMissing::Pass) => return Identity::Pass,
+            (None, WhenMissing::Refuse) => {
+                let pointer = policy.from.as_deref().unwrap_or_default();
+                let detail = format!("This operation requires the member {pointer} in its body.");
+                return Identity::Refused(Problem::MissingKey, detail);
+            }
         };
         let namespace = self.policy().namespace.clone();
-        LookupKey {
+        let key = LookupKey {
             tenant: self.tenant.clone(),
             namespace,
             origin,
             key,
-        }
+        };
+        Identity::Known(key, hashed.fingerprint)
     }
 
     /// What a record says of this request, for people; not who asked, and through what.

@@ -60,7 +60,14 @@ pub fn resolve(
     match scope {
         Scope::Global => Ok(String::new()),
         Scope::Header(name) => plain(single(headers, name)?),
-        Scope::Property(_) => plain(property.ok_or(TenantError::Missing)?),
+        Scope::Property(_) => {
+            let value = property.ok_or(TenantError::Missing)?;
+            match number(value) {
+                // Of text, spaces around it are dropped, and two numbers would be one.
+                Some(number) if value.trim_ascii().len() < value.len() => Ok(number),
+                number => plain(value).or_else(|error| number.ok_or(error)),
+            }
+        }
         Scope::StaticCredentials => credentials(single(headers, "authorization")?),
     }
 }
@@ -89,6 +96,26 @@ fn plain(value: &[u8]) -> Result<String, TenantError> {
             Ok(text.to_owned())
         }
         _ => Err(TenantError::Invalid),
+    }
+}
+
+/// A number or a boolean, as Envoy gives properties that are no text: its own bytes, without a word of what
+/// they are. So `7` and `"7"` are one tenant. JSON's numbers are doubles there: beyond 2⁵³ two identities
+/// would be one, and what is no whole number is no identity.
+///
+/// What is text is taken as text, though a number from 2⁵¹ on may have bytes that are: it keeps a tenant of
+/// its own by them. The bytes of a smaller number are never text.
+fn number(value: &[u8]) -> Option<String> {
+    const BEYOND: f64 = 9_007_199_254_740_992.0;
+    match *value {
+        [0] => Some("false".to_owned()),
+        [1] => Some("true".to_owned()),
+        [a, b, c, d, e, f, g, h] => {
+            let number = f64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            let whole = number as i64;
+            (number.abs() < BEYOND && whole as f64 == number).then(|| whole.to_string())
+        }
+        _ => None,
     }
 }
 
@@ -222,6 +249,50 @@ mod tests {
         );
     }
 
+    /// As Envoy gives them (`serializeValue`): doubles in 8 octets, booleans in one.
+    #[test]
+    fn numbers_and_booleans() {
+        use TenantError::{Empty, Invalid};
+        let scope = Scope::Property(vec!["metadata".into(), "sub".into()]);
+        let of = |value: &[u8]| resolve(&scope, &[], Some(value));
+        for (number, want) in [
+            (0.0, Ok("0")),
+            (-0.0, Ok("0")),
+            (1.0, Ok("1")),
+            (-42.0, Ok("-42")),
+            (1_234_567.0, Ok("1234567")),
+            (35_184_372_088_831.0, Ok("35184372088831")),
+            (9_007_199_254_740_991.0, Ok("9007199254740991")),
+            (-9_007_199_254_740_991.0, Ok("-9007199254740991")),
+            (9_007_199_254_740_992.0, Err(Invalid)),
+            (-9_007_199_254_740_992.0, Err(Invalid)),
+            (1.5, Err(Invalid)),
+            (1e300, Err(Invalid)),
+            (f64::MIN_POSITIVE, Err(Invalid)),
+            (f64::NAN, Err(Invalid)),
+            (f64::INFINITY, Err(Invalid)),
+        ] {
+            assert_eq!(
+                of(&number.to_le_bytes()),
+                want.map(str::to_owned),
+                "{number}"
+            );
+        }
+        assert_eq!(of(&[0]), Ok("false".into()));
+        assert_eq!(of(&[1]), Ok("true".into()));
+        assert_eq!(of(&[2]), Err(Invalid));
+        assert_eq!(of(&[]), Err(Empty));
+        assert_eq!(of(&[0; 9]), Err(Invalid));
+        // Text of eight octets is text.
+        assert_eq!(of(b"acmecorp"), Ok("acmecorp".into()));
+        // An integer of 64 bits, which is no double.
+        assert_eq!(of(&42u64.to_le_bytes()), Err(Invalid));
+        // Only properties come like this.
+        let header = headers(&[("x-tenant", b"\x01")]);
+        let named = Scope::Header("x-tenant".into());
+        assert_eq!(resolve(&named, &header, None), Err(Invalid));
+    }
+
     #[test]
     fn static_credentials() {
         let of = |list| resolve(&Scope::StaticCredentials, &headers(list), None);
@@ -284,6 +355,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn numbers_keep_their_value(number in -(1i64 << 51) + 1..1i64 << 51) {
+            let scope = Scope::Property(vec![]);
+            let bytes = (number as f64).to_le_bytes();
+            prop_assert_eq!(resolve(&scope, &[], Some(&bytes)), Ok(number.to_string()));
+        }
+
+        /// Also where their bytes are text.
+        #[test]
+        fn no_two_numbers_are_one_tenant(one in "[ \\t\\n0-9a-c]{6}[0-?]C", other in "[ \\t\\n0-9a-c]{6}[0-?]C") {
+            let scope = Scope::Property(vec![]);
+            let of = |bytes: &str| resolve(&scope, &[], Some(bytes.as_bytes())).unwrap();
+            prop_assert_eq!(of(&one) == of(&other), one == other);
+        }
+
         #[test]
         fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..300)) {
             let list = vec![(Bytes::from_static(b"authorization"), Bytes::from(value.clone()))];

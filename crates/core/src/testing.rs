@@ -12,6 +12,9 @@ pub const CONFIG: &str = r#"{
     {"name": "strict", "match": {"path_prefix": "/strict"}, "key": {"syntax": "strict"}},
     {"name": "shops", "match": {"path_prefix": "/shops"}, "scope": {"header": "x-shop"}, "namespace": "s"},
     {"name": "static", "match": {"path_prefix": "/static"}, "scope": {"credentials": "static"}},
+    {"name": "many", "match": {"path_prefix": "/many"}, "key": {"headers": ["x-request-token", "idempotency-key"]}},
+    {"name": "loose", "match": {"path_prefix": "/loose"}, "key": {"placeholders": "allow"}},
+    {"name": "streams", "match": {"path_prefix": "/streams"}, "stream": true},
     {"name": "seen", "match": {"path_prefix": "/seen"}, "mode": "observe"},
     {"name": "hosted", "match": {"path_prefix": "/hosted", "hosts": ["api.example.com"], "methods": ["PUT"]}}
   ]
@@ -49,6 +52,7 @@ const fn case(
 }
 
 const KEY: (&str, &str) = ("idempotency-key", "k1");
+const TOKEN: (&str, &str) = ("x-request-token", "k1");
 
 /// The table.
 pub const DECISIONS: &[Case] = &[
@@ -100,6 +104,46 @@ pub const DECISIONS: &[Case] = &[
         "protect k1",
     ),
     case("POST", "/charges", &[], "refuse 400 missing-key"),
+    case("POST", "/many", &[KEY], "protect k1"),
+    case("POST", "/many", &[TOKEN], "protect k1"),
+    case("POST", "/many", &[KEY, TOKEN], "protect k1"),
+    case(
+        "POST",
+        "/many",
+        &[TOKEN, ("idempotency-key", "\"k1\"")],
+        "protect k1",
+    ),
+    case(
+        "POST",
+        "/many",
+        &[TOKEN, ("idempotency-key", "k2")],
+        "refuse 400 invalid-key",
+    ),
+    case(
+        "POST",
+        "/many",
+        &[KEY, ("x-request-token", "")],
+        "refuse 400 invalid-key",
+    ),
+    case("POST", "/many", &[], "refuse 400 missing-key"),
+    case(
+        "POST",
+        "/charges",
+        &[("idempotency-key", "undefined")],
+        "refuse 400 invalid-key",
+    ),
+    case(
+        "POST",
+        "/charges",
+        &[("idempotency-key", "\"[object Object]\"")],
+        "refuse 400 invalid-key",
+    ),
+    case(
+        "POST",
+        "/loose",
+        &[("idempotency-key", "null")],
+        "protect null",
+    ),
     case(
         "POST",
         "/charges",

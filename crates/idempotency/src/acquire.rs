@@ -13,6 +13,7 @@ use idempotency_protocol::limits::{MAX_KEY_CHARS, MAX_SCOPE_BYTES};
 use idempotency_protocol::{
     About, Answer, FaultCode, Grant, LookupKey, Outcome, Owner, Stored, Tombstone, TombstoneReason,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -22,7 +23,7 @@ impl Guard {
         key: LookupKey,
         fingerprint: Fingerprint,
         terms: LockTerms,
-        about: About,
+        about: Arc<About>,
     ) -> Result<Entry, Error> {
         let asked = self.ask_keeping(key, fingerprint, terms, about).await;
         asked.map_err(|refused| refused.error)
@@ -34,15 +35,14 @@ impl Guard {
         key: LookupKey,
         fingerprint: Fingerprint,
         terms: LockTerms,
-        about: About,
+        about: Arc<About>,
     ) -> Result<Entry, Refused> {
         check(&key)?;
         if self.shared.is_closing() {
             return Err(Error::Closing.into());
         }
         let owner = owner()?;
-        let described = about.clone();
-        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms, described);
+        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms, &about);
         let sent = Sent::now();
         // From here on, whatever happens to this future takes the acquire back.
         let claim = Claim::asked(&self.shared, key, owner, terms.kind);

@@ -9,10 +9,13 @@ use crate::outcome::{self, Done};
 use idempotency_protocol::limits::MAX_WAIT_MS;
 use idempotency_protocol::{About, Answer, LookupKey};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::{timeout, Instant};
 
 /// What [`Guard::acquire`] found under a key.
+// It lives for one `match`: boxes would cost more than they save.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Entry {
     /// Nobody did it: do it now, and say how it ended.
@@ -50,7 +53,7 @@ pub struct InFlight {
     pub(crate) key: LookupKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) terms: LockTerms,
-    pub(crate) about: About,
+    pub(crate) about: Arc<About>,
     pub(crate) fence: u64,
     pub(crate) lease_left_ms: u64,
 }

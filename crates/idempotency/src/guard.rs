@@ -241,7 +241,9 @@ impl Guard {
             origin: Origin::Client,
             key: key.to_owned(),
         };
-        let entry = self.ask(key, fingerprint, terms, self.about()).await?;
+        let entry = self
+            .ask(key, fingerprint, terms, Arc::new(self.about()))
+            .await?;
         match &entry {
             Entry::Execute(_) => self.shared.counters.count(Counter::Executed),
             Entry::Replay(_) => self.shared.counters.count(Counter::Replayed),

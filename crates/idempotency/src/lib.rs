@@ -43,6 +43,7 @@
 //! |---|---|
 //! | `embedded` | `idempotency_store::Embedded`: a directory of this process, durable |
 //! | `redis`, `postgres` | records that several processes share |
+//! | `tokio-postgres`, `sqlx-0_8`, `sqlx-0_9` | the record in the caller's own transaction: [`postgres`] |
 //! | `remote` | `remote::Remote`: records that a running `idempotencyd` keeps, shared with gateways |
 //! | `http`, `axum` | `http::IdempotencyLayer`: a tower layer for HTTP services |
 //! | `message` | `message::Deduplicator`: one verdict per message, for consumers of any broker |

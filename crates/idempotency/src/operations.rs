@@ -25,7 +25,7 @@ pub(crate) fn acquire(
     owner: Owner,
     fingerprint: Fingerprint,
     terms: LockTerms,
-    about: About,
+    about: &About,
 ) -> Operation {
     Operation::Acquire(Acquire {
         key,
@@ -38,7 +38,7 @@ pub(crate) fn acquire(
         },
         on_unknown: terms.on_unknown,
         kind: terms.kind,
-        about: Some(Box::new(about)),
+        about: Some(Box::new(about.clone())),
     })
 }
 

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::history::Answer;
 
 /// Of the headers that a replay keeps, those that the upstream sends.
-const KEPT: [&str; 4] = ["content-type", "etag", "link", "location"];
+const KEPT: [&str; 5] = ["content-type", "etag", "link", "location", "retry-after"];
 
 const MARKER: &str = "idempotency-replayed";
 

@@ -51,7 +51,7 @@ impl Drive {
             .unwrap_or_else(PoisonError::into_inner)
             .insert((script.key.clone(), attempt.tenant));
         let rule = self.scripts.rules.rules.get(script.rule);
-        let path = rule.map(|rule| rule.path.as_str()).unwrap_or_default();
+        let path = rule.map(|rule| rule.target(attempt.moved));
         self.recorder.record(Event::Invoke(Invoke {
             op,
             at: clock::now(),
@@ -60,13 +60,14 @@ impl Drive {
             tenant: attempt.tenant.to_owned(),
             key: script.key.clone(),
             payload: super::answer::digest(body),
+            moved: attempt.moved,
             behaviour: attempt.behaviour.clone(),
             leaves_after: attempt.leave.map(|leave| leave.after),
         }));
         let request = Request {
             op,
-            path,
-            key: &script.key,
+            path: &path.unwrap_or_default(),
+            key: (!rule.is_some_and(|rule| rule.hooks)).then_some(&script.key),
             body,
         };
         let end = self.clients.perform(&request, attempt).await;

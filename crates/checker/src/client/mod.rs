@@ -27,10 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Request<'a> {
     /// Its number.
     pub op: OpId,
-    /// The rule's path.
+    /// The path.
     pub path: &'a str,
-    /// The idempotency key.
-    pub key: &'a str,
+    /// The idempotency key, if it is in a header.
+    pub key: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
 }
@@ -160,11 +160,14 @@ fn message(request: &Request<'_>, attempt: &Attempt) -> http::Request<()> {
         Http::One => request.path.to_owned(),
         Http::Two => format!("http://gateway{}", request.path),
     };
-    let built = http::Request::post(target)
+    let mut built = http::Request::post(target);
+    if let Some(key) = request.key {
+        built = built.header("idempotency-key", key);
+    }
+    let built = built
         .header("host", "gateway")
         .header("content-type", "application/json")
         .header("content-length", request.body.len())
-        .header("idempotency-key", request.key)
         .header(TENANT_HEADER, attempt.tenant)
         .header(OP_HEADER, request.op)
         .header("x-charge", attempt.behaviour.header())

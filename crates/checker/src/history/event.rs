@@ -85,6 +85,9 @@ pub struct Invoke {
     pub key: String,
     /// SHA-256 of the request's body, in hex.
     pub payload: String,
+    /// It is sent to where the upstream sent its client, instead of the rule's own path.
+    #[serde(default)]
+    pub moved: bool,
     /// What the upstream is asked to do, should it execute this.
     pub behaviour: Behaviour,
     /// When the client means to leave, in microseconds from the beginning.

@@ -83,6 +83,17 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
     }
 }
 
+/// Whether this execution has sent a client elsewhere that asked as `op` does, had the answer before `op`
+/// began, and met no trouble: then the redirect is on record.
+pub(super) fn redirected(index: &Index, (other, execution): (&Op, &Execution), op: &Op) -> bool {
+    let told = other.answer().and_then(|answer| answer.id.as_deref());
+    execution.is_redirect()
+        && told == Some(execution.started.id.as_str())
+        && other.asks_as(op)
+        && other.returned < op.invoke.at
+        && !index.troubled(other)
+}
+
 struct Checker<'a> {
     index: &'a Index<'a>,
     key: &'a Key<'a>,
@@ -130,7 +141,7 @@ impl Checker<'_> {
         if (key.tenant, key.key) != (self.key.tenant, self.key.key) {
             return Some((Law::OwnAnswer, "got the answer to another key"));
         }
-        if executed.invoke.payload != op.invoke.payload {
+        if !executed.asks_as(op) {
             return Some((Law::OwnAnswer, "got the answer to another payload"));
         }
         if answer.status != execution.status {
@@ -144,6 +155,9 @@ impl Checker<'_> {
                 "got another one's execution as its own"
             };
             return Some((Law::OwnAnswer, what));
+        }
+        if answer.replayed && execution.is_redirect() {
+            return None;
         }
         if answer.replayed && (execution.class != Class::Completed || !execution.kept) {
             return Some((Law::NoContradiction, "got a replay of what is not kept"));
@@ -212,7 +226,7 @@ impl Checker<'_> {
             }
             (409, "not-replayable") => {
                 let done = self.executions.iter().any(|(other, execution)| {
-                    other.invoke.payload == op.invoke.payload
+                    other.asks_as(op)
                         && execution.class == Class::Completed
                         && !execution.kept
                         && execution.started.at <= op.returned
@@ -245,20 +259,21 @@ impl Checker<'_> {
     fn mismatch(&self, op: &Op) -> Complaint {
         // One that did nothing may have been followed by a corrected request, whose key it is then.
         let same = self.executions.iter().any(|(other, execution)| {
-            other.invoke.payload == op.invoke.payload
-                && !execution.did_nothing()
-                && execution.started.at < op.invoke.at
+            other.asks_as(op) && !execution.did_nothing() && execution.started.at < op.invoke.at
         });
-        if same {
+        if same
+            || self
+                .executions
+                .iter()
+                .any(|e| redirected(self.index, *e, op))
+        {
             return Some((
                 Law::Mismatch,
                 "is told of another payload, and it is the same",
             ));
         }
         let other = self.key.ops.iter().any(|other| {
-            other.invoke.payload != op.invoke.payload
-                && other.invoke.at <= op.returned
-                && may_have_held(other)
+            !other.asks_as(op) && other.invoke.at <= op.returned && may_have_held(other)
         });
         (!other).then_some((Law::Mismatch, "is told of another payload that never was"))
     }
@@ -266,9 +281,7 @@ impl Checker<'_> {
     /// Another payload must have met a 422 once the first one was executing.
     fn same_payload(&self, op: &Op) -> Complaint {
         let other = self.executions.iter().any(|(other, execution)| {
-            other.invoke.payload != op.invoke.payload
-                && execution.started.at < op.invoke.at
-                && !execution.did_nothing()
+            !other.asks_as(op) && execution.started.at < op.invoke.at && !execution.did_nothing()
         });
         other.then_some((Law::Mismatch, "has another payload, and is not told so"))
     }
@@ -288,9 +301,7 @@ impl Checker<'_> {
     /// An operation that another one's unknown outcome can come from.
     fn someone_in_doubt(&self, op: &Op) -> Option<super::doubt::Doubt> {
         let others = self.key.ops.iter().filter(|other| {
-            other.invoke.op != op.invoke.op
-                && other.invoke.at <= op.returned
-                && other.invoke.payload == op.invoke.payload
+            other.invoke.op != op.invoke.op && other.invoke.at <= op.returned && other.asks_as(op)
         });
         others
             .into_iter()

@@ -1,5 +1,6 @@
 //! How often, and in which order, the upstream executed.
 
+use super::answers::redirected;
 use super::doubt::doubt;
 use super::index::{Execution, Index, Key, Op};
 use super::{Law, Verdict};
@@ -21,11 +22,20 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
             continue;
         };
         nothing_done &= before.1.did_nothing();
+        if executions.iter().any(|e| redirected(index, *e, after.0)) {
+            let what = format!(
+                "operation {} executed what was sent elsewhere before: {:?}",
+                after.0.invoke.op, after.1
+            );
+            verdict
+                .violations
+                .push(key.violation(Law::AtMostOnce, what));
+        }
         let complaints = [
             repeated(index, *before, *after).map(|what| (Law::AtMostOnce, what)),
             disordered(index, *before, *after).map(|what| (Law::Fences, what)),
             // A key whose executions did nothing so far takes a corrected request.
-            (before.0.invoke.payload != after.0.invoke.payload && !nothing_done)
+            (!before.0.asks_as(after.0) && !nothing_done)
                 .then_some((Law::Mismatch, "executed with two payloads")),
         ];
         for (law, what) in complaints.into_iter().flatten() {
@@ -72,10 +82,16 @@ type Executed<'a> = (&'a Op<'a>, &'a Execution<'a>);
 fn stranger(op: &Op, execution: &Execution) -> Option<&'static str> {
     let (started, invoke) = (execution.started, op.invoke);
     let tenant = started.headers.get(TENANT_HEADER);
-    if started.key != invoke.key || tenant != Some(&invoke.tenant) {
+    // A key out of the body comes as the gateway writes it.
+    let key = if op.rule.hooks {
+        started.key.trim_matches('"')
+    } else {
+        &started.key
+    };
+    if key != invoke.key || tenant != Some(&invoke.tenant) {
         return Some("executed under another key or tenant");
     }
-    if started.body_sha256 != invoke.payload || started.path != op.rule.path {
+    if started.body_sha256 != invoke.payload || started.path != op.rule.target(invoke.moved) {
         return Some("executed another request");
     }
     if started.at < invoke.at {

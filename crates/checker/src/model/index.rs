@@ -61,9 +61,20 @@ impl Execution<'_> {
     pub fn did_nothing(&self) -> bool {
         self.finished && self.class == Class::Failed && matches!(self.status, 307 | 308 | 400..=499)
     }
+
+    /// It sent the client elsewhere, which is said again to whoever asks the same, in every state.
+    pub fn is_redirect(&self) -> bool {
+        self.finished && matches!(self.status, 307 | 308)
+    }
 }
 
 impl Op<'_> {
+    /// Whether the two ask for the same, as far as their rule compares it.
+    pub fn asks_as(&self, other: &Op) -> bool {
+        let (one, other) = (self.invoke, other.invoke);
+        one.moved == other.moved && (self.rule.hooks || one.payload == other.payload)
+    }
+
     pub fn answer(&self) -> Option<&Answer> {
         match self.end {
             End::Answer(answer) => Some(answer),

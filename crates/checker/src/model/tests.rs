@@ -20,6 +20,7 @@ struct Story {
     events: Vec<Event>,
     rule: usize,
     payload: &'static str,
+    moved: bool,
     tenant: &'static str,
     behaviour: Behaviour,
     gateway: usize,
@@ -41,6 +42,7 @@ fn story(path: &str) -> Story {
         events: vec![Event::Run(run)],
         rule: rule(path),
         payload: "p",
+        moved: false,
         tenant: "t",
         behaviour: Behaviour::created(),
         gateway: 0,
@@ -96,6 +98,11 @@ impl Story {
         self
     }
 
+    fn moved(mut self, moved: bool) -> Self {
+        self.moved = moved;
+        self
+    }
+
     fn tenant(mut self, tenant: &'static str) -> Self {
         self.tenant = tenant;
         self
@@ -120,6 +127,7 @@ impl Story {
             tenant: self.tenant.into(),
             key: "k".into(),
             payload: self.payload.into(),
+            moved: self.moved,
             behaviour: self.behaviour.clone(),
             leaves_after: None,
         }));
@@ -146,8 +154,11 @@ impl Story {
         self.events.push(Event::Started(Started {
             id: id.into(),
             at: from * MS,
-            path: Rules::with_lease(5_000).rules[self.rule].path.clone(),
-            key: "k".into(),
+            path: Rules::with_lease(5_000).rules[self.rule].target(self.moved),
+            key: match Rules::with_lease(5_000).rules[self.rule].hooks {
+                true => "\"k\"".into(),
+                false => "k".into(),
+            },
             fence: Some(fence.to_string()),
             attempt: Some(attempt.to_string()),
             body_sha256: self.payload.into(),
@@ -305,6 +316,62 @@ fn what_failed_may_execute_again() {
         .op(2, 200, 300, first("b"))
         .runs("b", 2, 210, 290, 8, 2);
     assert_eq!(plain.completed(8), [Law::AtMostOnce]);
+}
+
+/// RFC 9110 §15.4.8: the client follows with the same key, and a retry begins at the beginning.
+#[test]
+fn a_redirect_may_be_followed_and_is_said_again() {
+    for status in [307, 308] {
+        let redirect = |replayed| End::Answer(answer("a", status, replayed));
+        let story = |last: End| {
+            story("/detached")
+                .status(status)
+                .op(1, 10, 100, redirect(false))
+                .runs("a", 1, 20, 90, 7, 1)
+                .op(2, 150, 160, redirect(true))
+                .moved(true)
+                .status(201)
+                .op(3, 200, 300, first("b"))
+                .runs("b", 3, 210, 290, 8, 2)
+                .op(4, 400, 410, replay("b"))
+                .moved(false)
+                .op(5, 500, 510, last)
+        };
+        assert_eq!(story(redirect(true)).completed(8), GOOD, "{status}");
+        let refused = story(problem(422, "key-reused"));
+        assert_eq!(refused.completed(8), [Law::Mismatch]);
+        assert_eq!(story(replay("b")).completed(8), [Law::OwnAnswer]);
+        let again = story(first("c")).runs("c", 5, 505, 509, 9, 3);
+        assert!(again.completed(9).contains(&Law::AtMostOnce));
+    }
+    // Another status sends nobody anywhere.
+    let other = story("/detached")
+        .op(1, 10, 100, first("a"))
+        .runs("a", 1, 20, 90, 7, 1)
+        .moved(true)
+        .op(2, 200, 210, replay("a"));
+    assert_eq!(other.completed(7), [Law::OwnAnswer]);
+}
+
+/// A key out of the body, of which nothing else counts.
+#[test]
+fn what_a_sender_of_webhooks_changes_is_no_other_request() {
+    let hooks = |path| {
+        story(path)
+            .op(1, 10, 100, first("a"))
+            .runs("a", 1, 20, 90, 7, 1)
+            .payload("q")
+    };
+    for path in ["/inline-hooks", "/detached-hooks"] {
+        let good = hooks(path).op(2, 200, 210, replay("a"));
+        assert_eq!(good.completed(7), GOOD, "{path}");
+        let refused = hooks(path).op(2, 200, 210, problem(422, "key-reused"));
+        assert_eq!(refused.completed(7), [Law::Mismatch], "{path}");
+        let twice = hooks(path)
+            .op(2, 200, 300, first("b"))
+            .runs("b", 2, 210, 290, 8, 2);
+        assert!(twice.completed(8).contains(&Law::AtMostOnce), "{path}");
+    }
 }
 
 #[test]

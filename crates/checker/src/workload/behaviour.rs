@@ -114,8 +114,8 @@ impl Behaviour {
             return Class::Unknown;
         }
         match self.status {
-            401 | 403 | 407 | 408 | 421 | 423 | 425 | 429 => Class::Failed,
-            503 if self.retry_after => Class::Failed,
+            307 | 308 | 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429 => Class::Failed,
+            409 | 503 if self.retry_after => Class::Failed,
             500.. => Class::Unknown,
             _ => Class::Completed,
         }
@@ -138,9 +138,11 @@ mod tests {
         for status in [200, 201, 204, 402, 404, 409, 422] {
             assert_eq!(class(status, false), Class::Completed, "{status}");
         }
-        for status in [401, 429] {
+        for status in [307, 308, 401, 429] {
             assert_eq!(class(status, false), Class::Failed, "{status}");
         }
+        assert_eq!(class(409, true), Class::Failed);
+        assert_eq!(class(404, true), Class::Completed);
         for status in [500, 502, 503, 504] {
             assert_eq!(class(status, false), Class::Unknown, "{status}");
         }

@@ -5,5 +5,5 @@ mod rules;
 mod script;
 
 pub use behaviour::{Behaviour, Class, Reset};
-pub use rules::{Rule, Rules};
+pub use rules::{Rule, Rules, HOP};
 pub use script::{Attempt, Http, Leave, Script, Scripts};

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use crate::history::TENANT_HEADER;
+use crate::orders;
+
+/// How the paths begin that lead through a second gateway.
+pub const HOP: &str = "/hop";
 
 /// One rule, as far as the model needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +27,19 @@ pub struct Rule {
     /// An answer that cannot be stored is withheld.
     #[serde(default)]
     pub withholds: bool,
+    /// The key is a member of the body, of which nothing else counts: the caller is a sender of webhooks.
+    #[serde(default)]
+    pub hooks: bool,
     /// When the gateway gives an execution up, in milliseconds.
     pub timeout_ms: u64,
+}
+
+impl Rule {
+    /// Where a request goes.
+    pub fn target(&self, moved: bool) -> String {
+        let end = if moved { "/moved" } else { "" };
+        format!("{}{end}", self.path)
+    }
 }
 
 /// All rules, and their times.
@@ -40,7 +55,8 @@ pub struct Rules {
 
 impl Rules {
     /// Inline and detached; with and without a wait; with and without permission to execute an
-    /// unknown outcome again; delivering and withholding what cannot be stored.
+    /// unknown outcome again; delivering and withholding what cannot be stored; keys in headers and in
+    /// bodies; through one gateway and through two.
     pub fn with_lease(lease_ms: u64) -> Self {
         let mut rules = Vec::new();
         for (name, detached) in [("inline", false), ("detached", true)] {
@@ -50,6 +66,7 @@ impl Rules {
                 wait_ms: 0,
                 retries: false,
                 withholds: false,
+                hooks: false,
                 // An inline execution may outlive its first lease; a detached one may not.
                 timeout_ms: if detached {
                     lease_ms * 6 / 10
@@ -74,6 +91,16 @@ impl Rules {
                 wait_ms: if detached { lease_ms * 3 / 10 } else { 0 },
                 ..plain.clone()
             });
+            rules.push(Rule {
+                path: format!("{HOP}-{name}"),
+                ..plain.clone()
+            });
+            rules.push(Rule {
+                path: named("hooks"),
+                hooks: true,
+                wait_ms: if detached { 0 } else { lease_ms * 3 / 10 },
+                ..plain.clone()
+            });
             rules.push(plain);
         }
         Self {
@@ -85,9 +112,18 @@ impl Rules {
 
     /// The filter's configuration.
     pub fn filter(&self, tokens: &Tokens) -> Value {
-        let rules: Vec<_> = self.rules.iter().map(|rule| self.rule(rule)).collect();
+        let mut rules: Vec<_> = self.rules.iter().map(|rule| self.rule(rule)).collect();
+        rules.push(orders::rule(self.lease_ms));
         let mut config = filter_config(tokens, json!(rules));
         config["service"]["timeout_ms"] = json!(self.service_timeout_ms);
+        config["hop"] = json!({ "key": "the-key-of-two-gateways" });
+        config
+    }
+
+    /// That of the gateway behind the others.
+    pub fn last_filter(&self, tokens: &Tokens) -> Value {
+        let mut config = self.filter(tokens);
+        config["hop"]["last"] = json!(true);
         config
     }
 
@@ -104,6 +140,9 @@ impl Rules {
             "on_unknown": word("retry", "refuse", rule.retries),
             "on_complete_failure": word("withhold", "deliver", rule.withholds),
         });
+        if rule.hooks {
+            config["key"] = json!({ "from": "/id" });
+        }
         if rule.detached {
             config["execution_timeout_ms"] = json!(rule.timeout_ms);
         }

@@ -34,6 +34,8 @@ pub struct Attempt {
     pub tenant: &'static str,
     /// Which of the script's payloads.
     pub payload: usize,
+    /// To where the upstream has sent the client, instead of the rule's own path.
+    pub moved: bool,
     /// What the upstream does, should it execute this.
     pub behaviour: Behaviour,
     /// If the client leaves before the end.
@@ -81,14 +83,23 @@ impl Scripts {
         let seed = rng.u64(..) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut rng = Rng::with_seed(seed);
         let rule = self.rule(&mut rng);
-        let payloads = [payload(&mut rng, 0), payload(&mut rng, 1)];
+        let key = format!("k-{index}");
+        let payloads = [payload(&mut rng, &key, 0), payload(&mut rng, &key, 1)];
         let home = rng.usize(..self.gateways);
         let caller = rng.usize(..TENANTS.len());
         // Some keys are used by two tenants, some with two payloads.
         let (shared, changed) = (chance(&mut rng, 15), chance(&mut rng, 20));
+        // For some, the upstream is elsewhere: clients begin at the rule's path, and follow.
+        let elsewhere = chance(&mut rng, 12);
         let mut attempts = Vec::new();
         for after in self.times(&mut rng) {
             let first = attempts.is_empty();
+            let moved = elsewhere && !first && chance(&mut rng, 60);
+            let mut behaviour = self.behaviour(&mut rng, rule, first);
+            if elsewhere && !moved && chance(&mut rng, 90) {
+                behaviour = Behaviour::answering(pick(&mut rng, &[307, 308]));
+                behaviour.delay_ms = rng.u64(..30);
+            }
             attempts.push(Attempt {
                 after,
                 gateway: if chance(&mut rng, 75) {
@@ -103,12 +114,13 @@ impl Scripts {
                 },
                 tenant: TENANTS[(caller + usize::from(shared && rng.bool())) % TENANTS.len()],
                 payload: usize::from(changed && !first && chance(&mut rng, 40)),
-                behaviour: self.behaviour(&mut rng, rule, first),
+                moved,
+                behaviour,
                 leave: chance(&mut rng, 15).then(|| leave(&mut rng)),
             });
         }
         Script {
-            key: format!("k-{index}"),
+            key,
             rule,
             payloads,
             attempts,
@@ -173,7 +185,7 @@ impl Scripts {
             68..71 => behaviour.status = 204,
             71..76 => behaviour.status = pick(rng, &[400, 402, 404, 409, 422]),
             76..84 => {
-                behaviour.status = pick(rng, &[429, 503, 503]);
+                behaviour.status = pick(rng, &[409, 429, 503, 503]);
                 behaviour.retry_after = true;
             }
             84..91 => behaviour.status = pick(rng, &[500, 502, 503, 504]),
@@ -203,7 +215,7 @@ fn leave(rng: &mut Rng) -> Leave {
     }
 }
 
-fn payload(rng: &mut Rng, number: u8) -> Vec<u8> {
+fn payload(rng: &mut Rng, key: &str, number: u8) -> Vec<u8> {
     let size = if chance(rng, 5) {
         rng.usize(20_000..60_000)
     } else {
@@ -212,7 +224,7 @@ fn payload(rng: &mut Rng, number: u8) -> Vec<u8> {
     let text: String = std::iter::repeat_with(|| rng.alphanumeric())
         .take(size)
         .collect();
-    format!("{{\"number\":{number},\"text\":\"{text}\"}}").into_bytes()
+    format!("{{\"number\":{number},\"id\":\"{key}\",\"text\":\"{text}\"}}").into_bytes()
 }
 
 #[cfg(test)]
@@ -260,7 +272,12 @@ mod tests {
             TENANTS.into_iter().filter(|tenant| of(tenant)).count()
         };
         assert!(all.iter().any(|script| tenants(script) == 2));
-        for rule in 0..8 {
+        assert!(any(&|a| matches!(a.behaviour.status, 307 | 308)));
+        assert!(any(&|a| a.moved && a.payload == 1));
+        assert!(any(
+            &|a| a.behaviour.status == 409 && a.behaviour.retry_after
+        ));
+        for rule in 0..10 {
             assert!(all.iter().any(|script| script.rule == rule), "{rule}");
         }
         assert!(all.iter().any(|script| script.attempts.len() > 12));

@@ -290,6 +290,17 @@ pub(super) fn property(text: &str) -> Checked {
     must(plain, "must be 1 to 255 bytes without control characters")
 }
 
+/// RFC 6901, in its one spelling. The empty one leads to the whole.
+pub(super) fn pointer(text: &str) -> Checked {
+    let escapes = text.split('~').skip(1);
+    let right =
+        text.starts_with('/') && escapes.into_iter().all(|rest| rest.starts_with(['0', '1']));
+    must(
+        right,
+        "must be a JSON Pointer to a member (RFC 6901), such as \"/id\" or \"/data/0/id\"",
+    )
+}
+
 pub(super) fn host(text: &str) -> Checked {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');

@@ -51,7 +51,7 @@ fn read(field: &Field<'_>, faults: &mut Faults) -> Option<Cors> {
             }
             if let Some(field) = object.get("origins") {
                 let list = faults.array(&field)?;
-                cors.origins = faults.strings(&list, checks::origin)?;
+                cors.origins = faults.strings(&list, checks::origin, str::eq_ignore_ascii_case)?;
             }
             if let Some(field) = object.get("credentials") {
                 cors.credentials = faults.boolean(&field)?;

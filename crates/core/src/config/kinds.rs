@@ -1,5 +1,6 @@
 //! The kinds of values that fields have: how each is read, and written over what was there.
 
+use super::policy::KeyPolicy;
 use super::reader::{Check, Faults, Field};
 use super::table::Table;
 
@@ -61,10 +62,32 @@ impl<T: Copy, S: From<T>> Kind<S> for Words<T> {
 /// A string that passes a check.
 pub(super) struct Text(pub Check);
 
-impl Kind<String> for Text {
-    fn read(&self, field: &Field<'_>, into: &mut String, faults: &mut Faults) {
+impl<S: From<String>> Kind<S> for Text {
+    fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         if let Some(text) = faults.string(field, self.0) {
-            *into = text;
+            *into = text.into();
+        }
+    }
+}
+
+/// Few are sorted by inserting. The standard library's stable sort is 7 KB of code for each type.
+fn in_order(texts: Vec<String>) -> Vec<String> {
+    let mut sorted: Vec<String> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let at = sorted.partition_point(|known| *known < text);
+        sorted.insert(at, text);
+    }
+    sorted
+}
+
+/// A list of distinct strings that pass a check, kept sorted.
+pub(super) struct Texts(pub Check);
+
+impl Kind<Vec<String>> for Texts {
+    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
+        let elements = faults.array(field);
+        if let Some(texts) = elements.and_then(|list| faults.strings(&list, self.0, str::eq)) {
+            *into = in_order(texts);
         }
     }
 }
@@ -81,18 +104,33 @@ impl Kind<String> for Header {
     }
 }
 
+/// A list of names of headers, kept in lower case and in its order.
+pub(super) struct Ordered(pub Check);
+
+impl Kind<Vec<String>> for Ordered {
+    fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
+        if let Some(names) = headers(self.0, field, faults) {
+            *into = names;
+        }
+    }
+}
+
+fn headers(check: Check, field: &Field<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let list = faults.array(field)?;
+    let mut names = faults.strings(&list, check, str::eq_ignore_ascii_case)?;
+    names
+        .iter_mut()
+        .for_each(|name| name.make_ascii_lowercase());
+    Some(names)
+}
+
 /// A list of names of headers, kept in lower case and sorted.
 pub(super) struct Headers(pub Check);
 
 impl<S: From<Vec<String>>> Kind<S> for Headers {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
-        let elements = faults.array(field);
-        if let Some(mut names) = elements.and_then(|list| faults.strings(&list, self.0)) {
-            names
-                .iter_mut()
-                .for_each(|name| name.make_ascii_lowercase());
-            names.sort();
-            *into = names.into();
+        if let Some(names) = headers(self.0, field, faults) {
+            *into = in_order(names).into();
         }
     }
 }
@@ -116,5 +154,33 @@ impl<T: Table> Kind<T> for Group {
         if let Some(object) = faults.object(field, &[T::NAMES]) {
             into.apply(&object, faults);
         }
+    }
+}
+
+/// Where keys are and how they are read: a group, of which one member of three says where. One that is
+/// said here replaces another that the defaults have.
+pub(super) struct Keys;
+
+impl Kind<KeyPolicy> for Keys {
+    fn read(&self, field: &Field<'_>, into: &mut KeyPolicy, faults: &mut Faults) {
+        let places = ["header", "headers", "from"].iter();
+        match places.filter(|name| field.says(name)).count() {
+            0 => {}
+            1 => {
+                let KeyPolicy {
+                    header,
+                    headers,
+                    from,
+                    ..
+                } = KeyPolicy::default();
+                (into.header, into.headers, into.from) = (header, headers, from);
+            }
+            _ => faults.add(&field.path, "must have one of header, headers, from"),
+        }
+        if field.says("from") && field.says("syntax") {
+            let message = "is for keys in headers, and key.from is in the body";
+            faults.add(&format!("{}.syntax", field.path), message);
+        }
+        Group.read(field, into, faults);
     }
 }

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use hosts::fit;
 pub use outcomes::{OutcomeClass, Outcomes};
 pub use plan::*;
-pub use policy::{FingerprintPolicy, KeyPolicy, Policy};
+pub use policy::{FingerprintPolicy, JsonPolicy, KeyPolicy, Policy, QueryPolicy};
 pub use problems::{Form, Problems};
 
 pub use {checks::is_kong_target, hosts::is_kong_property};

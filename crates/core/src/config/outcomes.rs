@@ -15,32 +15,52 @@ pub enum OutcomeClass {
     Unknown,
 }
 
+/// Which answers: a status (200 to 599) or the hundreds of one (2 to 5); and whether only those with
+/// `Retry-After`.
+type Name = (u16, bool);
+
 /// What an upstream's answer means, by status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcomes {
-    /// 503 with `Retry-After`; checked first.
-    pub unavailable_with_retry_after: OutcomeClass,
-    /// Exact statuses, checked next.
-    pub statuses: Vec<(u16, OutcomeClass)>,
-    /// By class: index 0 is 2xx, 3 is 5xx; checked last.
-    pub classes: [OutcomeClass; 4],
+    /// In order, so that equal meanings are equal.
+    meanings: Vec<(Name, OutcomeClass)>,
 }
 
 impl Outcomes {
-    /// What an answer with this status means. Statuses outside 200–599 are unknown.
+    /// What an answer with this status means: by the most specific name. A status is more specific than
+    /// its hundreds, and either is with `Retry-After`. Statuses outside 200–599 are unknown.
     pub fn class(&self, status: u16, has_retry_after: bool) -> OutcomeClass {
-        if status == 503 && has_retry_after {
-            return self.unavailable_with_retry_after;
+        if !(200..=599).contains(&status) {
+            return OutcomeClass::Unknown;
         }
-        if let Some((_, class)) = self.statuses.iter().find(|(s, _)| *s == status) {
-            return *class;
-        }
-        match status {
-            200..=299 => self.classes[0],
-            300..=399 => self.classes[1],
-            400..=499 => self.classes[2],
-            500..=599 => self.classes[3],
-            _ => OutcomeClass::Unknown,
+        let hundreds = status / 100;
+        let names = [
+            (status, true),
+            (status, false),
+            (hundreds, true),
+            (hundreds, false),
+        ];
+        let mut names = names
+            .into_iter()
+            .filter(|(_, later)| has_retry_after || !later);
+        let class = |name: Name| self.meanings.iter().find(|(known, _)| *known == name);
+        let found = names.find_map(class);
+        found.map_or(OutcomeClass::Unknown, |(_, class)| *class)
+    }
+
+    /// What is said without `Retry-After` is said of answers with it, too.
+    fn set(&mut self, name: Name, class: OutcomeClass) {
+        let (status, retry_after) = name;
+        self.meanings
+            .retain(|((s, r), _)| *s != status || retry_after && !r);
+        let at = self.meanings.partition_point(|(known, _)| *known < name);
+        self.meanings.insert(at, (name, class));
+    }
+
+    fn of_hundreds(classes: [OutcomeClass; 4]) -> Outcomes {
+        let meanings = (2..).zip(classes);
+        Outcomes {
+            meanings: meanings.map(|(n, class)| ((n, false), class)).collect(),
         }
     }
 
@@ -48,7 +68,10 @@ impl Outcomes {
     /// redirect that is no order to send the same request elsewhere, may be the work itself, done by a filter: unknown,
     /// unless the configuration names its status, or says that its class may be retried.
     pub fn class_of_local(&self, status: u16) -> OutcomeClass {
-        let named = self.statuses.iter().find(|(s, _)| *s == status);
+        let named = self
+            .meanings
+            .iter()
+            .find(|(name, _)| *name == (status, false));
         match (status, named) {
             (400.., _) => OutcomeClass::Failed,
             (_, Some((_, class))) => *class,
@@ -61,19 +84,17 @@ impl Outcomes {
 }
 
 /// SPEC: a redirect that is to be followed with the same request (307, 308) and 4xx that say "try again, differently
-/// or later" are not kept; 5xx may have had effects.
+/// or later" are not kept, nor are 409 and 503 that say when to come again; other 5xx may have had effects.
 pub(super) fn default_outcomes() -> Outcomes {
-    let again = [307, 308, 401, 403, 407, 408, 421, 423, 425, 429];
-    Outcomes {
-        statuses: again.map(|status| (status, OutcomeClass::Failed)).to_vec(),
-        unavailable_with_retry_after: OutcomeClass::Failed,
-        classes: [
-            OutcomeClass::Completed,
-            OutcomeClass::Completed,
-            OutcomeClass::Completed,
-            OutcomeClass::Unknown,
-        ],
+    use OutcomeClass::{Completed, Failed, Unknown};
+    let mut outcomes = Outcomes::of_hundreds([Completed, Completed, Completed, Unknown]);
+    for status in [307, 308, 401, 403, 407, 408, 421, 423, 425, 429] {
+        outcomes.set((status, false), Failed);
     }
+    for status in [409, 503] {
+        outcomes.set((status, true), Failed);
+    }
+    outcomes
 }
 
 /// Statuses and what they mean, written over status by status.
@@ -89,13 +110,7 @@ fn read(field: &Field<'_>, outcomes: &mut Outcomes, faults: &mut Faults) {
     if let Value::String(_) = field.value {
         match words!["default" = false, "all" = true].find(field, faults) {
             Some(false) => *outcomes = default_outcomes(),
-            Some(true) => {
-                *outcomes = Outcomes {
-                    statuses: Vec::new(),
-                    unavailable_with_retry_after: OutcomeClass::Completed,
-                    classes: [OutcomeClass::Completed; 4],
-                }
-            }
+            Some(true) => *outcomes = Outcomes::of_hundreds([OutcomeClass::Completed; 4]),
             None => {}
         }
         return;
@@ -109,46 +124,40 @@ fn read(field: &Field<'_>, outcomes: &mut Outcomes, faults: &mut Faults) {
         "failed" = OutcomeClass::Failed,
         "unknown" = OutcomeClass::Unknown,
     ];
-    let refined = members.iter().any(|(name, _)| name == "503+retry-after");
-    for (name, value) in members {
-        let field = Field {
-            value,
-            path: format!("{}.{name}", field.path),
-        };
-        let [two, three, four, five] = &mut outcomes.classes;
-        let slot = match name.as_str() {
-            "2xx" => two,
-            "3xx" => three,
-            "4xx" => four,
-            "5xx" => five,
-            "503+retry-after" => &mut outcomes.unavailable_with_retry_after,
-            status => {
-                let status = status
-                    .parse::<u16>()
-                    .ok()
-                    .filter(|s| (200..=599).contains(s));
-                let Some(status) = status.filter(|_| name.len() == 3) else {
-                    faults.add(
-                        &field.path,
-                        "must be a status (\"200\" to \"599\"), \"2xx\" to \"5xx\" or \
-                         \"503+retry-after\"",
-                    );
-                    continue;
-                };
-                let Some(class) = classes.find(&field, faults) else {
-                    continue;
-                };
-                outcomes.statuses.retain(|(known, _)| *known != status);
-                outcomes.statuses.push((status, class));
-                if status == 503 && !refined {
-                    outcomes.unavailable_with_retry_after = class;
+    // In this order, since the second wins.
+    for refined in [false, true] {
+        for (text, value) in members {
+            let field = Field {
+                value,
+                path: format!("{}.{text}", field.path),
+            };
+            let Some(name) = name(text) else {
+                if !refined {
+                    let message =
+                        "must be a status (\"200\" to \"599\") or \"2xx\" to \"5xx\", with or \
+                                   without \"+retry-after\"";
+                    faults.add(&field.path, message);
                 }
                 continue;
+            };
+            if name.1 != refined {
+                continue;
             }
-        };
-        if let Some(class) = classes.find(&field, faults) {
-            *slot = class;
+            if let Some(class) = classes.find(&field, faults) {
+                outcomes.set(name, class);
+            }
         }
     }
-    outcomes.statuses.sort_by_key(|(status, _)| *status);
+}
+
+/// `"409"`, `"4xx"`, `"409+retry-after"`, `"4xx+retry-after"`.
+fn name(text: &str) -> Option<Name> {
+    let bare = text.strip_suffix("+retry-after");
+    let status = bare.unwrap_or(text);
+    let status = match (status.strip_suffix("xx"), status.len()) {
+        (_, length) if length != 3 => return None,
+        (Some(hundreds), _) => hundreds.parse().ok().filter(|n| (2..=5).contains(n))?,
+        (None, _) => status.parse().ok().filter(|n| (200..=599).contains(n))?,
+    };
+    Some((status, bare.is_some()))
 }

@@ -14,7 +14,9 @@
 //! The order is that in which faults are told, and that of the schemas and of the documentation.
 
 use super::cors::{Cors, Sharing};
-use super::kinds::{words, Flag, Group, Header, Headers, Integer, Kind, Text, Words};
+use super::kinds::{
+    words, Flag, Group, Header, Headers, Integer, Keys, Kind, Ordered, Text, Texts, Words,
+};
 use super::outcomes::{default_outcomes, Meanings, Outcomes};
 use super::problems::{Problems, Refusals};
 use super::reader::{Faults, Object};
@@ -34,14 +36,31 @@ const _: () = assert!(MAX_BYTES <= usize::MAX as u64 && MAX_RESPONSE_BYTES as u6
 /// Headers that count where the configuration does not say which do.
 const FINGERPRINT_HEADERS: [&str; 2] = ["content-encoding", "content-range"];
 
+#[cfg(test)]
+const NO_POINTERS: &[(&str, &str, bool)] = &[
+    (r#""id""#, ": must be a JSON Pointer", SCHEMA),
+    (r#""""#, ": must be a JSON Pointer", SCHEMA),
+    (r#""$.id""#, ": must be a JSON Pointer", SCHEMA),
+    (r#""/a~""#, ": must be a JSON Pointer", SCHEMA),
+    (r#""/a~2/b""#, ": must be a JSON Pointer", SCHEMA),
+    (r##""#/id""##, ": must be a JSON Pointer", SCHEMA),
+];
+#[cfg(test)]
+const NO_POINTERS_IN_LIST: &[(&str, &str, bool)] = &[
+    (r#"["/a","id"]"#, "[1]: must be a JSON Pointer", SCHEMA),
+    (r#"[""]"#, "[0]: must be a JSON Pointer", SCHEMA),
+    (r#"["/a~"]"#, "[0]: must be a JSON Pointer", SCHEMA),
+];
+
 declare! {
-    /// How keys are read.
+    /// How keys are read. One of `header`, `headers` and `from` says where they are.
     #[derive(Clone, Debug, PartialEq)]
     pub struct KeyPolicy {
         /// Request header that carries the key.
         ///
         /// In lower case.
         header: String = "idempotency-key".to_owned(), Header(checks::key_header), {
+            docs: "request header that carries the key",
             schema: r##"{"allOf": [
                 {"$ref": "#/$defs/header"},
                 {"not": {"$ref": "#/$defs/credentials"}},
@@ -53,6 +72,33 @@ declare! {
                 (r#""content-type""#, ": must be a header of its own", SCHEMA),
             ],
         }
+        /// Request headers that carry the key: the first that is there; two different keys are refused.
+        ///
+        /// In lower case; empty: only [`KeyPolicy::header`].
+        headers: Vec<String> = Vec::new(), Ordered(checks::key_header), {
+            docs: "several such headers, for clients of more than one kind: the first that is there has the \
+                   key, and two different keys get 400. Instead of `key.header`",
+            schema: r##"{"allOf": [
+                {"$ref": "#/$defs/header"},
+                {"not": {"$ref": "#/$defs/credentials"}},
+                {"not": {"$ref": "#/$defs/content_type"}}
+            ]}"##,
+            wrong: &[
+                (r#"["authorization"]"#, "[0]: must be a header of its own", SCHEMA),
+                (r#"["a","Content-Type"]"#, "[1]: must be a header of its own", PARSER),
+            ],
+        }
+        /// JSON Pointer to the member of the body that is the key, instead of a header.
+        from: Option<String> = None, Text(checks::pointer), {
+            docs: "[JSON Pointer](#what-identifies-a-request) to the member of the body that is the key \
+                   (`/id`, for webhooks); no header is read then. The body must be JSON. Instead of \
+                   `key.header`",
+            values: "JSON Pointer",
+            usual: "–",
+            schema: r##"{"$ref": "#/$defs/pointer"}"##,
+            right: &[r#""/id""#, r#""/data/object/0/a~1b""#],
+            wrong: NO_POINTERS,
+        }
         /// any: a quoted string (RFC 9651) or a bare one; strict: quoted only.
         syntax: KeySyntax = KeySyntax::Any, words![
             "any" = KeySyntax::Any,
@@ -60,6 +106,16 @@ declare! {
         ], {
             docs: "`strict`: a quoted string as in RFC 9651. `any`: also bare, 1–255 visible \
                    characters without `\" , ; \\`; then `abc` and `\"abc\"` are one key. Case-sensitive",
+        }
+        /// What a program sends whose variable is not set (`undefined`, `null`, …). refuse: 400; allow: a
+        /// key like any other.
+        placeholders: bool = false, words![
+            "refuse" = false,
+            "allow" = true,
+        ], {
+            docs: "`undefined`, `null`, `(null)`, `None`, `nil`, `<nil>`, `NaN`, `[object Object]`, `{}` and \
+                   `[]` are what programs write for a key that is not set, so that all would share one: 400; \
+                   or keys like any other",
         }
         /// refuse: 400; pass: not protected; derive: a hash of tenant, operation and payload is the
         /// key.
@@ -74,21 +130,102 @@ declare! {
     }
 }
 
+impl KeyPolicy {
+    /// The request headers that may carry the key, in lower case; also where it is in the body, and the
+    /// first one only takes it upstream.
+    pub fn headers(&self) -> &[String] {
+        match self.headers.as_slice() {
+            [] => std::slice::from_ref(&self.header),
+            headers => headers,
+        }
+    }
+}
+
+impl Default for KeyPolicy {
+    fn default() -> KeyPolicy {
+        KeyPolicy::built_in()
+    }
+}
+
 declare! {
-    /// What the fingerprint covers besides method, path, canonical query and content-type.
+    /// Which members of a JSON body count.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct JsonPolicy {
+        /// JSON Pointers to the only members of the body that count.
+        ///
+        /// Sorted; none of them is inside another. Empty: all.
+        only: Vec<String> = Vec::new(), Texts(checks::pointer), {
+            docs: "[JSON Pointers](#what-identifies-a-request) to the only members of the body that must be \
+                   equal. Needs `fingerprint.body: \"json\"`",
+            schema: r##"{"$ref": "#/$defs/pointer"}"##,
+            right: &[r#"["/id"]"#, r#"["/b/0","/a~0b","/B"]"#],
+            wrong: NO_POINTERS_IN_LIST,
+        }
+        /// JSON Pointers to members of the body that do not count.
+        ///
+        /// Sorted; none of them is inside another.
+        ignore: Vec<String> = Vec::new(), Texts(checks::pointer), {
+            docs: "JSON Pointers to members that may differ. Needs `fingerprint.body: \"json\"`",
+            schema: r##"{"$ref": "#/$defs/pointer"}"##,
+            right: &[r#"["/created_at"]"#, r#"["/b/0","/a~0b","/B"]"#],
+            wrong: NO_POINTERS_IN_LIST,
+        }
+    }
+}
+
+impl Default for JsonPolicy {
+    fn default() -> JsonPolicy {
+        JsonPolicy::built_in()
+    }
+}
+
+declare! {
+    /// Which parameters of the query count.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct QueryPolicy {
+        /// Names of parameters that do not count.
+        ///
+        /// Sorted.
+        ignore: Vec<String> = Vec::new(), Texts(checks::property), {
+            docs: "names of query parameters that may differ (`timestamp`, `signature`), without escapes; \
+                   case counts",
+            schema: r#"{
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 255,
+                "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+            }"#,
+            right: &[r#"["timestamp","signature"]"#, r#"["X-Sig","x-sig","filter[a]"]"#],
+            wrong: &[
+                (r#"[""]"#, "[0]: must be 1 to 255 bytes", SCHEMA),
+                (r#"["a\u0000"]"#, "[0]: must be 1 to 255 bytes", SCHEMA),
+            ],
+        }
+    }
+}
+
+declare! {
+    /// What the fingerprint covers besides method, path and content-type.
     #[derive(Clone, Debug, PartialEq)]
     pub struct FingerprintPolicy {
         /// raw: its bytes; json: its canonical form; none: nothing, and content-type counts without
-        /// parameters.
-        body: BodyMode = BodyMode::Raw, words![
+        /// parameters. Default: raw; none where key.from is set.
+        ///
+        /// `None`: not settled yet.
+        body: Option<BodyMode> = None, words![
             "raw" = BodyMode::Raw,
             "json" = BodyMode::Json,
             "none" = BodyMode::None,
         ], {
+            usual: "`raw`; `none` with `key.from`",
             docs: "what of the body must be equal. `json`: its meaning, with numbers as written; a body \
-                   that is neither empty nor JSON without duplicate members gets 400. `none`: nothing \
-                   (multipart, whose boundary changes); not together with `derive`",
+                   that is neither empty nor JSON without duplicate members gets 400, and so does a compressed \
+                   one. `none`: nothing (multipart, whose boundary changes); not together with `derive`",
         }
+        /// Which members of a JSON body count.
+        json: JsonPolicy = JsonPolicy::built_in(), Group, {}
+        /// Which parameters of the query count.
+        query: QueryPolicy = QueryPolicy::built_in(), Group, {}
         /// Request headers that count. Replaces the default list.
         ///
         /// In lower case, sorted, no duplicates. `None`: the default list, which keeps the scheme that it
@@ -114,6 +251,11 @@ declare! {
 }
 
 impl FingerprintPolicy {
+    /// What of the body counts.
+    pub fn body(&self) -> BodyMode {
+        self.body.unwrap_or(BodyMode::Raw)
+    }
+
     /// The request headers that count, in lower case.
     pub fn counted_headers(&self) -> impl Iterator<Item = &str> {
         let (listed, usual) = match &self.headers {
@@ -124,6 +266,12 @@ impl FingerprintPolicy {
             .iter()
             .map(String::as_str)
             .chain(usual.iter().copied())
+    }
+}
+
+impl Default for FingerprintPolicy {
+    fn default() -> FingerprintPolicy {
+        FingerprintPolicy::built_in()
     }
 }
 
@@ -171,10 +319,17 @@ declare! {
             "detached" = Execution::Detached,
         ], {
             section: EXECUTION,
-            usual: "`detached` if the top-level field is there, else `inline`",
+            usual: "`detached` if the top-level field is there and `stream` is not, else `inline`",
             docs: "`detached`: the client may hang up, the upstream finishes, and the retry gets the \
                    answer. `inline`: responses stream; a client that leaves cuts the upstream off, and \
                    the outcome is unknown",
+        }
+        /// Answers stream. On Envoy such requests are executed inline.
+        stream: bool = false, Flag, {
+            section: EXECUTION,
+            docs: "`true`: answers stream (server-sent events, gRPC-Web, Connect). [Where they do \
+                   anyway](semantics.md#streams). On Envoy, whose detached answers arrive whole, it means \
+                   `inline`, and not together with `detached`. It also admits streaming calls of Connect",
         }
         /// Timeout of a detached execution. Must be less than lease_ms - lease_margin_ms.
         execution_timeout_ms: u64 = 30_000, Integer { min: 1, max: MAX_TIMEOUT_MS }, {
@@ -394,7 +549,7 @@ declare! {
             docs: "the `Retry-After` of refusals",
         }
         /// How keys are read.
-        key: KeyPolicy = KeyPolicy::built_in(), Group, {
+        key: KeyPolicy = KeyPolicy::built_in(), Keys, {
             section: WHO,
         }
         /// What counts as the same payload, besides method, path, query and content-type.
@@ -471,14 +626,16 @@ declare! {
                 {
                     "type": "object",
                     "additionalProperties": false,
-                    "properties": {"503+retry-after": {"$ref": "#/$defs/outcome"}},
-                    "patternProperties": {"^[2-5]([0-9][0-9]|xx)$": {"$ref": "#/$defs/outcome"}}
+                    "patternProperties": {
+                        "^[2-5]([0-9][0-9]|xx)([+]retry-after)?$": {"$ref": "#/$defs/outcome"}
+                    }
                 }
             ]}"##,
             right: &[
                 r#""default""#,
                 r#""all""#,
                 r#"{"200":"failed","599":"unknown","2xx":"completed","503+retry-after":"unknown"}"#,
+                r#"{"409+retry-after":"completed","4xx+retry-after":"failed"}"#,
             ],
             wrong: &[
                 (r#""stripe""#, ": must be one of \"default\", \"all\"", SCHEMA),
@@ -486,6 +643,9 @@ declare! {
                 (r#"{"100":"failed"}"#, ".100: must be a status (\"200\" to \"599\")", SCHEMA),
                 (r#"{"0200":"failed"}"#, ".0200: must be a status", SCHEMA),
                 (r#"{"+20":"failed"}"#, ".+20: must be a status", SCHEMA),
+                (r#"{"1xx+retry-after":"failed"}"#, ".1xx+retry-after: must be a status", SCHEMA),
+                (r#"{"409 + retry-after":"failed"}"#, ".409 + retry-after: must be a status", SCHEMA),
+                (r#"{"409+retry-after":1}"#, ".409+retry-after: must be one of", SCHEMA),
                 (r#"{"500":"stored"}"#, ".500: must be one of \"completed\", \"failed\"", SCHEMA),
             ],
         }

@@ -15,6 +15,17 @@ impl Field<'_> {
     pub fn has(&self, name: &str) -> bool {
         matches!(self.value, Value::Object(members) if members.iter().any(|(n, _)| n == name))
     }
+
+    /// The same, but that an empty list (in Lua, an empty object) says nothing.
+    pub fn says(&self, name: &str) -> bool {
+        let empty = |value: &Value| match value {
+            Value::Array(elements) => elements.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        matches!(self.value, Value::Object(members)
+            if members.iter().any(|(n, value)| n == name && !empty(value)))
+    }
 }
 
 /// An object whose member names have been checked.
@@ -102,15 +113,20 @@ impl Faults {
         Some(elements)
     }
 
-    /// Distinct strings (letter case does not make a difference); `None` if one is wrong.
-    pub fn strings(&mut self, elements: &[Field<'_>], check: Check) -> Option<Vec<String>> {
+    /// Distinct strings; `None` if one is wrong.
+    pub fn strings(
+        &mut self,
+        elements: &[Field<'_>],
+        check: Check,
+        same: fn(&str, &str) -> bool,
+    ) -> Option<Vec<String>> {
         let before = self.0.len();
         let mut found: Vec<String> = Vec::new();
         for element in elements {
             let Some(text) = self.string(element, check) else {
                 continue;
             };
-            if found.iter().any(|known| known.eq_ignore_ascii_case(&text)) {
+            if found.iter().any(|known| same(known, &text)) {
                 self.add(&element.path, "is in the list already");
             }
             found.push(text);

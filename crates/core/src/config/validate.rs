@@ -197,7 +197,7 @@ fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Ho
                 &key,
                 "must be a key, or a list of keys: the first one signs",
             )?;
-            faults.strings(&list, checks::hop_key)?
+            faults.strings(&list, checks::hop_key, str::eq)?
         }
     };
     if token.is_some_and(|token| keys.iter().any(|key| key == token)) {
@@ -273,7 +273,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
         }) if all == "*" => Some(Vec::new()),
         Some(field) => faults
             .filled(&field, "must not be empty; \"*\" means every method")
-            .and_then(|list| faults.strings(&list, checks::method)),
+            .and_then(|list| faults.strings(&list, checks::method, str::eq_ignore_ascii_case)),
     };
     let path = match (object.get("path"), object.get("path_prefix")) {
         (Some(_), Some(_)) => {
@@ -295,7 +295,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out to match every host",
             )
-            .and_then(|list| faults.strings(&list, checks::host))
+            .and_then(|list| faults.strings(&list, checks::host, str::eq_ignore_ascii_case))
             .map(|hosts| hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
     };
     let mut ids = |name: &str| match object.get(name) {
@@ -305,7 +305,7 @@ fn matching(field: &Field<'_>, faults: &mut Faults) -> Option<Match> {
                 &field,
                 "must not be empty; leave it out where it does not matter",
             )
-            .and_then(|list| faults.strings(&list, checks::kong_id))
+            .and_then(|list| faults.strings(&list, checks::kong_id, str::eq_ignore_ascii_case))
             .map(|ids| ids.iter().map(|id| id.to_ascii_lowercase()).collect()),
     };
     let (routes, services) = (ids("kong_routes"), ids("kong_services"));
@@ -365,25 +365,35 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
             "\"detached\" needs the top-level field `detached`".to_owned(),
         );
     }
-    if draft.key.when_missing == WhenMissing::Derive && draft.fingerprint.body == BodyMode::None {
+    if draft.stream && draft.execution == Some(Execution::Detached) && !context.keeps_executions {
         refuse(
-            "key.when_missing",
-            "a key cannot be derived where fingerprint.body is \"none\": different payloads \
-             would be one"
+            "execution",
+            "\"detached\" cannot stream on Envoy, where a detached answer arrives whole: leave it out, \
+             or say \"inline\""
                 .to_owned(),
         );
     }
+    if draft.key.when_missing == WhenMissing::Derive && body(draft) == BodyMode::None {
+        refuse(
+            "key.when_missing",
+            "a key cannot be derived where fingerprint.body is \"none\" (the default with key.from): \
+             different payloads would be one"
+                .to_owned(),
+        );
+    }
+    let headers = draft.key.headers();
     if draft
         .fingerprint
         .counted_headers()
-        .any(|name| name == draft.key.header)
+        .any(|name| headers.iter().any(|key| key == name))
     {
         refuse(
             "fingerprint.headers",
             "must not contain the key's own header".to_owned(),
         );
     }
-    if let Some(problem) = draft.problems.names(context.replay_header) {
+    members(draft, &mut refuse);
+    if let Some(problem) = draft.problems.with_header(context.replay_header) {
         refuse(
             "problems",
             format!(
@@ -399,7 +409,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
             "is required, here or in defaults: say where the tenant comes from, or \"global\""
                 .to_owned(),
         ),
-        Some(Scope::Header(name)) if *name == draft.key.header => {
+        Some(Scope::Header(name)) if headers.contains(name) => {
             refuse(
                 "scope.header",
                 "must not be the key's own header".to_owned(),
@@ -409,8 +419,47 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
     }
 }
 
+/// Pointers to parts of the body that count for nothing.
+fn members(draft: &Draft, refuse: &mut dyn FnMut(&str, String)) {
+    let JsonPolicy { only, ignore } = &draft.fingerprint.json;
+    if !(only.is_empty() && ignore.is_empty()) && body(draft) != BodyMode::Json {
+        let message = "selects members of the body, which needs fingerprint.body: \"json\"";
+        refuse("fingerprint.json", message.to_owned());
+    }
+    let is_inside = |inner: &String, list: &[String]| {
+        let rests = list.iter().map(|outer| inner.strip_prefix(outer.as_str()));
+        rests.flatten().any(|rest| rest.starts_with('/'))
+    };
+    let lists = [
+        ("fingerprint.json.only", only, only, true),
+        ("fingerprint.json.ignore", ignore, ignore, true),
+        ("fingerprint.json.ignore", ignore, only, false),
+    ];
+    for (field, list, outer, wrong) in lists {
+        let found = list.iter().find(|p| is_inside(p, outer) == wrong);
+        if let Some(pointer) = found.filter(|_| !outer.is_empty()) {
+            let what = match wrong {
+                true => "another one of the list",
+                false => "none of fingerprint.json.only",
+            };
+            refuse(field, format!("{pointer} is inside {what}"));
+        }
+    }
+}
+
+/// What of the body counts. A key that is in the body names the event that the body tells of, and senders
+/// of webhooks change the rest from one try to the next.
+fn body(draft: &Draft) -> BodyMode {
+    draft.fingerprint.body.unwrap_or(match draft.key.from {
+        Some(_) => BodyMode::None,
+        None => BodyMode::Raw,
+    })
+}
+
+/// On Envoy, which the cluster is for, a detached answer arrives whole.
 fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
-    draft.execution.unwrap_or(match context.detached {
+    let detached = context.detached && (!draft.stream || context.keeps_executions);
+    draft.execution.unwrap_or(match detached {
         true => Execution::Detached,
         false => Execution::Inline,
     })
@@ -420,6 +469,7 @@ fn execution(draft: &Draft, context: &Context<'_>) -> Execution {
 /// refused.
 fn settle(draft: &mut Draft, context: &Context<'_>) {
     draft.execution = Some(execution(draft, context));
+    draft.fingerprint.body = Some(body(draft));
     let longest = draft.ttl_ms.max(WEEK_MS);
     draft.unknown_ttl_ms.get_or_insert(longest);
 }

@@ -1,11 +1,13 @@
 use super::*;
+use crate::config::QueryPolicy;
 use proptest::prelude::*;
 
 fn policy(body: BodyMode, headers: &[&str], host: bool) -> FingerprintPolicy {
     FingerprintPolicy {
-        body,
+        body: Some(body),
         headers: Some(headers.iter().map(|h| (*h).to_owned()).collect()),
         host,
+        ..FingerprintPolicy::default()
     }
 }
 
@@ -72,7 +74,7 @@ fn in_pieces(
         &headers,
     );
     r.body.chunks(piece).for_each(|p| hasher.update(p));
-    hasher.finish()
+    hasher.finish().map(|hashed| hashed.fingerprint)
 }
 
 fn digest(policy: &FingerprintPolicy, r: Request<'_>) -> String {
@@ -372,6 +374,79 @@ fn json_bodies() {
     assert!(error.contains("names a member twice"), "{error}");
 }
 
+/// A setting that leaves something out leaves out that and nothing else.
+#[test]
+fn parts_of_query_and_body_can_be_left_out() {
+    let json = |only: &[&str], ignore: &[&str]| selecting(only, ignore, &["timestamp"]);
+    let of = |policy: &FingerprintPolicy, query: &str, body: &str| {
+        let body = body.as_bytes();
+        digest(
+            policy,
+            Request {
+                query,
+                body,
+                ..CHARGE
+            },
+        )
+    };
+    let base = r#"{"id":1,"amount":5,"at":"x"}"#;
+    for (policy, same, other) in [
+        (
+            json(&[], &["/at"]),
+            r#"{"at":{"y":1},"amount":5,"id":1}"#,
+            r#"{"id":1,"amount":6,"at":"x"}"#,
+        ),
+        (
+            json(&["/id", "/amount"], &[]),
+            r#"{"at":7,"amount":5,"id":1,"new":1}"#,
+            r#"{"id":1,"at":"x"}"#,
+        ),
+    ] {
+        let one = of(&policy, "a=1&timestamp=1", base);
+        assert_eq!(of(&policy, "timestamp=2&a=1", same), one, "{policy:?}");
+        assert_ne!(of(&policy, "timestamp=2&a=1", other), one, "{policy:?}");
+        assert_ne!(of(&policy, "timestamp=2&a=2", same), one, "{policy:?}");
+        assert_ne!(of(&policy, "a=1", ""), one, "{policy:?}");
+    }
+    // Where nothing of it is there, that is told.
+    let nothing = |policy: &FingerprintPolicy, body: &[u8]| {
+        let mut hasher = Hasher::new(policy, scheme(policy), b"POST", "/", b"", b"", &[]);
+        hasher.update(body);
+        hasher.finish().unwrap().nothing
+    };
+    let only = json(&["/id"], &[]);
+    let told = [&b"{}"[..], b"", b"[1]", br#"{"id":null}"#].map(|body| nothing(&only, body));
+    assert_eq!(told, [true, true, true, false]);
+    assert!(!nothing(&json(&[], &["/id"]), b"{}") && !nothing(&raw(), b""));
+}
+
+/// A key out of the body changes nothing about what counts.
+#[test]
+fn a_member_is_told_whatever_counts() {
+    for mode in [BodyMode::Raw, BodyMode::Json, BodyMode::None] {
+        let policy = policy(mode, &[], false);
+        let hash = |body: &[u8], pointer: Option<&str>| {
+            let mut hasher = Hasher::new(&policy, scheme(&policy), b"POST", "/", b"", b"", &[]);
+            if let Some(pointer) = pointer {
+                hasher = hasher.with_key(pointer);
+            }
+            body.chunks(3).for_each(|piece| hasher.update(piece));
+            hasher.finish()
+        };
+        let body = br#"{"a": {"id": "evt"}}"#;
+        let hashed = hash(body, Some("/a/id")).unwrap();
+        assert_eq!(hashed.key.as_deref(), Some(&br#""evt""#[..]), "{mode:?}");
+        assert_eq!(hashed.fingerprint, hash(body, None).unwrap().fingerprint);
+        assert_eq!(hash(body, Some("/id")).unwrap().key, None);
+        assert_eq!(hash(b"", Some("/id")).unwrap().key, None);
+        assert!(hash(b"no json", Some("/id")).is_err(), "{mode:?}");
+        assert!(
+            hash(br#"{"id":1,"id":2}"#, Some("/id")).is_err(),
+            "{mode:?}"
+        );
+    }
+}
+
 #[test]
 fn without_a_body_the_type_counts_without_parameters() {
     let policy = policy(BodyMode::None, &[], false);
@@ -427,13 +502,34 @@ fn schemes_tell_policies_apart() {
         policy(BodyMode::Raw, &["a"], false),
         policy(BodyMode::Raw, &["a", "b"], false),
         policy(BodyMode::Raw, &["ab"], false),
+        selecting(&["/a"], &[], &[]),
+        selecting(&[], &["/a"], &[]),
+        selecting(&[], &[], &["/a"]),
+        selecting(&["/a", "/b"], &[], &[]),
+        selecting(&["/a"], &["/a/b"], &[]),
+        selecting(&[], &[], &["/a", "/b"]),
+        selecting(&[], &[], &["/a/b"]),
     ]
     .iter()
     .map(|p| scheme(p).0)
     .collect();
     schemes.sort();
     schemes.dedup();
-    assert_eq!(schemes.len(), 8);
+    assert_eq!(schemes.len(), 15);
+}
+
+fn selecting(only: &[&str], ignore: &[&str], query: &[&str]) -> FingerprintPolicy {
+    let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    FingerprintPolicy {
+        json: JsonPolicy {
+            only: list(only),
+            ignore: list(ignore),
+        },
+        query: QueryPolicy {
+            ignore: list(query),
+        },
+        ..policy(BodyMode::Json, &[], false)
+    }
 }
 
 #[test]

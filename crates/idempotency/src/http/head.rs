@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use idempotency_core::config::Policy;
 use idempotency_core::decide::{ours_among, Properties, RequestHead};
 use idempotency_core::headers::Headers;
+use idempotency_core::key::quoted_value;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
 };
@@ -129,18 +130,19 @@ pub(super) fn change(
         Forwarding::Granted(grant) => {
             headers.insert(HeaderName::from_static(FENCE), grant.fence.into());
             headers.insert(HeaderName::from_static(ATTEMPT), grant.attempt.into());
-            set(headers, RECORD, &record_query(key));
+            set(headers, RECORD, record_query(key));
         }
         Forwarding::Unprotected => set(headers, UNPROTECTED, "store-unavailable"),
     }
-    if key.origin == Origin::Derived {
-        set(headers, &policy.key.header, &format!("\"{}\"", key.key));
+    let unsent = key.origin == Origin::Derived || policy.key.from.is_some();
+    if let Some(name) = policy.key.headers().first().filter(|_| unsent) {
+        set(headers, name, quoted_value(&key.key));
     }
 }
 
-fn set(headers: &mut HeaderMap, name: &str, value: &str) {
+fn set(headers: &mut HeaderMap, name: &str, value: impl AsRef<[u8]>) {
     let name = HeaderName::from_bytes(name.as_bytes());
-    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_ref())) {
         headers.insert(name, value);
     }
 }

@@ -17,16 +17,19 @@ use http_body::{Body, Frame};
 use idempotency_core::ending::Ending;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
-use idempotency_core::request::Request;
-use idempotency_protocol::{About, Outcome};
+use idempotency_core::request::{Identity, Request};
+use idempotency_protocol::{About, LookupKey, Outcome};
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// What is asked about: the key, and what the request is.
+type Asked = (LookupKey, Fingerprint);
 
 /// Begins to watch a request.
 pub(super) fn begin<B: Body>(
     context: &Arc<Context>,
     request: &Arc<Request>,
-    about: About,
+    about: Arc<About>,
     hasher: Hasher,
     body: &B,
 ) -> (RequestWatch, Watching) {
@@ -66,7 +69,7 @@ pub(super) struct RequestWatch {
     seen: usize,
     /// Gone with the end of the body, or when there is nothing to be asked.
     hasher: Option<Hasher>,
-    asks: Option<oneshot::Sender<Fingerprint>>,
+    asks: Option<oneshot::Sender<Asked>>,
 }
 
 impl RequestWatch {
@@ -113,12 +116,16 @@ impl RequestWatch {
         let Some(hasher) = self.hasher.take() else {
             return;
         };
-        let (Ok(fingerprint), Some(asks)) = (hasher.finish(), self.asks.take()) else {
-            let problem = Problem::UnsupportedRequest;
-            let rule = &self.request.rule.name;
-            return self.context.observed(rule, Counter::Observed(problem));
-        };
-        let _ = asks.send(Fingerprint(fingerprint));
+        match (self.request.identify(hasher), self.asks.take()) {
+            (Identity::Known(key, fingerprint), Some(asks)) => {
+                let _ = asks.send((key, Fingerprint(fingerprint)));
+            }
+            (Identity::Refused(problem, _), _) => {
+                let rule = &self.request.rule.name;
+                self.context.observed(rule, Counter::Observed(problem));
+            }
+            (Identity::Known(..) | Identity::Pass, _) => {}
+        }
     }
 }
 
@@ -199,19 +206,15 @@ impl Drop for ResponseWatch {
 struct Observer {
     context: Arc<Context>,
     request: Arc<Request>,
-    about: About,
+    about: Arc<About>,
 }
 
 impl Observer {
-    async fn watch(
-        self,
-        asked: oneshot::Receiver<Fingerprint>,
-        answered: oneshot::Receiver<Ending>,
-    ) {
-        let Ok(fingerprint) = asked.await else {
+    async fn watch(self, asked: oneshot::Receiver<Asked>, answered: oneshot::Receiver<Ending>) {
+        let Ok((key, fingerprint)) = asked.await else {
             return;
         };
-        let Some(claim) = self.ask(fingerprint).await else {
+        let Some(claim) = self.ask(key, fingerprint).await else {
             return;
         };
         let cut = self.context.guard.shared.cut.clone();
@@ -224,11 +227,10 @@ impl Observer {
     }
 
     /// Counts what the answer would have been; the claim, if there is one.
-    async fn ask(&self, fingerprint: Fingerprint) -> Option<Claim> {
+    async fn ask(&self, key: LookupKey, fingerprint: Fingerprint) -> Option<Claim> {
         let terms = self.context.terms(self.request.policy()).ok()?;
-        let key = self.request.lookup_key(&fingerprint.0);
         let guard = &self.context.guard;
-        let about = self.about.clone();
+        let about = Arc::clone(&self.about);
         let asked = guard.ask_keeping(key, fingerprint, terms, about).await;
         let (counter, claim) = match asked {
             Ok(Entry::Execute(execution)) => {

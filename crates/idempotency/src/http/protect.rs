@@ -24,7 +24,7 @@ use idempotency_core::decide::too_large;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;
-use idempotency_core::request::Request;
+use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{About, LookupKey, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) struct Protected {
     pub context: Arc<Context>,
     pub request: Arc<Request>,
     /// What its record says of it.
-    pub about: About,
+    pub about: Arc<About>,
     /// As the handler gets it, but for what a grant changes.
     pub parts: Parts,
     /// The fence that it came with.
@@ -60,7 +60,7 @@ pub(super) async fn answer<S, B, R>(
     protected: Protected,
     mut hasher: Hasher,
     body: B,
-    inner: S,
+    mut inner: S,
 ) -> Result<Response<ResponseBody<R>>, S::Error>
 where
     S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
@@ -85,14 +85,14 @@ where
     if let Some(refusal) = protected.unwelcome_trailer(&whole) {
         return Ok(refusal);
     }
-    let fingerprint = match hasher.finish() {
-        Ok(fingerprint) => Fingerprint(fingerprint),
-        Err(error) => {
-            let detail = error.to_string();
-            return Ok(protected.refuse(Problem::UnsupportedRequest, Some(&detail)));
+    let (key, fingerprint) = match protected.request.identify(hasher) {
+        Identity::Known(key, fingerprint) => (key, Fingerprint(fingerprint)),
+        Identity::Refused(problem, detail) => return Ok(protected.refuse(problem, Some(&detail))),
+        Identity::Pass => {
+            let call = HttpRequest::from_parts(protected.parts, RequestBody::whole(whole));
+            return Ok(inner.call(call).await?.map(ResponseBody::passed));
         }
     };
-    let key = protected.request.lookup_key(&fingerprint.0);
     let (claim, forwarding) = match protected.ask(key.clone(), fingerprint).await {
         Asked::Execute(execution) => {
             let grant = execution.grant();
@@ -128,7 +128,7 @@ impl Protected {
         };
         let guard = &self.context.guard;
         let asked = guard
-            .ask_keeping(key, fingerprint, terms, self.about.clone())
+            .ask_keeping(key, fingerprint, terms, Arc::clone(&self.about))
             .await;
         let wait = Duration::from_millis(self.request.policy().wait_ms);
         let asked = match asked {

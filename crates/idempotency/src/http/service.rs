@@ -74,7 +74,7 @@ impl Context {
     }
 
     /// What the record says of a request.
-    pub fn about(&self, request: &idempotency_core::request::Request, parts: &Parts) -> About {
+    pub fn about(&self, request: &idempotency_core::request::Request, parts: &Parts) -> Arc<About> {
         let client = self.client.as_ref().and_then(|client| client(parts));
         let mut about = About {
             gateway: self.guard.about().gateway,
@@ -82,7 +82,7 @@ impl Context {
             ..request.about()
         };
         about.shorten();
-        about
+        Arc::new(about)
     }
 
     /// An answer in place of the handler's.

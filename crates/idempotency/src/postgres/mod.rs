@@ -23,7 +23,8 @@
 //!   `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
 //! - A savepoint that is rolled back takes the record's change with it: the key is *executing* again.
 //! - Names are qualified with the store's schema; any `search_path` will do.
-//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do.
+//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do. Without PgBouncer, let a driver prepare
+//!   it: `Prepared` does for `tokio-postgres`.
 //! - An open transaction holds up nobody: other keys go on, and its own is *in flight* for everybody.
 //! - Those who wait are woken after the commit, not by it: a NOTIFY in it would make all commits of the server queue.
 //! - A COMMIT whose answer was lost is read back, with a lock on the record's row, and never repeated blindly.
@@ -49,6 +50,8 @@ pub use outcome::{Transacted, TransactionError, TxError};
 #[cfg(feature = "http")]
 pub use record::record_from;
 pub use record::Record;
+#[cfg(feature = "tokio-postgres")]
+pub use tokio_postgres::{Prepared, PreparedTransaction};
 
 /// An error of a driver.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

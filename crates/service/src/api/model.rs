@@ -203,6 +203,8 @@ pub enum AttemptKind {
     Guard,
     /// A transaction of the database that holds the record, too.
     Transaction,
+    /// A gateway, through another gateway that redeemed its proof.
+    Relayed,
 }
 
 /// How an execution ended that was followed by another one.
@@ -238,6 +240,7 @@ impl From<AttemptView> for Attempt {
                 protocol::AttemptKind::Gateway => AttemptKind::Gateway,
                 protocol::AttemptKind::Guard => AttemptKind::Guard,
                 protocol::AttemptKind::Transaction => AttemptKind::Transaction,
+                protocol::AttemptKind::Relayed => AttemptKind::Relayed,
             },
             started_at_ms: view.started_at_ms,
             end: view.end.map(|(end, _)| match end {

@@ -91,6 +91,7 @@ fn one_attempt(attempt: &Attempt) -> String {
         AttemptKind::Gateway => "gateway",
         AttemptKind::Guard => "guard",
         AttemptKind::Transaction => "transaction",
+        AttemptKind::Relayed => "relayed",
     };
     let name = format!("attempt {}", attempt.number);
     let mut line = format!("{name:<11} {kind}, {}", time(attempt.started_at_ms));

@@ -70,6 +70,25 @@ pub(super) const VALID: &[Text] = &[
     Policy(r#""on_complete_failure":"withhold","cors":"stored","accept_encoding":"keep""#),
     Policy(r#""key":{"header":"X-Request-Key","syntax":"strict","when_missing":"derive"}"#),
     Policy(r#""fingerprint":{"body":"none","headers":[],"host":true}"#),
+    Policy(r#""key":{"from":"/id"}"#),
+    Policy(r#""key":{"from":"/id","when_missing":"derive"},"fingerprint":{"body":"json"}"#),
+    Policy(r#""key":{"headers":["Idempotency-Key","X-Request-Id"],"syntax":"strict"}"#),
+    Policy(r#""fingerprint":{"query":{"ignore":["timestamp"]}},"key":{"when_missing":"derive"}"#),
+    Policy(
+        r#""fingerprint":{"body":"json","json":{"only":["/data","/id"],"ignore":["/data/at"]}}"#,
+    ),
+    Policy(r#""stream":true,"execution":"inline""#),
+    Whole(
+        r#"{"host":"kong","service":{"target":"s"},
+            "rules":[{"match":{},"scope":"global","stream":true,"execution":"detached"}]}"#,
+    ),
+    // A rule says where its keys are, in place of the defaults.
+    Whole(
+        r#"{"service":{"target":"s"},"defaults":{"scope":"global",
+             "key":{"header":"x-key","syntax":"strict"}},
+            "rules":[{"match":{"path":"/a"},"key":{"from":"/id"}},
+                     {"match":{"path":"/b"},"key":{"headers":["x-a","x-b"]}}]}"#,
+    ),
     Policy(r#""lease_ms":9e4,"lease_margin_ms":2000.0,"ttl_ms":316224000000"#),
     Policy(r#""ttl_ms":1,"unknown_ttl_ms":1,"wait_ms":0,"retry_after_s":86400"#),
     Policy(r#""max_body_bytes":268435456,"max_response_bytes":15728640,"wait_ms":60000"#),
@@ -524,6 +543,69 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
                {"match":{"path":"/b"},"scope":{"header":"x-b"}}"#,
         ),
         "rules[1].scope: rules[0] takes its tenants from another source",
+        PARSER,
+    ),
+    // what identifies a request
+    (
+        Policy(r#""key":{"from":"/id","when_missing":"derive"}"#),
+        "rules[0].key.when_missing: a key cannot be derived",
+        PARSER,
+    ),
+    (
+        Policy(r#""key":{"from":"/id","header":"x-key"}"#),
+        "rules[0].key: must have one of header, headers, from",
+        PARSER,
+    ),
+    (
+        Policy(r#""fingerprint":{"json":{"only":["/id"]}}"#),
+        "rules[0].fingerprint.json: selects members of the body, which needs fingerprint.body",
+        PARSER,
+    ),
+    (
+        Policy(r#""key":{"from":"/id"},"fingerprint":{"json":{"ignore":["/at"]}}"#),
+        "rules[0].fingerprint.json: selects members",
+        PARSER,
+    ),
+    (
+        Policy(r#""fingerprint":{"body":"json","json":{"only":["/a/b","/a"]}}"#),
+        "rules[0].fingerprint.json.only: /a/b is inside another one",
+        PARSER,
+    ),
+    (
+        Policy(r#""fingerprint":{"body":"json","json":{"ignore":["/a/0","/ab","/a"]}}"#),
+        "rules[0].fingerprint.json.ignore: /a/0 is inside another one",
+        PARSER,
+    ),
+    (
+        Policy(r#""fingerprint":{"body":"json","json":{"only":["/a"],"ignore":["/a"]}}"#),
+        "rules[0].fingerprint.json.ignore: /a is inside none of fingerprint.json.only",
+        PARSER,
+    ),
+    (
+        Policy(r#""key":{"headers":["x-a","x-b"]},"fingerprint":{"headers":["X-B"]}"#),
+        "rules[0].fingerprint.headers: must not contain the key's own header",
+        PARSER,
+    ),
+    (
+        Rules(r#"{"match":{},"key":{"headers":["x-a","x-b"]},"scope":{"header":"x-b"}}"#),
+        "rules[0].scope.header: must not be the key's own header",
+        PARSER,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s"},"detached":{"cluster":"d"},
+                "rules":[{"match":{},"scope":"global","stream":true,"execution":"detached"}]}"#,
+        ),
+        "rules[0].execution: \"detached\" cannot stream on Envoy",
+        PARSER,
+    ),
+    (
+        Whole(
+            r#"{"host":"envoy","service":{"target":"s"},"detached":{"cluster":"d"},
+                "defaults":{"execution":"detached"},
+                "rules":[{"match":{},"scope":"global","stream":true}]}"#,
+        ),
+        "rules[0].execution: \"detached\" cannot stream on Envoy",
         PARSER,
     ),
 ];

@@ -30,6 +30,8 @@ fn each_host_refuses_what_cannot_work_there() {
     let tls = r#"{"service":{"target":"s:443","tls":true},
                   "rules":[{"match":{},"scope":"global"}]}"#;
     let withhold = rule(r#","on_complete_failure":"withhold""#);
+    let stream = rule(r#","stream":true"#);
+    let stream = stream.replacen('{', r#"{"detached":{"cluster":"d"},"#, 1);
     let named = rule("").replacen('{', r#"{"host":"HOST","#, 1);
     // (configuration, the fault in Envoy, the fault in Kong)
     let rows: &[(String, &str, &str)] = &[
@@ -44,6 +46,7 @@ fn each_host_refuses_what_cannot_work_there() {
         (withhold, "", "rules[0].on_complete_failure: \"withhold\""),
         (tls.to_owned(), "service.tls: is for Kong", ""),
         (at_route, "rules[0].match: kong_routes", ""),
+        (stream, "", ""),
         (
             scope(r#"["kong","service_id"]"#),
             "rules[0].scope.property: Envoy has",
@@ -76,6 +79,24 @@ fn each_host_refuses_what_cannot_work_there() {
                 ),
             }
         }
+    }
+}
+
+/// What streams is inline where the cluster for detached executions is Envoy's.
+#[test]
+fn a_stream_is_inline_by_itself_in_envoy() {
+    for (host, stream, want) in [
+        ("auto", false, Execution::Detached),
+        ("auto", true, Execution::Inline),
+        ("envoy", true, Execution::Inline),
+        ("kong", true, Execution::Detached),
+    ] {
+        let text = format!(
+            r#"{{"host":"{host}","service":{{"target":"s"}},"detached":{{"cluster":"d"}},
+                 "rules":[{{"match":{{}},"scope":"global","stream":{stream}}}]}}"#
+        );
+        let plan = parse(&text).unwrap();
+        assert_eq!(plan.policies.rules[0].policy.execution, want, "{text}");
     }
 }
 

@@ -3,12 +3,14 @@
 use super::described::{properties, Describe, Described, Wrong, PARSER, SCHEMA};
 use super::json::{array, object, string, Json};
 use crate::config::cors::{Cors, Sharing};
-use crate::config::kinds::{Flag, Group, Header, Headers, Integer, Text, Words};
+use crate::config::kinds::{
+    Flag, Group, Header, Headers, Integer, Keys, Ordered, Text, Texts, Words,
+};
 use crate::config::outcomes::{default_outcomes, Meanings, Outcomes};
 use crate::config::problems::{Problems, Refusals};
 use crate::config::scope::Source;
 use crate::config::table::Table;
-use crate::config::Scope;
+use crate::config::{KeyPolicy, Scope};
 use crate::problem::Problem;
 
 /// A type that a whole number is kept in.
@@ -140,7 +142,7 @@ impl Describe<bool> for Flag {
 
 const NO_STRINGS: [&str; 4] = ["1", "null", "[]", "{}"];
 
-impl Describe<String> for Text {
+impl<S: Clone + Into<Option<String>>> Describe<S> for Text {
     fn schema(&self, given: Option<Json>) -> Json {
         given.expect("the table has the schema of a text")
     }
@@ -149,8 +151,8 @@ impl Describe<String> for Text {
         "string".to_owned()
     }
 
-    fn written(&self, slot: &String) -> Option<Json> {
-        Some(string(slot))
+    fn written(&self, slot: &S) -> Option<Json> {
+        slot.clone().into().map(|text| string(&text))
     }
 
     fn right(&self) -> Vec<Json> {
@@ -265,6 +267,112 @@ impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for Headers {
         ];
         let lists = lists.map(|(value, fault, schema)| Wrong::new(value, fault, schema));
         names.map(in_list).chain(lists).collect()
+    }
+}
+
+/// But for its order, which it keeps.
+impl Describe<Vec<String>> for Ordered {
+    fn schema(&self, given: Option<Json>) -> Json {
+        Describe::<Vec<String>>::schema(&Headers(self.0), given)
+    }
+
+    fn values(&self) -> String {
+        Describe::<Vec<String>>::values(&Headers(self.0))
+    }
+
+    fn written(&self, slot: &Vec<String>) -> Option<Json> {
+        Headers(self.0).written(slot)
+    }
+
+    fn cell(&self, value: &Json) -> String {
+        Describe::<Vec<String>>::cell(&Headers(self.0), value)
+    }
+
+    fn right(&self) -> Vec<Json> {
+        Describe::<Vec<String>>::right(&Headers(self.0))
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        Describe::<Vec<String>>::wrong(&Headers(self.0))
+    }
+}
+
+impl Describe<Vec<String>> for Texts {
+    fn schema(&self, given: Option<Json>) -> Json {
+        object([
+            ("type", string("array")),
+            ("uniqueItems", Json::parse("true")),
+            ("items", given.expect("the table has the schema of a text")),
+        ])
+    }
+
+    fn values(&self) -> String {
+        "array".to_owned()
+    }
+
+    fn written(&self, slot: &Vec<String>) -> Option<Json> {
+        Some(array(slot.iter().map(|text| string(text))))
+    }
+
+    fn cell(&self, _: &Json) -> String {
+        "`[]`".to_owned()
+    }
+
+    fn right(&self) -> Vec<Json> {
+        vec![Json::parse("[]")]
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let lists = [
+            ("\"a\"", ": must be an array"),
+            ("1", ": must be an array"),
+            ("{\"a\":1}", ": must be an array"),
+            ("[1]", "[0]: must be a string"),
+            ("[\"/a\",\"/a\"]", "[1]: is in the list already"),
+        ];
+        let all = lists.map(|(value, fault)| Wrong::new(value, fault, SCHEMA));
+        all.to_vec()
+    }
+}
+
+impl Describe<KeyPolicy> for Keys {
+    fn schema(&self, given: Option<Json>) -> Json {
+        Describe::<KeyPolicy>::schema(&Group, given)
+    }
+
+    fn values(&self) -> String {
+        Describe::<KeyPolicy>::values(&Group)
+    }
+
+    fn written(&self, slot: &KeyPolicy) -> Option<Json> {
+        Group.written(slot)
+    }
+
+    fn right(&self) -> Vec<Json> {
+        Describe::<KeyPolicy>::right(&Group)
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Describe::<KeyPolicy>::wrong(&Group);
+        let one = ": must have one of header, headers, from";
+        for places in [
+            r#"{"header":"x-a","from":"/id"}"#,
+            r#"{"headers":["x-a"],"from":"/id"}"#,
+            r#"{"header":"x-a","headers":["x-b"]}"#,
+        ] {
+            all.push(Wrong::new(places, one, PARSER));
+        }
+        let syntax = r#"{"from":"/id","syntax":"strict"}"#;
+        all.push(Wrong::new(
+            syntax,
+            ".syntax: is for keys in headers",
+            PARSER,
+        ));
+        all
+    }
+
+    fn members(&self, slot: &KeyPolicy) -> Vec<Described> {
+        Group.members(slot)
     }
 }
 

@@ -62,7 +62,8 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     );
     let policy = &rule.policy;
     assert_eq!(policy.mode, Mode::Enforce);
-    assert_eq!(policy.key.header, "idempotency-key");
+    assert_eq!(policy.key.headers(), ["idempotency-key"]);
+    assert_eq!(policy.fingerprint.body(), BodyMode::Raw);
     assert_eq!(policy.execution, Execution::Inline);
     assert_eq!(
         (policy.ttl_ms, policy.unknown_ttl_ms),
@@ -102,7 +103,7 @@ fn defaults_are_overridden_field_by_field() {
     );
     assert!(a.fingerprint.counted_headers().eq(["a", "b"]));
     assert_eq!(
-        (b.fingerprint.body, &b.fingerprint.headers),
+        (b.fingerprint.body(), &b.fingerprint.headers),
         (BodyMode::Json, &a.fingerprint.headers)
     );
     assert_eq!((a.ttl_ms, a.unknown_ttl_ms), (600_000_000, 604_800_000));
@@ -151,56 +152,71 @@ fn defaults_are_overridden_field_by_field() {
 
 #[test]
 fn outcomes_take_the_most_specific_name() {
-    use OutcomeClass::{Completed, Failed, Unknown};
-    // (setting, 503, 503 + Retry-After, 500, 401, 404)
-    for (setting, want) in [
-        (
-            r#""default""#,
-            [Unknown, Failed, Unknown, Failed, Completed],
-        ),
-        (
-            r#""all""#,
-            [Completed, Completed, Completed, Completed, Completed],
-        ),
-        ("{}", [Unknown, Failed, Unknown, Failed, Completed]),
-        (
-            r#"{"5xx":"completed"}"#,
-            [Completed, Failed, Completed, Failed, Completed],
-        ),
-        (
-            r#"{"503":"completed"}"#,
-            [Completed, Completed, Unknown, Failed, Completed],
-        ),
+    let cases = [503, 500, 401, 404, 409, 302];
+    // (setting, each of these statuses without Retry-After, and with it)
+    for (setting, without, with) in [
+        (r#""default""#, "uufccc", "fufcfc"),
+        ("{}", "uufccc", "fufcfc"),
+        (r#""all""#, "cccccc", "cccccc"),
+        (r#"{"5xx":"completed"}"#, "ccfccc", "fcfcfc"),
+        (r#"{"503":"completed"}"#, "cufccc", "cufcfc"),
         (
             r#"{"503+retry-after":"failed","503":"completed"}"#,
-            [Completed, Failed, Unknown, Failed, Completed],
+            "cufccc",
+            "fufcfc",
         ),
         (
             r#"{"503":"completed","503+retry-after":"unknown"}"#,
-            [Completed, Unknown, Unknown, Failed, Completed],
+            "cufccc",
+            "uufcfc",
+        ),
+        (r#"{"4xx":"unknown","404":"failed"}"#, "uuffuc", "fufffc"),
+        (r#"{"401":"completed"}"#, "uucccc", "fuccfc"),
+        (r#"{"409":"completed"}"#, "uufccc", "fufccc"),
+        (
+            r#"{"409":"unknown","409+retry-after":"completed"}"#,
+            "uufcuc",
+            "fufccc",
+        ),
+        (r#"{"409+retry-after":"unknown"}"#, "uufccc", "fufcuc"),
+        (r#"{"4xx+retry-after":"failed"}"#, "uufccc", "fufffc"),
+        (
+            r#"{"4xx":"unknown","4xx+retry-after":"failed"}"#,
+            "uufuuc",
+            "fufffc",
         ),
         (
-            r#"{"4xx":"unknown","404":"failed"}"#,
-            [Unknown, Failed, Unknown, Failed, Failed],
-        ),
-        (
-            r#"{"401":"completed"}"#,
-            [Unknown, Failed, Unknown, Completed, Completed],
+            r#"{"3xx+retry-after":"failed","5xx+retry-after":"failed"}"#,
+            "uufccc",
+            "fffcff",
         ),
     ] {
         let rule = format!(r#"{{"match":{{}},"scope":"global","outcomes":{setting}}}"#);
         let plan = parse(&config("", &rule)).unwrap();
         let outcomes = &plan.policies.rules[0].policy.outcomes;
-        let cases = [
-            (503, false),
-            (503, true),
-            (500, false),
-            (401, false),
-            (404, true),
-        ];
-        let got = cases.map(|(status, retry_after)| outcomes.class(status, retry_after));
-        assert_eq!(got, want, "{setting}");
+        let letters = |retry_after| -> String {
+            let letter = |status| match outcomes.class(status, retry_after) {
+                OutcomeClass::Completed => 'c',
+                OutcomeClass::Failed => 'f',
+                OutcomeClass::Unknown => 'u',
+            };
+            cases.map(letter).iter().collect()
+        };
+        assert_eq!(
+            (letters(false).as_str(), letters(true).as_str()),
+            (without, with),
+            "{setting}"
+        );
     }
+    // What a rule says of a status, it says of all its answers, whatever the defaults say of some.
+    let top =
+        r#""defaults":{"outcomes":{"409+retry-after":"unknown","4xx+retry-after":"unknown"}},"#;
+    let rule = r#"{"match":{},"scope":"global","outcomes":{"409":"failed"}}"#;
+    let plan = parse(&config(top, rule)).unwrap();
+    let outcomes = &plan.policies.rules[0].policy.outcomes;
+    let got = [409, 404, 100, 600].map(|status| outcomes.class(status, true));
+    let unknown = OutcomeClass::Unknown;
+    assert_eq!(got, [OutcomeClass::Failed, unknown, unknown, unknown]);
 }
 
 #[test]

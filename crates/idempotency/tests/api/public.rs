@@ -130,7 +130,7 @@ fn expanded(
         let parents = &path[..path.len() - 1];
         let names = modules[home].items.iter().filter_map(name_of);
         names
-            .map(|name| ([parents, &[name.clone()]].concat(), name))
+            .map(|name| ([parents, std::slice::from_ref(&name)].concat(), name))
             .collect()
     };
     leaves.into_iter().flat_map(one).collect()

@@ -50,8 +50,8 @@
 //! | `kafka` | `kafka::KafkaGuard`: a consumer of Kafka whose messages run once |
 //! | `daily` (default) | windows of one day in a named time zone ([`keys::Daily`]) |
 #![forbid(unsafe_code)]
-// Some of it is for the HTTP layer.
-#![cfg_attr(not(feature = "http"), allow(dead_code))]
+// Some of it is for the HTTP layer, some for messages.
+#![cfg_attr(not(all(feature = "http", feature = "message")), allow(dead_code))]
 #![cfg_attr(
     not(test),
     deny(

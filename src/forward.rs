@@ -96,10 +96,12 @@ pub fn changes(
                 set(name, Bytes::copy_from_slice(value.as_bytes()));
             }
         }
-        // The record, so that a gateway of ours behind this one can name what it refuses.
         Forwarding::Unprotected => {
             set(UNPROTECTED, "store-unavailable".into());
-            set(RECORD, record_query(key).into());
+            // So that a gateway of ours behind this one can name what it refuses.
+            if request.settings.hop.is_some() {
+                set(RECORD, record_query(key).into());
+            }
         }
     }
     // Of what came, nothing is left in Kong but what is written over.

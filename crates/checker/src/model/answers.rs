@@ -233,7 +233,8 @@ impl Checker<'_> {
                 });
                 (!done).then_some((Law::NoContradiction, "what was done can be replayed"))
             }
-            (502, "outcome-unknown") => {
+            // The status is what Envoy made of the cut: reset or timeout.
+            (502..=504, "outcome-unknown") => {
                 if doubt(self.index, op).is_none() {
                     return Some((Law::Unknown, "has an unknown outcome that nothing explains"));
                 }

@@ -84,13 +84,13 @@ pub fn rule(lease_ms: u64) -> Value {
 /// As the gateway makes it for this request, so that both mean the same by a key.
 fn fingerprint() -> Option<idempotency::Fingerprint> {
     let policy = FingerprintPolicy {
-        body: BodyMode::Raw,
-        headers: vec!["x-order".to_owned()],
-        host: false,
+        body: Some(BodyMode::Raw),
+        headers: Some(vec!["x-order".to_owned()]),
+        ..FingerprintPolicy::default()
     };
     let mut hasher = Hasher::new(&policy, scheme(&policy), b"POST", PATH, b"", b"", &[]);
     hasher.update(BODY.as_bytes());
-    hasher.finish().ok().map(Into::into)
+    Some(hasher.finish().ok()?.fingerprint.into())
 }
 
 /// A key that everybody uses who takes an order in this half second.

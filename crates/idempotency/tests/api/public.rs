@@ -166,6 +166,10 @@ fn definition<'m>(modules: &'m [Module], at: usize, path: &[String]) -> Option<(
         Item::Use(shared) if is_public(&shared.vis) => {
             let mut leaves = leaves(&shared.tree).into_iter();
             let (path, _) = leaves.find(|(_, alias)| alias == name)?;
+            // A crate that is handed on as it is.
+            if path == [name.clone()] {
+                return None;
+            }
             // One name that means itself is another crate, handed on whole.
             match path.as_slice() {
                 [whole] if whole == name => None,

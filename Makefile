@@ -29,6 +29,19 @@ run: prepare ## Build all, start the service, a demo upstream and a real Envoy; 
 	@envoy="$$(scripts/get-envoy.sh)"; \
 		ENVOY_BIN="$$envoy" STORE="$(STORE)" STOP_WITH_PARENT=1 exec $(TARGET)/release/gateway-demo
 
+.PHONY: orders
+orders: prepare ## The example of the library: PostgreSQL, a Kafka broker, a service and a consumer; an order sent twice is one; ARGS=--stay
+	@scripts/get-broker.sh >/dev/null
+	@cargo build --package orders --bins
+	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" exec $(TARGET)/debug/orders-demo $(ARGS)
+
+.PHONY: bench-kafka
+bench-kafka: prepare ## Consumers of Kafka with the library's guard beside bare ones, about 3 minutes; ARGS="--messages 20000 --rounds 5"
+	@scripts/need-redis.sh
+	@scripts/get-broker.sh >/dev/null
+	@cargo build --release --package idempotency-kafka-rig --bin kafka-bench
+	@$(TARGET)/release/kafka-bench $(ARGS)
+
 .PHONY: build
 build: prepare ## Build the programs that the tests start
 	@cargo build --workspace --bins
@@ -84,6 +97,12 @@ bench-store: prepare ## The service and the stores beside redis-benchmark and pg
 	@scripts/need-bench.sh
 	@cargo build --release --package idempotency-bench --package idempotency-service --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/store-bench $(ARGS)
+
+.PHONY: bench-transaction
+bench-transaction: prepare ## The library's transaction beside the same one without a record, on PostgreSQL, about 4 minutes; ARGS=--help
+	@postgres="$$(scripts/get-postgres.sh)"; \
+		cargo build --release --package idempotency-bench --bin transaction-bench && \
+		POSTGRES_BIN="$$postgres" $(TARGET)/release/transaction-bench $(ARGS)
 
 .PHONY: check
 check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED=

@@ -20,12 +20,13 @@ drivers() {
     case "$1" in
     embedded) echo fjall ;;
     redis) echo redis ;;
-    postgres | tokio-postgres) echo tokio-postgres ;;
+    postgres) echo 'tokio-postgres|deadpool' ;;
+    tokio-postgres) echo tokio-postgres ;;
     sqlx-*) echo sqlx ;;
     kafka) echo rdkafka ;;
     remote) echo hyper ;;
     axum) echo axum ;;
-    all) echo 'fjall|redis|tokio-postgres|sqlx|rdkafka|hyper|axum' ;;
+    all) echo 'fjall|redis|tokio-postgres|deadpool|sqlx|rdkafka|hyper|axum' ;;
     *) echo none ;;
     esac
 }
@@ -39,6 +40,8 @@ uses() {
     remote) echo 'pub type Uses = idempotency::remote::Remote;' ;;
     http) echo 'pub type Uses = idempotency::http::IdempotencyLayer;' ;;
     axum) echo 'pub type Uses = idempotency::http::NotProtected;' ;;
+    message) echo 'pub type Uses = idempotency::message::Deduplicator;' ;;
+    kafka) echo 'pub type Uses = idempotency::kafka::KafkaGuard;' ;;
     daily) echo 'pub type Uses = idempotency::keys::Daily;' ;;
     esac
 }
@@ -56,6 +59,10 @@ edition = "2021"
 idempotency = { path = "$root/crates/idempotency", default-features = false, features = [$list] }
 
 [workspace]
+
+# As in the workspace: else librdkafka would be built once more.
+[profile.dev]
+debug = "line-tables-only"
 TOML
     {
         uses "$feature"

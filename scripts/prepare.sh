@@ -6,3 +6,7 @@ cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || die "cargo is missing: install Rust, $(rust_version) or newer"
 command -v cc >/dev/null || need_packages "a C linker" gcc libc6-dev
+# librdkafka is built from its source.
+for program in c++ make; do
+    command -v "$program" >/dev/null || need_packages "what librdkafka is built with" g++ make
+done

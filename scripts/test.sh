@@ -18,6 +18,7 @@ scripts/get-clients.sh >/dev/null
 command -v promtool >/dev/null ||
     need_packages "Prometheus, which reads metrics, alerts and the dashboard's queries" prometheus
 postgres="$(scripts/get-postgres.sh)"
+scripts/get-broker.sh >/dev/null
 export POSTGRES_BIN="$postgres"
 
 # What the contract suite notes, of this run alone.

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use idempotency_e2e::{
-    assert_problem, assert_replay, eventually, executions, fresh_key, record_state, replayed,
-    Answer, Connection, Request,
+    assert_problem, assert_replay, eventually, executions, fresh_key, record_state, recorded,
+    replayed, Answer, Connection, Request,
 };
 use idempotency_stack::{filter_config, Gateway, GatewayConfig, ServiceAddress, Stack};
 use serde_json::{json, Value};
@@ -59,6 +59,51 @@ fn one_key_runs_once_whichever_gateway_is_asked() {
             assert_eq!(executions(&stack, &key), 1, "{execution}");
         }
     }
+}
+
+/// A rollout: a gateway of the first release counted conditions by default, as one does whose rule lists them.
+#[test]
+fn records_of_the_release_before_are_replayed_unless_their_requests_had_conditions() {
+    let first_list = [
+        "content-encoding",
+        "content-range",
+        "if-match",
+        "if-none-match",
+        "if-unmodified-since",
+    ];
+    let stack = with_timeout("inline", 1000, json!({})).start();
+    let older = another(
+        &stack,
+        "inline",
+        json!({ "fingerprint": { "headers": first_list } }),
+    );
+    let plain = |key: &str| charge("/charges", key);
+    let resumed = |key: &str| {
+        plain(key)
+            .header("if-match", "\"v1\"")
+            .header("range", "bytes=9-")
+    };
+
+    let key = fresh_key("rollout");
+    let first = send(&older, &plain(&key));
+    recorded(&stack, &key);
+    assert_replay(&first, &plain(&key).send(&stack));
+    assert_replay(&first, &resumed(&key).send(&stack));
+    assert_eq!(executions(&stack, &key), 1);
+
+    let key = fresh_key("rollout");
+    let first = plain(&key).send(&stack);
+    recorded(&stack, &key);
+    assert_replay(&first, &send(&older, &plain(&key)));
+    assert_eq!(executions(&stack, &key), 1);
+
+    // What remains: to each release the other one's request with a condition is another one.
+    let key = fresh_key("rollout");
+    let first = send(&older, &resumed(&key));
+    recorded(&stack, &key);
+    assert_problem(&resumed(&key).send(&stack), 422, "key-reused");
+    assert_replay(&first, &send(&older, &resumed(&key)));
+    assert_eq!(executions(&stack, &key), 1);
 }
 
 #[test]

@@ -281,6 +281,8 @@ fn without_the_service_nothing_is_executed_and_the_answer_says_so() {
     assert_document(&answer, BASE, &down);
     assert_eq!(answer.header("retry-after").as_deref(), Some("7"));
     assert_eq!(stack.upstream.executions().total, 0);
+    let preflight = Request::new("OPTIONS", "/charges").header("origin", "https://a.example");
+    assert_eq!(preflight.send(&stack).status, 201, "not protected");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod history;
 pub mod link;
 pub mod model;
 pub mod nemesis;
+pub mod orders;
 mod quiet;
 pub mod report;
 pub mod rig;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use idempotency_checker::report;
 use idempotency_checker::rig::Store;
-use idempotency_checker::run::{run, Options};
-use idempotency_checker::{history, model, report};
+use idempotency_checker::run::{self, run, Options};
 use idempotency_stack::{Durability, Error};
 
 /// Drives the real gateway with hundreds of clients while its parts are killed, paused and cut
@@ -68,8 +68,7 @@ fn main() -> ExitCode {
 }
 
 fn verify(dir: &Path) -> Result<bool, Error> {
-    let events = history::read(dir).map_err(|error| Error::new(error.to_string()))?;
-    let verdict = model::check(&events);
+    let verdict = run::verdict(dir).map_err(|error| Error::new(error.to_string()))?;
     print!("{}", report::text(&verdict));
     Ok(verdict.violations.is_empty())
 }

@@ -40,6 +40,10 @@ pub fn text(verdict: &Verdict) -> String {
         let _ = writeln!(text, "unknown because of");
         list(&mut text, &verdict.unknown);
     }
+    if !verdict.orders.is_empty() {
+        let _ = writeln!(text, "by the library, and beside it");
+        list(&mut text, &verdict.orders);
+    }
     let mut laws = BTreeMap::new();
     for violation in &verdict.violations {
         *laws.entry(format!("{:?}", violation.law)).or_default() += 1;

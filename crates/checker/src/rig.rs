@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use idempotency_stack::{
-    http, Cluster, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis, Route,
-    Service, ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
+    http, ports, Cluster, Envoy, EnvoyConfig, Error, Postgres, PostgresOptions, Process, Redis,
+    Route, Service, ServiceAddress, ServiceOptions, Tokens, Upstream, UpstreamOptions,
 };
 use idempotency_stack::{Backend, Durability};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
 use crate::link::Link;
+use crate::orders::{self, OrdersOptions};
 use crate::stall::Part;
 use crate::workload::{Rules, HOP};
 
@@ -74,6 +75,8 @@ pub struct Rig {
     service_address: SocketAddr,
     admins: Vec<SocketAddr>,
     tokens: Tokens,
+    /// Where the gateways look for the order service.
+    orders: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -129,6 +132,7 @@ impl Rig {
                 .map(Service::address)
                 .ok_or_else(|| Error::new("no service"))?,
             tokens: Tokens::default(),
+            orders: SocketAddr::from(([127, 0, 0, 1], ports::free())),
             upstream_links: Vec::new(),
             service_links: Vec::new(),
             client_links: Vec::new(),
@@ -162,6 +166,9 @@ impl Rig {
             to_upstream.address(),
             ServiceAddress::Tcp(to_service.address()),
         );
+        config
+            .routes
+            .insert(0, Route::new(orders::PATH, Cluster::At(self.orders)));
         config.gateway_timeout = timeout(&options.rules, false);
         config.execution_timeout = timeout(&options.rules, true);
         config
@@ -178,6 +185,36 @@ impl Rig {
         self.service_links.push(to_service);
         self.upstream_links.push(to_upstream);
         Ok(())
+    }
+
+    /// What the order service needs to know. With PostgreSQL there is a table for orders from now on.
+    pub fn orders(&self, dir: &Path, lease_ms: u64) -> OrdersOptions {
+        let database = self.store.as_ref().and_then(|store| {
+            let store = lock(store);
+            let StoreServer::Postgres(server) = &*store else {
+                return None;
+            };
+            server.sql(DATABASE, "CREATE TABLE public.orders (key text, id text)");
+            Some((store.address(), DATABASE.to_owned()))
+        });
+        OrdersOptions {
+            port: self.orders.port(),
+            dir: dir.to_owned(),
+            gateways: self.gateways(),
+            database,
+            service: (self.service_address, self.tokens.gateway.clone()),
+            lease_ms,
+        }
+    }
+
+    /// The rows of that table: a key and an id each.
+    pub fn ordered(&self) -> String {
+        match self.store.as_ref().map(|store| lock(store)).as_deref() {
+            Some(StoreServer::Postgres(server)) => {
+                server.sql(DATABASE, "SELECT key || ' ' || id FROM public.orders")
+            }
+            _ => String::new(),
+        }
     }
 
     /// Where clients find the Envoys.

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::history::{self, Event, Recorder, HISTORY};
 use crate::model::{self, Verdict};
 use crate::nemesis::{self, Plan, Topology};
+use crate::orders::{self, Orders};
 use crate::quiet;
 use crate::rig::{Rig, RigOptions, Store};
 use crate::stall::Watch;
@@ -40,6 +41,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// What goes wrong.
     pub nemesis: Plan,
+    /// The order service runs, too.
+    pub orders: bool,
     /// Another program instead of `idempotencyd`.
     pub service_program: Option<PathBuf>,
     /// Further arguments for it.
@@ -59,6 +62,7 @@ impl Options {
             lease_ms: 5_000,
             only: Vec::new(),
             nemesis: Plan::Everything,
+            orders: true,
             service_program: None,
             service_args: Vec::new(),
         }
@@ -81,8 +85,20 @@ pub fn run(options: &Options, dir: &Path) -> Result<Verdict, Error> {
     record(options, dir, &runtime)?;
     // Clients that hang on nobody must not keep the verdict.
     runtime.shutdown_background();
-    let events = history::read(dir).map_err(failed)?;
-    Ok(model::check(&events))
+    verdict(dir).map_err(failed)
+}
+
+/// What the files of a run say.
+///
+/// # Errors
+///
+/// If one cannot be read.
+pub fn verdict(dir: &Path) -> std::io::Result<Verdict> {
+    let mut verdict = model::check(&history::read(dir)?);
+    let (counts, violations) = orders::verdict(dir)?;
+    verdict.orders = counts;
+    verdict.violations.extend(violations);
+    Ok(verdict)
 }
 
 fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> Result<(), Error> {
@@ -125,8 +141,19 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
         scripts,
         recorder.clone(),
     ));
-    let done = work(options, &rig, runtime, &all)
-        .and_then(|()| quiet::settle(options.lease_ms, &rig, runtime, &all));
+    let shop = match options.orders {
+        true => {
+            let wanted = rig.orders(dir, options.lease_ms);
+            Some(Orders::start(&wanted, options.seed, runtime.handle())?)
+        }
+        false => None,
+    };
+    let done = work(options, &rig, runtime, &all);
+    drop(shop);
+    if options.orders {
+        orders::note(dir, &rig.ordered()).map_err(failed)?;
+    }
+    let done = done.and_then(|()| quiet::settle(options.lease_ms, &rig, runtime, &all));
     drop(watch);
     recorder.record(Event::Over { at: clock::now() });
     rig.save_logs(dir);

@@ -20,6 +20,7 @@ fn short(seed: u64) -> Options {
         clients: 60,
         lease_ms: 3_000,
         nemesis: Plan::Nothing,
+        orders: false,
         ..Options::new(Store::Embedded, seed, Duration::from_secs(5))
     }
 }

@@ -46,8 +46,8 @@ pub(crate) fn vary(headers: &mut Vec<(Bytes, Bytes)>) {
 
 /// Lets a page read what we tell in headers, and these.
 pub(crate) fn expose(policies: &Policies, more: &[(Bytes, Bytes)]) -> (Bytes, Bytes) {
-    let mut names =
-        format!("{}, {EXPIRES_HEADER}, retry-after", policies.replay_header).into_bytes();
+    let marker = &policies.replay_header;
+    let mut names = format!("{marker}, {EXPIRES_HEADER}, retry-after").into_bytes();
     for (name, _) in more {
         names.extend_from_slice(b", ");
         names.extend_from_slice(name);

@@ -300,27 +300,26 @@ impl Problem {
         body: &mut Vec<u8>,
         headers: &mut Vec<(Bytes, Bytes)>,
     ) {
-        let mut member = |name: &str, value: &[u8]| {
-            body.push(b',');
-            json_string(name, body);
-            body.push(b':');
-            body.extend_from_slice(value);
-        };
         let own = policy.problems.form(self);
-        for (name, value) in own.iter().flat_map(|form| &form.members) {
-            member(name, value);
+        if let Some(form) = own {
+            body.extend_from_slice(&form.members);
+            headers.extend_from_slice(&form.headers);
         }
-        headers.extend(own.iter().flat_map(|form| form.headers.iter().cloned()));
         if !policy.problems.stripe {
             return;
         }
-        if !own.is_some_and(|form| form.members.iter().any(|(name, _)| name == stripe::ERROR)) {
-            member(stripe::ERROR, &stripe::error(self, detail));
+        if !own.is_some_and(|form| form.has_error) {
+            stripe::error(self, detail, body);
         }
-        if let Some((name, value)) = stripe::header(self) {
-            if !headers.iter().any(|(known, _)| *known == name) {
-                headers.push((name, value));
-            }
+        if !self.retryable()
+            && !headers
+                .iter()
+                .any(|(n, _)| n.as_ref() == stripe::SHOULD_RETRY)
+        {
+            headers.push((
+                Bytes::from_static(stripe::SHOULD_RETRY),
+                Bytes::from_static(b"false"),
+            ));
         }
     }
 }

@@ -47,6 +47,8 @@ enum State {
     Asked,
     /// Granted: whatever the caller does may have an effect.
     Held,
+    /// Executed, and may be executed again.
+    Failed,
     /// There is nothing to be settled any more.
     Over,
 }
@@ -86,6 +88,21 @@ impl Claim {
 
     pub fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// It holds the key, and dropped from here on it says that nothing was done.
+    pub fn nothing_done(&mut self) {
+        self.state = State::Asked;
+    }
+
+    /// It holds the key, and dropped from here on it says that the execution has failed.
+    pub fn has_failed(&mut self) {
+        self.state = State::Failed;
+    }
+
+    /// After [`Claim::nothing_done`]: from here on it may have an effect.
+    pub fn has_begun(&mut self) {
+        self.state = State::Held;
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -185,6 +202,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let end = match self.state {
             State::Asked => End::NotDone(FailCause::NotSent),
+            State::Failed => End::NotDone(FailCause::Other),
             // Without its end in the transaction it is not committed, and never will be: this takes the key from it.
             State::Held if self.kind == AttemptKind::Transaction => End::NotDone(FailCause::Other),
             State::Held => End::Unknown,

@@ -14,6 +14,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{timeout, Instant};
 
 /// What [`Guard::acquire`] found under a key.
+// It lives for one `match`: boxes would cost more than they save.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Entry {
     /// Nobody did it: do it now, and say how it ended.

@@ -279,6 +279,10 @@ impl Guard {
         &self.namespace
     }
 
+    pub(crate) fn tenant_name(&self) -> &str {
+        &self.tenant
+    }
+
     /// What the records of this program say of it.
     pub(crate) fn about(&self) -> About {
         let mut about = About {

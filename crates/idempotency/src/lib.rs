@@ -43,8 +43,11 @@
 //! |---|---|
 //! | `embedded` | `idempotency_store::Embedded`: a directory of this process, durable |
 //! | `redis`, `postgres` | records that several processes share |
+//! | `tokio-postgres`, `sqlx-0_8`, `sqlx-0_9` | the record in the caller's own transaction: [`postgres`] |
 //! | `remote` | `remote::Remote`: records that a running `idempotencyd` keeps, shared with gateways |
 //! | `http`, `axum` | `http::IdempotencyLayer`: a tower layer for HTTP services |
+//! | `message` | `message::Deduplicator`: one verdict per message, for consumers of any broker |
+//! | `kafka` | `kafka::KafkaGuard`: a consumer of Kafka whose messages run once |
 //! | `daily` (default) | windows of one day in a named time zone ([`keys::Daily`]) |
 #![forbid(unsafe_code)]
 // Some of it is for the HTTP layer.
@@ -70,7 +73,11 @@ mod fingerprint;
 mod guard;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod keys;
+#[cfg(feature = "message")]
+pub mod message;
 mod operations;
 mod outbox;
 mod outcome;

@@ -20,9 +20,9 @@ const MAX_RELEASES: usize = 2_048;
 /// Most memory for outcomes, in bytes.
 const MAX_BYTES: usize = 32 << 20;
 /// How long one is tried.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST: Duration = Duration::from_secs(15 * 60);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(crate) struct Outbox {

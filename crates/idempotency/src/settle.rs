@@ -9,7 +9,7 @@ use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, Tombstone, Tom
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout, Instant};
 
 /// Longest wait for one answer.
 const LONGEST_CALL: Duration = Duration::from_secs(5);
@@ -73,6 +73,22 @@ pub(crate) async fn settle(shared: &Arc<Shared>, mut operation: Operation) -> Se
         outbox::put(shared, operation, &Handle::current());
     }
     settled
+}
+
+/// Asks again what got no answer, until it gets one, as long as the outbox does the same. Asking twice changes
+/// nothing: the owner gets the same answer to the same outcome.
+pub(crate) async fn until_answered(shared: &Shared, operation: Operation) -> Settled {
+    let started = Instant::now();
+    let mut pause = outbox::FIRST_PAUSE;
+    loop {
+        sleep(pause).await;
+        let settled = ask_one(shared, &operation).await;
+        let goes_on = started.elapsed() < outbox::LONGEST && !shared.cut.is_cancelled();
+        match settled {
+            Settled::Unanswered(_) if goes_on => pause = (pause * 2).min(outbox::LONGEST_PAUSE),
+            settled => return settled,
+        }
+    }
 }
 
 async fn ask_one(shared: &Shared, operation: &Operation) -> Settled {

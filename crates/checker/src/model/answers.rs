@@ -233,6 +233,7 @@ impl Checker<'_> {
                 });
                 (!done).then_some((Law::NoContradiction, "what was done can be replayed"))
             }
+            // A reset, or a timeout.
             (502 | 504, "outcome-unknown") => {
                 if doubt(self.index, op).is_none() {
                     return Some((Law::Unknown, "has an unknown outcome that nothing explains"));

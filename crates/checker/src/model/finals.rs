@@ -53,7 +53,11 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
         }
         "unknown" => {
             let why = match of_record {
-                Some((op, _)) => doubt(index, op),
+                // A retry that failed leaves unknown what an attempt before it may have done.
+                Some((op, _)) => doubt(index, op).or_else(|| {
+                    let mut before = executions.iter().rev().skip(1);
+                    before.find_map(|(op, _)| doubt(index, op))
+                }),
                 None => {
                     let idle = key.ops.iter().filter(|op| op.execution.is_none());
                     idle.filter(|op| op.invoke.at <= record.at)

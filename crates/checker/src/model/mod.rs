@@ -107,6 +107,8 @@ pub struct Verdict {
     pub calm: usize,
     /// Unknown records at the end, by what explains them.
     pub unknown: BTreeMap<String, usize>,
+    /// What was told of orders, and by what: see [`crate::orders`].
+    pub orders: BTreeMap<String, usize>,
 }
 
 /// Checks a history.

@@ -292,6 +292,22 @@ fn the_gateway_executes_one_request_twice() {
     }
 }
 
+/// A retry that failed says nothing about the attempt before it.
+#[test]
+fn a_failed_retry_after_an_unknown_attempt_leaves_it_unknown() {
+    let story = |first: u16| {
+        story("/inline-retry")
+            .status(first)
+            .op(1, 10, 100, End::Answer(answer("a", first, false)))
+            .runs("a", 1, 20, 90, 7, 1)
+            .status(429)
+            .op(2, 200, 300, End::Answer(answer("b", 429, false)))
+            .runs("b", 2, 210, 290, 8, 2)
+    };
+    assert_eq!(story(502).unknown(8), GOOD);
+    assert_eq!(story(429).unknown(8), [Law::FinalState]);
+}
+
 #[test]
 fn what_failed_may_execute_again() {
     let failed = |end| {

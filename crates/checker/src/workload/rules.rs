@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use crate::history::TENANT_HEADER;
+use crate::orders;
 
 /// How the paths begin that lead through a second gateway.
 pub const HOP: &str = "/hop";
@@ -111,7 +112,8 @@ impl Rules {
 
     /// The filter's configuration.
     pub fn filter(&self, tokens: &Tokens) -> Value {
-        let rules: Vec<_> = self.rules.iter().map(|rule| self.rule(rule)).collect();
+        let mut rules: Vec<_> = self.rules.iter().map(|rule| self.rule(rule)).collect();
+        rules.push(orders::rule(self.lease_ms));
         let mut config = filter_config(tokens, json!(rules));
         config["service"]["timeout_ms"] = json!(self.service_timeout_ms);
         config["hop"] = json!({ "key": "the-key-of-two-gateways" });

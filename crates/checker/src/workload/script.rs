@@ -277,7 +277,7 @@ mod tests {
         assert!(any(
             &|a| a.behaviour.status == 409 && a.behaviour.retry_after
         ));
-        for rule in 0..10 {
+        for rule in 0..scripts(1).rules.rules.len() {
             assert!(all.iter().any(|script| script.rule == rule), "{rule}");
         }
         assert!(all.iter().any(|script| script.attempts.len() > 12));

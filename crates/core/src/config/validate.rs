@@ -393,7 +393,7 @@ fn contradictions(draft: &Draft, rule: &Object<'_>, context: &Context<'_>, fault
         );
     }
     members(draft, &mut refuse);
-    if let Some(problem) = draft.problems.names(context.replay_header) {
+    if let Some(problem) = draft.problems.with_header(context.replay_header) {
         refuse(
             "problems",
             format!(

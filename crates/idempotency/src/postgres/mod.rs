@@ -23,7 +23,8 @@
 //!   `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
 //! - A savepoint that is rolled back takes the record's change with it: the key is *executing* again.
 //! - Names are qualified with the store's schema; any `search_path` will do.
-//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do.
+//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do. Without PgBouncer, let a driver prepare
+//!   it: `Prepared` does for `tokio-postgres`.
 //! - An open transaction holds up nobody: other keys go on, and its own is *in flight* for everybody.
 //! - Those who wait are woken after the commit, not by it: a NOTIFY in it would make all commits of the server queue.
 //! - A COMMIT whose answer was lost is read back, with a lock on the record's row, and never repeated blindly.
@@ -31,6 +32,8 @@
 //! What it does not cover: effects outside of the database, such as mails and calls of other services. An attempt
 //! that was rolled back has left them, and is run again.
 
+#[cfg(feature = "message")]
+mod attempt;
 mod driver;
 mod execution;
 mod outcome;
@@ -47,6 +50,8 @@ pub use outcome::{Transacted, TransactionError, TxError};
 #[cfg(feature = "http")]
 pub use record::record_from;
 pub use record::Record;
+#[cfg(feature = "tokio-postgres")]
+pub use tokio_postgres::{Prepared, PreparedTransaction};
 
 /// An error of a driver.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -2,8 +2,10 @@
 
 use super::driver::{Begin, Changed, InTransaction, Transaction};
 use idempotency_store::transaction::{Parameter, Statement};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error, GenericClient};
+use tokio_postgres::{Client, Error, GenericClient, Row};
 
 /// Typed parameters: then one round trip does, and nothing is prepared under a name.
 async fn run(client: &impl GenericClient, statement: &Statement) -> Result<Option<Changed>, Error> {
@@ -18,13 +20,14 @@ async fn run(client: &impl GenericClient, statement: &Statement) -> Result<Optio
         })
         .collect();
     let rows = client.query_typed(&statement.sql, &parameters).await?;
-    let changed = |row: &tokio_postgres::Row| {
-        Ok(Changed {
-            state: row.try_get(0)?,
-            expires_at_ms: row.try_get(1)?,
-        })
-    };
     rows.first().map(changed).transpose()
+}
+
+fn changed(row: &Row) -> Result<Changed, Error> {
+    Ok(Changed {
+        state: row.try_get(0)?,
+        expires_at_ms: row.try_get(1)?,
+    })
 }
 
 fn bytes(parameter: &Parameter) -> &[u8] {
@@ -78,5 +81,118 @@ impl Begin for Client {
 
     async fn begin_transaction(&mut self) -> Result<tokio_postgres::Transaction<'_>, Error> {
         self.transaction().await
+    }
+}
+
+/// A client that prepares what completes a record once, and uses it again: the server then need not plan it for every
+/// transaction, which is most of what a record costs there. Not behind PgBouncer in transaction mode.
+///
+/// ```no_run
+/// # async fn example(client: tokio_postgres::Client) {
+/// let mut client = idempotency::postgres::Prepared::new(client);
+/// // client.query(…), and guard.transaction(&mut client, …)
+/// # let _ = &mut client;
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Prepared {
+    client: Client,
+    last: Option<(Arc<str>, tokio_postgres::Statement)>,
+}
+
+/// A transaction on a [`Prepared`] client.
+pub struct PreparedTransaction<'c> {
+    tx: tokio_postgres::Transaction<'c>,
+    last: &'c mut Option<(Arc<str>, tokio_postgres::Statement)>,
+}
+
+impl Prepared {
+    /// Of this client.
+    pub fn new(client: Client) -> Prepared {
+        Prepared { client, last: None }
+    }
+
+    /// The client again.
+    pub fn into_inner(self) -> Client {
+        self.client
+    }
+}
+
+impl Deref for Prepared {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Prepared {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl<'c> Deref for PreparedTransaction<'c> {
+    type Target = tokio_postgres::Transaction<'c>;
+
+    fn deref(&self) -> &tokio_postgres::Transaction<'c> {
+        &self.tx
+    }
+}
+
+impl<'c> DerefMut for PreparedTransaction<'c> {
+    fn deref_mut(&mut self) -> &mut tokio_postgres::Transaction<'c> {
+        &mut self.tx
+    }
+}
+
+impl InTransaction for PreparedTransaction<'_> {
+    type Error = Error;
+
+    async fn run(&mut self, statement: &Statement) -> Result<Option<Changed>, Error> {
+        let prepared = match &self.last {
+            Some((sql, prepared)) if *sql == statement.sql => prepared.clone(),
+            _ => {
+                let prepared = self.tx.prepare(&statement.sql).await?;
+                *self.last = Some((Arc::clone(&statement.sql), prepared.clone()));
+                prepared
+            }
+        };
+        let bytes: Vec<&[u8]> = statement.parameters.iter().map(bytes).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = statement
+            .parameters
+            .iter()
+            .zip(&bytes)
+            .map(|(parameter, bytes)| match parameter {
+                Parameter::Integer(number) => number as &(dyn ToSql + Sync),
+                Parameter::Bytes(_) => bytes as &(dyn ToSql + Sync),
+            })
+            .collect();
+        let row = self.tx.query_opt(&prepared, &parameters).await?;
+        row.as_ref().map(changed).transpose()
+    }
+
+    fn sqlstate(error: &Error) -> Option<String> {
+        sqlstate(error)
+    }
+}
+
+impl Transaction for PreparedTransaction<'_> {
+    async fn commit(self) -> Result<(), Error> {
+        self.tx.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), Error> {
+        self.tx.rollback().await
+    }
+}
+
+impl Begin for Prepared {
+    type Transaction<'c> = PreparedTransaction<'c>;
+
+    async fn begin_transaction(&mut self) -> Result<PreparedTransaction<'_>, Error> {
+        let tx = self.client.transaction().await?;
+        let last = &mut self.last;
+        Ok(PreparedTransaction { tx, last })
     }
 }

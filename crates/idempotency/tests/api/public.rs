@@ -130,7 +130,7 @@ fn expanded(
         let parents = &path[..path.len() - 1];
         let names = modules[home].items.iter().filter_map(name_of);
         names
-            .map(|name| ([parents, &[name.clone()]].concat(), name))
+            .map(|name| ([parents, std::slice::from_ref(&name)].concat(), name))
             .collect()
     };
     leaves.into_iter().flat_map(one).collect()
@@ -166,7 +166,15 @@ fn definition<'m>(modules: &'m [Module], at: usize, path: &[String]) -> Option<(
         Item::Use(shared) if is_public(&shared.vis) => {
             let mut leaves = leaves(&shared.tree).into_iter();
             let (path, _) = leaves.find(|(_, alias)| alias == name)?;
-            definition(modules, home, &path)
+            // A crate that is handed on as it is.
+            if path == [name.clone()] {
+                return None;
+            }
+            // One name that means itself is another crate, handed on whole.
+            match path.as_slice() {
+                [whole] if whole == name => None,
+                path => definition(modules, home, path),
+            }
         }
         _ => None,
     })

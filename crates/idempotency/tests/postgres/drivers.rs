@@ -21,6 +21,21 @@ mod tokio_postgres_0_7 {
     }
 }
 
+mod tokio_postgres_prepared {
+    pub type Client = idempotency::postgres::Prepared;
+
+    pub async fn connect(url: &str) -> Client {
+        Client::new(crate::server::connect(url).await)
+    }
+
+    pub async fn order(
+        tx: &mut idempotency::postgres::PreparedTransaction<'_>,
+        name: &str,
+    ) -> Result<(), tokio_postgres::Error> {
+        super::tokio_postgres_0_7::order(tx, name).await
+    }
+}
+
 mod sqlx_0_8_pool {
     pub type Client = sqlx_0_8::PgPool;
 
@@ -250,6 +265,7 @@ macro_rules! with_driver {
 }
 
 with_driver!(tokio_postgres_client, tokio_postgres_0_7);
+with_driver!(tokio_postgres_prepared_client, tokio_postgres_prepared);
 with_driver!(sqlx_0_8, sqlx_0_8_pool);
 with_driver!(sqlx_0_9, sqlx_0_9_connection);
 

@@ -48,9 +48,8 @@ fn filters() -> Vec<(&'static str, u16, Value)> {
     let key = json!({ "keys": [{ "kty": "oct", "kid": "k", "alg": "HS256", "k": "MTIzNDU2Nzg5MDEyMzQ1Ng" }] });
     let keys = json!({ "issuer": "somebody", "local_jwks": { "inline_string": key.to_string() } });
     let server = json!({ "uri": "http://127.0.0.1", "cluster": "refused", "timeout": "1s" });
-    let lua = format!(
-        "function envoy_on_request(h) h:respond({{[':status']=h:headers():get('x-status')}}, 'lua') end"
-    );
+    let lua =
+        "function envoy_on_request(h) h:respond({[':status']=h:headers():get('x-status')}, 'lua') end";
     vec![
         (
             "local_ratelimit",

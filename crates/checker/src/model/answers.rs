@@ -83,15 +83,21 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
     }
 }
 
-/// Whether this execution has sent a client elsewhere that asked as `op` does, had the answer before `op`
-/// began, and met no trouble: then the redirect is on record.
-pub(super) fn redirected(index: &Index, (other, execution): (&Op, &Execution), op: &Op) -> bool {
-    let told = other.answer().and_then(|answer| answer.id.as_deref());
-    execution.is_redirect()
-        && told == Some(execution.started.id.as_str())
-        && other.asks_as(op)
-        && other.returned < op.invoke.at
-        && !index.troubled(other)
+/// Whether one of a key's executions has sent a client elsewhere that asked as `op` does, had the answer before
+/// `op` began, and met no trouble: then the redirect is on record. A redirect after an attempt in doubt is not: the
+/// record stays unknown, and a rule that retries executes again.
+pub(super) fn redirected(index: &Index, executions: &[(&Op, &Execution)], op: &Op) -> bool {
+    let of_record = |(at, (other, execution)): (usize, &(&Op, &Execution))| {
+        let told = other.answer().and_then(|answer| answer.id.as_deref());
+        let before = &executions[..at];
+        execution.is_redirect()
+            && told == Some(execution.started.id.as_str())
+            && other.asks_as(op)
+            && other.returned < op.invoke.at
+            && !index.troubled(other)
+            && !before.iter().any(|(op, _)| doubt(index, op).is_some())
+    };
+    executions.iter().enumerate().any(of_record)
 }
 
 struct Checker<'a> {
@@ -265,10 +271,7 @@ impl Checker<'_> {
             other.asks_as(op) && !execution.did_nothing() && execution.started.at < op.invoke.at
         });
         if same
-            || self
-                .executions
-                .iter()
-                .any(|e| redirected(self.index, *e, op))
+            || redirected(self.index, &self.executions, op)
         {
             return Some((
                 Law::Mismatch,

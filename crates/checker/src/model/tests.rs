@@ -360,6 +360,21 @@ fn a_redirect_may_be_followed_and_is_said_again() {
         let again = story(first("c")).runs("c", 5, 505, 509, 9, 3);
         assert!(again.completed(9).contains(&Law::AtMostOnce));
     }
+    // After an attempt in doubt the record stays unknown, and keeps no redirect.
+    let doubtful = |status| {
+        story("/inline-retry")
+            .status(status)
+            .op(1, 10, 100, End::Answer(answer("a", status, false)))
+            .runs("a", 1, 20, 90, 7, 1)
+            .status(308)
+            .op(2, 200, 300, End::Answer(answer("b", 308, false)))
+            .runs("b", 2, 210, 290, 8, 2)
+            .status(201)
+            .op(3, 400, 500, first("c"))
+            .runs("c", 3, 410, 490, 9, 3)
+    };
+    assert_eq!(doubtful(502).completed(9), GOOD);
+    assert!(doubtful(429).completed(9).contains(&Law::AtMostOnce));
     // Another status sends nobody anywhere.
     let other = story("/detached")
         .op(1, 10, 100, first("a"))

@@ -23,27 +23,25 @@ pub const GATEWAY_SENT_MARKER: &str = "x-idempotency-gateway-sent";
 /// without a marker was made by the callout itself (its timeout, a missing listener) and proves
 /// nothing.
 pub fn from_markers(headers: &Headers) -> Source {
-    if let Some(details) = headers.get(GATEWAY_REPLY_MARKER) {
-        let none_sent = headers
-            .get(GATEWAY_SENT_MARKER)
-            .is_some_and(|n| n.as_ref() == b"0");
-        return if details.as_ref() == OURS.as_bytes() {
-            Source::Doubtful
-        } else if none_sent || nothing_was_sent(details) {
-            Source::Unsent
-        } else {
-            Source::Doubtful
-        };
+    let none_sent = headers
+        .get(GATEWAY_SENT_MARKER)
+        .is_some_and(|n| n.as_ref() == b"0");
+    match headers.get(GATEWAY_REPLY_MARKER) {
+        Some(details) if details.as_ref() == OURS.as_bytes() => Source::Doubtful,
+        Some(details) if none_sent || nothing_was_sent(details) => Source::Unsent,
+        Some(_) => Source::Doubtful,
+        None if headers.has(UPSTREAM_MARKER) => Source::Upstream,
+        // A filter in WebAssembly need not give details, and Envoy adds no header without a value.
+        None if none_sent => Source::Unsent,
+        None => Source::Doubtful,
     }
-    if headers.has(UPSTREAM_MARKER) {
-        return Source::Upstream;
-    }
-    Source::Doubtful
 }
 
 /// Whether the internal listener has marked an answer.
 pub fn is_marked(headers: &Headers) -> bool {
-    headers.has(UPSTREAM_MARKER) || headers.has(GATEWAY_REPLY_MARKER)
+    [UPSTREAM_MARKER, GATEWAY_REPLY_MARKER, GATEWAY_SENT_MARKER]
+        .iter()
+        .any(|marker| headers.has(marker))
 }
 
 /// The headers of a detached execution: the client's, changed, without what belongs to the
@@ -152,6 +150,13 @@ mod tests {
             (
                 map(&[(GATEWAY_REPLY_MARKER, "no_healthy_upstream")]),
                 Source::Unsent,
+            ),
+            // No details: Envoy leaves the header out.
+            (map(&[(GATEWAY_SENT_MARKER, "0")]), Source::Unsent),
+            (map(&[(GATEWAY_SENT_MARKER, "187")]), Source::Doubtful),
+            (
+                map(&[(UPSTREAM_MARKER, "1"), (GATEWAY_SENT_MARKER, "0")]),
+                Source::Upstream,
             ),
             (
                 map(&[

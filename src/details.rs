@@ -17,7 +17,8 @@ pub fn from_properties(details: Option<&[u8]>, attempts: impl FnOnce() -> Option
         Some(details) if nothing_was_sent(details) => Source::Unsent,
         // It may have executed by a call of its own.
         Some(details) if details == OURS.as_bytes() => Source::Doubtful,
-        Some(_) if attempts().as_deref() == Some(&[0; 8]) => Source::Unsent,
+        // A filter in WebAssembly need not give any details.
+        _ if attempts().as_deref() == Some(&[0; 8]) => Source::Unsent,
         _ => Source::Doubtful,
     }
 }
@@ -89,7 +90,8 @@ mod tests {
             assert_eq!(attempts(Some(0)), unsent, "{details}");
         }
         let none = || Some(Bytes::from_static(&[0; 8]));
-        assert_eq!(from_properties(None, none), Source::Doubtful);
+        assert_eq!(from_properties(None, none), Source::Unsent);
+        assert_eq!(from_properties(None, || None), Source::Doubtful);
         // Ours may have executed in its own way.
         assert_eq!(
             from_properties(Some(OURS.as_bytes()), none),

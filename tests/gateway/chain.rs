@@ -1,5 +1,6 @@
 //! Answers that other filters of Envoy make behind ours: proved to be unsent, whatever the filter is called.
 
+use base64::prelude::{Engine, BASE64_STANDARD as BASE64};
 use idempotency_e2e::{
     assert_problem, assert_replay, executions, fresh_key, only_on, record_state, with_rules,
     Answer, Request, Shared,
@@ -37,6 +38,31 @@ fn chosen(name: &str, config: Value) -> Value {
 
 fn http(filter: &str, message: &str) -> String {
     format!("envoy.extensions.filters.http.{filter}.v3.{message}")
+}
+
+/// Another filter in WebAssembly: it answers every request with 418.
+fn wasm() -> Value {
+    let module = r#"(module
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        (func (export "proxy_on_context_create") (param i32 i32))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $answer (i32.const 418)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const -1)))
+            (i32.const 1)))"#;
+    let bytes = BASE64.encode(wat::parse_str(module).expect("a module"));
+    let code = json!({ "local": { "inline_bytes": bytes } });
+    typed(
+        &http("wasm", "Wasm"),
+        json!({ "config": {
+            "name": "answers",
+            "vm_config": { "vm_id": "answers", "runtime": "envoy.wasm.runtime.v8", "code": code },
+        } }),
+    )
 }
 
 /// A filter of each kind, with the status of its answer.
@@ -121,6 +147,7 @@ fn filters() -> Vec<(&'static str, u16, Value)> {
                 json!({ "default_source_code": { "inline_string": lua } }),
             ),
         ),
+        ("wasm", 418, wasm()),
     ]
 }
 

@@ -270,9 +270,7 @@ impl Checker<'_> {
         let same = self.executions.iter().any(|(other, execution)| {
             other.asks_as(op) && !execution.did_nothing() && execution.started.at < op.invoke.at
         });
-        if same
-            || redirected(self.index, &self.executions, op)
-        {
+        if same || redirected(self.index, &self.executions, op) {
             return Some((
                 Law::Mismatch,
                 "is told of another payload, and it is the same",

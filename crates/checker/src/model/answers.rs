@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::doubt::{doubt, locked_by_another, may_have_held};
+use super::doubt::{doubt, doubt_before, locked_by_another, may_have_held};
 use super::executions::unknown_since;
 use super::index::{Execution, Index, Key, Op};
 use super::{Law, Verdict};
@@ -86,18 +86,17 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
 /// Whether one of a key's executions has sent a client elsewhere that asked as `op` does, had the answer before
 /// `op` began, and met no trouble: then the redirect is on record. A redirect after an attempt in doubt is not: the
 /// record stays unknown, and a rule that retries executes again.
-pub(super) fn redirected(index: &Index, executions: &[(&Op, &Execution)], op: &Op) -> bool {
-    let of_record = |(at, (other, execution)): (usize, &(&Op, &Execution))| {
+pub(super) fn redirected(index: &Index, key: &Key, op: &Op) -> bool {
+    let of_record = |(other, execution): (&Op, &Execution)| {
         let told = other.answer().and_then(|answer| answer.id.as_deref());
-        let before = &executions[..at];
         execution.is_redirect()
             && told == Some(execution.started.id.as_str())
             && other.asks_as(op)
             && other.returned < op.invoke.at
             && !index.troubled(other)
-            && !before.iter().any(|(op, _)| doubt(index, op).is_some())
+            && doubt_before(index, key, execution).is_none()
     };
-    executions.iter().enumerate().any(of_record)
+    key.executions().into_iter().any(of_record)
 }
 
 struct Checker<'a> {
@@ -270,7 +269,7 @@ impl Checker<'_> {
         let same = self.executions.iter().any(|(other, execution)| {
             other.asks_as(op) && !execution.did_nothing() && execution.started.at < op.invoke.at
         });
-        if same || redirected(self.index, &self.executions, op) {
+        if same || redirected(self.index, self.key, op) {
             return Some((
                 Law::Mismatch,
                 "is told of another payload, and it is the same",

@@ -1,7 +1,7 @@
 //! Who may hold a key, until when, and what may have come of it.
 
 use super::faults::Cause;
-use super::index::{Index, Key, Op};
+use super::index::{Execution, Index, Key, Op};
 use super::SETTLING;
 use crate::clock::{Micros, MS, SECOND};
 use crate::history::End;
@@ -40,6 +40,17 @@ pub(super) fn may_have_held(op: &Op) -> bool {
             None => answer.id.is_none(),
         },
     }
+}
+
+/// Why an attempt before this execution may be unknown to the store. One that never reached the upstream may be,
+/// too.
+pub(super) fn doubt_before(index: &Index, key: &Key, execution: &Execution) -> Option<Doubt> {
+    let is_before = |op: &&Op| match &op.execution {
+        Some(other) => other.fence < execution.fence,
+        None => op.invoke.at <= execution.started.at,
+    };
+    let mut before = key.ops.iter().filter(is_before);
+    before.find_map(|op| doubt(index, op))
 }
 
 /// Why the outcome of this operation may be unknown to the store.

@@ -22,7 +22,7 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
             continue;
         };
         nothing_done &= before.1.did_nothing();
-        if redirected(index, &executions, after.0) {
+        if redirected(index, key, after.0) {
             let what = format!(
                 "operation {} executed what was sent elsewhere before: {:?}",
                 after.0.invoke.op, after.1

@@ -1,7 +1,7 @@
 //! The record of a key when all is quiet.
 
 use super::answers::stored;
-use super::doubt::{doubt, Doubt};
+use super::doubt::{doubt, doubt_before, Doubt};
 use super::index::{Index, Key};
 use super::{Law, Verdict};
 use crate::workload::Class;
@@ -54,10 +54,9 @@ pub(super) fn check(index: &Index, key: &Key, verdict: &mut Verdict) {
         "unknown" => {
             let why = match of_record {
                 // A retry that failed leaves unknown what an attempt before it may have done.
-                Some((op, _)) => doubt(index, op).or_else(|| {
-                    let mut before = executions.iter().rev().skip(1);
-                    before.find_map(|(op, _)| doubt(index, op))
-                }),
+                Some((op, execution)) => {
+                    doubt(index, op).or_else(|| doubt_before(index, key, execution))
+                }
                 None => {
                     let idle = key.ops.iter().filter(|op| op.execution.is_none());
                     idle.filter(|op| op.invoke.at <= record.at)

@@ -375,6 +375,20 @@ fn a_redirect_may_be_followed_and_is_said_again() {
     };
     assert_eq!(doubtful(502).completed(9), GOOD);
     assert!(doubtful(429).completed(9).contains(&Law::AtMostOnce));
+    // The same, when the attempt in doubt never reached the upstream.
+    let cut = || {
+        story("/inline-retry")
+            .op(1, 10, 100, problem(502, "outcome-unknown"))
+            .status(308)
+            .op(2, 9_200, 9_300, End::Answer(answer("b", 308, false)))
+            .runs("b", 2, 9_210, 9_290, 8, 2)
+            .status(201)
+            .op(3, 9_400, 9_500, first("c"))
+            .runs("c", 3, 9_410, 9_490, 9, 3)
+    };
+    assert!(cut().completed(9).contains(&Law::AtMostOnce));
+    let broken = cut().fault(Target::Upstream, FaultKind::Kill, 5, 105);
+    assert_eq!(broken.completed(9), GOOD);
     // Another status sends nobody anywhere.
     let other = story("/detached")
         .op(1, 10, 100, first("a"))

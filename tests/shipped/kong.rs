@@ -98,7 +98,8 @@ for name in pairs(kong.request.get_headers(1000)) do
     kong.service.request.clear_header(name)
   end
 end
-for _, name in ipairs({ \"Fence\", \"Attempt\", \"Record\", \"Unprotected\" }) do
+-- Not in a Kong that stands behind another gateway with the filter: docs/hops.md.
+for _, name in ipairs({ \"Fence\", \"Attempt\", \"Record\", \"Proof\", \"Unprotected\" }) do
   kong.service.request.clear_header(\"Idempotency-\" .. name)
 end";
 

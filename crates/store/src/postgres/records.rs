@@ -129,7 +129,8 @@ impl Inner {
         let begun = Instant::now();
         // Ends: whoever was faster has changed the version.
         loop {
-            let seen = one(step::read(&connection, &[(&id, false)]).await?)?;
+            // With the description, which the operator's answer tells.
+            let seen = step::inspect(&connection, &id).await?;
             let context = context(seen.now, Room::Plenty);
             readable(&seen)?;
             let start = seen.start();

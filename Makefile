@@ -35,9 +35,18 @@ orders: prepare ## The example of the library: PostgreSQL, a Kafka broker, a ser
 	@cargo build --package orders --bins
 	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" exec $(TARGET)/debug/orders-demo $(ARGS)
 
+.PHONY: bench-kafka
+bench-kafka: prepare ## Consumers of Kafka with the library's guard beside bare ones, about 4 minutes; ARGS="--messages 10000 --rounds 5"
+	@scripts/need-redis.sh
+	@scripts/get-broker.sh >/dev/null
+	@cargo build --release --package idempotency-kafka-rig --bin kafka-bench
+	@POSTGRES_BIN="$$(scripts/get-postgres.sh)" $(TARGET)/release/kafka-bench $(ARGS)
+
 .PHONY: build
-build: prepare ## Build the programs that the tests start
-	@cargo build --workspace --bins
+build: prepare ## Build the tests and the programs that they start
+	@# With the tests, although they are not asked for here: without them cargo chooses other features of the
+	@# dependencies, and builds those twice.
+	@cargo build --workspace --bins --tests --examples
 
 .PHONY: wasm
 wasm: prepare ## Build the filter, target/idempotency.wasm
@@ -50,6 +59,12 @@ test: build wasm ## All tests, the end-to-end ones on the newest and the oldest 
 .PHONY: test-kong
 test-kong: prepare ## The end-to-end tests in a complete Kong: KONG=/path/to/prefix; in its nginx alone: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib
 	@KONG="$(KONG)" KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
+
+.PHONY: ui-shots
+ui-shots: prepare ## The pictures of the operators' page in docs/ui, made by the test that drives it in Chromium
+	@scripts/get-clients.sh >/dev/null
+	@mkdir -p docs/ui
+	@CI=true UI_SHOTS="$$PWD/docs/ui" cargo test --package idempotency-service --test it ui_browser
 
 .PHONY: bench
 bench: prepare wasm ## The gateway beside bare Envoy, ext_authz and Lua, on every store, about 15 minutes
@@ -98,7 +113,7 @@ bench-transaction: prepare ## The library's transaction beside the same one with
 		POSTGRES_BIN="$$postgres" $(TARGET)/release/transaction-bench $(ARGS)
 
 .PHONY: check
-check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED=
+check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED= ENCRYPT=1
 	@case "$(STORE)" in \
 		redis) scripts/need-redis.sh ;; \
 		postgres) scripts/get-postgres.sh >/dev/null ;; \
@@ -108,7 +123,15 @@ check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURA
 	@envoy="$$(scripts/get-envoy.sh)"; \
 		ENVOY_BIN="$$envoy" exec $(TARGET)/debug/gateway-check --dir $(TARGET)/check \
 		$(if $(DURATION),--duration $(DURATION)) $(if $(STORE),--store $(STORE)) \
-		$(if $(SEED),--seed $(SEED)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(ENCRYPT),--encrypt) $(ARGS)
+
+.PHONY: dist
+dist: prepare ## What a release consists of, in target/dist: filter, service, images, bills of materials, checksums
+	@scripts/dist.sh
+
+.PHONY: try-dist
+try-dist: prepare ## As root: what `make dist` made, in a clean Debian without Rust, from nothing to a replay
+	@scripts/try-dist.sh
 
 .PHONY: fuzz
 fuzz: prepare ## Fuzz targets with libFuzzer, one after the other: DURATION=60 TARGETS="key path" JOBS=1

@@ -57,6 +57,15 @@ build_with_debian() {
         /usr/bin/cargo build "${flags[@]}" -Z build-std=std,panic_abort
 }
 
+# No path of this machine in the artifact, so that it is the same wherever it is built.
+sources_of_crates="${CARGO_HOME:-$HOME/.cargo}/registry/src"
+compgen -G "$sources_of_crates/*/" >/dev/null || cargo fetch --locked
+remap=""
+for sources in "$sources_of_crates"/*/; do
+    remap="$remap --remap-path-prefix=$sources="
+done
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="$remap --remap-path-prefix=$PWD/="
+
 flags=(--profile wasm --target "$triple" --target-dir "$work" --package idempotency-filter --lib)
 case "$(choose_toolchain)" in
     rustup) cargo build "${flags[@]}" ;;

@@ -35,6 +35,7 @@ drivers() {
 uses() {
     case "$1" in
     embedded) echo 'pub type Uses = idempotency::store::Embedded;' ;;
+    encryption) echo 'pub type Uses = idempotency::store::Sealed;' ;;
     redis) echo 'pub type Uses = idempotency::store::RedisStore;' ;;
     postgres) echo 'pub type Uses = idempotency::store::Postgres;' ;;
     remote) echo 'pub type Uses = idempotency::remote::Remote;' ;;

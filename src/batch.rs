@@ -1,13 +1,14 @@
 //! Which operations share a callout, and when it leaves. No I/O and no clock of its own.
 //!
-//! A callout costs the host far more than what it carries. So while callouts are out, operations
-//! gather: all that came in one turn of the host's event loop leave together at its end, and with
-//! [`BatchLimits::max_in_flight`] callouts out they wait for the next answer. With none out an operation
-//! leaves at once, unless the last one had company: then it waits for the end of its turn, too.
-//! There is no timer, so nothing waits for company that does not come.
+//! For the host, a callout itself costs far more than what it carries. So while callouts are under way,
+//! operations gather. All operations of one turn (one iteration of the host's event loop) leave together
+//! at its end. While [`BatchLimits::max_in_flight`] callouts are under way, operations wait for the next
+//! answer. While none is under way, an operation leaves at once, unless the last callout carried several
+//! operations: then it waits for the end of its turn, too. There is no timer, so an operation never waits
+//! for others that do not come.
 //!
-//! What ends or prolongs an execution leaves before what begins one: however many requests come, no
-//! lease runs out and no outcome gets lost behind them.
+//! Operations that end or prolong an execution leave before operations that begin one. So however many
+//! requests come, no lease runs out and no outcome is lost because of them.
 //!
 //! A host re-enters the module for every stream that is resumed, one inside the other, and its
 //! stack ends at some 300 of them. So one callback sends or fails one batch at most, and a batch is
@@ -144,8 +145,15 @@ impl<T> Batches<T> {
         self.limits = limits;
     }
 
-    /// An operation has come; `bytes` is the length of the outcome that it carries.
-    pub fn arrive(&mut self, item: T, rank: Rank, bytes: usize, now_ns: u64) -> Arrival<T> {
+    /// An operation has come; `bytes` is the length of the outcome that it carries. The time is asked for only
+    /// if it has to wait.
+    pub fn arrive(
+        &mut self,
+        item: T,
+        rank: Rank,
+        bytes: usize,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Arrival<T> {
         if self.limits.max_in_flight == 0 || is_alone(bytes) {
             return Arrival::Alone(item);
         }
@@ -161,7 +169,7 @@ impl<T> Batches<T> {
             item,
             rank,
             bytes,
-            since_ns: now_ns,
+            since_ns: now_ns(),
         });
         Arrival::Waits { call: self.call() }
     }

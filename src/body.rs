@@ -10,6 +10,7 @@ use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
+use std::borrow::Cow;
 
 /// Status of a refused request whose body has no length (RFC 9110 §15.5.12).
 pub const LENGTH_REQUIRED: u16 = 411;
@@ -25,8 +26,8 @@ pub enum Body {
     Coming,
 }
 
-/// A body that cannot be compared, and what its client is told.
-pub type Refused = (Problem, LocalReply);
+/// A body that cannot be compared, why, and what its client is told.
+pub type Refused = (Problem, Cow<'static, str>, LocalReply);
 
 /// What is known of the body of the current stream. `late`: see [`crate::settings::Settings`].
 pub fn of<H: Host>(
@@ -49,9 +50,9 @@ pub fn of<H: Host>(
 /// never for an execution that is to outlive its client.
 fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Refused> {
     let (policy, headers) = (request.policy(), &request.headers);
-    let refused = |problem: Problem, detail: &str| {
-        let reply = request.problem(problem, Some(detail));
-        Err((problem, reply))
+    let refused = |problem: Problem, detail: Cow<'static, str>| {
+        let reply = request.problem(None, problem, Some(&detail));
+        Err((problem, detail, reply))
     };
     let announced = kong::Body::of(headers);
     if announced == kong::Body::None && headers.has("content-length") {
@@ -66,7 +67,7 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         .filter(|body| !body.is_empty() && length.is_none_or(|n| n == body.len()));
     if let Some(body) = read {
         if body.len() > policy.max_body_bytes {
-            return refused(Problem::BodyTooLarge, &too_large(policy));
+            return refused(Problem::BodyTooLarge, too_large(policy).into());
         }
         return Ok(Body::Whole(body));
     }
@@ -81,14 +82,14 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         .property(&kong::BODY_FILE)
         .is_some_and(|f| !f.is_empty())
     {
-        return refused(Problem::BodyTooLarge, kong::SPILLED);
+        return refused(Problem::BodyTooLarge, kong::SPILLED.into());
     }
     if announced == kong::Body::Unannounced {
         return Err(length_required(request));
     }
     let safe = late && policy.execution == Execution::Inline;
     if !safe && policy.mode == Mode::Enforce {
-        return refused(Problem::Misconfigured, kong::UNREAD);
+        return refused(Problem::Misconfigured, kong::UNREAD.into());
     }
     Ok(Body::Coming)
 }
@@ -102,6 +103,6 @@ fn length_required(request: &Request) -> Refused {
     let detail = "This gateway needs to know the length of the body beforehand: send \
                   Content-Length, not a chunked body.";
     let unsent = MayBe::NotExecuted;
-    let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
-    (problem, reply)
+    let reply = request.problem_as(None, problem, LENGTH_REQUIRED, Some(detail), unsent);
+    (problem, detail.into(), reply)
 }

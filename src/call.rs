@@ -2,20 +2,22 @@
 
 use bytes::Bytes;
 use idempotency_core::config::Service;
+use idempotency_core::reply::decimal;
 use idempotency_protocol::{
-    Answer, Operation, Request, Response, Wait, Wire, CONTENT_TYPE, OPERATIONS_PATH, WAIT_PATH,
+    Answer, DecodeError, Operation, Request, Response, Wait, Wire, CONTENT_TYPE, OPERATIONS_PATH,
+    WAIT_PATH,
 };
 use std::fmt;
 
-/// Where a probe goes: a name that needs no name server, and a port (`tcpmux`) where nobody listens. Whoever
-/// can resolve names finds nobody there; whoever cannot says so.
+/// Where a probe goes: a name that needs no name server, and a port (`tcpmux`) where nobody listens. A host that
+/// can resolve names reports a refused connection; one that cannot reports that it cannot resolve the name.
 pub const PROBE_TARGET: &str = "localhost:1";
 
 /// What is asked of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// One operation.
-    Operation(Operation),
+    Operation(Box<Operation>),
     /// A wait; in a call of its own.
     Wait(Wait),
 }
@@ -54,6 +56,16 @@ impl FailureReason {
         FailureReason::Status,
         FailureReason::Undecodable,
     ];
+
+    /// Its name, in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureReason::NotSent => "not-sent",
+            FailureReason::Unanswered => "unanswered",
+            FailureReason::Status => "status",
+            FailureReason::Undecodable => "undecodable",
+        }
+    }
 }
 
 impl CallFailed {
@@ -92,12 +104,17 @@ impl fmt::Display for CallFailed {
             ),
             CallFailed::Status(status @ (401 | 403)) => write!(
                 f,
-                "status {status}: the service does not accept service.token as a gateway's"
+                "status {status}: the service does not accept service.token, or the certificate, as a gateway's"
+            ),
+            // So Envoy says it (measured).
+            CallFailed::Status(504) => f.write_str(
+                "status 504: no answer within service.timeout_ms; look at whether the service is up, \
+                 reachable and fast enough",
             ),
             CallFailed::Status(status @ 500..=599) => write!(
                 f,
                 "status {status}: the service is not ready, or the gateway found nobody at \
-                 service.target"
+                 service.target, or one of the two does not trust the other's certificate"
             ),
             CallFailed::Status(status) => write!(
                 f,
@@ -126,21 +143,20 @@ pub struct Callout {
 }
 
 impl Callout {
-    /// One call to the service that carries these operations.
-    pub fn operations<'a>(
-        operations: impl ExactSizeIterator<Item = &'a Operation>,
-        wire: Wire,
-        service: &Service,
-        timeout_ms: u64,
-    ) -> Callout {
-        let body = Request::encode_all(wire, operations);
-        Callout::new(OPERATIONS_PATH, body, timeout_ms, service)
-    }
-
-    /// A wait. The service ends it; the callout must outlast it.
-    pub fn wait(wait: &Wait, wire: Wire, service: &Service) -> Callout {
-        let timeout_ms = service.timeout_ms.saturating_add(wait.wait_ms);
-        Callout::new(WAIT_PATH, wait.encode_for(wire), timeout_ms, service)
+    /// A wait. The service ends it; the callout must outlast it. It belongs to one request, whose `traceparent` is
+    /// the callout's.
+    pub fn wait(wait: &Wait, trace: Bytes, wire: Wire, service: &Service) -> Callout {
+        let body = wait.encode_for(wire);
+        let mut headers = service_headers(WAIT_PATH, service);
+        headers.push(content_length(body.len()));
+        if !trace.is_empty() {
+            headers.push(("traceparent".into(), trace));
+        }
+        Callout {
+            headers,
+            body,
+            timeout_ms: service.timeout_ms.saturating_add(wait.wait_ms),
+        }
     }
 
     /// A question to [`PROBE_TARGET`] that only shows how it fails.
@@ -157,53 +173,92 @@ impl Callout {
             timeout_ms,
         }
     }
+}
 
-    fn new(path: &'static str, body: Vec<u8>, timeout_ms: u64, service: &Service) -> Callout {
-        let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(7);
-        headers.extend([
-            (":method".into(), "POST".into()),
-            (":path".into(), path.into()),
-            (":authority".into(), service.authority.clone()),
-            ("content-type".into(), CONTENT_TYPE.into()),
-            ("content-length".into(), body.len().to_string().into()),
-        ]);
-        if service.tls {
-            headers.push((":scheme".into(), "https".into()));
+/// The headers of every call to the service, but for the length of its body.
+fn service_headers(path: &'static str, service: &Service) -> Vec<(Bytes, Bytes)> {
+    let mut headers: Vec<(Bytes, Bytes)> = Vec::with_capacity(7);
+    headers.extend([
+        (":method".into(), "POST".into()),
+        (":path".into(), path.into()),
+        (":authority".into(), service.authority.clone()),
+        ("content-type".into(), CONTENT_TYPE.into()),
+    ]);
+    if service.tls {
+        headers.push((":scheme".into(), "https".into()));
+    }
+    if let Some(bearer) = &service.bearer {
+        headers.push(("authorization".into(), bearer.clone()));
+    }
+    headers
+}
+
+fn content_length(length: usize) -> (Bytes, Bytes) {
+    ("content-length".into(), decimal("", length as u64))
+}
+
+/// What calls with operations are written with: headers and body, whose room is used again and again.
+#[derive(Debug, Default)]
+pub struct Writer {
+    headers: Vec<(Bytes, Bytes)>,
+    body: Vec<u8>,
+}
+
+/// The longest body whose room is kept, in bytes.
+const KEPT_ROOM: usize = 64 << 10;
+
+impl Writer {
+    /// For a service.
+    pub fn new(service: &Service) -> Writer {
+        let mut headers = service_headers(OPERATIONS_PATH, service);
+        headers.push(content_length(0));
+        let body = Vec::new();
+        Writer { headers, body }
+    }
+
+    /// One call that carries these operations, each with the `traceparent` of its request: its headers and its body.
+    pub fn write<'a>(
+        &mut self,
+        operations: impl ExactSizeIterator<Item = (&'a Operation, &'a [u8])>,
+        wire: Wire,
+    ) -> (&[(Bytes, Bytes)], &[u8]) {
+        if self.body.capacity() > KEPT_ROOM {
+            self.body = Vec::new();
         }
-        if let Some(bearer) = &service.bearer {
-            headers.push(("authorization".into(), bearer.clone()));
+        let before = self.body.len();
+        Request::encode_into(wire, operations, &mut self.body);
+        if self.body.len() != before {
+            // It is the last one.
+            self.headers.pop();
+            self.headers.push(content_length(self.body.len()));
         }
-        Callout {
-            headers,
-            body,
-            timeout_ms,
-        }
+        (&self.headers, &self.body)
     }
 }
 
-/// Reads the answers of a callout that carried `count` calls.
+/// An answer, if it can be read.
+pub type Read = Result<Answer, DecodeError>;
+
+/// Reads the answers of a callout that carried `count` calls; `None`: these are none.
 ///
-/// # Errors
-///
-/// Anything else is no answer to any of them.
-pub fn read_answers(
-    status: &[u8],
-    body: Bytes,
-    count: usize,
-) -> Result<Vec<CallResult>, CallFailed> {
-    if status != b"200" {
-        let status = std::str::from_utf8(status)
-            .ok()
-            .and_then(|s| s.parse().ok());
-        return Err(status.map_or(CallFailed::Undecodable, CallFailed::Status));
+/// The status is not looked at, since to ask for it would cost a hostcall of every callout. Who answers
+/// otherwise than with status 200 has no such body: the service sends problem documents, which are JSON, and
+/// nothing that is no service of ours writes this format.
+pub fn read_answers(body: Bytes, count: usize) -> Option<Vec<Read>> {
+    let received = Response::decode(body).ok()?;
+    (received.items.len() == count).then_some(received.items)
+}
+
+/// One of the answers. An answer of a later release fails alone.
+pub fn read_answer(answer: Read) -> CallResult {
+    answer.map_err(|_| CallFailed::Undecodable)
+}
+
+/// What an answer with this status is whose body holds no answers.
+pub fn why_undecodable(status: &[u8]) -> CallFailed {
+    let status = std::str::from_utf8(status).ok();
+    match status.and_then(|status| status.parse().ok()) {
+        None | Some(200) => CallFailed::Undecodable,
+        Some(status) => CallFailed::Status(status),
     }
-    let received = Response::decode(body).map_err(|_| CallFailed::Undecodable)?;
-    if received.items.len() != count {
-        return Err(CallFailed::Undecodable);
-    }
-    let answers = received.items.into_iter();
-    // An answer of a later release fails alone.
-    Ok(answers
-        .map(|answer| answer.map_err(|_| CallFailed::Undecodable))
-        .collect())
 }

@@ -79,6 +79,12 @@ impl Clock {
         self.read.set(None);
     }
 
+    /// The last look, without another one: when it was, it is later by now.
+    pub fn last(&self) -> Option<Moment> {
+        let steady = self.steady.get();
+        steady.wall_ns.map(|_| steady.now)
+    }
+
     /// The time; the same one for all of a callback.
     pub fn now<H: Host>(&self, host: &H) -> Moment {
         self.read.get().unwrap_or_else(|| {

@@ -3,19 +3,44 @@
 //! and for those that are only observed.
 
 use crate::lease::Lease;
+use crate::note::Note;
 use crate::profile::Profile;
+use crate::stats::Counter;
 use crate::stream::Effect;
 use idempotency_core::classify::Source;
 use idempotency_core::headers::Headers;
 use idempotency_core::request::Request;
-use idempotency_protocol::Operation;
+use idempotency_protocol::{LookupKey, Operation};
 
 pub use idempotency_core::ending::Ending;
 
 /// Ends the execution that holds a lease: it is renewed no more. What the service is to be told.
 pub fn settle(ending: Ending, lease: &Lease, effects: &mut Vec<Effect>) -> Operation {
     effects.push(Effect::Untrack(lease.owner));
-    ending.end().operation(lease.key.clone(), lease.owner)
+    let key = LookupKey::clone(&lease.key);
+    ending.end().operation(key, lease.owner)
+}
+
+/// Why an outcome is unknown: the client or the gateway ended the request before its answer was whole.
+pub const CUT: &str = "the request or its answer was cut off";
+/// Why an outcome is unknown: an answer of its class proves nothing.
+pub const UNCLEAR: &str = "by this answer nobody can tell whether it was executed";
+
+/// The same, and the operator is told of an outcome that nobody knows. `status`: what the client gets; 0: nothing
+/// whole.
+pub fn settle_telling(
+    request: &Request,
+    ending: Ending,
+    lease: &Lease,
+    (status, why): (u16, &'static str),
+    effects: &mut Vec<Effect>,
+) -> Operation {
+    if matches!(ending, Ending::Unknown) {
+        let mut note = Note::of(request, Counter::Unknown).about(&lease.key, lease.fence);
+        (note.status, note.why) = (status, why.into());
+        effects.push(Effect::Note(note));
+    }
+    settle(ending, lease, effects)
 }
 
 /// An answer that passes the filter.
@@ -25,6 +50,7 @@ pub struct Passing {
     /// What is left of `content-length`.
     left: Option<u64>,
     over: bool,
+    status: u16,
 }
 
 impl Passing {
@@ -36,16 +62,13 @@ impl Passing {
         headers: &Headers,
         end: bool,
     ) -> Passing {
+        let status = headers.status().unwrap_or(0);
+        let sent = lease.map(Lease::sent);
         Passing {
-            ending: Ending::answered(
-                request,
-                lease.map(Lease::sent),
-                source,
-                headers.status().unwrap_or(0),
-                headers,
-            ),
+            ending: Ending::answered(request, sent, source, status, headers),
             left: headers.content_length(),
             over: end,
+            status,
         }
     }
 
@@ -68,6 +91,11 @@ impl Passing {
     /// A piece of the body cannot be read.
     pub fn unreadable(&mut self) {
         self.ending.unreadable();
+    }
+
+    /// Its status; 0 where it has none.
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
     /// How it ends, as far as it has come.

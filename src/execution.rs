@@ -4,9 +4,11 @@
 
 use crate::call::CallResult;
 use crate::detached;
-use crate::ending::{settle, Ending};
+use crate::ending::{settle_telling, Ending, CUT, UNCLEAR};
 use crate::lease::Lease;
+use crate::note::Note;
 use crate::settlement;
+use crate::stats::Counter;
 use crate::stream::Effect;
 use bytes::Bytes;
 use idempotency_core::headers::Headers;
@@ -15,6 +17,10 @@ use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::Operation;
 use std::sync::Arc;
+
+/// What the operator is told where the internal listener is not as it has to be.
+const UNMARKED: &str =
+    "an answer without a marker: does the internal listener mark upstream answers and local replies?";
 
 /// How the callout that carried the request ended.
 #[derive(Debug)]
@@ -56,9 +62,15 @@ impl Execution {
         }
     }
 
+    /// The `traceparent` of its request.
+    pub fn trace(&self) -> Bytes {
+        self.request.traceparent()
+    }
+
     /// The callout ended: the operation to settle with.
     pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Operation {
         let request = &self.request;
+        let mut why = UNCLEAR;
         let (ending, reply) = match executed {
             Executed::Answered {
                 headers,
@@ -66,11 +78,7 @@ impl Execution {
                 trailers,
             } => {
                 if !detached::is_marked(&headers) {
-                    effects.push(Effect::Warn(format!(
-                        "rule {}: an answer without a marker: does the internal listener mark \
-                         upstream answers and local replies? Its outcome is unknown",
-                        request.rule.name
-                    )));
+                    why = UNMARKED;
                 }
                 let source = detached::from_markers(&headers);
                 let status = headers.status().unwrap_or(0);
@@ -82,20 +90,27 @@ impl Execution {
                 }
                 let policies = &request.settings.policies;
                 let reply = match ending.is_cut(&source, &headers) {
-                    Some(status) => request.cut(status),
+                    Some(status) => request.cut(&self.lease.key, status),
                     None => detached::first_answer(policies, status, &headers, body),
                 };
                 (ending, reply)
             }
             Executed::NotSent => {
                 let detail = "The gateway could not send the request to its execution cluster.";
-                let reply = request.problem(Problem::Misconfigured, Some(detail));
+                let problem = Problem::Misconfigured;
+                let note = Note::of(request, Counter::Problem(problem)).because(detail);
+                effects.push(Effect::Note(note.about(&self.lease.key, self.lease.fence)));
+                let reply = request.problem(Some(&self.lease.key), problem, Some(detail));
                 (Ending::NotSent, reply)
             }
-            Executed::Cut => (Ending::Unknown, request.cut(502)),
+            Executed::Cut => {
+                why = CUT;
+                (Ending::Unknown, request.cut(&self.lease.key, 502))
+            }
         };
+        let told = (reply.status, why);
         self.reply = Some(reply);
-        settle(ending, &self.lease, effects)
+        settle_telling(request, ending, &self.lease, told, effects)
     }
 
     /// The settlement was answered (or not): what the client gets.

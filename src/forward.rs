@@ -3,6 +3,7 @@
 use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::key::quoted_value;
+use idempotency_core::reply::decimal;
 use idempotency_core::request::Request;
 use idempotency_core::upstream::{
     record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, PROOF, RECORD, UNPROTECTED,
@@ -37,9 +38,11 @@ pub enum Forwarding {
 }
 
 fn must_not_pass(name: &[u8]) -> bool {
-    ENVOY_PREFIXES
-        .iter()
-        .any(|p| name.starts_with(p.as_bytes()))
+    // All of them begin so, and most names do not.
+    name.starts_with(b"x-envoy-")
+        && ENVOY_PREFIXES
+            .iter()
+            .any(|p| name.starts_with(p.as_bytes()))
 }
 
 #[inline(never)]
@@ -83,8 +86,8 @@ pub fn changes(
             attempt,
             proof: ours,
         } => {
-            set(FENCE, fence.to_string().into());
-            set(ATTEMPT, attempt.to_string().into());
+            set(FENCE, decimal("", *fence));
+            set(ATTEMPT, decimal("", u64::from(*attempt)));
             set(RECORD, record_query(key).into());
             proof.clone_from(ours);
         }

@@ -6,6 +6,7 @@ use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::decide::{ours_among, Properties, RequestHead};
 use idempotency_core::headers::Headers;
+use idempotency_core::request::Request;
 
 /// The head of the current stream's request; `end`: there is no body. `None`: the host does not let us
 /// read what decides.
@@ -34,6 +35,26 @@ pub fn read<H: Host>(profile: Profile, host: &H, end: bool) -> Option<RequestHea
         forged: truncated && kong::OURS.iter().any(|name| host.property(name).is_some()),
         headers,
     })
+}
+
+/// Notes who asks and what the gateway calls the request, for people. Envoy appends the address that it saw to
+/// `x-forwarded-for` where it is the edge (`use_remote_address`); to ask for it would cost a hostcall of every
+/// request, so it is empty where Envoy does not. (It has made a request id by then.)
+pub fn describe<H: Host>(profile: Profile, request: &mut Request, host: &H) {
+    match profile {
+        Profile::Envoy => {
+            if let Some(list) = request.headers.get("x-forwarded-for") {
+                let last = list.rsplit(|b| *b == b',').next().unwrap_or(list);
+                request.client = Bytes::copy_from_slice(last.trim_ascii());
+            }
+        }
+        Profile::Kong => {
+            request.client = host.property(&kong::CLIENT).unwrap_or_default();
+            if request.request_id.is_empty() {
+                request.request_id = host.property(&kong::REQUEST_ID).unwrap_or_default();
+            }
+        }
+    }
 }
 
 /// What the host knows of the current stream's request.

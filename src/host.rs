@@ -10,6 +10,34 @@ pub struct HostError(pub u32);
 /// Result of a hostcall.
 pub type HostResult<T> = Result<T, HostError>;
 
+/// Status codes of hostcalls that mean something to the filter.
+pub mod status {
+    /// It is done.
+    pub const OK: u32 = 0;
+    /// There is no such header.
+    pub const NOT_FOUND: u32 = 1;
+    /// What the host gave cannot be read.
+    pub const PARSE_FAILURE: u32 = 4;
+}
+
+/// What a callback of a stream answers.
+pub mod action {
+    /// Pass it on.
+    pub const CONTINUE: u32 = 0;
+    /// Hold it.
+    pub const PAUSE: u32 = 1;
+}
+
+/// A direction of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    /// From the client to the upstream.
+    Request = 0,
+    /// From the upstream to the client.
+    Response = 1,
+}
+
 /// A header map of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -68,6 +96,8 @@ pub trait Host {
     fn now_ns(&self) -> u64;
     /// Fills the buffer with random bytes.
     fn random(&self, buffer: &mut [u8]) -> HostResult<()>;
+    /// A variable of the environment that the VM was given.
+    fn environment(&self, name: &str) -> Option<Bytes>;
     /// Writes a log line.
     fn log(&self, level: Level, message: &str);
     /// Makes the next calls act on another context of this VM.
@@ -88,6 +118,8 @@ pub trait Host {
     fn prepend_buffer(&self, buffer: Buffer, bytes: &[u8]) -> HostResult<()>;
     /// A property; `None` where the host does not know it.
     fn property(&self, path: &[&str]) -> Option<Bytes>;
+    /// Sets a property of the current stream, for the access log.
+    fn set_property(&self, path: &[&str], value: &[u8]) -> HostResult<()>;
     /// Lets a paused request go on.
     fn resume_request(&self) -> HostResult<()>;
     /// Lets a paused response go on.

@@ -13,6 +13,12 @@ pub const ROUTE: [&str; 2] = ["kong", "route_id"];
 /// The service that the route belongs to.
 pub const SERVICE: [&str; 2] = ["kong", "service_id"];
 
+/// The client's address, as Kong sees it.
+pub const CLIENT: [&str; 2] = ["ngx", "remote_addr"];
+
+/// Kong's own id of the request, which it has in `X-Kong-Request-Id` of its answers, and in its logs.
+pub const REQUEST_ID: [&str; 2] = ["ngx", "kong_request_id"];
+
 /// The fields that only the gateway sends, in every spelling, as nginx's variables: a header map
 /// that is too long may hide them.
 pub const OURS: [[&str; 2]; 5] = [

@@ -2,15 +2,17 @@
 
 use crate::clock::Moment;
 use crate::ids::IdMap;
+use bytes::Bytes;
 use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// The right of one execution to hold a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The record.
-    pub key: LookupKey,
+    pub key: Arc<LookupKey>,
     /// Token of this execution.
     pub owner: Owner,
     /// The fence of its grant; 0 where it has none.
@@ -46,6 +48,7 @@ pub fn is_too_late(sent: &Moment, now: &Moment, lease_ms: u64, margin_ms: u64) -
 #[derive(Debug)]
 struct Tracked {
     lease: Lease,
+    trace: Bytes,
     renewal_sent_ns: Option<u64>,
 }
 
@@ -54,10 +57,11 @@ struct Tracked {
 pub struct Leases(IdMap<Owner, Box<Tracked>>);
 
 impl Leases {
-    /// Starts renewing.
-    pub fn track(&mut self, lease: Lease) {
+    /// Starts renewing, in the name of the request with this `traceparent`.
+    pub fn track(&mut self, lease: Lease, trace: Bytes) {
         let tracked = Tracked {
             lease,
+            trace,
             renewal_sent_ns: None,
         };
         self.0.insert(tracked.lease.owner, Box::new(tracked));
@@ -70,7 +74,7 @@ impl Leases {
 
     /// The renewals that are due now ([`Moment::most_ns`]), at most so many, the ones whose lease ends
     /// first. Each is reported once, until [`Leases::renewed`].
-    pub fn due(&mut self, now_ns: u64, most: usize) -> Vec<(Owner, Operation)> {
+    pub fn due(&mut self, now_ns: u64, most: usize) -> Vec<(Owner, Operation, Bytes)> {
         let is_due = |tracked: &&mut Box<Tracked>| {
             let half = tracked.lease.lease_ms.saturating_mul(500_000);
             let elapsed = now_ns.saturating_sub(tracked.lease.since_ns);
@@ -92,11 +96,11 @@ impl Leases {
             tracked.renewal_sent_ns = Some(now_ns);
             let lease = &tracked.lease;
             let renewal = Operation::Extend {
-                key: lease.key.clone(),
+                key: LookupKey::clone(&lease.key),
                 owner: lease.owner,
                 lease_ms: lease.lease_ms,
             };
-            renewals.push((lease.owner, renewal));
+            renewals.push((lease.owner, renewal, tracked.trace.clone()));
         }
         renewals
     }
@@ -141,12 +145,12 @@ mod tests {
 
     fn lease(owner: u8) -> Lease {
         Lease {
-            key: LookupKey {
+            key: Arc::new(LookupKey {
                 tenant: String::new(),
                 namespace: String::new(),
                 origin: Origin::Client,
                 key: "k".into(),
-            },
+            }),
             owner: Owner([owner; 16]),
             fence: 1,
             lease_ms: 1000,
@@ -181,9 +185,11 @@ mod tests {
         let mut leases = Leases::default();
         let l = lease(1);
         let start = l.since_ns;
-        leases.track(l.clone());
+        leases.track(l.clone(), "its trace".into());
         assert!(leases.due(start + 499 * MS, 9).is_empty());
-        assert_eq!(leases.due(start + 500 * MS, 9).len(), 1);
+        let renewals = leases.due(start + 500 * MS, 9);
+        assert_eq!(renewals.len(), 1);
+        assert_eq!(renewals[0].2, "its trace");
         assert!(
             leases.due(start + 600 * MS, 9).is_empty(),
             "one renewal at a time"
@@ -204,14 +210,15 @@ mod tests {
         let mut leases = Leases::default();
         let start = lease(1).since_ns;
         for (owner, age) in [(1, 0), (2, 2), (3, 1)] {
-            leases.track(Lease {
+            let lease = Lease {
                 since_ns: start - age * MS,
                 ..lease(owner)
-            });
+            };
+            leases.track(lease, Bytes::new());
         }
         let mut renewed = || -> Vec<u8> {
             let due = leases.due(start + 500 * MS, 2);
-            due.iter().map(|(owner, _)| owner.0[0]).collect()
+            due.iter().map(|(owner, _, _)| owner.0[0]).collect()
         };
         let mut first = renewed();
         first.sort_unstable();

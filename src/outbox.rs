@@ -3,7 +3,8 @@
 //! `unknown`, never into free.
 
 use crate::ids::IdMap;
-use idempotency_protocol::{Operation, Outcome};
+use bytes::Bytes;
+use idempotency_protocol::{LookupKey, Operation, Outcome};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -21,6 +22,7 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 #[derive(Debug)]
 struct Entry {
     operation: Operation,
+    trace: Bytes,
     /// `None` while it is in flight.
     due_ns: Option<u64>,
     retry_ns: u64,
@@ -39,9 +41,9 @@ pub struct Outbox {
     next_id: u32,
 }
 
-/// The outbox is full: the settlement was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+/// The outbox is full: the settlement of this key was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Full(pub LookupKey);
 
 fn is_unlock(operation: &Operation) -> bool {
     matches!(operation, Operation::Fail { .. })
@@ -49,7 +51,7 @@ fn is_unlock(operation: &Operation) -> bool {
 
 fn weight(operation: &Operation) -> usize {
     match operation {
-        Operation::Complete(complete) => match &complete.outcome {
+        Operation::Complete(complete) => match &*complete.outcome {
             Outcome::Response(response) => {
                 let headers: usize = response
                     .headers
@@ -65,21 +67,22 @@ fn weight(operation: &Operation) -> usize {
 }
 
 impl Outbox {
-    /// Takes a settlement; it is due at once.
-    pub fn push(&mut self, operation: Operation, now_ns: u64) -> Result<(), Full> {
+    /// Takes a settlement, with the `traceparent` of its request; it is due at once.
+    pub fn push(&mut self, operation: Operation, trace: Bytes, now_ns: u64) -> Result<(), Full> {
         let bytes = self.bytes.saturating_add(weight(&operation));
         let unlock = is_unlock(&operation);
         if self.entries.len() >= MAX_ENTRIES
             || bytes > MAX_BYTES
             || unlock && self.unlocks >= MAX_UNLOCKS
         {
-            return Err(Full);
+            return Err(Full(operation.key().clone()));
         }
         self.bytes = bytes;
         self.unlocks += usize::from(unlock);
         self.next_id = self.next_id.wrapping_add(1);
         let entry = Box::new(Entry {
             operation,
+            trace,
             due_ns: None,
             retry_ns: FIRST_RETRY_NS,
             give_up_ns: now_ns.saturating_add(PATIENCE_NS),
@@ -108,7 +111,7 @@ impl Outbox {
         &mut self,
         now_ns: u64,
         mut has_room: impl FnMut(&Operation) -> bool,
-    ) -> Vec<(u32, Operation)> {
+    ) -> Vec<(u32, Operation, Bytes)> {
         let mut due = Vec::new();
         for queue in &mut self.due {
             while let Some(Reverse((at, id))) = queue.peek().copied() {
@@ -121,7 +124,7 @@ impl Outbox {
                         return due;
                     }
                     entry.due_ns = None;
-                    due.push((id, entry.operation.clone()));
+                    due.push((id, entry.operation.clone(), entry.trace.clone()));
                 }
                 queue.pop();
             }
@@ -129,35 +132,27 @@ impl Outbox {
         due
     }
 
-    /// The settlement with this id.
-    pub fn operation(&self, id: u32) -> Option<&Operation> {
-        self.entries.get(&id).map(|entry| &entry.operation)
-    }
-
-    /// The service answered: done, whatever it said.
-    pub fn answered(&mut self, id: u32) {
-        let Some(entry) = self.entries.remove(&id) else {
-            return;
-        };
+    /// The service answered: done, whatever it said. The settlement, and whether an earlier try had no answer.
+    pub fn answered(&mut self, id: u32) -> Option<(Operation, bool)> {
+        let entry = self.entries.remove(&id)?;
         self.bytes = self.bytes.saturating_sub(weight(&entry.operation));
         if is_unlock(&entry.operation) {
             self.unlocks = self.unlocks.saturating_sub(1);
         }
+        Some((entry.operation, entry.retry_ns > FIRST_RETRY_NS))
     }
 
-    /// No answer. Returns false when its time is over and it was dropped.
-    pub fn unanswered(&mut self, id: u32, now_ns: u64) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return true;
-        };
+    /// No answer. Returns the settlement when its time is over and it was dropped.
+    pub fn unanswered(&mut self, id: u32, now_ns: u64) -> Option<Operation> {
+        let entry = self.entries.get_mut(&id)?;
         if now_ns >= entry.give_up_ns {
-            self.answered(id);
-            return false;
+            let (operation, _) = self.answered(id)?;
+            return Some(operation);
         }
         let due_ns = now_ns.saturating_add(entry.retry_ns);
         entry.retry_ns = entry.retry_ns.saturating_mul(2).min(LAST_RETRY_NS);
         self.schedule(id, due_ns);
-        true
+        None
     }
 
     /// How many settlements are on their way.
@@ -174,9 +169,9 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use idempotency_protocol::{LookupKey, Origin, Owner};
+    use idempotency_protocol::{Origin, Owner};
 
-    fn due(outbox: &mut Outbox, now_ns: u64, mut limit: usize) -> Vec<(u32, Operation)> {
+    fn due(outbox: &mut Outbox, now_ns: u64, mut limit: usize) -> Vec<(u32, Operation, Bytes)> {
         outbox.due(now_ns, |_| {
             let room = limit > 0;
             limit = limit.saturating_sub(1);
@@ -201,17 +196,18 @@ mod tests {
     #[test]
     fn retried_with_growing_pauses_until_answered() {
         let mut outbox = Outbox::default();
-        outbox.push(fail(), 0).unwrap();
+        outbox.push(fail(), "its trace".into(), 0).unwrap();
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..9 {
             let sent_now = due(&mut outbox, now, 10);
             assert_eq!(sent_now.len(), 1);
+            assert_eq!(sent_now[0].2, "its trace", "each time");
             assert!(
                 due(&mut outbox, now, 10).is_empty(),
                 "in flight: not sent twice"
             );
-            assert!(outbox.unanswered(sent_now[0].0, now));
+            assert_eq!(outbox.unanswered(sent_now[0].0, now), None);
             let sent = now;
             while outbox.entries.values().all(|e| e.due_ns > Some(now)) {
                 now += 50_000_000;
@@ -220,16 +216,16 @@ mod tests {
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
         let id = due(&mut outbox, now, 10)[0].0;
-        outbox.answered(id);
+        assert_eq!(outbox.answered(id), Some((fail(), true)));
         assert!(outbox.is_empty());
     }
 
     #[test]
     fn given_up_when_its_time_is_over() {
         let mut outbox = Outbox::default();
-        outbox.push(fail(), 0).unwrap();
+        outbox.push(fail(), Bytes::new(), 0).unwrap();
         let id = due(&mut outbox, 0, 1)[0].0;
-        assert!(!outbox.unanswered(id, PATIENCE_NS));
+        assert_eq!(outbox.unanswered(id, PATIENCE_NS), Some(fail()));
         assert!(outbox.is_empty());
     }
 
@@ -244,26 +240,29 @@ mod tests {
     fn bounded() {
         let mut outbox = Outbox::default();
         for _ in 0..MAX_ENTRIES {
-            outbox.push(abandon(), 0).unwrap();
+            outbox.push(abandon(), Bytes::new(), 0).unwrap();
         }
-        assert_eq!(outbox.push(abandon(), 0), Err(Full));
+        assert_eq!(
+            outbox.push(abandon(), Bytes::new(), 0),
+            Err(Full(abandon().key().clone()))
+        );
     }
 
     #[test]
     fn unlocks_leave_room_and_come_last() {
         let mut outbox = Outbox::default();
         for _ in 0..MAX_UNLOCKS {
-            outbox.push(fail(), 0).unwrap();
+            outbox.push(fail(), Bytes::new(), 0).unwrap();
         }
-        assert_eq!(outbox.push(fail(), 0), Err(Full));
-        outbox.push(abandon(), 0).unwrap();
+        assert!(outbox.push(fail(), Bytes::new(), 0).is_err());
+        outbox.push(abandon(), Bytes::new(), 0).unwrap();
         let sent_now = due(&mut outbox, 0, 2);
         let names: Vec<_> = sent_now
             .iter()
-            .map(|(_, operation)| operation.name())
+            .map(|(_, operation, _)| operation.name())
             .collect();
         assert_eq!(names, ["abandon", "fail"]);
         outbox.answered(sent_now[1].0);
-        assert_eq!(outbox.push(fail(), 0), Ok(()), "room again");
+        assert_eq!(outbox.push(fail(), Bytes::new(), 0), Ok(()), "room again");
     }
 }

@@ -73,6 +73,15 @@ impl Profile {
         }
     }
 
+    /// The property that has what is told of a stream. Envoy keeps it as `wasm.idempotency` in the filter state;
+    /// in Kong it is nginx' variable `$idempotency`, where a configuration has that.
+    pub fn property(self) -> &'static [&'static str] {
+        match self {
+            Profile::Envoy => &["idempotency"],
+            Profile::Kong => &["ngx", "idempotency"],
+        }
+    }
+
     /// How many fields of a header map a filter sees; from there on some may be missing.
     pub fn max_fields(self) -> usize {
         match self {

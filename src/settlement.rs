@@ -1,6 +1,7 @@
 //! How the service took the end of an execution, and what that means for the client.
 
 use crate::call::CallResult;
+use crate::note::Note;
 use crate::stats::Counter;
 use crate::stream::Effect;
 use bytes::Bytes;
@@ -53,11 +54,48 @@ impl Settled {
     }
 }
 
-/// A settlement has come back that nobody waits for: it is counted, and goes on in the background where it got
-/// no answer.
-pub fn returned(operation: Operation, result: &CallResult, effects: &mut Vec<Effect>) -> Settled {
+/// What the operator is told of how the service took an outcome, besides the count; `None`: nothing but that.
+pub fn note(what: Counter, operation: &Operation, result: &CallResult) -> Option<Note> {
+    let why = match what {
+        Counter::CompleteRefused => match result {
+            Ok(Answer::Lost) => "the key belongs to another execution by now".into(),
+            Ok(Answer::Differs) => "another outcome of this execution is stored".into(),
+            Ok(Answer::Fault(fault)) => fault.to_string().into(),
+            _ => "the record has another state".into(),
+        },
+        Counter::CompleteUnanswered => match result {
+            Ok(Answer::Fault(fault)) => fault.to_string().into(),
+            Err(failed) => failed.to_string().into(),
+            Ok(_) => "".into(),
+        },
+        _ => return None,
+    };
+    let mut note = Note::new(what);
+    note.key = Some(operation.key().clone());
+    note.why = why;
+    Some(note)
+}
+
+/// A settlement has come back: it is counted, and goes on in the background where it got no answer. `request`: the
+/// one that it is about, if that is still known.
+pub fn returned(
+    request: Option<&Request>,
+    operation: Operation,
+    result: &CallResult,
+    effects: &mut Vec<Effect>,
+) -> Settled {
     let settled = Settled::read(result);
-    effects.extend(settled.counter(&operation).map(Effect::Count));
+    if let Some(what) = settled.counter(&operation) {
+        effects.push(match note(what, &operation, result) {
+            None => Effect::Count(what),
+            Some(mut note) => {
+                if let Some(request) = request {
+                    note.add(request);
+                }
+                Effect::Note(Box::new(note))
+            }
+        });
+    }
     if settled == Settled::Unanswered {
         effects.push(Effect::Background(operation));
     }
@@ -74,12 +112,13 @@ pub fn answered(
 ) -> Result<Option<(Bytes, Bytes)>, LocalReply> {
     let withhold = request.policy().on_complete_failure == OnCompleteFailure::Withhold
         && matches!(operation, Operation::Complete(_));
-    match returned(operation, result, effects) {
+    let key = withhold.then(|| operation.key().clone());
+    match returned(Some(request), operation, result, effects) {
         Settled::Recorded { expires_at_ms } => Ok(expires_at_ms.map(reply::expires)),
         _ if withhold => {
             let problem = Problem::OutcomeUnrecorded;
-            effects.push(Effect::Count(Counter::Problem(problem)));
-            Err(request.problem(problem, None))
+            effects.push(Effect::Note(Note::of(request, Counter::Problem(problem))));
+            Err(request.problem(key.as_ref(), problem, None))
         }
         _ => Ok(None),
     }

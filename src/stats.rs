@@ -31,6 +31,8 @@ pub enum Counter {
     CompleteUnanswered,
     /// An outcome could not be stored: the service refused it or knew another owner.
     CompleteRefused,
+    /// An outcome was stored late: at first it could not be.
+    CompleteLate,
     /// A lease was renewed.
     LeaseRenewed,
     /// A lease was lost while its execution was still running.
@@ -66,7 +68,7 @@ pub enum Counter {
 impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Counter> {
-        const SINGLE: [Counter; 26] = [
+        const SINGLE: [Counter; 27] = [
             Counter::Executed,
             Counter::Replayed,
             Counter::Waited,
@@ -78,6 +80,7 @@ impl Counter {
             Counter::Unknown,
             Counter::CompleteUnanswered,
             Counter::CompleteRefused,
+            Counter::CompleteLate,
             Counter::LeaseRenewed,
             Counter::LeaseLost,
             Counter::OutboxDropped,
@@ -113,6 +116,7 @@ impl Counter {
             Counter::Unknown => "unknown",
             Counter::CompleteUnanswered => "complete_unanswered",
             Counter::CompleteRefused => "complete_refused",
+            Counter::CompleteLate => "complete_late",
             Counter::LeaseRenewed => "lease_renewed",
             Counter::LeaseLost => "lease_lost",
             Counter::OutboxDropped => "outbox_dropped",
@@ -133,6 +137,88 @@ impl Counter {
         };
         format!("idempotency_{name}")
     }
+}
+
+/// What became of a request, by rule: counters that have a rule's name in theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was executed under a grant.
+    Executed,
+    /// It got a stored answer.
+    Replayed,
+    /// It was refused, and not executed.
+    Refused,
+    /// It was forwarded without protection.
+    Unprotected,
+    /// It would have been executed.
+    WouldExecute,
+    /// It would have got a stored answer.
+    WouldReplay,
+    /// It would have been refused.
+    WouldRefuse,
+}
+
+impl Fate {
+    /// Every one of them.
+    pub const ALL: [Fate; 7] = [
+        Fate::Executed,
+        Fate::Replayed,
+        Fate::Refused,
+        Fate::Unprotected,
+        Fate::WouldExecute,
+        Fate::WouldReplay,
+        Fate::WouldRefuse,
+    ];
+
+    /// What a counter says of the request that it counts.
+    pub fn of(counter: Counter) -> Option<Fate> {
+        Some(match counter {
+            Counter::Executed => Fate::Executed,
+            Counter::Replayed => Fate::Replayed,
+            // It was executed, and is counted as that.
+            Counter::Problem(Problem::OutcomeUnrecorded) => return None,
+            Counter::Problem(_) => Fate::Refused,
+            Counter::PassedUnprotected => Fate::Unprotected,
+            Counter::ObservedExecution => Fate::WouldExecute,
+            Counter::ObservedReplay => Fate::WouldReplay,
+            Counter::Observed(_) => Fate::WouldRefuse,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Fate::Executed => "executed",
+            Fate::Replayed => "replayed",
+            Fate::Refused => "refused",
+            Fate::Unprotected => "unprotected",
+            Fate::WouldExecute => "would_execute",
+            Fate::WouldReplay => "would_replay",
+            Fate::WouldRefuse => "would_refuse",
+        }
+    }
+
+    /// The counter of one rule. Hosts know no labels: both are in the name, and the shipped configurations
+    /// (`stats_tags` of `envoy.yaml`, `label_patterns` of `idempotency.meta.json`) make labels of them.
+    pub fn counter(self, rule: &str) -> String {
+        format!("idempotency_requests_outcome_{}_rule_{rule}", self.name())
+    }
+}
+
+/// Most rules that have counters of their own; what other rules do is counted for [`OTHER_RULES`] together.
+pub const MAX_RULES: usize = 32;
+/// The name that stands for all rules above [`MAX_RULES`].
+pub const OTHER_RULES: &str = "other";
+/// Longest name of a rule in the name of a metric.
+const MAX_RULE_NAME: usize = 40;
+
+/// A rule's name as a part of a metric's: lower-case letters, digits and underscores.
+pub fn rule_label(name: &str) -> String {
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '_',
+    };
+    name.chars().take(MAX_RULE_NAME).map(plain).collect()
 }
 
 fn underscored(problem: Problem) -> String {
@@ -189,6 +275,7 @@ mod tests {
             Counter::Observed(_) => 21,
             Counter::OlderService => 23,
             Counter::Relayed => 24,
+            Counter::CompleteLate => 25,
         }
     }
 
@@ -206,9 +293,9 @@ mod tests {
     #[test]
     fn every_counter_is_among_all_once() {
         let numbers: BTreeSet<u32> = Counter::all().map(number).collect();
-        assert!(numbers.into_iter().eq(0..25));
+        assert!(numbers.into_iter().eq(0..26));
         let names: BTreeSet<String> = Counter::all().map(Counter::name).collect();
         assert_eq!(names.len(), Counter::all().count());
-        assert_eq!(names.len(), 26 + 2 * Problem::ALL.len());
+        assert_eq!(names.len(), 27 + 2 * Problem::ALL.len());
     }
 }

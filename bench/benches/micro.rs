@@ -121,7 +121,8 @@ fn complete(owner: u8, octets: usize) -> Operation {
                 ),
             ],
             body: Bytes::from(vec![b'b'; octets]),
-        }),
+        })
+        .into(),
     })
 }
 

@@ -40,7 +40,7 @@ fn said(batches: &mut Batches<&'static str>, on: On) -> String {
                 Large(item, bytes) => (item, Rank::Settlement, bytes),
                 _ => unreachable!(),
             };
-            match batches.arrive(item, rank, bytes, 0) {
+            match batches.arrive(item, rank, bytes, || 0) {
                 Arrival::Alone(item) => words("alone", &[item]),
                 Arrival::Leaves(item) => words("leaves", &[item]),
                 Arrival::Waits { call: c } => format!("waits {}", call(c)),
@@ -264,7 +264,7 @@ fn an_acquire_that_still_waits_can_be_taken_back() {
         ("waits", Rank::Acquire),
         ("settles", Rank::Settlement),
     ] {
-        batches.arrive(item, rank, 0, 0);
+        batches.arrive(item, rank, 0, || 0);
     }
     let mut withdraw = |name: &str| batches.withdraw(|item| *item == name);
     assert_eq!(withdraw("out"), None, "it has left");
@@ -309,11 +309,11 @@ fn a_host_without_callbacks_gets_one_callout_per_operation() {
 fn a_clock_that_runs_backwards_expires_nothing() {
     let mut batches = Batches::new(limits(1, 64));
     assert_eq!(
-        batches.arrive("a", Rank::Acquire, 0, 5000),
+        batches.arrive("a", Rank::Acquire, 0, || 5000),
         Arrival::Leaves("a")
     );
     assert_eq!(
-        batches.arrive("b", Rank::Acquire, 0, 5000),
+        batches.arrive("b", Rank::Acquire, 0, || 5000),
         Arrival::Waits { call: false }
     );
     assert!(batches.turn(0, PATIENCE).expired.is_empty());

@@ -13,12 +13,13 @@ use idempotency_protocol::Operation;
 impl<H: Host> Filter<H> {
     /// Sends an operation, with others or alone.
     pub(super) fn ask(&mut self, root: u32, job: Job) {
-        let now_ns = self.now().least_ns;
         let Some(r) = self.roots.get_mut(&root) else {
             return self.operations_answered(root, vec![job], Err(CallFailed::NotSent), Way::Alone);
         };
         let bytes = batch::bytes(&job.operation);
         let rank = rank(&job);
+        let (clock, host) = (&self.clock, &self.host);
+        let now_ns = || clock.now(host).least_ns;
         match r.batches.arrive(job, rank, bytes, now_ns) {
             Arrival::Alone(job) => self.send_operations(root, vec![job], Way::Alone),
             Arrival::Leaves(job) => self.send_operations(root, vec![job], Way::Batch),
@@ -105,7 +106,7 @@ impl<H: Host> Filter<H> {
 }
 
 fn rank(job: &Job) -> Rank {
-    match (&job.purpose, &job.operation) {
+    match (&job.purpose, &*job.operation) {
         (Purpose::Outbox(_) | Purpose::Renewal(_), _) => Rank::Background,
         (_, Operation::Acquire(_) | Operation::Redeem(_)) => Rank::Acquire,
         _ => Rank::Settlement,

@@ -1,18 +1,23 @@
-//! Callouts: whom an answer is for, and what a missing one means. All are dispatched from the root
-//! context, because an answer must be heard even if the stream that asked has gone (a host drops
-//! the answers of dead streams).
+//! Callouts: which stream an answer is for, and what a missing answer means. All callouts are dispatched
+//! from the root context, because an answer must be processed even if the stream that asked has gone (a
+//! host drops the answers of streams that have ended).
 
 use super::work::Work;
 use super::Filter;
-use crate::call::{read_answers, Call, CallFailed, CallResult, Callout};
+use crate::call::{
+    read_answer, read_answers, why_undecodable, Call, CallFailed, CallResult, Callout, Read,
+};
 use crate::execution::Executed;
-use crate::host::{Buffer, Host, Level, Map};
+use crate::host::{Buffer, Host, Map};
+use crate::note::Note;
 use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::stats::{Counter, CALLOUT_OPERATIONS, CALLOUT_TIME};
 use crate::stream::Flow;
+use bytes::Bytes;
 use idempotency_core::headers::Headers;
 use idempotency_protocol::{Answer, Operation, Outcome, Owner, Tombstone, TombstoneReason, Wire};
+use std::borrow::Cow;
 
 /// Status of an answer to a request that was too large (RFC 9110 §15.5.14): a limit of the service, or of
 /// something in front of it.
@@ -28,16 +33,17 @@ fn make_smaller(job: &mut Job, shared: bool) -> bool {
     if shared {
         return true;
     }
-    let Operation::Complete(complete) = &mut job.operation else {
+    let Operation::Complete(complete) = &mut *job.operation else {
         return false;
     };
-    let Outcome::Response(response) = &complete.outcome else {
+    let Outcome::Response(response) = &*complete.outcome else {
         return false;
     };
     complete.outcome = Outcome::Tombstone(Tombstone {
         status: response.status,
         reason: TombstoneReason::TooLarge,
-    });
+    })
+    .into();
     true
 }
 
@@ -57,7 +63,9 @@ pub(super) enum Purpose {
 /// An operation on its way.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub operation: Operation,
+    pub operation: Box<Operation>,
+    /// The `traceparent` of its request; empty: it has none.
+    pub trace: Bytes,
     pub purpose: Purpose,
 }
 
@@ -94,7 +102,8 @@ pub(super) enum Cargo {
 pub(super) struct Pending {
     root: u32,
     cargo: Cargo,
-    sent_ns: u64,
+    /// When it left; `None`: it is not measured.
+    sent_ns: Option<u64>,
 }
 
 impl<H: Host> Filter<H> {
@@ -102,13 +111,14 @@ impl<H: Host> Filter<H> {
     pub(super) fn call(&mut self, root: u32, context: u32, call: Call) {
         match call {
             Call::Operation(operation) => {
-                let purpose = Purpose::Stream(context);
-                self.ask(root, Job { operation, purpose });
+                let job = self.job_of_stream(context, operation);
+                self.ask(root, job);
             }
             Call::Wait(wait) => {
                 let wire = self.wire(root);
+                let trace = self.trace_of(context);
                 let sent = self.send(root, |settings| {
-                    Callout::wait(&wait, wire, &settings.service)
+                    Callout::wait(&wait, trace, wire, &settings.service)
                 });
                 match sent {
                     Some(token) => {
@@ -121,18 +131,25 @@ impl<H: Host> Filter<H> {
         }
     }
 
+    /// An operation of a stream.
+    pub(super) fn job_of_stream(&self, context: u32, operation: Box<Operation>) -> Job {
+        Job {
+            operation,
+            trace: self.trace_of(context),
+            purpose: Purpose::Stream(context),
+        }
+    }
+
+    /// The `traceparent` of a stream's request; empty where it has none, or the stream has gone.
+    pub(super) fn trace_of(&self, context: u32) -> Bytes {
+        let entry = self.streams.get(&context);
+        entry.map_or_else(Bytes::new, |entry| entry.trace.clone())
+    }
+
     /// Sends operations in one callout. Those that cannot be sent are answered as failed, at once.
     pub(super) fn send_operations(&mut self, root: u32, jobs: Vec<Job>, way: Way) {
         let wire = self.wire(root);
-        let sent = self.send(root, |settings| {
-            let operations = jobs.iter().map(|job| &job.operation);
-            let timeout_ms = match way {
-                Way::Alone | Way::Batch => settings.service.timeout_ms,
-                Way::Lane => settings.lane_timeout_ms,
-            };
-            Callout::operations(operations, wire, &settings.service, timeout_ms)
-        });
-        match sent {
+        match self.write_and_send(root, &jobs, way, wire) {
             Some(token) => self.sent(root, token, Cargo::Operations { jobs, way, wire }),
             None => {
                 self.operations_answered(root, jobs, Err(CallFailed::NotSent), way);
@@ -141,11 +158,24 @@ impl<H: Host> Filter<H> {
         }
     }
 
+    fn write_and_send(&mut self, root: u32, jobs: &[Job], way: Way, wire: Wire) -> Option<u32> {
+        let r = self.roots.get_mut(&root)?;
+        let settings = r.settings.as_ref()?;
+        let timeout_ms = match way {
+            Way::Alone | Way::Batch => settings.service.timeout_ms,
+            Way::Lane => settings.lane_timeout_ms,
+        };
+        let operations = jobs.iter().map(|job| (&*job.operation, &*job.trace));
+        let (headers, body) = r.writer.write(operations, wire);
+        let target = &settings.service.target;
+        let sent = self.host.callout(target, headers, body, &[], timeout_ms);
+        sent.ok()
+    }
+
     /// The version of the protocol in which the service is spoken to now.
     fn wire(&self, root: u32) -> Wire {
-        let now_ns = self.now().least_ns;
         let dialect = self.roots.get(&root).map(|r| r.dialect);
-        dialect.unwrap_or_default().wire(now_ns)
+        dialect.unwrap_or_default().wire_at(|| self.now().least_ns)
     }
 
     /// Whether the service refused a message for its version: it is of an earlier release.
@@ -174,7 +204,7 @@ impl<H: Host> Filter<H> {
 
     /// Starts a callout on behalf of a root; its token.
     pub(super) fn dispatch(&mut self, root: u32, target: &str, callout: &Callout) -> Option<u32> {
-        self.enter(root).then_some(())?;
+        self.roots.get(&root)?;
         let Callout {
             headers,
             body,
@@ -196,10 +226,14 @@ impl<H: Host> Filter<H> {
 
     /// Notes a callout that is out.
     pub(super) fn sent(&mut self, root: u32, token: u32, cargo: Cargo) {
+        let is_service = matches!(cargo, Cargo::Operations { .. } | Cargo::Wait { .. });
+        let metrics = self.roots.get_mut(&root).map(|r| &mut r.metrics);
+        let measured = is_service && metrics.is_some_and(|metrics| metrics.is_measured());
+        let sent_ns = measured.then(|| self.now().least_ns);
         let pending = Pending {
             root,
             cargo,
-            sent_ns: self.now().least_ns,
+            sent_ns,
         };
         self.pending.insert(token, pending);
     }
@@ -233,7 +267,7 @@ impl<H: Host> Filter<H> {
         }
         // An answer whose body cannot be read is no answer.
         let body = if size == 0 {
-            Some(bytes::Bytes::new())
+            Some(Bytes::new())
         } else {
             self.host
                 .buffer(Buffer::Callout, 0, size)
@@ -277,15 +311,20 @@ impl<H: Host> Filter<H> {
                     // The next one speaks the older version; this one's client asks again.
                     self.is_older(root, wire, *failed);
                 }
-                let answer = answers
-                    .and_then(|mut answers| answers.pop().unwrap_or(Err(CallFailed::Undecodable)));
+                let answer = answers.and_then(|mut answers| match answers.pop() {
+                    Some(answer) => read_answer(answer),
+                    None => Err(CallFailed::Undecodable),
+                });
                 self.waited(root, stream, answer);
             }
         }
         self.finish(Flow::Continue);
     }
 
-    fn measure(&mut self, root: u32, sent_ns: u64, operations: usize) {
+    fn measure(&mut self, root: u32, sent_ns: Option<u64>, operations: usize) {
+        let Some(sent_ns) = sent_ns else {
+            return;
+        };
         let micros = self.now().least_ns.saturating_sub(sent_ns) / 1000;
         if let Some(root) = self.roots.get(&root) {
             root.metrics.record(&self.host, CALLOUT_TIME, micros);
@@ -300,20 +339,23 @@ impl<H: Host> Filter<H> {
     fn service_answers(
         &self,
         headers: usize,
-        body: Option<bytes::Bytes>,
+        body: Option<Bytes>,
         count: usize,
-    ) -> Result<Vec<CallResult>, CallFailed> {
-        // One header is cheaper to read than all of them. Of an answer that never came, hosts must
-        // not be asked for any.
-        let status = match headers {
-            0 => None,
-            _ => self.host.header(Map::CalloutHeaders, ":status").ok(),
-        };
-        match (status.flatten(), body) {
-            (Some(status), Some(body)) => read_answers(&status, body, count),
-            (Some(_), None) => Err(CallFailed::Undecodable),
-            (None, _) => Err(CallFailed::Unanswered),
+    ) -> Result<Vec<Read>, CallFailed> {
+        // Of an answer that never came, hosts must not be asked for a header.
+        if headers == 0 {
+            return Err(CallFailed::Unanswered);
         }
+        let is_readable = body.is_some();
+        if let Some(answers) = body.and_then(|body| read_answers(body, count)) {
+            return Ok(answers);
+        }
+        let status = self.host.header(Map::CalloutHeaders, ":status").ok();
+        Err(match status.flatten() {
+            None => CallFailed::Unanswered,
+            Some(_) if !is_readable => CallFailed::Undecodable,
+            Some(status) => why_undecodable(&status),
+        })
     }
 
     /// Notes the answer of each operation.
@@ -321,13 +363,14 @@ impl<H: Host> Filter<H> {
         &mut self,
         root: u32,
         jobs: Vec<Job>,
-        answers: Result<Vec<CallResult>, CallFailed>,
+        answers: Result<Vec<Read>, CallFailed>,
         way: Way,
     ) {
         match answers {
             Ok(answers) => {
                 let shared = jobs.len() > 1;
                 for (job, answer) in jobs.into_iter().zip(answers) {
+                    let answer = read_answer(answer);
                     if shared && answer == Ok(Answer::AskAlone) {
                         self.ask_alone(root, job, way);
                         continue;
@@ -360,15 +403,9 @@ impl<H: Host> Filter<H> {
     /// Counts a call that failed, and tells the operator of it, once in a while.
     fn call_failed(&mut self, root: u32, failed: CallFailed) {
         self.count(root, Counter::CalloutFailed);
-        self.count(root, Counter::CalloutFailedBy(failed.reason()));
-        let now_ns = self.now().least_ns;
-        let told = self
-            .roots
-            .get_mut(&root)
-            .and_then(|r| r.failures.note(failed, now_ns));
-        if let Some(line) = told {
-            self.host.log(Level::Warn, &line);
-        }
+        let mut note = Note::new(Counter::CalloutFailedBy(failed.reason()));
+        note.why = Cow::Owned(failed.to_string());
+        self.tell(root, &note);
     }
 
     /// Sends operations once more, none of which the service has looked at.

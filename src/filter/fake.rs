@@ -48,6 +48,8 @@ pub struct FakeStream {
     pub response_over: bool,
     pub phase: Phase,
     pub forwarded: u32,
+    /// What the filter has told of it for the access log.
+    pub property: Option<String>,
 }
 
 impl FakeStream {
@@ -62,6 +64,7 @@ impl FakeStream {
             response_over: false,
             phase: Phase::Request,
             forwarded: 0,
+            property: None,
         }
     }
 }
@@ -89,7 +92,15 @@ pub struct FakeHost {
     /// What was done, in order, where a test asked for it: calls (refused ones, too), replies, resumes, and
     /// counted renewals.
     pub done: RefCell<Option<Vec<String>>>,
+    /// The log.
+    pub lines: RefCell<Vec<(Level, String)>>,
     metrics: RefCell<Vec<String>>,
+    /// What was added to each counter and gauge.
+    pub sums: RefCell<BTreeMap<String, i64>>,
+    /// How many values each histogram has got.
+    pub values: RefCell<BTreeMap<String, u32>>,
+    /// How often the clock was looked at.
+    pub looks: Cell<u32>,
     next: Cell<u32>,
     random: Cell<u64>,
 }
@@ -112,6 +123,7 @@ impl FakeHost {
 
 impl Host for FakeHost {
     fn now_ns(&self) -> u64 {
+        self.looks.set(self.looks.get() + 1);
         self.now.get()
     }
 
@@ -127,7 +139,17 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn log(&self, _level: Level, _message: &str) {}
+    fn environment(&self, name: &str) -> Option<Bytes> {
+        let known = name == "IDEMPOTENCY_TOKEN";
+        known.then(|| "a-token-of-the-environment\n".into())
+    }
+
+    fn log(&self, level: Level, message: &str) {
+        if message.contains("lease") {
+            self.note(|| "lost".to_owned());
+        }
+        self.lines.borrow_mut().push((level, message.to_owned()));
+    }
 
     fn set_context(&self, context: u32) -> HostResult<()> {
         if context != ROOT && !self.streams.borrow().contains_key(&context) {
@@ -210,6 +232,12 @@ impl Host for FakeHost {
         }
     }
 
+    fn set_property(&self, path: &[&str], value: &[u8]) -> HostResult<()> {
+        assert_eq!(path, ["idempotency"]);
+        let value = String::from_utf8(value.to_vec()).expect("text");
+        self.stream(|s| s.property = Some(value))
+    }
+
     fn resume_request(&self) -> HostResult<()> {
         self.note(|| format!("request {}", self.current.get()));
         self.stream(|s| {
@@ -282,11 +310,7 @@ impl Host for FakeHost {
         _trailers: &[(Bytes, Bytes)],
         timeout_ms: u64,
     ) -> HostResult<u32> {
-        assert_eq!(
-            self.current.get(),
-            ROOT,
-            "the answer would be dropped with its stream"
-        );
+        // Whichever context calls, the call is its root's, and so is the answer (measured).
         assert!(
             headers.iter().any(|(n, _)| n == ":authority"),
             "missing :authority"
@@ -349,15 +373,17 @@ impl Host for FakeHost {
         Ok(u32::try_from(metrics.len() - 1).unwrap())
     }
 
-    fn increment_metric(&self, id: u32, _by: i64) -> HostResult<()> {
-        let name = &self.metrics.borrow()[usize::try_from(id).unwrap()];
-        if name == "idempotency_lease_renewed" {
-            self.note(|| "renewed".to_owned());
-        }
+    fn increment_metric(&self, id: u32, by: i64) -> HostResult<()> {
+        let mut sums = self.sums.borrow_mut();
+        let name = self.metrics.borrow()[usize::try_from(id).unwrap()].clone();
+        *sums.entry(name).or_default() += by;
         Ok(())
     }
 
-    fn record_metric(&self, _id: u32, _value: u64) -> HostResult<()> {
+    fn record_metric(&self, id: u32, _value: u64) -> HostResult<()> {
+        let mut values = self.values.borrow_mut();
+        let name = self.metrics.borrow()[usize::try_from(id).unwrap()].clone();
+        *values.entry(name).or_default() += 1;
         Ok(())
     }
 

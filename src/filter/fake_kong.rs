@@ -142,6 +142,11 @@ impl Host for FakeKong {
         Ok(())
     }
 
+    fn environment(&self, name: &str) -> Option<Bytes> {
+        let known = name == "IDEMPOTENCY_TOKEN";
+        known.then(|| "a-token-of-the-environment\n".into())
+    }
+
     fn log(&self, level: Level, message: &str) {
         if level == Level::Error {
             self.errors.borrow_mut().push(message.to_owned());
@@ -224,6 +229,13 @@ impl Host for FakeKong {
         })
         .ok()
         .flatten()
+    }
+
+    fn set_property(&self, path: &[&str], value: &[u8]) -> HostResult<()> {
+        self.judge(Hostcall::SetProperty(path));
+        assert_eq!(path, ["ngx", "idempotency"]);
+        let value = Bytes::copy_from_slice(value);
+        self.stream(|s| drop(s.variables.insert("ngx.idempotency", value)))
     }
 
     fn resume_request(&self) -> HostResult<()> {

@@ -246,7 +246,7 @@ fn the_record_is_written_at_the_next_tick_and_until_it_is_answered() {
     let [(_, Operation::Complete(complete))] = &sent(&nginx)[..] else {
         panic!("{:?}", names(&nginx));
     };
-    let Outcome::Response(response) = &complete.outcome else {
+    let Outcome::Response(response) = &*complete.outcome else {
         panic!("{:?}", complete.outcome);
     };
     assert_eq!(
@@ -443,7 +443,7 @@ fn replays_are_the_same_bytes_and_headers() {
             body: Bytes::copy_from_slice(body),
         };
         let stored = Stored {
-            outcome: Outcome::Response(stored),
+            outcome: Outcome::Response(stored).into(),
             fence: 1,
             attempt: 1,
             age_ms: 1,
@@ -474,7 +474,8 @@ fn an_answer_without_content_is_none() {
             status: 204,
             headers: fields(&[("content-type", "a/b")]),
             body: Bytes::new(),
-        }),
+        })
+        .into(),
         fence: 1,
         attempt: 1,
         age_ms: 1,
@@ -658,7 +659,7 @@ fn a_replay_says_vary_once() {
         answer(
             &mut nginx,
             Answer::Stored(Stored {
-                outcome: Outcome::Response(stored),
+                outcome: Outcome::Response(stored).into(),
                 fence: 1,
                 attempt: 1,
                 age_ms: 1,

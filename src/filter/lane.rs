@@ -2,14 +2,14 @@
 //! that is due in it.
 //!
 //! The host frees the connection of a root's callout only if the root has none out when the answer
-//! has been told (measured, `docs/kong-facts.md`). So nothing leaves beside another callout of the
-//! root, nor from the answer to one: the next one leaves from the next tick. What has no room stays
-//! where it waits: leases, the outbox, the queue of observed streams.
+//! has been told (measured, `docs/kong-facts.md`). So a root sends no callout while another one of its
+//! own is under way, and none from the answer to one: the next one leaves from the next tick. What does
+//! not fit into a callout stays where it waits: leases, the outbox, the queue of observed streams.
 //!
-//! A callout of a tick that has to wait for a lookup of the same name by somebody else ends the worker
-//! (measured, the same page). So while no callout of a root with a host name for its target was
-//! answered, nothing leaves from its tick beside another such callout of this worker. Afterwards Kong
-//! knows the name, and goes on with what it knew while it asks again.
+//! If a tick's callout has to wait because another caller is looking up the same name, the worker ends
+//! (measured, the same page). So until the first callout of a root with a host name as its target was
+//! answered, its tick sends nothing while another such callout of this worker is under way. Afterwards
+//! Kong knows the name, and uses the old address while it looks it up again.
 
 use super::callouts::{Cargo, Job, Purpose, Way};
 use super::work::Work;
@@ -106,19 +106,25 @@ impl Root {
         let mut room = Room::new(most.unwrap_or(1));
         let mut jobs: Vec<Job> = Vec::new();
         let renewals = self.leases.due(now.most_ns, room.operations());
-        for (owner, operation) in renewals {
+        for (owner, operation, trace) in renewals {
             room.take(0);
-            let purpose = Purpose::Renewal(owner);
-            jobs.push(Job { operation, purpose });
+            jobs.push(Job {
+                operation: Box::new(operation),
+                trace,
+                purpose: Purpose::Renewal(owner),
+            });
         }
         let due = self.outbox.due(now.least_ns, |operation| {
             let bytes = batch::bytes(operation);
             batch::is_alone(bytes) || room.take(bytes)
         });
-        for (id, operation) in due {
+        for (id, operation, trace) in due {
             let alone = batch::is_alone(batch::bytes(&operation));
-            let purpose = Purpose::Outbox(id);
-            let job = Job { operation, purpose };
+            let job = Job {
+                operation: Box::new(operation),
+                trace,
+                purpose: Purpose::Outbox(id),
+            };
             match alone {
                 true => self.lane.alone(job),
                 false => jobs.push(job),
@@ -186,8 +192,7 @@ impl<H: Host> Filter<H> {
         let Call::Operation(operation) = call else {
             return;
         };
-        let purpose = Purpose::Stream(context);
-        let job = Job { operation, purpose };
+        let job = self.job_of_stream(context, operation);
         match self.roots.get_mut(&root) {
             Some(r) if r.lane.deferred.len() < MAX_DEFERRED => r.lane.deferred.push_back(job),
             _ => self.work.push(Work::Answered {

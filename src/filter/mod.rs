@@ -10,8 +10,9 @@ mod callouts;
 #[cfg(test)]
 mod clock_test;
 #[cfg(test)]
+mod cost_test;
+#[cfg(test)]
 mod decisions_test;
-mod failures;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod lane_test;
 mod metrics;
 #[cfg(test)]
 mod nginx;
+mod notes;
 mod own_reply;
 mod owners;
 mod perform;
@@ -52,13 +54,21 @@ use crate::host::{Buffer, Host};
 use crate::ids::IdMap;
 use crate::profile::Profile;
 use crate::stats::Counter;
-use crate::stream::{Effect, Env, Event, Flow, Stream};
+use crate::stream::{Effect, Env, Event, Flow, Look, Stream};
 use bytes::Bytes;
 use callouts::Pending;
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
 use work::WorkQueue;
+
+/// The time for a stream of this root.
+#[inline(never)]
+fn time<H: Host>(clock: &Clock, host: &H, root: Option<&Root>, look: Look) -> Moment {
+    let ticks = look == Look::NotLater && root.is_some_and(|r| r.ticks());
+    let last = clock.last().filter(|_| ticks);
+    last.unwrap_or_else(|| clock.now(host))
+}
 
 /// A callback during which a resume is not a hostcall but the callback's own return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +105,12 @@ impl Cursor {
 struct Entry {
     root: u32,
     stream: Stream,
+    /// The `traceparent` of a protected request; empty: it has none.
+    trace: Bytes,
     request: Cursor,
     response: Cursor,
-    /// When a request with a body began to wait for it ([`Moment::least_ns`]).
+    /// A request with a body waits for it, since this time ([`Moment::least_ns`]); 0: no tick has looked yet, and
+    /// to look at the clock before would cost a hostcall of every request.
     body_expected_ns: Option<u64>,
     /// What its headers callback knew of the body.
     body: Body,
@@ -166,6 +179,7 @@ impl<H: Host> Filter<H> {
             let entry = Entry {
                 root: parent,
                 stream: Stream::passing(),
+                trace: Bytes::new(),
                 request: Cursor::default(),
                 response: Cursor::default(),
                 body_expected_ns: None,
@@ -194,7 +208,8 @@ impl<H: Host> Filter<H> {
         // A host that configures a root anew does not want its tick set anew (in Kong it traps).
         // It runs without a tick where none can be set; nothing else to do about it.
         if !std::mem::replace(&mut root.ticking, true) {
-            let _ = self.host.set_tick(self.profile.tick_ms());
+            let ticks = self.host.set_tick(self.profile.tick_ms()).is_ok();
+            root.ticks = ticks && self.profile == Profile::Envoy;
         }
         true
     }
@@ -222,6 +237,7 @@ impl<H: Host> Filter<H> {
         let idle = self.is_idle(context);
         if let Some(root) = self.roots.get_mut(&context) {
             root.leaving = !idle;
+            root.metrics.flush(&self.host);
         }
         idle
     }
@@ -249,7 +265,8 @@ impl<H: Host> Filter<H> {
     }
 
     fn delete_root(&mut self, context: u32) {
-        if self.roots.remove(&context).is_some() {
+        if let Some(root) = self.roots.remove(&context) {
+            root.metrics.flush(&self.host);
             self.streams
                 .retain(|_, e| !(e.deleted && e.root == context));
         }
@@ -288,9 +305,10 @@ impl<H: Host> Filter<H> {
         let host = &self.host;
         let owners = &mut self.owners;
         let mut new_owner = || owners.next(host);
+        let (clock, roots) = (&self.clock, &self.roots);
         let mut env = Env {
             profile: self.profile,
-            clock: &|| self.clock.now(host),
+            clock: &|look| time(clock, host, roots.get(&root).map(|r| &**r), look),
             new_owner: &mut new_owner,
             effects: &mut effects,
         };
@@ -300,7 +318,7 @@ impl<H: Host> Filter<H> {
         if over {
             self.streams.remove(&context);
         }
-        self.perform(root, context, effects);
+        self.perform(root, context, None, effects);
         if counted {
             // Behind its settlement, so that the two together are never nothing in between.
             self.count(root, Counter::ProtectedEnded);

@@ -1,5 +1,5 @@
-//! Drives a filter as nginx does in Kong: which callback comes after which, and what becomes of a
-//! request by the filter's word.
+//! Drives a filter as nginx does in Kong: it calls the callbacks in the host's order, and does with a
+//! request what the filter's answers ask for.
 
 use super::fake_kong::{FakeKong, FakeStream, ROOT};
 use super::Filter;

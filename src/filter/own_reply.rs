@@ -23,8 +23,8 @@ pub(super) struct OwnReply {
 ///
 /// ngx_wasm_module gets none (measured, `docs/kong-facts.md`). It would append a newline, keep the
 /// body in a buffer that it empties when it forgets a callout that failed, so that the client gets
-/// no answer, and whoever takes the newline off by replacing the body breaks the next request of
-/// the connection. A body that is put before the end of an empty one has none of that.
+/// no answer. To remove the newline by replacing the body would break the next request of the
+/// connection. A body that is put before the end of an empty one has none of these problems.
 pub(super) fn given(profile: Profile, reply: &LocalReply) -> &[u8] {
     match profile {
         Profile::Envoy => &reply.body,

@@ -11,15 +11,20 @@ use crate::host::{Buffer, Host, Level, Map};
 use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Effect, Execute};
+use bytes::Bytes;
 use idempotency_core::reply::LocalReply;
 
 impl<H: Host> Filter<H> {
     /// Makes hostcalls act on `context`. False: there is no such context any more.
+    ///
+    /// Callouts need none of it: they are the root's, whichever of its contexts they are made in
+    /// (docs/envoy-facts.md).
     pub(super) fn enter(&mut self, context: u32) -> bool {
         if self.current == context {
             return true;
         }
-        if self.host.set_context(context).is_err() {
+        // Kong's host takes every number, and does nothing.
+        if self.profile == Profile::Envoy && self.host.set_context(context).is_err() {
             return false;
         }
         self.current = context;
@@ -62,25 +67,40 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// Does what a stream asked for, in order.
-    pub(super) fn perform(&mut self, root: u32, context: u32, mut effects: Vec<Effect>) {
+    /// Does what a stream asked for, in order. `trace`: the `traceparent` of its request, where the stream may have
+    /// gone.
+    pub(super) fn perform(
+        &mut self,
+        root: u32,
+        context: u32,
+        trace: Option<&Bytes>,
+        mut effects: Vec<Effect>,
+    ) {
         for effect in effects.drain(..) {
-            self.one(root, context, effect);
+            self.one(root, context, trace, effect);
         }
         self.effects = effects;
     }
 
-    fn one(&mut self, root: u32, context: u32, effect: Effect) {
+    fn one(&mut self, root: u32, context: u32, trace: Option<&Bytes>, effect: Effect) {
+        let trace = |filter: &Filter<H>| match trace {
+            Some(trace) => trace.clone(),
+            None => filter.trace_of(context),
+        };
         match effect {
             Effect::Call(call) if self.is_held_by_calls(context) => {
                 self.defer(root, context, call);
             }
             Effect::Call(call) => self.call(root, context, call),
-            Effect::Background(operation) => self.background(root, operation),
+            Effect::Background(operation) => {
+                let trace = trace(self);
+                self.background(root, operation, trace);
+            }
             Effect::Execute(execute) => self.execute(root, context, *execute),
             Effect::Track(lease) => {
+                let trace = trace(self);
                 if let Some(r) = self.roots.get_mut(&root) {
-                    r.leases.track(lease);
+                    r.leases.track(lease, trace);
                 }
             }
             Effect::Untrack(owner) => {
@@ -89,7 +109,8 @@ impl<H: Host> Filter<H> {
                 }
             }
             Effect::Count(counter) => self.count(root, counter),
-            Effect::Warn(text) => self.host.log(Level::Warn, &format!("idempotency: {text}")),
+            Effect::CountRule(counter, rule) => self.count_rule(root, counter, &rule),
+            Effect::Note(note) => self.tell_of(root, context, &note),
             Effect::ChangeRequest(changes) => {
                 if self.enter(context) {
                     self.change_request(&changes);
@@ -154,7 +175,7 @@ impl<H: Host> Filter<H> {
         } = execute;
         let size = self.streams.get(&context).map_or(0, |e| e.request.seen);
         let body = if size == 0 {
-            Some(bytes::Bytes::new())
+            Some(Bytes::new())
         } else if self.enter(context) {
             self.host
                 .buffer(Buffer::Request, 0, size)
@@ -177,7 +198,7 @@ impl<H: Host> Filter<H> {
         r.executions.insert(id, Box::new(execution));
 
         let token = match (body, cluster) {
-            (Some(body), Some(cluster)) if self.enter(root) => self
+            (Some(body), Some(cluster)) => self
                 .host
                 .callout(&cluster, &headers.0, &body, &trailers, timeout_ms)
                 .ok(),

@@ -268,7 +268,7 @@ fn stored(status: u16) -> Answer {
         body: "stored".into(),
     });
     Answer::Stored(Stored {
-        outcome,
+        outcome: outcome.into(),
         fence: 1,
         attempt: 1,
         age_ms: 1,

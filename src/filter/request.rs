@@ -1,20 +1,27 @@
 //! What the host tells of a client's request.
 
 use super::root::Root;
-use super::{Filter, Phase};
+use super::{time, Filter, Phase};
 use crate::body::{self, Body};
 use crate::head::{self, HostProperties};
-use crate::host::{Buffer, Host, Level, Map};
+use crate::host::{Buffer, Host, Map};
+use crate::kong;
+use crate::note::{Note, REQUEST_ID};
 use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Env, Event, Flow, Stream};
 use bytes::Bytes;
 use idempotency_core::config::Mode;
-use idempotency_core::decide::{self, decide, Decision, Verdict};
+use idempotency_core::decide::{self, decide, Decision, Refused, Verdict};
 use idempotency_core::headers::Headers;
 use idempotency_core::names::{self, Kind, Names};
 use idempotency_core::problem::{Problem, ProblemSettings};
 use idempotency_core::reply::LocalReply;
+use std::sync::Arc;
+
+/// What the operator is told where nothing can be decided.
+const WITHOUT_SETTINGS: &str =
+    "the configuration was rejected, or the gateway sends requests twice; an earlier error line says what to mend";
 
 impl<H: Host> Filter<H> {
     /// Request headers have come. `end`: there is no body.
@@ -46,21 +53,34 @@ impl<H: Host> Filter<H> {
                 self.streams.remove(&context);
                 Flow::Continue
             }
-            Verdict::Observed(problem) => {
-                self.count(root_id, Counter::Observed(problem));
+            Verdict::Observed(refused) => {
+                let what = Counter::Observed(refused.problem);
+                self.tell_of_head(context, root_id, what, *refused, 0);
                 Flow::Continue
             }
-            Verdict::Refuse(problem, reply) => self.refuse(context, root_id, problem, reply),
-            Verdict::Protect { request, hasher } => {
+            Verdict::Refuse(refused, reply) => self.refuse(context, root_id, *refused, reply),
+            Verdict::Protect {
+                mut request,
+                hasher,
+            } => {
                 let late = settings.late_bodies;
                 let body = match body::of(self.profile, &request, late, &self.host, end) {
                     Ok(body) => body,
-                    Err((problem, _)) if request.rule.observes() => {
-                        self.count(root_id, Counter::Observed(problem));
-                        return Flow::Continue;
+                    Err((problem, detail, reply)) => {
+                        let refused = Refused {
+                            problem,
+                            rule: Some(Arc::clone(&request.rule)),
+                            detail,
+                        };
+                        if request.rule.observes() {
+                            let what = Counter::Observed(problem);
+                            self.tell_of_head(context, root_id, what, refused, 0);
+                            return Flow::Continue;
+                        }
+                        return self.refuse(context, root_id, refused, reply);
                     }
-                    Err((problem, reply)) => return self.refuse(context, root_id, problem, reply),
                 };
+                head::describe(self.profile, &mut request, &self.host);
                 let enforced = request.policy().mode == Mode::Enforce;
                 if self.sends_twice && enforced && body == Body::Coming {
                     return self.misconfigured(context, root_id);
@@ -75,12 +95,14 @@ impl<H: Host> Filter<H> {
                 let host = &self.host;
                 let owners = &mut self.owners;
                 let mut new_owner = || owners.next(host);
+                let (clock, roots) = (&self.clock, &self.roots);
                 let mut env = Env {
                     profile: self.profile,
-                    clock: &|| self.clock.now(host),
+                    clock: &|look| time(clock, host, roots.get(&root_id).map(|r| &**r), look),
                     new_owner: &mut new_owner,
                     effects: &mut effects,
                 };
+                let trace = request.traceparent();
                 let (stream, flow) = Stream::protect(*request, *hasher, whole, &mut env);
                 // Where a worker that is told to end can record nothing any more, somebody has to know
                 // when nothing is under way.
@@ -91,33 +113,57 @@ impl<H: Host> Filter<H> {
                 if let Some(entry) = self.streams.get_mut(&context) {
                     entry.counted = counted;
                     entry.stream = stream;
-                    let expected = whole.is_none();
-                    entry.body_expected_ns = expected.then(|| self.clock.now(&self.host).least_ns);
+                    entry.trace = trace;
+                    entry.body_expected_ns = whole.is_none().then_some(0);
                     entry.body = match body {
                         // It is hashed, and not needed any more.
                         Body::Whole(_) => Body::Whole(Bytes::new()),
                         other => other,
                     };
                 }
-                self.perform(root_id, context, effects);
+                self.perform(root_id, context, None, effects);
                 self.finish(flow)
             }
         }
     }
 
     /// Answers a request that is not to be executed.
-    fn refuse(&mut self, context: u32, root: u32, problem: Problem, reply: LocalReply) -> Flow {
+    #[cold]
+    fn refuse(&mut self, context: u32, root: u32, refused: Refused, reply: LocalReply) -> Flow {
         if let Some(entry) = self.streams.get_mut(&context) {
             entry.stream = Stream::answered();
         }
-        self.count(root, Counter::Problem(problem));
-        if problem == Problem::Misconfigured {
-            let detail = String::from_utf8_lossy(&reply.body);
-            self.host
-                .log(Level::Error, &format!("idempotency: refused: {detail}"));
-        }
+        let what = Counter::Problem(refused.problem);
+        self.tell_of_head(context, root, what, refused, reply.status);
         self.reply(context, reply);
         Flow::Pause
+    }
+
+    /// Tells of a decision that was made from the head alone. `status`: the answer's; 0: as ever.
+    #[cold]
+    fn tell_of_head(
+        &mut self,
+        context: u32,
+        root: u32,
+        what: Counter,
+        refused: Refused,
+        status: u16,
+    ) {
+        // The head is gone with the decision, but for what was removed from it the host still has it.
+        let header = |name| self.host.header(Map::Request, name).ok().flatten();
+        let mut note = Note::new(what);
+        note.method = header(":method").unwrap_or_default();
+        note.request_id = match (header(REQUEST_ID), self.profile) {
+            (Some(id), _) => id,
+            (None, Profile::Kong) => self.host.property(&kong::REQUEST_ID).unwrap_or_default(),
+            (None, Profile::Envoy) => Bytes::new(),
+        };
+        note.rule = refused.rule;
+        note.why = refused.detail;
+        if status != 0 {
+            note.status = status;
+        }
+        self.tell_of(root, context, &note);
     }
 
     fn misconfigured(&mut self, context: u32, root: u32) -> Flow {
@@ -126,13 +172,14 @@ impl<H: Host> Filter<H> {
         if safe && !head::has_ours(self.profile, &self.host) {
             return Flow::Continue;
         }
-        if let Some(entry) = self.streams.get_mut(&context) {
-            entry.stream = Stream::answered();
-        }
-        self.count(root, Counter::Problem(Problem::Misconfigured));
-        let reply = Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None);
-        self.reply(context, reply);
-        Flow::Pause
+        let problem = Problem::Misconfigured;
+        let refused = Refused {
+            problem,
+            rule: None,
+            detail: WITHOUT_SETTINGS.into(),
+        };
+        let reply = problem.reply(&ProblemSettings::DEFAULT, None);
+        self.refuse(context, root, refused, reply)
     }
 
     /// More of the request body has come.

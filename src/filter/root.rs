@@ -2,14 +2,15 @@
 //! detached executions.
 
 use super::callouts::Job;
-use super::failures::Failures;
 use super::lane::Lane;
 use super::metrics::Metrics;
 use crate::batch::Batches;
+use crate::call::Writer;
 use crate::execution::Execution;
 use crate::host::{Host, Level};
 use crate::ids::IdMap;
 use crate::lease::Leases;
+use crate::note::Limits;
 use crate::outbox::Outbox;
 use crate::profile::Profile;
 use crate::settings::Settings;
@@ -21,7 +22,9 @@ use std::sync::Arc;
 /// A root context.
 #[derive(Debug, Default)]
 pub(super) struct Root {
-    settings: Option<Arc<Settings>>,
+    pub settings: Option<Arc<Settings>>,
+    /// Writes the calls to the service.
+    pub writer: Writer,
     pub leases: Leases,
     pub outbox: Outbox,
     pub lane: Lane,
@@ -31,13 +34,16 @@ pub(super) struct Root {
     pub executions: IdMap<u32, Box<Execution>>,
     pub next_execution: u32,
     pub metrics: Metrics,
-    pub failures: Failures,
+    /// What was told of late.
+    pub told_of: Limits,
     /// How the service is spoken to.
     pub dialect: Dialect,
     /// What this VM has told of what waits: in the outbox, and for a callout.
     told: [i64; 2],
     /// The period of its tick is set.
     pub ticking: bool,
+    /// The host has taken it.
+    pub ticks: bool,
     /// The host waits for this root to become idle.
     pub leaving: bool,
 }
@@ -49,15 +55,18 @@ impl Root {
         self.metrics.define(host, profile);
         let fitted =
             config::parse_bytes(text).and_then(|plan| config::fit(plan, profile.gateway()));
+        let fitted = fitted.and_then(|plan| plan.take_secrets(|name| host.environment(name)));
         match fitted {
             Ok(plan) => {
                 let rules = plan.policies.rules.len();
+                self.metrics.define_rules(host, &plan.policies.rules);
                 self.batches.limit(match profile {
                     Profile::Envoy => plan.service.batch,
                     // There, a callout belongs to the stream that it was sent from.
                     Profile::Kong => BatchLimits::ALONE,
                 });
                 self.lane.configure(profile, &plan.service.target);
+                self.writer = Writer::new(&plan.service);
                 self.settings = Some(Arc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,
@@ -80,6 +89,12 @@ impl Root {
                 }
             }
         }
+    }
+
+    /// Whether the clock is looked at often, so that the last look is as good as another one where a time that is
+    /// a little too early does no harm. In Kong, to look is cheap and ticks end early.
+    pub fn ticks(&self) -> bool {
+        self.ticks && !self.leaving
     }
 
     /// The configuration; `None`: rejected.

@@ -13,7 +13,7 @@ fn completes(operations: &[Operation]) -> Vec<(&str, &Outcome)> {
         let Operation::Complete(complete) = operation else {
             panic!("{operation:?}");
         };
-        completes.push((complete.key.key.as_str(), &complete.outcome));
+        completes.push((complete.key.key.as_str(), &*complete.outcome));
     }
     completes
 }

@@ -28,6 +28,7 @@ impl<H: Host> Filter<H> {
         self.finish(Flow::Continue);
         let mut leaving = false;
         if let Some(root) = self.roots.get_mut(&context) {
+            root.metrics.tick(&self.host);
             root.tell_lengths(&self.host, self.profile);
             leaving = root.leaving;
         }
@@ -43,9 +44,13 @@ impl<H: Host> Filter<H> {
         let Some(root) = self.roots.get_mut(&context) else {
             return;
         };
-        for (owner, operation) in root.leases.due(now.most_ns, usize::MAX) {
-            let purpose = Purpose::Renewal(owner);
-            self.ask(context, Job { operation, purpose });
+        for (owner, operation, trace) in root.leases.due(now.most_ns, usize::MAX) {
+            let job = Job {
+                operation: Box::new(operation),
+                trace,
+                purpose: Purpose::Renewal(owner),
+            };
+            self.ask(context, job);
         }
         self.flush_outbox(context, now.least_ns);
         // What waits too long, and what a lost callback has left.
@@ -58,16 +63,19 @@ impl<H: Host> Filter<H> {
         if self.bodies_come || self.profile == Profile::Kong {
             return;
         }
-        let stuck: Vec<u32> = self
-            .streams
-            .iter()
-            .filter(|(_, e)| e.root == root && e.stream.is_hashing())
-            .filter(|(_, e)| {
-                e.body_expected_ns
-                    .is_some_and(|t| now.least_ns.saturating_sub(t) > BODY_PATIENCE_NS)
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let mut stuck: Vec<u32> = Vec::new();
+        for (id, e) in self.streams.iter_mut() {
+            if e.root != root || !e.stream.is_hashing() {
+                continue;
+            }
+            match &mut e.body_expected_ns {
+                Some(since @ 0) => *since = now.least_ns,
+                Some(since) if now.least_ns.saturating_sub(*since) > BODY_PATIENCE_NS => {
+                    stuck.push(*id);
+                }
+                _ => {}
+            }
+        }
         for context in stuck {
             self.host.log(
                 Level::Error,

@@ -2,9 +2,9 @@
 //! of the callback, one piece after the other: what a piece leads to is put here too, so the stack does not
 //! grow with the number of answers that come at once.
 //!
-//! Renewals are the first, because a lease ends; then settlements, because they unlock what was executed;
-//! what begins an execution is the last. So it is in the batches that the answers come from
-//! ([`crate::batch`]), and so it stays where one piece leads to the next.
+//! Renewals come first, because a lease ends; then settlements, because they unlock the keys of what was
+//! executed; operations that begin an execution come last. The batches have the same order
+//! ([`crate::batch`]).
 
 use super::callouts::{Job, Purpose};
 use super::Filter;
@@ -16,6 +16,8 @@ use idempotency_protocol::Operation;
 use std::collections::VecDeque;
 
 /// One thing that has happened.
+// An answer is the usual one, and a box for it would cost every request two calls of the allocator.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(super) enum Work {
     /// An operation has its answer, or will get none.
@@ -38,7 +40,7 @@ impl Work {
     /// The line that it waits in.
     fn line(&self) -> usize {
         match self {
-            Work::Answered { job, .. } => match (&job.purpose, &job.operation) {
+            Work::Answered { job, .. } => match (&job.purpose, &*job.operation) {
                 (Purpose::Renewal(_), _) => 0,
                 (_, Operation::Acquire(_) | Operation::Redeem(_)) => 2,
                 _ => 1,
@@ -113,7 +115,11 @@ mod tests {
     fn answered(operation: Operation, purpose: Purpose) -> Work {
         Work::Answered {
             root: 1,
-            job: Job { operation, purpose },
+            job: Job {
+                operation: Box::new(operation),
+                trace: bytes::Bytes::new(),
+                purpose,
+            },
             result: Err(CallFailed::NotSent),
         }
     }

@@ -1,12 +1,15 @@
 //! From the fingerprint to the decision: acquire, wait, and what their answers mean.
 
 use super::inline::Run;
-use super::{call, refuse, refuse_unannounced, Effect, Env, Execute, Flow, State, Step};
+use super::{
+    call, refuse, refuse_unannounced, refuse_with, Effect, Env, Execute, Flow, State, Step,
+};
 use crate::call::{Call, CallResult};
 use crate::clock::Moment;
 use crate::ending::Ending;
 use crate::forward::{self, Forwarding};
 use crate::lease::{self, Lease};
+use crate::note::Note;
 use crate::profile::Profile;
 use crate::stats::Counter;
 use bytes::Bytes;
@@ -30,7 +33,7 @@ const TWO_HOPS: &str =
 #[derive(Debug)]
 pub struct Ticket {
     request: Arc<Request>,
-    key: LookupKey,
+    key: Arc<LookupKey>,
     fingerprint: Fingerprint,
     owner: Owner,
     /// When the acquire was sent: the lease counts from here.
@@ -44,7 +47,7 @@ pub struct Ticket {
 impl Ticket {
     pub(super) fn acquire(
         request: Arc<Request>,
-        key: LookupKey,
+        key: Arc<LookupKey>,
         fingerprint: Fingerprint,
         trailers: Vec<(Bytes, Bytes)>,
         wait_until_ns: Option<u64>,
@@ -52,11 +55,16 @@ impl Ticket {
     ) -> Step {
         let Some(owner) = (env.new_owner)() else {
             // Without randomness two gateways could be one owner: nothing can be protected.
-            env.effect(Effect::Warn("the host gives no random numbers".to_owned()));
-            return refuse(&request, Problem::Misconfigured, None, env);
+            let why = Some("The host gives no random numbers.");
+            return refuse(&request, Problem::Misconfigured, why, env);
         };
-        env.effect(call(request.acquire(key.clone(), owner, fingerprint)));
-        let sent = env.now();
+        env.effect(call(request.acquire(
+            LookupKey::clone(&key),
+            owner,
+            fingerprint,
+            env.profile.name(),
+        )));
+        let sent = env.sent();
         let ticket = Ticket {
             request,
             key,
@@ -73,7 +81,7 @@ impl Ticket {
     /// is that gateway's execution.
     pub(super) fn begin(
         request: Arc<Request>,
-        key: LookupKey,
+        key: Arc<LookupKey>,
         fingerprint: Fingerprint,
         trailers: Vec<(Bytes, Bytes)>,
         env: &mut Env,
@@ -86,8 +94,12 @@ impl Ticket {
         let Some(proven) = proven.filter(|proven| proven.ours) else {
             return Ticket::acquire(request, key, fingerprint, trailers, None, env);
         };
-        env.effect(call(Request::redeem(key.clone(), fingerprint, &proven)));
-        let sent = env.now();
+        env.effect(call(Request::redeem(
+            LookupKey::clone(&key),
+            fingerprint,
+            &proven,
+        )));
+        let sent = env.sent();
         let ticket = Ticket {
             request,
             key,
@@ -101,7 +113,7 @@ impl Ticket {
     }
 
     /// What the store says of a proof.
-    pub(super) fn redeemed(self: Box<Self>, result: CallResult, env: &mut Env) -> Step {
+    pub(super) fn redeemed(self, result: CallResult, env: &mut Env) -> Step {
         let margin_ms = self.request.policy().lease_margin_ms;
         match result {
             Ok(Answer::Redeemed { lease_left_ms })
@@ -141,9 +153,12 @@ impl Ticket {
     }
 
     fn refuse_copy(&self, problem: Problem, env: &mut Env) -> Step {
-        env.count(Counter::Problem(problem));
+        let note = Note::of(&self.request, Counter::Problem(problem));
+        env.effect(Effect::Note(note.about(&self.key, 0)));
         let (status, executed) = (problem.status(), MayBe::Executed);
-        let reply = self.request.problem_as(problem, status, None, executed);
+        let reply = self
+            .request
+            .problem_as(Some(&self.key), problem, status, None, executed);
         env.effect(Effect::Reply(reply));
         (State::Answered, Flow::Pause)
     }
@@ -152,7 +167,7 @@ impl Ticket {
     pub(super) fn fail(&self) -> Operation {
         Ending::NotSent
             .end()
-            .operation(self.key.clone(), self.owner)
+            .operation(LookupKey::clone(&self.key), self.owner)
     }
 
     /// A wait holds nothing.
@@ -170,37 +185,40 @@ impl Ticket {
             Ok(Answer::Granted(grant)) => self.granted(grant, env),
             Ok(Answer::Stored(stored)) => self.stored(&stored, env),
             Ok(Answer::InFlight { fence, .. }) => self.in_flight(fence, env),
-            Ok(Answer::Mismatch) => refuse(&self.request, Problem::KeyReused, None, env),
-            Ok(Answer::NotComparable) => refuse(&self.request, Problem::NotComparable, None, env),
-            Ok(Answer::UnknownOutcome { .. }) => {
-                refuse(&self.request, Problem::OutcomeUnknown, None, env)
-            }
-            Ok(Answer::Unreadable { .. }) => {
-                refuse(&self.request, Problem::NotReplayable, None, env)
-            }
-            Ok(Answer::Fault(fault))
-                if matches!(fault.code, FaultCode::Capacity | FaultCode::Untrusted) =>
-            {
-                env.effect(Effect::Warn(format!("acquire refused: {fault}")));
-                refuse(&self.request, Problem::StoreUnavailable, None, env)
-            }
-            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Quota => {
-                refuse(&self.request, Problem::TenantQuota, None, env)
-            }
-            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Unavailable => {
-                env.effect(Effect::Warn(format!("acquire failed: {fault}")));
-                self.unanswered(env)
-            }
-            Err(failed) if failed.is_outage() => self.unanswered(env),
-            // The service is there, and said something else than that it is down.
-            Ok(Answer::Fault(fault)) => {
-                env.effect(Effect::Warn(format!("acquire refused: {fault}")));
-                self.not_understood(env)
-            }
+            Ok(Answer::Mismatch) => self.refuse(Problem::KeyReused, 0, env),
+            Ok(Answer::NotComparable) => self.refuse(Problem::NotComparable, 0, env),
+            Ok(Answer::UnknownOutcome { .. }) => self.refuse(Problem::OutcomeUnknown, 0, env),
+            Ok(Answer::Unreadable { .. }) => self.refuse(Problem::NotReplayable, 0, env),
+            Ok(Answer::Fault(fault)) => match fault.code {
+                FaultCode::Capacity | FaultCode::Untrusted => {
+                    self.refuse_since(Problem::StoreUnavailable, fault.to_string(), env)
+                }
+                FaultCode::Quota => self.refuse_since(Problem::TenantQuota, fault.to_string(), env),
+                FaultCode::Unavailable => self.unanswered(fault.to_string(), env),
+                // The service is there, and said something else than that it is down.
+                FaultCode::Invalid | FaultCode::Internal => {
+                    self.not_understood(fault.to_string(), env)
+                }
+            },
+            Err(failed) if failed.is_outage() => self.unanswered(failed.to_string(), env),
+            Err(failed) => self.not_understood(failed.to_string(), env),
             // `Cancelled` and `Spent` cannot concern a fresh owner of a live stream, and the other
             // answers are not answers to an acquire.
-            Ok(_) | Err(_) => self.not_understood(env),
+            Ok(_) => self.not_understood(String::new(), env),
         }
+    }
+
+    /// Refuses what the store has decided about.
+    fn refuse(&self, problem: Problem, fence: u64, env: &mut Env) -> Step {
+        let note = Note::of(&self.request, Counter::Problem(problem)).about(&self.key, fence);
+        refuse_with(note, &self.request, problem, None, env)
+    }
+
+    /// The same, with what only the operator is told.
+    fn refuse_since(&self, problem: Problem, why: String, env: &mut Env) -> Step {
+        let note = Note::of(&self.request, Counter::Problem(problem));
+        let note = note.about(&self.key, 0).because(why);
+        refuse_with(note, &self.request, problem, None, env)
     }
 
     fn granted(self, grant: Grant, env: &mut Env) -> Step {
@@ -208,16 +226,18 @@ impl Ticket {
         if lease::is_too_late(&self.sent, &env.now(), grant.lease_ms, margin_ms) {
             env.count(Counter::GrantExpired);
             env.effect(Effect::Background(self.fail()));
-            return refuse(&self.request, Problem::StoreUnavailable, None, env);
+            let why = "the grant came too late to be forwarded".to_owned();
+            return self.refuse_since(Problem::StoreUnavailable, why, env);
         }
         let lease = Lease {
-            key: self.key.clone(),
+            key: Arc::clone(&self.key),
             owner: self.owner,
             fence: grant.fence,
             lease_ms: grant.lease_ms,
             since_ns: self.sent.most_ns,
         };
-        env.count(Counter::Executed);
+        let rule = Arc::clone(&self.request.rule);
+        env.effect(Effect::CountRule(Counter::Executed, rule));
         env.effect(Effect::Track(lease.clone()));
         let forwarding = Forwarding::Granted {
             fence: grant.fence,
@@ -257,28 +277,24 @@ impl Ticket {
     }
 
     fn stored(&self, stored: &Stored, env: &mut Env) -> Step {
-        match &stored.outcome {
+        match &*stored.outcome {
             Outcome::Response(response) if reply::is_replayable(response) => {
                 let policy = self.request.policy();
                 let policies = &self.request.settings.policies;
                 let origin = self.request.origin();
-                env.count(Counter::Replayed);
+                let rule = Arc::clone(&self.request.rule);
+                env.effect(Effect::CountRule(Counter::Replayed, rule));
                 env.effect(Effect::Reply(reply::replay(
                     policies, policy, stored, response, origin,
                 )));
                 (State::Answered, Flow::Pause)
             }
-            _ => refuse(&self.request, Problem::NotReplayable, None, env),
+            _ => self.refuse(Problem::NotReplayable, stored.fence, env),
         }
     }
 
     fn in_flight(mut self: Box<Self>, fence: u64, env: &mut Env) -> Step {
         if self.request.carries(fence) {
-            env.effect(Effect::Warn(format!(
-                "rule {}: a request met the lock under which another gateway had sent it here, and was refused; \
-                 give both gateways one hop.key, or namespaces of their own",
-                self.request.rule.name
-            )));
             return refuse(&self.request, Problem::Misconfigured, Some(TWO_HOPS), env);
         }
         let wait_ns = self.request.policy().wait_ms.saturating_mul(1_000_000);
@@ -291,9 +307,14 @@ impl Ticket {
             .get_or_insert(now_ns.saturating_add(wait_ns));
         let left_ms = until.saturating_sub(now_ns) / 1_000_000;
         if left_ms == 0 {
-            return refuse(&self.request, Problem::InFlight, None, env);
+            return self.refuse(Problem::InFlight, fence, env);
         }
-        let wait = Request::wait(self.key.clone(), self.fingerprint, fence, left_ms);
+        let wait = Request::wait(
+            LookupKey::clone(&self.key),
+            self.fingerprint,
+            fence,
+            left_ms,
+        );
         env.effect(Effect::Call(Call::Wait(wait)));
         (State::Waiting(self), Flow::Pause)
     }
@@ -312,34 +333,29 @@ impl Ticket {
                 } = self;
                 Ticket::acquire(request, key, fingerprint, trailers, wait_until_ns, env)
             }
-            Ok(Answer::Unreadable { .. }) => {
-                refuse(&self.request, Problem::NotReplayable, None, env)
-            }
+            Ok(Answer::Unreadable { .. }) => self.refuse(Problem::NotReplayable, 0, env),
             // No answer to the wait changes nothing about what is known: it was in flight.
-            _ => refuse(&self.request, Problem::InFlight, None, env),
+            _ => self.refuse(Problem::InFlight, 0, env),
         }
     }
 
     /// An answer that is no reason to go on, whatever the rule says of outages.
-    fn not_understood(self, env: &mut Env) -> Step {
+    fn not_understood(&self, why: String, env: &mut Env) -> Step {
         // The service may have granted it: take it back, before or after it arrives.
         env.effect(Effect::Background(self.fail()));
-        refuse(&self.request, Problem::StoreUnavailable, None, env)
+        self.refuse_since(Problem::StoreUnavailable, why, env)
     }
 
     /// The service is down: by the rule's policy.
-    fn unanswered(self, env: &mut Env) -> Step {
+    fn unanswered(self, why: String, env: &mut Env) -> Step {
         match self.request.policy().on_service_failure {
-            OnServiceFailure::Refuse => self.not_understood(env),
+            OnServiceFailure::Refuse => self.not_understood(why, env),
             OnServiceFailure::Pass => {
-                env.count(Counter::PassedUnprotected);
-                env.effect(Effect::Warn(format!(
-                    "rule {}: forwarded without protection, the idempotency service gave no answer",
-                    self.request.rule.name
-                )));
+                let note = Note::of(&self.request, Counter::PassedUnprotected);
+                env.effect(Effect::Note(note.about(&self.key, 0).because(why)));
                 // It keeps its owner: if the acquire did arrive, the record gets its outcome.
                 let lease = Lease {
-                    key: self.key.clone(),
+                    key: Arc::clone(&self.key),
                     owner: self.owner,
                     fence: 0,
                     lease_ms: self.request.policy().lease_ms,

@@ -106,8 +106,11 @@ fn a_waiter_gives_up_at_its_deadline_and_asks_with_a_new_owner() {
     let mut bench = Bench::in_state(WAITING, "Waiting");
     bench.pass(600);
     bench.on(Event::Answer(Ok(Answer::Changed)));
-    let [Effect::Call(Call::Operation(Operation::Acquire(acquire)))] = &bench.effects[..] else {
+    let [Effect::Call(Call::Operation(operation))] = &bench.effects[..] else {
         panic!("{:?}", bench.effects)
+    };
+    let Operation::Acquire(acquire) = &**operation else {
+        panic!("{operation:?}")
     };
     assert_eq!(acquire.owner, Owner([2; 16]));
     bench.on(Event::Answer(in_flight()));
@@ -147,7 +150,10 @@ fn the_piece_that_reaches_content_length_is_held_back() {
         end: true,
     });
     let complete = bench.effects.iter().find_map(|e| match e {
-        Effect::Call(Call::Operation(Operation::Complete(c))) => Some(c.outcome.clone()),
+        Effect::Call(Call::Operation(operation)) => match &**operation {
+            Operation::Complete(c) => Some((*c.outcome).clone()),
+            _ => None,
+        },
         _ => None,
     });
     let Some(Outcome::Response(response)) = complete else {
@@ -196,7 +202,7 @@ fn without_randomness_nothing_is_asked() {
     let mut none = || None;
     let mut env = Env {
         profile: Profile::Envoy,
-        clock: &Moment::default,
+        clock: &|_| Moment::default(),
         new_owner: &mut none,
         effects: &mut effects,
     };

@@ -85,6 +85,8 @@ impl Bench {
             path: "/charges".into(),
             headers: request_headers,
             carried: None,
+            client: Bytes::new(),
+            request_id: Bytes::new(),
         };
         request.carried = carried(&request);
         let mut bench = Bench {
@@ -112,7 +114,7 @@ impl Bench {
         };
         let mut env = Env {
             profile: self.profile,
-            clock: &|| now,
+            clock: &|_| now,
             new_owner: &mut new_owner,
             effects: &mut self.effects,
         };
@@ -226,8 +228,7 @@ pub(super) fn describe(effect: &Effect) -> String {
         Effect::ResumeResponse => "resume-response".into(),
         Effect::Reply(reply) => format!("reply:{}", reply.status),
         Effect::Reset => "reset".into(),
-        Effect::Count(_) => String::new(),
-        Effect::Warn(_) => String::new(),
+        Effect::Count(_) | Effect::CountRule(..) | Effect::Note(_) => String::new(),
     }
 }
 
@@ -249,7 +250,7 @@ pub(super) fn in_flight() -> CallResult {
 pub(super) fn stored(outcome: Outcome) -> CallResult {
     let expires_at_ms = 1_700_000_000_000;
     Ok(Answer::Stored(Stored {
-        outcome,
+        outcome: outcome.into(),
         fence: 7,
         attempt: 1,
         age_ms: 2500,
@@ -307,7 +308,7 @@ pub(super) fn settled(result: CallResult) -> Event<'static> {
     let complete = Complete {
         key,
         owner: Owner([1; 16]),
-        outcome,
+        outcome: outcome.into(),
     };
     Event::Settled(Operation::Complete(complete), result)
 }

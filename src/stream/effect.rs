@@ -3,8 +3,10 @@
 use crate::call::Call;
 use crate::forward::{Forwarding, HeaderChange};
 use crate::lease::Lease;
+use crate::note::Note;
 use crate::stats::Counter;
 use bytes::Bytes;
+use idempotency_core::config::Rule;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{Operation, Owner};
@@ -49,8 +51,10 @@ pub enum Effect {
     Reset,
     /// Count.
     Count(Counter),
-    /// Tell the operator; never with keys or payloads.
-    Warn(String),
+    /// Count what became of a request of this rule.
+    CountRule(Counter, Arc<Rule>),
+    /// Tell the operator, and count it.
+    Note(Box<Note>),
 }
 
 /// An execution that belongs to the gateway.

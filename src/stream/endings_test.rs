@@ -1,5 +1,5 @@
-//! How an execution ends is told to the service in one way, whoever executed it: inline, detached, observed,
-//! in Envoy and in Kong.
+//! The service is told in one and the same way how an execution ended, however it was executed: inline,
+//! detached or observed, in Envoy or in Kong.
 
 use super::bench::*;
 use super::{Effect, Event};
@@ -28,7 +28,8 @@ const OBSERVE: &str = r#""execution": "inline", "mode": "observe", "max_response
 
 fn told(effects: &[Effect]) -> Vec<String> {
     let operations = effects.iter().filter_map(|effect| match effect {
-        Effect::Call(Call::Operation(operation)) | Effect::Background(operation) => Some(operation),
+        Effect::Call(Call::Operation(operation)) => Some(&**operation),
+        Effect::Background(operation) => Some(operation),
         _ => None,
     });
     operations.map(describe_operation).collect()
@@ -36,7 +37,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
 
 fn describe_operation(operation: &Operation) -> String {
     match operation {
-        Operation::Complete(complete) => match &complete.outcome {
+        Operation::Complete(complete) => match &*complete.outcome {
             Outcome::Response(r) => format!("{} {:?}", r.status, r.body),
             Outcome::Tombstone(t) => format!("{} {:?}", t.status, t.reason),
         },
@@ -128,6 +129,7 @@ fn detached(status: &'static str, source: &Source, body: &'static [u8], end: End
     };
     let mut effects = Vec::new();
     let operation = execution.executed(executed, &mut effects);
+    effects.retain(|effect| !matches!(effect, Effect::Note(_)));
     assert!(
         matches!(effects[..], [Effect::Untrack(_)]),
         "renewed no more: {effects:?}"

@@ -80,9 +80,11 @@ fn what_is_redeemed_goes_on_under_the_other_gateway_s_names() {
     for policy in [INLINE, DETACHED] {
         for profile in [Profile::Envoy, Profile::Kong] {
             let mut bench = shown(profile, policy);
-            let [Effect::Call(Call::Operation(Operation::Redeem(redeem)))] = &bench.effects[..]
-            else {
+            let [Effect::Call(Call::Operation(operation))] = &bench.effects[..] else {
                 panic!("{:?}", bench.effects)
+            };
+            let Operation::Redeem(redeem) = &**operation else {
+                panic!("{operation:?}")
             };
             // The proof ends a margin before the lease, counted from the fence.
             assert_eq!((redeem.fence, redeem.expires_at_ms), (7, 59_000));

@@ -2,7 +2,7 @@
 
 use super::{call, refuse_unannounced, Effect, Env, Flow, State, Step};
 use crate::call::CallResult;
-use crate::ending::{settle, Ending, Passing};
+use crate::ending::{settle_telling, Ending, Passing, CUT, UNCLEAR};
 use crate::lease::Lease;
 use crate::profile::Profile;
 use crate::settlement;
@@ -87,18 +87,18 @@ impl Run {
 
     /// It was never sent, and must not be: its fingerprint was made without the body.
     pub(super) fn unannounced(&self, env: &mut Env) -> Step {
-        self.end(Ending::NotSent, env);
+        self.end(Ending::NotSent, (0, CUT), env);
         refuse_unannounced(&self.request, env)
     }
 
     /// The stream ended before there was an answer: it may have been executed.
     pub(super) fn cut_off(&self, env: &mut Env) {
-        self.end(Ending::Unknown, env);
+        self.end(Ending::Unknown, (0, CUT), env);
     }
 
     /// Ends in the background.
-    fn end(&self, ending: Ending, env: &mut Env) {
-        let operation = settle(ending, &self.lease, env.effects);
+    fn end(&self, ending: Ending, told: (u16, &'static str), env: &mut Env) {
+        let operation = settle_telling(&self.request, ending, &self.lease, told, env.effects);
         env.effect(Effect::Background(operation));
     }
 }
@@ -140,10 +140,13 @@ impl Capturing {
         } = *self;
         // A host that holds no responses makes no calls meanwhile, either.
         if !can_hold {
-            run.end(passing.ending(), env);
+            let told = (passing.status(), UNCLEAR);
+            run.end(passing.ending(), told, env);
             return (State::Answered, Flow::Continue);
         }
-        let operation = settle(passing.ending(), &run.lease, env.effects);
+        let told = (passing.status(), UNCLEAR);
+        let ending = passing.ending();
+        let operation = settle_telling(&run.request, ending, &run.lease, told, env.effects);
         env.effect(call(operation));
         (
             State::Settling(Box::new(Settling { run, held, cut })),
@@ -152,8 +155,8 @@ impl Capturing {
     }
 
     /// The stream ended in the middle of the response.
-    pub(super) fn cut_off(self: Box<Self>, env: &mut Env) {
-        self.run.end(self.passing.ending(), env);
+    pub(super) fn cut_off(self, env: &mut Env) {
+        self.run.end(self.passing.ending(), (0, CUT), env);
     }
 }
 
@@ -162,7 +165,7 @@ impl Settling {
         let Settling { run, held, cut } = self;
         let told = settlement::answered(&run.request, operation, result, env.effects);
         let told = match cut {
-            Some(status) => Err(run.request.cut(status)),
+            Some(status) => Err(run.request.cut(&run.lease.key, status)),
             None => told,
         };
         match (told, held) {

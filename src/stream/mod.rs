@@ -47,6 +47,7 @@ use crate::body::LENGTH_REQUIRED;
 use crate::call::{Call, CallResult};
 use crate::clock::Moment;
 use crate::kong;
+use crate::note::Note;
 use crate::profile::Profile;
 use crate::stats::Counter;
 use bytes::Bytes;
@@ -61,6 +62,7 @@ use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{Operation, Owner};
 use inline::{Capturing, Run, Settling};
 use observe::Observing;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What happens to a stream.
@@ -116,16 +118,32 @@ pub struct Env<'a> {
     /// The host.
     pub profile: Profile,
     /// The filter's clock. Most events need no time, and to look costs a hostcall.
-    pub clock: &'a dyn Fn() -> Moment,
+    pub clock: &'a dyn Fn(Look) -> Moment,
     /// A fresh random owner; `None` if the host gives no randomness.
     pub new_owner: &'a mut dyn FnMut() -> Option<Owner>,
     /// What is to be done, in order.
     pub effects: &'a mut Vec<Effect>,
 }
 
+/// How well the time has to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The time.
+    Now,
+    /// The time, or one that has passed already where that costs nothing: the last look of a clock that ticks. From
+    /// there on a lease is counted whose acquire leaves now. It is over too soon then, by a tick or by as long as
+    /// the worker stood still, and never too late.
+    NotLater,
+}
+
 impl Env<'_> {
     fn now(&self) -> Moment {
-        (self.clock)()
+        (self.clock)(Look::Now)
+    }
+
+    /// When a call is sent that leaves now, at the latest.
+    fn sent(&self) -> Moment {
+        (self.clock)(Look::NotLater)
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -340,10 +358,27 @@ impl Stream {
 
 type Step = (State, Flow);
 
-/// Answers with a problem document.
+/// Answers with a problem document. The operator is told the detail.
 fn refuse(request: &Request, problem: Problem, detail: Option<&str>, env: &mut Env) -> Step {
-    env.count(Counter::Problem(problem));
-    env.effect(Effect::Reply(request.problem(problem, detail)));
+    let note = Note::of(request, Counter::Problem(problem));
+    refuse_with(note, request, problem, detail, env)
+}
+
+/// The same, with what the operator is told besides.
+fn refuse_with(
+    mut note: Box<Note>,
+    request: &Request,
+    problem: Problem,
+    detail: Option<&str>,
+    env: &mut Env,
+) -> Step {
+    let reply = request.problem(note.key.as_ref(), problem, detail);
+    note.status = reply.status;
+    if let (Some(detail), true) = (detail, note.why == problem.detail()) {
+        note.why = Cow::Owned(detail.to_owned());
+    }
+    env.effect(Effect::Note(note));
+    env.effect(Effect::Reply(reply));
     (State::Answered, Flow::Pause)
 }
 
@@ -377,7 +412,7 @@ impl Hashing {
         } = self;
         match request.identify(hasher) {
             Identity::Known(key, fingerprint) => {
-                Ticket::begin(request, key, fingerprint, trailers, env)
+                Ticket::begin(request, Arc::new(key), fingerprint, trailers, env)
             }
             Identity::Refused(problem, detail) => refuse(&request, problem, Some(&detail), env),
             Identity::Pass => (State::Passing, Flow::Continue),
@@ -393,11 +428,6 @@ impl Hashing {
             let detail = "The gateway does not let the filter read the request's body.";
             return self.refuse(Problem::Misconfigured, Some(detail), env);
         }
-        env.effect(Effect::Warn(format!(
-            "rule {}: a request body was written to disk and cannot be compared; raise nginx's \
-             client_body_buffer_size above the largest body that the rule is to accept",
-            self.request.rule.name
-        )));
         self.refuse(Problem::BodyTooLarge, Some(kong::SPILLED), env)
     }
 }
@@ -405,15 +435,17 @@ impl Hashing {
 /// Kong, HTTP/2 and 3: a body without a length. What was asked of the service was without it.
 fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
     let problem = Problem::UnsupportedRequest;
-    env.count(Counter::Problem(problem));
     let detail = "This gateway needs to know the length of the body beforehand: send \
                   Content-Length.";
+    let mut note = Note::of(request, Counter::Problem(problem)).because(detail);
+    note.status = LENGTH_REQUIRED;
+    env.effect(Effect::Note(note));
     let unsent = MayBe::NotExecuted;
-    let reply = request.problem_as(problem, LENGTH_REQUIRED, Some(detail), unsent);
+    let reply = request.problem_as(None, problem, LENGTH_REQUIRED, Some(detail), unsent);
     env.effect(Effect::Reply(reply));
     (State::Answered, Flow::Pause)
 }
 
 fn call(operation: Operation) -> Effect {
-    Effect::Call(Call::Operation(operation))
+    Effect::Call(Call::Operation(Box::new(operation)))
 }

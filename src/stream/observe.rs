@@ -5,11 +5,13 @@ use super::{call, Effect, Env, Event};
 use crate::call::CallResult;
 use crate::ending::{settle, Ending, Passing};
 use crate::lease::Lease;
+use crate::note::Note;
 use crate::stats::Counter;
 use idempotency_core::fingerprint::Hasher;
 use idempotency_core::problem::Problem;
 use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{Answer, FaultCode, Outcome};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Observing {
                 self.seen = self.seen.saturating_add(chunk.len());
                 if self.seen > self.request.policy().max_body_bytes {
                     if self.hasher.take().is_some() {
-                        env.count(Counter::Observed(Problem::BodyTooLarge));
+                        self.tell(Problem::BodyTooLarge, "", env);
                     }
                     return;
                 }
@@ -75,12 +77,16 @@ impl Observing {
             },
             // It was asked for without the body; what comes of it must not be kept.
             Event::UnannouncedBody => {
-                env.count(Counter::Observed(Problem::UnsupportedRequest));
+                self.tell(Problem::UnsupportedRequest, "a body without a length", env);
                 self.mistaken = true;
             }
             Event::RequestTrailers(trailers) => {
                 if self.request.unwelcome_trailer(&trailers).is_some() {
-                    env.count(Counter::Observed(Problem::UnsupportedRequest));
+                    self.tell(
+                        Problem::UnsupportedRequest,
+                        "a trailer that must not be one",
+                        env,
+                    );
                     self.hasher = None;
                 }
                 self.ask(env);
@@ -121,22 +127,37 @@ impl Observing {
         };
         let (key, fingerprint) = match self.request.identify(hasher) {
             Identity::Known(key, fingerprint) => (key, fingerprint),
-            Identity::Refused(problem, _) => return env.count(Counter::Observed(problem)),
+            Identity::Refused(problem, detail) => return self.tell(problem, detail, env),
             Identity::Pass => return,
         };
         let Some(owner) = (env.new_owner)() else {
-            return env.count(Counter::Observed(Problem::Misconfigured));
+            return self.tell(
+                Problem::Misconfigured,
+                "the host gives no random numbers",
+                env,
+            );
         };
-        env.effect(call(self.request.acquire(key.clone(), owner, fingerprint)));
+        env.effect(call(self.request.acquire(
+            key.clone(),
+            owner,
+            fingerprint,
+            env.profile.name(),
+        )));
         let lease_ms = self.request.policy().lease_ms;
         self.right = Right::Asked(Lease {
-            key,
+            key: Arc::new(key),
             owner,
             // Nothing of it is told to anybody behind this gateway.
             fence: 0,
             lease_ms,
-            since_ns: env.now().most_ns,
+            since_ns: env.sent().most_ns,
         });
+    }
+
+    /// It would have been refused.
+    fn tell(&self, problem: Problem, why: impl Into<Cow<'static, str>>, env: &mut Env) {
+        let note = Note::of(&self.request, Counter::Observed(problem));
+        env.effect(Effect::Note(note.because(why)));
     }
 
     fn answered(&mut self, result: CallResult, env: &mut Env) {
@@ -144,32 +165,53 @@ impl Observing {
         let Right::Asked(mut lease) = right else {
             return;
         };
+        let key = Arc::clone(&lease.key);
+        let (mut fence, mut status, mut why) = (0, None, String::new());
         let counter = match result {
             Ok(Answer::Granted(grant)) => {
+                fence = grant.fence;
                 lease.lease_ms = grant.lease_ms;
                 env.effect(Effect::Track(lease.clone()));
                 self.right = Right::Held(lease);
                 Counter::ObservedExecution
             }
-            Ok(Answer::Stored(stored)) => match stored.outcome {
-                Outcome::Response(_) => Counter::ObservedReplay,
-                Outcome::Tombstone(_) => Counter::Observed(Problem::NotReplayable),
-            },
+            Ok(Answer::Stored(stored)) => {
+                fence = stored.fence;
+                match &*stored.outcome {
+                    Outcome::Response(response) => {
+                        status = Some(response.status);
+                        Counter::ObservedReplay
+                    }
+                    Outcome::Tombstone(_) => Counter::Observed(Problem::NotReplayable),
+                }
+            }
             Ok(Answer::Unreadable { .. }) => Counter::Observed(Problem::NotReplayable),
-            Ok(Answer::InFlight { .. }) => Counter::Observed(Problem::InFlight),
+            Ok(Answer::InFlight { fence: other, .. }) => {
+                fence = other;
+                Counter::Observed(Problem::InFlight)
+            }
             Ok(Answer::Mismatch) => Counter::Observed(Problem::KeyReused),
             Ok(Answer::NotComparable) => Counter::Observed(Problem::NotComparable),
             Ok(Answer::UnknownOutcome { .. }) => Counter::Observed(Problem::OutcomeUnknown),
             Ok(Answer::Fault(fault)) if fault.code == FaultCode::Quota => {
                 Counter::Observed(Problem::TenantQuota)
             }
-            _ => {
+            other => {
+                why = match other {
+                    Ok(Answer::Fault(fault)) => fault.to_string(),
+                    Err(failed) => failed.to_string(),
+                    Ok(_) => why,
+                };
                 // It may have been granted all the same; its outcome will tell the record.
                 self.right = Right::Held(lease);
                 Counter::Observed(Problem::StoreUnavailable)
             }
         };
-        env.count(counter);
+        let mut note = Note::of(&self.request, counter)
+            .about(&key, fence)
+            .because(why);
+        note.status = status.unwrap_or(note.status);
+        env.effect(Effect::Note(note));
         self.settle(env);
     }
 

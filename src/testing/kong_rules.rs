@@ -65,6 +65,8 @@ pub enum Hostcall<'a> {
     SetRepeated(Map),
     /// `proxy_get_property`.
     Property(&'a [&'a str]),
+    /// `proxy_set_property`.
+    SetProperty(&'a [&'a str]),
     /// `proxy_set_tick_period_milliseconds`.
     SetTick(u32),
     /// `proxy_send_local_response`: status, length of the body.
@@ -352,6 +354,10 @@ impl KongRules {
             Hostcall::SetRepeated(Map::Request) => broken(Rule::RequestHeaderStays, "repeated"),
             Hostcall::RemoveHeader(_) | Hostcall::SetRepeated(_) => Ok(()),
             Hostcall::Property(path) => property(stream.filter(|_| step != Step::Delete), path),
+            Hostcall::SetProperty(path) => {
+                let alive = !matches!(step, Step::Delete | Step::Log);
+                set_property(stream.filter(|_| alive), path)
+            }
             Hostcall::SetTick(period) => {
                 let fresh = match step {
                     Step::Configure(root) if period > 0 => self.ticking.insert(root),
@@ -558,6 +564,16 @@ fn property(stream: Option<u32>, path: &[&str]) -> Judged<()> {
         return Ok(());
     }
     broken(Rule::UnknownProperty, name)
+}
+
+/// nginx' own variables only: what Lua code sets traps where that raises an error.
+fn set_property(stream: Option<u32>, path: &[&str]) -> Judged<()> {
+    let name = path.join(".");
+    match (stream, path) {
+        (None, _) => broken(Rule::PropertyOutsideRequest, name),
+        (Some(_), ["ngx", _]) => Ok(()),
+        _ => broken(Rule::UnknownProperty, name),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Kong looks up names in Lua, for requests and for ticks alike. Whoever asks for a name that somebody
-//! else is just looking up waits on a semaphore, and a tick's callout that does so ends the worker
-//! (measured, `docs/kong-facts.md`). What was looked up once is known from then on.
+//! Kong looks up names in Lua, for requests and for ticks alike. While one caller looks up a name, a
+//! second caller that asks for the same name waits on a semaphore. If that second caller is a tick's
+//! callout, the worker ends (measured, `docs/kong-facts.md`). A name that was looked up once stays known.
 
 use idempotency_core::config;
 use std::collections::{BTreeMap, BTreeSet};

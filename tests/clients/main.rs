@@ -7,5 +7,6 @@ extern crate idempotency_e2e;
 
 mod browser;
 mod resume;
+mod retries;
 mod stripe;
 mod tools;

@@ -53,6 +53,17 @@ pub fn python(script: &str) -> Option<Command> {
     Some(command)
 }
 
+/// A language's own runtime, where there is one. `scripts/test.sh` says in the end what was left out.
+pub fn runtime(program: &str, arguments: &[&str]) -> Option<Command> {
+    let found = on_path(program);
+    if found.is_none() {
+        eprintln!("skipped: {program} is not on the PATH");
+    }
+    let mut command = limited(&found?);
+    command.args(arguments);
+    Some(command)
+}
+
 fn limited(program: &Path) -> Command {
     let mut command = Command::new("timeout");
     command.arg(LIMIT).arg(program);

@@ -80,12 +80,31 @@ fn check_config(text: &str) -> (Option<i32>, Vec<String>) {
         .arg(&path)
         .output()
         .expect("it runs");
-    let prefix = format!("{}: ", path.display());
+    let file = path.display().to_string();
     let lines = String::from_utf8_lossy(&output.stderr)
         .lines()
-        .map(|line| line.strip_prefix(&prefix).unwrap_or(line).to_owned())
+        // Hints, which the filter does not give.
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| without_place(line, &file).to_owned())
         .collect();
     (output.status.code(), lines)
+}
+
+/// A line of `check-config` without the file, and without the line and the column where it has them.
+fn without_place<'a>(line: &'a str, file: &str) -> &'a str {
+    let Some(rest) = line.strip_prefix(file).and_then(|l| l.strip_prefix(':')) else {
+        return line;
+    };
+    let mut parts = rest.splitn(3, ':');
+    let is_number = |part: Option<&str>| part.is_some_and(|p| p.parse::<u32>().is_ok());
+    match (
+        is_number(parts.next()),
+        is_number(parts.next()),
+        parts.next(),
+    ) {
+        (true, true, Some(text)) => text.trim_start(),
+        _ => rest.trim_start(),
+    }
 }
 
 /// Asserts that only what cannot change anything passes.

@@ -28,7 +28,10 @@ fn counters(stack: &Stack) -> BTreeMap<String, u64> {
         .map(|(name, value)| (name.replace(PREFIX, ""), value))
         .filter(|(name, _)| !name.starts_with("callout_") || name == "callout_failed")
         .filter(|(name, _)| {
-            !name.starts_with("outbox") && !name.starts_with("protected_") && name != "queued"
+            !name.starts_with("outbox")
+                && !name.starts_with("protected_")
+                && !name.starts_with("requests_outcome_")
+                && name != "queued"
         })
         .filter(|(_, value)| *value > 0)
         .filter(|(name, _)| is_certain(name))

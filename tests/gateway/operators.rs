@@ -154,26 +154,25 @@ fn the_command_line_looks_up_and_resolves() {
     assert!(String::from_utf8_lossy(&listed.stdout).contains(&key));
 
     let version = version(&stack, &key).to_string();
-    let wrong = keys(
-        &stack,
-        &["resolve", &key, "--version", "1", "--to", "failed"],
-    );
+    let resolve = |more: &[&str]| keys(&stack, &[&["resolve", &key], more].concat());
+    let confirmed = ["--yes", "--reason", "the charge is in the ledger"];
+    let wrong = ["--version", "1", "--to", "failed"];
+    let wrong = resolve(&[&wrong[..], &confirmed].concat());
     assert_eq!(wrong.status.code(), Some(4), "{wrong:?}");
-    let resolved = keys(
-        &stack,
-        &[
-            "resolve",
-            &key,
-            "--version",
-            &version,
-            "--to",
-            "completed",
-            "--status",
-            "201",
-            "--header",
-            "location: /charges/9",
-        ],
-    );
+    let right = [
+        "--version",
+        &version,
+        "--to",
+        "completed",
+        "--status",
+        "201",
+        "--header",
+        "location: /charges/9",
+    ];
+    // Not confirmed: it says what would happen, and does nothing.
+    let asked = resolve(&right);
+    assert_eq!(asked.status.code(), Some(6), "{asked:?}");
+    let resolved = resolve(&[&right[..], &confirmed].concat());
     assert!(resolved.status.success(), "{resolved:?}");
     let replay = charge(NO_ANSWER, &key).send(&stack);
     assert!(replayed(&replay));

@@ -4,6 +4,7 @@ use idempotency_e2e::{
     assert_problem, eventually, executions, fresh_key, inline_rule, rule, side_by_side,
     with_config, with_rules, Answer, Connection, Http, Request,
 };
+use idempotency_protocol::{log_id, LookupKey, Origin};
 use idempotency_stack::{Stack, StackBuilder};
 use serde_json::{json, Value};
 
@@ -65,8 +66,10 @@ fn assert_document(answer: &Answer, base: &str, facts: &Facts) {
     assert_eq!(document["type"], format!("{base}{name}"), "{answer:?}");
     assert_eq!(document["retryable"], *retryable, "{answer:?}");
     assert_eq!(document["reuse_key"], *reuse_key, "{answer:?}");
+    // About a record, it says by which name logs know it.
+    let of_record = document.get("instance").is_some();
     let members = document.as_object().map(serde_json::Map::len);
-    assert_eq!(members, Some(6), "{answer:?}");
+    assert_eq!(members, Some(6 + usize::from(of_record)), "{answer:?}");
     assert_eq!(answer.header("idempotency-expires"), None, "{answer:?}");
     let length = answer.header("content-length");
     assert!(
@@ -75,12 +78,29 @@ fn assert_document(answer: &Answer, base: &str, facts: &Facts) {
     );
 }
 
-/// Sends a request over both protocols and expects this document, and no execution.
+/// The name by which logs know the record of a key without a tenant.
+fn instance(key: &str) -> String {
+    log_id(&LookupKey {
+        tenant: String::new(),
+        namespace: String::new(),
+        origin: Origin::Client,
+        key: key.to_owned(),
+    })
+}
+
+/// Sends a request over both protocols and expects this document, and no execution. There is no record.
 fn refused(stack: &Stack, request: &Request, facts: &Facts) {
+    refused_about(stack, request, facts, None);
+}
+
+/// The same; `instance`: what the document says of the record that it is about.
+fn refused_about(stack: &Stack, request: &Request, facts: &Facts, instance: Option<&str>) {
     let before = stack.upstream.executions().total;
     for http in Http::BOTH {
         let answer = Connection::new(http, stack.address()).send(request);
         assert_document(&answer, BASE, facts);
+        let told = answer.json()["instance"].as_str().map(str::to_owned);
+        assert_eq!(told.as_deref(), instance, "{answer:?}");
     }
     assert_eq!(stack.upstream.executions().total, before, "{}", facts.name);
 }
@@ -153,22 +173,22 @@ fn refusals_from_the_record() {
             reuse_key: false,
         };
         let request = |query: &str| {
-            Request::post(&format!("{path}?{query}"))
-                .key(&fresh_key("record"))
-                .body("{}")
+            let key = fresh_key("record");
+            let request = Request::post(&format!("{path}?{query}"));
+            (request.key(&key).body("{}"), instance(&key))
         };
-        let done = request("");
+        let (done, id) = request("");
         assert_eq!(done.send(&stack).status, 201);
-        refused(&stack, &done.clone().body("[]"), &reused);
-        let unknown = request("status=500");
-        assert_eq!(unknown.send(&stack).status, 500);
-        refused(&stack, &unknown, &facts("outcome-unknown"));
-        let large = request("bytes=2000");
-        assert_eq!(large.send(&stack).body.len(), 2000);
-        refused(&stack, &large, &facts("not-replayable"));
+        refused_about(&stack, &done.clone().body("[]"), &reused, Some(&id));
         // The same key under other fingerprint settings.
-        let other = done.clone().target("/json");
-        refused(&stack, &other, &facts("not-comparable"));
+        let other = done.target("/json");
+        refused_about(&stack, &other, &facts("not-comparable"), Some(&id));
+        let (unknown, id) = request("status=500");
+        assert_eq!(unknown.send(&stack).status, 500);
+        refused_about(&stack, &unknown, &facts("outcome-unknown"), Some(&id));
+        let (large, id) = request("bytes=2000");
+        assert_eq!(large.send(&stack).body.len(), 2000);
+        refused_about(&stack, &large, &facts("not-replayable"), Some(&id));
     }
 }
 
@@ -271,11 +291,9 @@ fn without_the_service_nothing_is_executed_and_the_answer_says_so() {
         reuse_key: true,
     };
     for path in ["/charges", "/inline"] {
-        refused(
-            &stack,
-            &Request::post(path).key(&fresh_key("down")).body("{}"),
-            &down,
-        );
+        let key = fresh_key("down");
+        let request = Request::post(path).key(&key).body("{}");
+        refused_about(&stack, &request, &down, Some(&instance(&key)));
     }
     let answer = Request::post("/named").key("k").send(&stack);
     assert_document(&answer, BASE, &down);

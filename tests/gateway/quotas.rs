@@ -101,7 +101,9 @@ fn above_its_quota_of_executions_a_tenant_is_refused_and_nothing_of_it_runs() {
         let refusals = "idempotencyd_quota_refusals_total{reason=\"executions\"}";
         assert!(metric(&stack, refusals) >= 2, "{}", stack.service.metrics());
         assert_eq!(crate::support::counter(&stack, "passed_unprotected"), 0);
-        assert!(crate::support::counter(&stack, "problem_tenant_quota") >= 2);
+        eventually("the refusals are told", || {
+            crate::support::counter(&stack, "problem_tenant_quota") >= 2
+        });
     }
 }
 

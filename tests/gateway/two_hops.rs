@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::support::{await_execution, counter, in_background, problem};
+use crate::support::{await_counter, await_execution, in_background, problem};
 use idempotency_e2e::relay::{raw, Received, Server};
 use idempotency_e2e::{
     assert_problem, assert_replay, eventually, executions, fresh_key, only_on, record_state,
@@ -65,9 +65,14 @@ impl Chain {
             ""
         };
         let inner = config(execution, inner_namespace, hop.clone());
+        let variable = hop["key_env"].as_str();
+        let variable =
+            variable.map(|name| (name.to_owned(), format!("{HOP_KEY}\nanother-{HOP_KEY}\n")));
+        let of_inner = variable.clone();
         let stack = Stack::builder()
             .filter(inner)
-            .gateway(|gateway| {
+            .gateway(move |gateway| {
+                gateway.environment.extend(of_inner);
                 // Whoever forwards must switch retries off anew.
                 for route in &mut gateway.routes {
                     route.retries = true;
@@ -79,7 +84,9 @@ impl Chain {
         let service = other.as_ref().unwrap_or(&stack.service);
         let service = ServiceAddress::Unix(service.socket().to_owned());
         let edge = config(execution, "", hop.clone()).to_string();
-        let edge = Envoy::start(EnvoyConfig::new(edge, stack.address(), service));
+        let mut edge = EnvoyConfig::new(edge, stack.address(), service);
+        edge.environment.extend(variable);
+        let edge = Envoy::start(edge);
         Chain {
             edge: edge.expect("the edge"),
             _other_service: other,
@@ -124,8 +131,8 @@ fn with_a_key_there_is_one_execution_and_one_replay() {
             assert_eq!(first.echoed("idempotency-attempt").as_deref(), Some("1"));
             assert!(first.echoed("idempotency-fence").is_some(), "{told}");
             assert!(first.echoed("idempotency-record").is_some(), "{told}");
-            let relayed = counter(&chain.stack, "relayed");
-            assert_eq!(relayed, u64::from(shared == Shared::All), "{told}");
+            let relayed = u64::from(shared == Shared::All);
+            await_counter(&chain.stack, "relayed", relayed);
             // Where the inner gateway only passed it on, no proof is left; where it was granted an execution of its
             // own, it does not know that it is the last one.
             if shared == Shared::All {
@@ -144,6 +151,49 @@ fn with_a_key_there_is_one_execution_and_one_replay() {
             assert_eq!(executions(&chain.stack, &key), 1, "{told}");
         }
     }
+}
+
+/// Both have it in their environment, and nowhere else.
+#[test]
+fn keys_of_the_environment_are_good_and_not_shown() {
+    only_on!(
+        Envoy | KongHost,
+        "the library's layer redeems no proofs; no real Kong stands behind an Envoy here"
+    );
+    let chain = Chain::start(Shared::All, "detached", &json!({ "key_env": "HOP_KEYS" }));
+    let key = fresh_key("hops-environment");
+    let first = chain.send(&charge("?echo=1", &key));
+    assert_eq!(first.status, 201, "{first:?}");
+    assert_replay(&first, &chain.send(&charge("?echo=1", &key)));
+    assert_eq!(executions(&chain.stack, &key), 1);
+    await_counter(&chain.stack, "relayed", 1);
+    let dump = chain.edge.ask("GET", "/config_dump?include_eds").text();
+    assert!(dump.contains("HOP_KEYS"));
+    for (place, text) in [
+        ("/config_dump", dump),
+        ("the edge's log", chain.edge.log()),
+        ("the inner gateway's log", chain.stack.gateway.log()),
+        ("the service's log", chain.stack.service.log()),
+    ] {
+        assert!(!text.contains(HOP_KEY), "{place} shows the key");
+    }
+}
+
+/// Without the variable nothing is protected, and nothing passes.
+#[test]
+fn a_key_that_is_not_in_the_environment_is_told() {
+    only_on!(
+        Envoy | KongHost | Nginx | Kong,
+        "the library's layer redeems no proofs"
+    );
+    let config = config("inline", "", json!({ "key_env": "NO_SUCH_KEYS" }));
+    let stack = Stack::builder().filter(config).start();
+    let key = fresh_key("hops-absent");
+    let answer = charge("", &key).send(&stack);
+    assert_problem(&answer, 503, "misconfigured");
+    assert_eq!(executions(&stack, &key), 0);
+    let why = "hop.key_env: NO_SUCH_KEYS: the environment of the VM has no such variable";
+    eventually("the log says why", || stack.gateway.log().contains(why));
 }
 
 #[test]
@@ -169,7 +219,7 @@ fn the_last_gateway_sends_no_proof_and_accepts_the_one_that_is_rotated_out() {
         first.echoed("idempotency-proof").as_deref(),
         upstream_sees()
     );
-    assert_eq!(counter(&stack, "relayed"), 1);
+    await_counter(&stack, "relayed", 1);
     // Its own executions.
     let direct = charge("?echo=1", &fresh_key("direct")).send(&stack);
     assert_eq!(direct.status, 201, "{direct:?}");

@@ -1,5 +1,6 @@
-//! Documents: what they link to exists.
+//! Documents: what they link to exists, and README leads to all of them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::repository::root;
@@ -25,6 +26,14 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
+/// The links of a text that lead to files of ours.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let links = text.split("](").skip(1);
+    links
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| !link.contains("://") && !link.contains(char::is_whitespace))
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut files = Vec::new();
@@ -33,14 +42,7 @@ fn links_lead_somewhere() {
     let mut broken = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        for link in text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-        {
-            if link.contains("://") || link.contains(char::is_whitespace) {
-                continue;
-            }
+        for link in links(&text) {
             let (path, part) = link.split_once('#').unwrap_or((link, ""));
             let target = match path {
                 "" => file.clone(),
@@ -58,4 +60,35 @@ fn links_lead_somewhere() {
         }
     }
     crate::report::none(broken);
+}
+
+#[test]
+fn readme_leads_to_every_document() {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![root().join("README.md")];
+    while let Some(file) = next.pop() {
+        let file = file.canonicalize().unwrap();
+        // A directory is shown with its README, or as a list of its files.
+        if file.is_dir() {
+            let readme = file.join("README.md");
+            if readme.exists() {
+                next.push(readme);
+            } else {
+                documents(&file, &mut next);
+            }
+            continue;
+        }
+        if !reached.insert(file.clone()) || file.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let paths = links(&text).filter_map(|link| link.split('#').next());
+        let paths = paths.filter(|path| !path.is_empty());
+        next.extend(paths.map(|path| file.parent().unwrap().join(path)));
+    }
+    let mut files = Vec::new();
+    documents(&root(), &mut files);
+    let files = files.into_iter().map(|file| file.canonicalize().unwrap());
+    let lost = files.filter(|file| !reached.contains(file));
+    crate::report::none(lost.map(|file| file.display().to_string()).collect());
 }

@@ -81,6 +81,8 @@ fn the_limits_of_the_example_are_those_of_make_run() {
     };
     let (demo, example) = (config.bootstrap().unwrap(), yaml("envoy/envoy.yaml"));
     assert_eq!(demo["overload_manager"], example["overload_manager"]);
+    assert!(!example["stats_config"].is_null());
+    assert_eq!(demo["stats_config"], example["stats_config"]);
     let hcm = |document: &Value, listener: usize| {
         let listener = &document["static_resources"]["listeners"][listener];
         listener["filter_chains"][0]["filters"][0]["typed_config"].clone()

@@ -355,6 +355,24 @@ fn check_config_finds_it_usable() {
     }
 }
 
+/// All that is shipped with the filter in it, and Kong's settings.
+#[test]
+fn check_config_finds_all_of_it_usable_without_a_word() {
+    let files = [
+        "envoy/envoy.yaml",
+        "envoy/demo-filter.json",
+        "kong/kong.yml",
+        "kong/kong.env",
+    ];
+    let mut command = std::process::Command::new(idempotency_stack::tools::idempotencyd().unwrap());
+    let files = files.map(|file| crate::repository::root().join(file));
+    let output = command.arg("check-config").args(&files).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.matches(": usable, ").count(), files.len(), "{said}");
+}
+
 /// One chain on a service, one on a route: both ways are shown.
 #[test]
 fn both_places_for_a_chain_are_shown() {

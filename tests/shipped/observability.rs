@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use idempotency_stack::http::Request;
-use idempotency_stack::{ports, until, Process, Stack};
+use idempotency_stack::{ports, until, Pki, Process, Stack, ENCRYPTION_KEYS};
 use serde_json::{json, Value};
 
 use crate::repository::{parse_yaml, read, root};
@@ -132,7 +132,10 @@ fn queries() -> Vec<(String, String)> {
     let dashboard: Value =
         serde_json::from_str(&read("deploy/observability/dashboard.json")).unwrap();
     let mut found = Vec::new();
+    let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
+        let id = panel["id"].as_u64().expect("a panel has an id");
+        assert!(ids.insert(id), "two panels have the id {id}");
         for target in panel["targets"].as_array().into_iter().flatten() {
             let query = target["expr"].as_str().unwrap();
             let query = query
@@ -149,15 +152,12 @@ fn queries() -> Vec<(String, String)> {
 
 /// What an alert looks at: its expression without the comparison at its end.
 fn looked_at(expression: &str) -> String {
-    let cut = expression.rfind([' ']).unwrap();
-    let (left, _) = expression.split_at(cut);
-    let left = left.trim_end();
-    let operator = [" >", " =="]
+    let comparison = [" > ", " == ", " < "]
         .iter()
-        .find_map(|operator| left.strip_suffix(operator));
-    operator
-        .unwrap_or_else(|| panic!("{expression}"))
-        .to_owned()
+        .filter_map(|operator| expression.rfind(operator))
+        .max();
+    let at = comparison.unwrap_or_else(|| panic!("{expression}"));
+    expression[..at].to_owned()
 }
 
 #[test]
@@ -165,7 +165,17 @@ fn every_query_of_dashboard_and_alerts_finds_series_on_a_running_gateway() {
     if !prometheus_is_there() {
         return;
     }
-    let stack = Stack::builder().service_over_tcp().start();
+    // What is only counted with certificates and with encryption is there, too.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, ENCRYPTION_KEYS).unwrap();
+    let keys = file.path().display().to_string();
+    let stack = Stack::builder()
+        .service_over_tcp()
+        .service(move |service| {
+            service.tls = Some(Pki::shared().unwrap());
+            service.args.extend(["--encryption-keys".to_owned(), keys]);
+        })
+        .start();
     for key in ["k-1", "k-1", "k-2"] {
         let request = Request::post("/charges")
             .header("Idempotency-Key", key)

@@ -32,6 +32,26 @@ pub fn service_variables() -> BTreeSet<String> {
     names
 }
 
+/// The flags of `idempotencyd serve` that are settings, without their dashes.
+pub fn service_flags() -> BTreeSet<String> {
+    let help = help(&tools::idempotencyd().unwrap(), &["serve"]);
+    let mut flags = BTreeSet::new();
+    let mut last = "";
+    for line in help.lines() {
+        // What explains a flag stands further to the right.
+        if let Some(flag) = line.strip_prefix("      --") {
+            last = flag.split_whitespace().next().unwrap_or_default();
+        }
+        // `--config` and `--migrate` are the command's own.
+        let is_env = line.trim_start().starts_with("[env: ");
+        if is_env && !["config", "migrate"].contains(&last) {
+            flags.insert(last.to_owned());
+        }
+    }
+    assert!(flags.contains("listen"), "{help}");
+    flags
+}
+
 /// The flags of the demo upstream.
 pub fn upstream_flags() -> BTreeSet<String> {
     let help = help(&tools::demo_upstream().unwrap(), &[]);

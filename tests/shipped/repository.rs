@@ -5,6 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+/// Whether this is a pass with records in one of these stores, as `STORE` names them. `make test` has the whole list
+/// three times, and what does not depend on the store need not run in all of them.
+pub fn is_pass_with(stores: &[&str]) -> bool {
+    let store = std::env::var("STORE").unwrap_or_default();
+    let store = if store.is_empty() { "embedded" } else { &store };
+    stores.contains(&store)
+}
+
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap().to_owned()
@@ -22,6 +30,14 @@ pub fn yaml(path: &str) -> Value {
 
 pub fn parse_yaml(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The documents of a text, those that are empty left out.
+pub fn yaml_documents(text: &str) -> Vec<Value> {
+    let mut documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    documents.retain(|document| !document.is_null());
+    documents
 }
 
 /// `name version` per line, as in `kong/VERSIONS`.

@@ -5,6 +5,9 @@
 //! sending in parts, hanging up at a chosen moment, broken framing. [`Shared`] is a stack that the
 //! tests of one module use together. The checks, [`assert_replay`] above all, compare bytes.
 //!
+//! It knows what clients can send and see, and on which host a case holds ([`cases`]). It must never look into the
+//! filter or the store: a case sees what a client, an upstream and an operator see.
+//!
 //! ```no_run
 //! use idempotency_e2e::{assert_replay, executions, Request};
 //! use idempotency_stack::Stack;

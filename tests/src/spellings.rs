@@ -105,6 +105,46 @@ pub struct Group {
 
 use Fate::{AtMostOnce, NotSeen, Protected, Refused, Removed};
 
+/// What could lead past a filter that is made only for requests that need it (`idempotencyd envoy-config`): sent
+/// beside the table where it is. Envoy can match names of headers only as they are usually spelled.
+pub const PAST: &[Row] = &[
+    Row::header("/other", &[("X.Original.URL", "/charges")], Removed),
+    Row::header("/other", &[("X-Original~URL", "/charges")], Removed),
+    Row::header("/other", &[("x.rewrite-url", "/inline")], Removed),
+    Row::header(
+        "/other",
+        &[("X-Original-URL", "/charges?\u{ff}")],
+        Refused(400),
+    ),
+    Row::header(
+        "/other",
+        &[("X-Rewrite-URL", "/x"), ("X-Rewrite-URL", "/charges")],
+        Refused(400),
+    ),
+    Row::header(
+        "/other?a=1",
+        &[("X-Original-URL", "/charges")],
+        Refused(400),
+    ),
+    Row::header("/other", &[("Idempotency.Fence", "1")], Removed),
+    Row::header("/other", &[("idempotency-unprotected", "")], Removed),
+    Row::header("/other", &[("Idempotency~Proof", "1")], Removed),
+    Row::trailer("/other", &[("X.Original.URL", "/charges")], Removed),
+    Row::trailer("/other", &[("X-HTTP-Method", "DELETE")], Removed),
+    Row::trailer("/other", &[("Idempotency.Record", "1")], Removed),
+    Row::new("an empty query", "/charges?", Protected),
+    Row::new("a query with a path in it", "/charges?/other", Protected),
+    Row::new("a slash at the end", "/charges/", Protected),
+    Row::new("a path in a query", "/other?/../charges", NotSeen),
+    Row::new("a path in another segment", "/other/charges", NotSeen),
+    Row::new("the beginning of a protected path", "/charge", NotSeen),
+    Row::new(
+        "another path that begins like it",
+        "/charges-of-others",
+        NotSeen,
+    ),
+];
+
 /// The whole table. The rules: `POST` below `/charges` (detached), below `/inline`, below
 /// `/optional` (`when_missing: pass`, and the rows send no key there), below `/static`
 /// (`credentials: static`), at `/hosted` for the host `api.example`.

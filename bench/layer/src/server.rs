@@ -30,15 +30,24 @@ pub enum Row {
     Durable,
     /// `axum-idempotent`, by the key's header, its records in `moka`.
     Peer,
+    /// As `Bare`, and the handler waits a millisecond, as for a database.
+    BareWaits,
+    /// As `Memory`, around that handler.
+    MemoryWaits,
+    /// As `Peer`, around that handler.
+    PeerWaits,
 }
 
 impl Row {
-    pub const ALL: [Row; 5] = [
+    pub const ALL: [Row; 8] = [
         Row::Bare,
         Row::Memory,
         Row::Relaxed,
         Row::Durable,
         Row::Peer,
+        Row::BareWaits,
+        Row::MemoryWaits,
+        Row::PeerWaits,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,6 +57,17 @@ impl Row {
             Row::Relaxed => "embedded-relaxed",
             Row::Durable => "embedded-durable",
             Row::Peer => "axum-idempotent",
+            Row::BareWaits => "bare-1ms",
+            Row::MemoryWaits => "memory-1ms",
+            Row::PeerWaits => "axum-idempotent-1ms",
+        }
+    }
+
+    /// The same handler alone.
+    pub fn bare(self) -> Row {
+        match self {
+            Row::BareWaits | Row::MemoryWaits | Row::PeerWaits => Row::BareWaits,
+            _ => Row::Bare,
         }
     }
 
@@ -68,6 +88,11 @@ async fn charge(State(runs): State<Runs>, body: Bytes) -> impl IntoResponse {
     (status, json, vec![b'a'; BODY])
 }
 
+async fn charge_slowly(runs: State<Runs>, body: Bytes) -> impl IntoResponse {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    charge(runs, body).await
+}
+
 /// Tells its address on the first line of its output, and serves until it is killed.
 pub fn serve(row: Row) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,13 +101,17 @@ pub fn serve(row: Row) -> Result<(), Error> {
         .build()?;
     runtime.block_on(async {
         let runs = Runs::default();
+        let handler = match row.bare() {
+            Row::BareWaits => post(charge_slowly),
+            _ => post(charge),
+        };
         let charges = Router::new()
-            .route("/charges", post(charge))
+            .route("/charges", handler)
             .with_state(runs.clone());
         let dir = tempfile::tempdir()?;
         let charges = match row {
-            Row::Bare => charges,
-            Row::Memory => around(charges, Arc::new(Memory::default())),
+            Row::Bare | Row::BareWaits => charges,
+            Row::Memory | Row::MemoryWaits => around(charges, Arc::new(Memory::default())),
             Row::Relaxed | Row::Durable => {
                 let mut options = EmbeddedOptions::new(dir.path().join("records"));
                 if row == Row::Relaxed {
@@ -93,7 +122,7 @@ pub fn serve(row: Row) -> Result<(), Error> {
                 }
                 around(charges, Arc::new(Embedded::open(options)?))
             }
-            Row::Peer => peer(charges).await?,
+            Row::Peer | Row::PeerWaits => peer(charges).await?,
         };
         let count = move || async move { runs.load(Ordering::Relaxed).to_string() };
         let app = charges.route("/runs", get(count));

@@ -14,6 +14,8 @@ const ROOT: u32 = 1;
 const BODY: usize = 200;
 /// The same where they are large.
 const LARGE: usize = 64 << 10;
+/// The root's tick comes once in so many requests: every 50 ms where there are 5,000 in a second.
+pub const TICK_EVERY: u32 = 250;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,16 @@ pub struct Driver {
     next: u32,
     /// Headers of the service's answers.
     service: Fields,
+    /// The service's answers, as bytes. They are made once, so that what is counted is the filter's work alone.
+    granted_or_stored: Bytes,
+    completed: Bytes,
+}
+
+/// What the service is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Acquire,
+    Complete,
 }
 
 impl Kind {
@@ -154,6 +166,14 @@ impl Driver {
             configuration: configuration(),
             ..Memory::default()
         };
+        let answer = |answer: Answer| {
+            let answers = vec![answer];
+            Bytes::from(Response { answers }.encode())
+        };
+        let granted_or_stored = answer(acquired(kind, &host));
+        let completed = answer(Answer::Completed {
+            expires_at_ms: 1_800_000_000_000,
+        });
         let size = host.configuration.len();
         let mut filter = Filter::new(host);
         filter.on_context_create(ROOT, 0);
@@ -168,6 +188,8 @@ impl Driver {
                 ("content-length", "100"),
                 ("x-envoy-upstream-service-time", "0"),
             ]),
+            granted_or_stored,
+            completed,
         }
     }
 
@@ -176,9 +198,13 @@ impl Driver {
         self.filter.host()
     }
 
-    /// One request from its first to its last callback. `Err`: it did not go the expected way.
+    /// One request from its first to its last callback, and sometimes a [tick](TICK_EVERY) behind it. `Err`: it did
+    /// not go the expected way.
     pub fn request(&mut self) -> Result<(), String> {
         self.next += 1;
+        if self.next.is_multiple_of(TICK_EVERY) {
+            self.filter.on_tick(ROOT);
+        }
         let stream = self.next;
         let kind = self.kind;
         let filter = &mut self.filter;
@@ -191,18 +217,18 @@ impl Driver {
             return Err(format!("{}: held: {held}", kind.name()));
         }
         if held {
-            self.answer_service()?;
+            self.answer_service(Asked::Acquire)?;
         }
         if kind == Kind::Detached {
             self.answer_execution()?;
-            self.answer_service()?;
+            self.answer_service(Asked::Complete)?;
         }
         let filter = &mut self.filter;
         filter.on_response_headers(stream, false);
         filter.on_response_body(stream, kind.octets(), false);
         filter.on_response_body(stream, kind.octets(), true);
         if kind.is_inline() {
-            self.answer_service()?;
+            self.answer_service(Asked::Complete)?;
         }
         let filter = &mut self.filter;
         filter.on_done(stream);
@@ -214,55 +240,19 @@ impl Driver {
         }
     }
 
-    /// Answers the callout to the service that is out.
-    fn answer_service(&mut self) -> Result<(), String> {
+    /// Answers the callout to the service that is out. That it is what it should be is looked at in the first request.
+    fn answer_service(&mut self, asked: Asked) -> Result<(), String> {
         let (token, body) = self.callout()?;
-        let received = Request::decode(body).map_err(|error| error.to_string())?;
-        let answers = received
-            .items
-            .into_iter()
-            .map(|operation| match operation {
-                Ok(Operation::Acquire(_)) => Ok(self.acquired()),
-                Ok(Operation::Complete(_)) => Ok(Answer::Completed {
-                    expires_at_ms: 1_800_000_000_000,
-                }),
-                other => Err(format!("not expected: {other:?}")),
-            })
-            .collect::<Result<_, _>>()?;
-        let headers = self.service.clone();
-        self.answered(token, headers, Response { answers }.encode().into());
-        Ok(())
-    }
-
-    fn acquired(&self) -> Answer {
-        if !self.kind.is_replay() {
-            return Answer::Granted(Grant {
-                fence: 1_700_000_000_000_000,
-                attempt: 1,
-                lease_ms: 60_000,
-            });
+        if self.next == ROOT + 1 {
+            look_at(body, asked)?;
         }
-        let stored = |(name, _): &&(Bytes, Bytes)| {
-            name == "content-type".as_bytes() || name == "location".as_bytes()
+        let answer = match asked {
+            Asked::Acquire => &self.granted_or_stored,
+            Asked::Complete => &self.completed,
         };
-        let headers = self
-            .host()
-            .response
-            .iter()
-            .filter(stored)
-            .cloned()
-            .collect();
-        Answer::Stored(Stored {
-            outcome: Outcome::Response(StoredResponse {
-                status: 201,
-                headers,
-                body: self.host().body.clone(),
-            }),
-            fence: 1_700_000_000_000_000,
-            attempt: 1,
-            age_ms: 5000,
-            expires_at_ms: 1_800_000_000_000,
-        })
+        let (headers, answer) = (self.service.clone(), answer.clone());
+        self.answered(token, headers, answer);
+        Ok(())
     }
 
     /// Answers the callout that carries a detached execution.
@@ -287,4 +277,40 @@ impl Driver {
         *self.host().callout.borrow_mut() = headers;
         self.filter.on_callout(ROOT, token, count, size, 0);
     }
+}
+
+/// A call to the service must hold one operation, the expected one.
+fn look_at(body: Bytes, asked: Asked) -> Result<(), String> {
+    let received = Request::decode(body).map_err(|error| error.to_string())?;
+    match (asked, received.items.as_slice()) {
+        (Asked::Acquire, [Ok(Operation::Acquire(_))])
+        | (Asked::Complete, [Ok(Operation::Complete(_))]) => Ok(()),
+        (_, other) => Err(format!("{asked:?} is expected: {other:?}")),
+    }
+}
+
+/// What an acquire is answered.
+fn acquired(kind: Kind, host: &Memory) -> Answer {
+    if !kind.is_replay() {
+        return Answer::Granted(Grant {
+            fence: 1_700_000_000_000_000,
+            attempt: 1,
+            lease_ms: 60_000,
+        });
+    }
+    let stored = |(name, _): &&(Bytes, Bytes)| {
+        name == "content-type".as_bytes() || name == "location".as_bytes()
+    };
+    Answer::Stored(Stored {
+        outcome: Outcome::Response(StoredResponse {
+            status: 201,
+            headers: host.response.iter().filter(stored).cloned().collect(),
+            body: host.body.clone(),
+        })
+        .into(),
+        fence: 1_700_000_000_000_000,
+        attempt: 1,
+        age_ms: 5000,
+        expires_at_ms: 1_800_000_000_000,
+    })
 }

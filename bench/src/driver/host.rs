@@ -67,6 +67,10 @@ impl Host for Memory {
         Ok(())
     }
 
+    fn environment(&self, _: &str) -> Option<Bytes> {
+        None
+    }
+
     fn log(&self, _: Level, _: &str) {
         self.called("log");
     }
@@ -138,6 +142,11 @@ impl Host for Memory {
     fn property(&self, _: &[&str]) -> Option<Bytes> {
         self.called("get_property");
         Some(Bytes::from_static(b"via_upstream"))
+    }
+
+    fn set_property(&self, _: &[&str], _: &[u8]) -> HostResult<()> {
+        self.called("set_property");
+        Ok(())
     }
 
     fn resume_request(&self) -> HostResult<()> {

@@ -4,5 +4,5 @@
 mod drive;
 mod host;
 
-pub use drive::{Driver, Kind};
+pub use drive::{Driver, Kind, TICK_EVERY};
 pub use host::Memory;

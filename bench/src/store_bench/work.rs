@@ -59,7 +59,7 @@ pub fn complete(run: &str, n: u64, body: &Bytes) -> Operation {
     Operation::Complete(Complete {
         key: key(run, n),
         owner: owner(n),
-        outcome: outcome(body),
+        outcome: outcome(body).into(),
     })
 }
 

@@ -5,11 +5,15 @@
 //! nemesis kills, pauses and cuts off its parts ([`nemesis`]), and records everything that clients,
 //! upstream and nemesis do as a [`history`]. Then [`model::check`], which is pure, decides from the
 //! history alone whether the promise held. `docs/checker.md` tells the model in words.
+//!
+//! The model must never look into the gateway or the store: it knows what was asked, what was answered, what the
+//! upstream executed and what was broken when, and no more.
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod clock;
 pub mod history;
+pub mod keys;
 pub mod link;
 pub mod model;
 pub mod nemesis;

@@ -30,6 +30,9 @@ struct Arguments {
     /// The embedded store in its relaxed mode
     #[arg(long)]
     relaxed: bool,
+    /// Encrypt the records, rotate the keys meanwhile, and lose one now and then
+    #[arg(long)]
+    encrypt: bool,
     /// Clients at the same time
     #[arg(long, default_value_t = 200)]
     clients: usize,
@@ -77,6 +80,7 @@ fn check(arguments: &Arguments) -> Result<bool, Error> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let store = arguments.store;
     let options = Options {
+        encrypt: arguments.encrypt,
         clients: arguments.clients,
         gateways: arguments.gateways.max(1),
         lease_ms: arguments.lease_ms.max(1_000),

@@ -49,8 +49,7 @@ pub fn settle(
     }
     // What is locked now has no one left to settle it. A lock that stays is told by its record.
     until(patience, || {
-        let page = page(rig, "&state=executing", None);
-        page.is_ok_and(|(records, _)| records.is_empty())
+        found(rig, "&state=executing").is_ok_and(|locked| locked.is_empty())
     });
     let records = records(rig)?;
     note(all, records);
@@ -58,25 +57,26 @@ pub fn settle(
     Ok(())
 }
 
-/// All records.
+/// All records of the scripts. Those of orders are looked at where the orders are.
 fn records(rig: &Rig) -> Result<Records, Error> {
-    let mut all = Records::new();
-    let mut next = None;
-    loop {
-        let (records, following) = page(rig, "", next.as_deref())?;
-        for record in records {
-            let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-            // Those of orders are looked at where the orders are.
-            if text("namespace") == NAMESPACE {
-                continue;
-            }
-            all.insert((text("tenant"), text("key")), record);
-        }
-        match following {
-            Some(following) => next = Some(following),
-            None => return Ok(all),
-        }
+    let records = found(rig, "")?.into_iter();
+    let text = |record: &Value, name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    Ok(records
+        .filter(|record| text(record, "namespace") != NAMESPACE)
+        .map(|record| ((text(&record, "tenant"), text(&record, "key")), record))
+        .collect())
+}
+
+/// All records that the filter leaves. A page may be empty although more follow: the service looks at a bounded
+/// number of records for each.
+fn found(rig: &Rig, filter: &str) -> Result<Vec<Value>, Error> {
+    let (mut all, mut next) = page(rig, filter, None)?;
+    while let Some(after) = next {
+        let (records, following) = page(rig, filter, Some(&after))?;
+        all.extend(records);
+        next = following;
     }
+    Ok(all)
 }
 
 fn page(

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use idempotency_stack::{
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::history::{FaultKind, Target, EXECUTIONS, OP_HEADER, TENANT_HEADER};
+use crate::keys::KeyFile;
 use crate::link::Link;
 use crate::orders::{self, OrdersOptions};
 use crate::stall::Part;
@@ -55,6 +57,8 @@ pub struct RigOptions {
     pub service_program: Option<PathBuf>,
     /// Further arguments for it.
     pub service_args: Vec<String>,
+    /// Records are encrypted with the keys in [`Self::dir`].
+    pub encrypt: bool,
     /// Where logs and the upstream's journal go.
     pub dir: PathBuf,
 }
@@ -73,10 +77,13 @@ pub struct Rig {
     store_links: Vec<Link>,
     upstream_links: Vec<Link>,
     service_address: SocketAddr,
+    service_addresses: Vec<SocketAddr>,
     admins: Vec<SocketAddr>,
     tokens: Tokens,
     /// Where the gateways look for the order service.
     orders: SocketAddr,
+    /// The file of encryption keys.
+    keys: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -127,12 +134,14 @@ impl Rig {
         let at_second = second.gateway();
         let mut rig = Self {
             _second: second,
+            service_addresses: services.iter().map(Service::address).collect(),
             service_address: services
                 .first()
                 .map(Service::address)
                 .ok_or_else(|| Error::new("no service"))?,
             tokens: Tokens::default(),
             orders: SocketAddr::from(([127, 0, 0, 1], ports::free())),
+            keys: options.encrypt.then(|| KeyFile::path(dir)),
             upstream_links: Vec::new(),
             service_links: Vec::new(),
             client_links: Vec::new(),
@@ -204,6 +213,7 @@ impl Rig {
             database,
             service: (self.service_address, self.tokens.gateway.clone()),
             lease_ms,
+            keys: self.keys.clone(),
         }
     }
 
@@ -241,6 +251,62 @@ impl Rig {
         http::Request::get(target)
             .bearer(&self.tokens.operator)
             .send(self.service_address)
+    }
+
+    /// Waits until every service has these keys, and seals with one of those; false: it was told to stop before. One that
+    /// is down or stopped is waited for.
+    pub fn all_have(&self, keys: &[&String], sealing: &[&String], stop: &AtomicBool) -> bool {
+        let has = |address: SocketAddr| {
+            let metrics = http::Request::get("/metrics").timeout(Duration::from_secs(1));
+            let Ok(answer) = metrics.send(address) else {
+                return false;
+            };
+            let text = answer.text();
+            let key = |name: &String, used: &str| {
+                text.contains(&format!(
+                    "encryption_key_info{{key=\"{name}\",use=\"{used}\"}} 1"
+                ))
+            };
+            let known = |name: &&String| key(name, "seals") || key(name, "opens");
+            keys.iter().all(known) && sealing.iter().all(|name| key(name, "seals"))
+        };
+        for address in &self.service_addresses {
+            while !has(*address) {
+                if stop.load(Ordering::Relaxed) {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        true
+    }
+
+    /// A whole pass of a rewrap, by the first service: how many records are left. `None`: it did not come to its end.
+    pub fn rewrap(&self, stop: &AtomicBool) -> Option<u64> {
+        let (mut after, mut left) = (String::new(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            let target = format!("/v1/records/rewrap?limit=100{after}");
+            let request = http::Request::new("POST", &target).bearer(&self.tokens.operator);
+            let batch = request
+                .timeout(Duration::from_secs(5))
+                .send(self.service_address);
+            let batch = match batch {
+                Ok(answer) if answer.status == 200 => answer.text(),
+                // It is down, or its store is: the batch is asked for again.
+                _ => {
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            let batch: serde_json::Value = serde_json::from_str(&batch).ok()?;
+            let count = |name: &str| batch.get(name).and_then(serde_json::Value::as_u64);
+            left += count("busy")? + count("unreadable")?;
+            match batch.get("next").and_then(serde_json::Value::as_str) {
+                Some(next) => after = format!("&after={next}"),
+                None => return Some(left),
+            }
+        }
+        None
     }
 
     /// How many settlements are still in the outboxes of all Envoys.
@@ -397,6 +463,10 @@ fn service(
 ) -> Result<Service, Error> {
     let mut args = options.service_args.clone();
     args.extend(["--sweep-interval", "500ms"].map(str::to_owned));
+    if options.encrypt {
+        let keys = KeyFile::path(&options.dir).display().to_string();
+        args.extend(["--encryption-keys".to_owned(), keys]);
+    }
     let mut backend = Backend::Embedded;
     let mut data_dir = Some(options.dir.join("data"));
     if let Some((store, link)) = store.zip(link) {

@@ -1,6 +1,7 @@
 //! One run from its beginning to its verdict.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use crate::client::{drive, Clients, Drive};
 use crate::clock;
 use crate::history::{self, Event, Recorder, HISTORY};
+use crate::keys::{self, KeyFile};
 use crate::model::{self, Verdict};
 use crate::nemesis::{self, Plan, Topology};
 use crate::orders::{self, Orders};
@@ -43,6 +45,8 @@ pub struct Options {
     pub nemesis: Plan,
     /// The order service runs, too.
     pub orders: bool,
+    /// Records are encrypted, and keys are rotated, lost and found meanwhile.
+    pub encrypt: bool,
     /// Another program instead of `idempotencyd`.
     pub service_program: Option<PathBuf>,
     /// Further arguments for it.
@@ -63,6 +67,7 @@ impl Options {
             only: Vec::new(),
             nemesis: Plan::Everything,
             orders: true,
+            encrypt: false,
             service_program: None,
             service_args: Vec::new(),
         }
@@ -104,6 +109,10 @@ pub fn verdict(dir: &Path) -> std::io::Result<Verdict> {
 fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::new(error.to_string());
     let rules = Rules::with_lease(options.lease_ms);
+    let keys = match options.encrypt {
+        true => Some(KeyFile::create(dir)?),
+        false => None,
+    };
     let rig = Rig::start(
         &RigOptions {
             store: options.store,
@@ -112,6 +121,7 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
             rules: rules.clone(),
             service_program: options.service_program.clone(),
             service_args: options.service_args.clone(),
+            encrypt: options.encrypt,
             dir: dir.to_owned(),
         },
         runtime.handle(),
@@ -148,7 +158,7 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
         }
         false => None,
     };
-    let done = work(options, &rig, runtime, &all);
+    let done = work(options, keys, &rig, runtime, &all);
     drop(shop);
     if options.orders {
         orders::note(dir, &rig.ordered()).map_err(failed)?;
@@ -169,6 +179,7 @@ fn record(options: &Options, dir: &Path, runtime: &tokio::runtime::Runtime) -> R
 /// Clients and nemesis, at the same time.
 fn work(
     options: &Options,
+    keys: Option<(KeyFile, String)>,
     rig: &Rig,
     runtime: &tokio::runtime::Runtime,
     all: &Arc<Drive>,
@@ -180,7 +191,12 @@ fn work(
         lease_ms: options.lease_ms,
     };
     let (stop, stopped) = channel::<()>();
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let turner = keys.map(|(file, first)| {
+            let over = &over;
+            scope.spawn(move || keys::turn(&file, first, rig, &all.recorder, over))
+        });
         let nemesis = scope.spawn(|| {
             let stopped = stopped;
             let (plan, seed) = (&options.nemesis, options.seed);
@@ -192,9 +208,17 @@ fn work(
                 tokio::time::sleep_until(end).await;
                 // What is broken now is mended, while the last clients still wait.
                 drop(stop);
+                over.store(true, Ordering::Relaxed);
             };
             tokio::join!(drive(all, options.clients, end), nemesis_ends);
         });
+        let turned = turner.map(|turner| match turner.join() {
+            Ok(turned) => turned,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        if let Some(turned) = turned.transpose()? {
+            println!("{turned:?}");
+        }
         match nemesis.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),

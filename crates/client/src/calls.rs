@@ -29,7 +29,7 @@ pub(crate) fn is_alone(operation: &Operation) -> bool {
 
 fn is_long(operation: &Operation) -> bool {
     match operation {
-        Operation::Complete(complete) => match &complete.outcome {
+        Operation::Complete(complete) => match &*complete.outcome {
             Outcome::Response(response) => {
                 let headers = response.headers.iter();
                 let headers = headers.map(|(n, v)| n.len() + v.len() + 6).sum::<usize>();
@@ -63,7 +63,8 @@ pub(crate) fn read(
             return Err(fault(FaultCode::Unavailable, detail));
         }
         status @ (401 | 403) => {
-            let detail = format!("the service does not accept the token: status {status}");
+            let detail =
+                format!("the service does not accept token or certificate: status {status}");
             return Err(fault(FaultCode::Internal, detail));
         }
         status => {
@@ -116,7 +117,8 @@ mod tests {
                 status: 200,
                 headers: Vec::new(),
                 body: vec![0; length].into(),
-            }),
+            })
+            .into(),
         })
     }
 

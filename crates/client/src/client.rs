@@ -1,6 +1,7 @@
 //! Requests to a running service.
 
 use crate::connect::Connector;
+use crate::tls::{meaning_of, Tls, TlsFiles};
 use crate::url::ServiceUrl;
 use bytes::Bytes;
 use http::{header, HeaderValue, Method, Request};
@@ -8,6 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Idle connections are closed after this.
@@ -51,20 +54,29 @@ pub enum CallError {
     /// Nobody is there, or the connection was cut.
     #[error("{0}")]
     Broken(String),
-    /// The token, the target or the content type cannot be sent.
+    /// The token, the target or the content type cannot be sent, or a file for TLS cannot be used.
     #[error("the request cannot be sent: {0}")]
     Unsendable(String),
 }
 
 impl Client {
-    /// A client of this service, without a token and with a timeout of three seconds.
+    /// A client of this service, without a token and with a timeout of three seconds. The authorities of the machine
+    /// may vouch for a service at an `https` address; [`Client::tls`] names others.
     pub fn new(url: ServiceUrl) -> Client {
+        Client::over(url, Tls::default())
+    }
+
+    fn over(url: ServiceUrl, tls: Tls) -> Client {
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE);
+        let connector = Connector {
+            url: url.clone(),
+            tls: Arc::new(tls),
+        };
         Client {
-            http: builder.build(Connector(url.clone())),
+            http: builder.build(connector),
             url,
             token: None,
             timeout: Duration::from_secs(3),
@@ -82,6 +94,20 @@ impl Client {
         value.set_sensitive(true);
         self.token = Some(value);
         Ok(self)
+    }
+
+    /// Trusts these authorities, and shows this certificate. Means nothing for addresses other than `https`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Unsendable`] if a file cannot be used.
+    pub fn tls(self, files: TlsFiles) -> Result<Client, CallError> {
+        let tls = Tls::new(files).map_err(CallError::Unsendable)?;
+        Ok(Client {
+            token: self.token,
+            timeout: self.timeout,
+            ..Client::over(self.url, tls)
+        })
     }
 
     /// How long one exchange may take, from the connection to the last byte.
@@ -141,7 +167,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, CallError> {
         let authority = match &self.url {
-            ServiceUrl::Http(authority) => authority,
+            ServiceUrl::Http(authority) | ServiceUrl::Https(authority) => authority,
             ServiceUrl::Unix(_) => "localhost",
         };
         let mut request = Request::builder()
@@ -164,6 +190,11 @@ fn told(error: legacy::Error) -> CallError {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
+    }
+    // With TLS 1.3 the service says no to our certificate when we have shaken hands already.
+    let refused = cause.downcast_ref::<io::Error>().and_then(meaning_of);
+    if let Some(text) = refused {
+        return CallError::Broken(text);
     }
     CallError::Broken(match error.is_connect() {
         true => cause.to_string(),

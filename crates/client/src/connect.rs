@@ -1,5 +1,6 @@
 //! Connections to one service, whatever the address of a request says.
 
+use crate::tls::Tls;
 use crate::url::ServiceUrl;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -8,12 +9,17 @@ use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Connector(pub ServiceUrl);
+pub(crate) struct Connector {
+    pub url: ServiceUrl,
+    pub tls: Arc<Tls>,
+}
 
 impl Service<Uri> for Connector {
     type Response = Stream;
@@ -25,7 +31,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let url = self.0.clone();
+        let (url, tls) = (self.url.clone(), Arc::clone(&self.tls));
         Box::pin(async move {
             let named = |error: io::Error| {
                 io::Error::new(error.kind(), format!("cannot connect to {url}: {error}"))
@@ -36,6 +42,12 @@ impl Service<Uri> for Connector {
                     stream.set_nodelay(true).map_err(named)?;
                     Ok(Stream::Tcp(TokioIo::new(stream)))
                 }
+                ServiceUrl::Https(authority) => {
+                    let stream = TcpStream::connect(authority).await.map_err(named)?;
+                    stream.set_nodelay(true).map_err(named)?;
+                    let stream = tls.connect(host(authority), stream).await.map_err(named)?;
+                    Ok(Stream::Tls(TokioIo::new(Box::new(stream))))
+                }
                 ServiceUrl::Unix(path) => {
                     let stream = UnixStream::connect(path).await.map_err(named)?;
                     Ok(Stream::Unix(TokioIo::new(stream)))
@@ -45,8 +57,17 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// The host of `host:port`, without brackets.
+fn host(authority: &str) -> &str {
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 pub(crate) enum Stream {
     Tcp(TokioIo<TcpStream>),
+    Tls(TokioIo<Box<TlsStream<TcpStream>>>),
     Unix(TokioIo<UnixStream>),
 }
 
@@ -64,6 +85,7 @@ impl Read for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -77,6 +99,7 @@ impl Write for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -84,6 +107,7 @@ impl Write for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -91,6 +115,7 @@ impl Write for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -106,6 +131,7 @@ impl Write for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }

@@ -1,7 +1,11 @@
 //! Records in the JSON of the operators' API.
 
-use idempotency_protocol::{About, AttemptKind, LookupKey, Origin, Outcome};
+use bytes::Bytes;
+use idempotency_protocol::{
+    About, AttemptKind, LookupKey, Origin, Outcome, StoredResponse, Tombstone, TombstoneReason,
+};
 use idempotency_store::history::PastEnd;
+use idempotency_store::search::Search;
 use idempotency_store::{AttemptView, RecordState, RecordView, Resolution, Resolve, StoreError};
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -15,6 +19,9 @@ pub(crate) struct Record {
     state: String,
     version: u64,
     fence: u64,
+    // A service of an earlier release does not say it.
+    #[serde(default)]
+    owner: Option<String>,
     attempt: u32,
     status: Option<u16>,
     body_bytes: Option<u64>,
@@ -92,6 +99,48 @@ impl Attempt {
 pub(crate) struct Records {
     pub records: Vec<Record>,
     pub next: Option<String>,
+    #[serde(default)]
+    pub looked_at: Option<usize>,
+}
+
+/// What is stored for a completed record.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StoredAnswer {
+    status: u16,
+    tombstone: Option<String>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    body_hex: Option<String>,
+}
+
+impl StoredAnswer {
+    pub(crate) fn outcome(self) -> Result<Outcome, StoreError> {
+        let status = self.status;
+        if let Some(reason) = self.tombstone {
+            let reason = match reason.as_str() {
+                "too_large" => TombstoneReason::TooLarge,
+                "trailers" => TombstoneReason::Trailers,
+                "capacity" => TombstoneReason::Capacity,
+                "not_storable" => TombstoneReason::NotStorable,
+                other => return Err(senseless(format!("tombstone {other:?}"))),
+            };
+            return Ok(Outcome::Tombstone(Tombstone { status, reason }));
+        }
+        let body = match (self.body, self.body_hex) {
+            (Some(text), None) => Bytes::from(text),
+            (None, Some(digits)) => Bytes::from(hex::decode(digits).map_err(senseless)?),
+            _ => return Err(senseless("not one body")),
+        };
+        let headers = self.headers.into_iter();
+        Ok(Outcome::Response(StoredResponse {
+            status,
+            headers: headers
+                .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
+                .collect(),
+            body,
+        }))
+    }
 }
 
 /// A refusal; the record where the refusal is about its state.
@@ -127,6 +176,7 @@ impl Record {
             version: self.version,
             fence: self.fence,
             attempt: self.attempt,
+            owner: self.owner,
             status: self.status,
             body_bytes: self.body_bytes,
             tombstone: self.tombstone,
@@ -167,6 +217,35 @@ pub(crate) fn pairs(key: &LookupKey) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// A search, as a query has it.
+pub(crate) fn search(search: &Search) -> Vec<(&'static str, String)> {
+    let time = |at: Option<u64>| at.map(|at| at.to_string());
+    let texts = [
+        ("tenant", &search.tenant),
+        ("namespace", &search.namespace),
+        ("key", &search.key),
+        ("key_prefix", &search.key_prefix),
+        ("log_id", &search.log_id),
+        ("request_id", &search.request_id),
+        ("trace_id", &search.trace_id),
+        ("q", &search.text),
+        ("path", &search.path),
+        ("rule", &search.rule),
+    ];
+    let mut pairs = vec![("limit", search.limit.clamp(1, 1_000).to_string())];
+    let texts = texts.into_iter();
+    pairs.extend(texts.filter_map(|(name, value)| Some((name, value.clone()?))));
+    let others = [
+        ("state", search.state.map(|s| state(s).to_owned())),
+        ("changed_until_ms", time(search.changed_until_ms)),
+        ("changed_from_ms", time(search.changed_from_ms)),
+        ("after", search.after.as_ref().map(hex::encode)),
+    ];
+    let others = others.into_iter();
+    pairs.extend(others.filter_map(|(name, value)| Some((name, value?))));
+    pairs
+}
+
 fn origin(key: &LookupKey) -> &'static str {
     match key.origin {
         Origin::Client => "client",
@@ -186,6 +265,10 @@ pub(crate) fn resolve(resolve: &Resolve) -> Result<Option<Value>, StoreError> {
     let to = match &resolve.to {
         Resolution::Deleted => return Ok(None),
         Resolution::Failed => json!({ "state": "failed" }),
+        Resolution::Prepared(_) => {
+            let message = "the service prepares what is stored itself";
+            return Err(StoreError::Permanent(message.to_owned()));
+        }
         Resolution::Completed(Outcome::Tombstone(tombstone)) => {
             json!({ "state": "completed", "status": tombstone.status, "tombstone": true })
         }

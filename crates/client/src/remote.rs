@@ -4,12 +4,14 @@ use crate::calls::{calls, fault};
 use crate::client::{Answer as HttpAnswer, CallError, Client};
 use crate::records::{self, senseless, Records, Refusal};
 use crate::shared::Calls;
+use crate::tls::TlsFiles;
 use crate::url::ServiceUrl;
 use async_trait::async_trait;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::Method;
-use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Outcome, Wait};
+use idempotency_store::search::{Found, Search};
 use idempotency_store::{
     ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -87,6 +89,20 @@ impl Remote {
     /// [`CallError::Unsendable`] if it cannot be the value of a header.
     pub fn operator_token(mut self, token: &str) -> Result<Remote, CallError> {
         self.operator = self.operator.token(token)?;
+        Ok(self)
+    }
+
+    /// Trusts these authorities where the address is an `https` one, and shows this certificate, whose role then
+    /// decides what may be called.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Unsendable`] if a file cannot be used.
+    pub fn tls(mut self, files: TlsFiles) -> Result<Remote, CallError> {
+        let (gateway, upstream) = (&self.calls.gateway, &self.calls.upstream);
+        let gateway = gateway.clone().tls(files.clone())?;
+        self.calls = Calls::new(gateway, upstream.clone().tls(files.clone())?);
+        self.operator = self.operator.tls(files)?;
         Ok(self)
     }
 
@@ -195,6 +211,30 @@ impl Store for Remote {
             records: views.collect::<Result<_, _>>()?,
             next: page.next.map(hex::decode).transpose().map_err(senseless)?,
         })
+    }
+
+    /// A service of the release before does not search, and refuses.
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        let target = target("/v1/records", records::search(&search));
+        let answer = self.ask(Method::GET, &target, Bytes::new()).await?;
+        let page: Records = json(&answer)?;
+        let views = page.records.into_iter().map(records::Record::view);
+        let records: Vec<RecordView> = views.collect::<Result<_, _>>()?;
+        Ok(Found {
+            looked_at: page.looked_at.unwrap_or(records.len()),
+            records,
+            next: page.next.map(hex::decode).transpose().map_err(senseless)?,
+        })
+    }
+
+    /// Header values that are not UTF-8 have U+FFFD in the place of what is not.
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let target = target("/v1/record/answer", records::pairs(key));
+        let answer = self.ask(Method::GET, &target, Bytes::new()).await?;
+        match answer.status {
+            404 => Ok(None),
+            _ => json::<records::StoredAnswer>(&answer)?.outcome().map(Some),
+        }
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

@@ -106,7 +106,7 @@ impl Calls {
     /// Operations that are one call, in their order.
     pub async fn in_turn(self: &Arc<Self>, operations: Vec<Operation>) -> Vec<Answer> {
         let (calls, out) = (Arc::clone(self), Arc::clone(&self.out));
-        // In a task of its own: whoever takes a place gives it on.
+        // In a task of its own, so that a place that was taken is given back even if the caller is dropped.
         let call = tokio::spawn(async move {
             let place = out.acquire_owned().await;
             let answers = calls.together(operations).await;

@@ -203,7 +203,7 @@ fn close(
 }
 
 /// Writes a string in quotes, in its one spelling.
-pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
+pub fn string(text: &str, out: &mut Vec<u8>) {
     bytes(text.as_bytes(), out);
 }
 

@@ -1,6 +1,6 @@
 //! What pages of other origins may read of an answer (Fetch, §3.2 "CORS protocol").
 //!
-//! Preflights are no business of ours: OPTIONS is never protected.
+//! Preflights are not handled here: OPTIONS is never protected.
 
 use crate::config::{Policies, Policy};
 use crate::headers::Headers;
@@ -137,7 +137,7 @@ mod tests {
             panic!("{outcome:?}");
         };
         let stored = Stored {
-            outcome: outcome.clone(),
+            outcome: outcome.clone().into(),
             fence: 1,
             attempt: 1,
             age_ms: 0,

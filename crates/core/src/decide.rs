@@ -5,10 +5,10 @@
 //! asked for one by one.
 
 use crate::config::{BodyMode, KeyPolicy, Policy, Rule, Scope, WhenMissing};
-use crate::fingerprint::Hasher;
+use crate::fingerprint::{Hasher, Head};
 use crate::headers::Headers;
 use crate::hop::{Carried, MayBe};
-use crate::names::{Kind, Names};
+use crate::names::{self, Kind, Names};
 use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::request::Request;
@@ -16,6 +16,7 @@ use crate::rules::{self, Place, RuleMatch};
 use crate::settings::Settings;
 use crate::{key, tenant};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A request before its body.
@@ -75,9 +76,9 @@ pub enum Verdict {
     /// Not protected.
     Pass,
     /// Would have been refused, but its rule only observes.
-    Observed(Problem),
+    Observed(Box<Refused>),
     /// Refused from its head alone.
-    Refuse(Problem, LocalReply),
+    Refuse(Box<Refused>, LocalReply),
     /// Protected.
     Protect {
         /// What stays the same for its life.
@@ -87,14 +88,25 @@ pub enum Verdict {
     },
 }
 
+/// Why a request was refused from its head, for counters and logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// The problem.
+    pub problem: Problem,
+    /// The rule that refuses; `None`: no single one.
+    pub rule: Option<Arc<Rule>>,
+    /// What is known of it; no keys and no payloads, but it may name a header.
+    pub detail: Cow<'static, str>,
+}
+
 /// A reason to refuse, with what the client is told.
 struct Refusal {
     problem: Problem,
-    detail: String,
+    detail: Cow<'static, str>,
 }
 
 impl Refusal {
-    fn new(problem: Problem, detail: impl Into<String>) -> Refusal {
+    fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal {
             problem,
             detail: detail.into(),
@@ -195,7 +207,11 @@ fn judge(
             return refuse(settings, index, refusal, &head.headers);
         }
         if rules::reaches(rules, place, path, &[]) {
-            return Verdict::Observed(Problem::UnsupportedRequest);
+            return Verdict::Observed(Box::new(Refused {
+                problem: Problem::UnsupportedRequest,
+                rule: None,
+                detail: "A header can be taken for another one.".into(),
+            }));
         }
         if settings.capabilities.removes_fields {
             remove(Kind::Disguised, settings, &mut head.headers, strip);
@@ -205,7 +221,11 @@ fn judge(
     if head.truncated && rules::reaches(rules, place, path, &head.headers.0) {
         return refuse_anywhere(settings, TOO_MANY, &head.headers);
     }
-    let found = rules::decide(rules, &head.method, place, path, &head.headers.0);
+    let replacing: &[_] = match unwelcome.replaces {
+        true => &head.headers.0,
+        false => &[],
+    };
+    let found = rules::decide(rules, &head.method, place, path, replacing);
     let (index, detail) = match found {
         RuleMatch::None if left => {
             return refuse_anywhere(settings, ONLY_OURS, &head.headers);
@@ -214,6 +234,13 @@ fn judge(
         RuleMatch::Rule(matched) => {
             if left && matched.rule.observes() {
                 return refuse_anywhere(settings, ONLY_OURS, &head.headers);
+            }
+            // What is only observed goes on as it came.
+            let removes = settings.capabilities.removes_fields && !matched.rule.observes();
+            if removes && offers_http2(&head.headers) {
+                for name in ["upgrade", "http2-settings"] {
+                    remove_named(name, &mut head.headers, strip);
+                }
             }
             return match protect(settings, &matched, &mut head, properties) {
                 Ok(Some((mut request, hasher))) => {
@@ -251,12 +278,15 @@ struct Unwelcome {
     carried: Option<Box<Carried>>,
     /// The first one that is another spelling of a field that we act on.
     disguised: Option<Bytes>,
+    /// A field by which some frameworks replace method or path, in any spelling.
+    replaces: bool,
 }
 
 impl Unwelcome {
     fn among(settings: &Settings, headers: &Headers) -> Unwelcome {
         let mut found = Unwelcome::default();
         for (name, _) in &headers.0 {
+            found.replaces |= names::replaces(name);
             match settings.names.kind(name) {
                 Kind::Ordinary => {}
                 Kind::Ours => found.ours = true,
@@ -281,6 +311,28 @@ fn remove(kind: Kind, settings: &Settings, headers: &mut Headers, strip: &mut Ve
     });
 }
 
+/// Removes the fields of one name from the request.
+fn remove_named(name: &'static str, headers: &mut Headers, strip: &mut Vec<Bytes>) {
+    let before = headers.0.len();
+    headers
+        .0
+        .retain(|(field, _)| !field.eq_ignore_ascii_case(name.as_bytes()));
+    if headers.0.len() < before {
+        strip.push(Bytes::from_static(name.as_bytes()));
+    }
+}
+
+/// Whether a request offers to go on in HTTP/2 (`Upgrade: h2c`, RFC 7540 §3.2), and in nothing else, as Java's
+/// `HttpClient` does with each request. A server may ignore the offer (RFC 9110 §7.8). An upstream behind the filter
+/// never sees it: Envoy, nginx and Kong remove it, and so do we where we can. So it is an ordinary request.
+fn offers_http2(headers: &Headers) -> bool {
+    let mut offers = headers
+        .all("upgrade")
+        .flat_map(|value| value.split(|b| *b == b','));
+    let is_http2 = |offer: &[u8]| offer.trim_ascii().eq_ignore_ascii_case(b"h2c");
+    headers.has("upgrade") && offers.all(is_http2)
+}
+
 /// The names of the fields that only we send, among those of a request that there are no settings
 /// for.
 pub fn ours_among(headers: &Headers) -> Vec<Bytes> {
@@ -297,18 +349,23 @@ fn refuse(settings: &Settings, index: usize, refusal: Refusal, request: &Headers
     let Some(rule) = settings.rules().get(index) else {
         return unreadable();
     };
+    let refused = Box::new(Refused {
+        problem: refusal.problem,
+        rule: Some(Arc::clone(rule)),
+        detail: refusal.detail,
+    });
     if rule.observes() {
-        return Verdict::Observed(refusal.problem);
+        return Verdict::Observed(refused);
     }
     let problem_settings = ProblemSettings::new(&settings.policies, &rule.policy, request);
-    let reply = refusal
+    let reply = refused
         .problem
-        .reply(&problem_settings, Some(&refusal.detail));
-    Verdict::Refuse(refusal.problem, reply)
+        .reply(&problem_settings, Some(&refused.detail));
+    Verdict::Refuse(refused, reply)
 }
 
 /// Refuses what no rule needs to match, unless all of them only observe.
-fn refuse_anywhere(settings: &Settings, detail: &str, request: &Headers) -> Verdict {
+fn refuse_anywhere(settings: &Settings, detail: &'static str, request: &Headers) -> Verdict {
     let index = settings
         .rules()
         .iter()
@@ -325,7 +382,12 @@ fn refuse_anywhere(settings: &Settings, detail: &str, request: &Headers) -> Verd
 /// A request that a rule may concern and that the host does not let us read is not passed.
 pub fn unreadable() -> Verdict {
     let problem = Problem::UnsupportedRequest;
-    Verdict::Refuse(problem, problem.reply(&ProblemSettings::DEFAULT, None))
+    let refused = Box::new(Refused {
+        problem,
+        rule: None,
+        detail: "The host does not let the request's head be read.".into(),
+    });
+    Verdict::Refuse(refused, problem.reply(&ProblemSettings::DEFAULT, None))
 }
 
 fn protect(
@@ -381,18 +443,18 @@ fn protect(
         return Err(Refusal::new(Problem::BodyTooLarge, too_large(policy)));
     }
 
-    let mut hasher = Hasher::new(
-        &policy.fingerprint,
-        settings.scheme(matched),
+    let head = Head {
         method,
-        &matched.path,
-        matched.query,
-        authority,
-        &headers.0,
-    );
+        path: &matched.path,
+        query: matched.query,
+        host: authority,
+        headers: &headers.0,
+    };
+    let mut hasher = settings.hasher(matched, &head);
     if let Some(pointer) = &policy.key.from {
         hasher = hasher.with_key(pointer);
     }
+    let request_id = headers.get("x-request-id").cloned().unwrap_or_default();
     let request = Request {
         settings: Arc::clone(settings),
         rule: Arc::clone(rule),
@@ -402,6 +464,8 @@ fn protect(
         path: matched.path.clone().into_owned(),
         headers: std::mem::take(headers),
         carried: None,
+        client: Bytes::new(),
+        request_id,
     };
     Ok(Some((request, hasher)))
 }
@@ -415,11 +479,11 @@ fn in_headers(policy: &KeyPolicy, headers: &Headers) -> Result<Option<String>, R
     let invalid = |detail: String| Refusal::new(Problem::InvalidKey, detail);
     let mut found = None;
     for name in policy.headers() {
-        let values: Vec<&[u8]> = headers.all(name).map(Bytes::as_ref).collect();
-        if values.is_empty() {
+        let mut values = headers.all(name);
+        let Some(value) = values.next() else {
             continue;
-        }
-        let key = key::parse(&values, policy)
+        };
+        let key = key::parse_one(value, values.next().is_some(), policy)
             .map_err(|error| invalid(format!("Header {name}: {error}.")))?;
         if found.as_ref().is_some_and(|first| *first != key) {
             let first = first_of(policy);
@@ -455,7 +519,8 @@ pub fn too_large(policy: &Policy) -> String {
 }
 
 /// Upgrades and gRPC cannot be replayed, and a body that is not read cannot be compared. No header exempts
-/// a matched request from protection, so they are refused, not passed.
+/// a matched request from protection, so they are refused, not passed. An [offer](offers_http2) of HTTP/2 that nobody
+/// takes up is no upgrade.
 ///
 /// gRPC-Web is an ordinary request with an ordinary answer, and so is a call of Connect; a streaming one
 /// (`application/connect+…`) is where the rule knows of streams.
@@ -471,7 +536,7 @@ fn supported(
             "{what} cannot be protected against repeated execution."
         ))
     };
-    if headers.has("upgrade") || method == b"CONNECT" {
+    if (headers.has("upgrade") && !offers_http2(headers)) || method == b"CONNECT" {
         return refusal("Upgrades");
     }
     for value in headers.all("content-type") {

@@ -147,7 +147,7 @@ impl End {
             End::Done(outcome) => Operation::Complete(Complete {
                 key,
                 owner,
-                outcome,
+                outcome: outcome.into(),
             }),
             End::NotDone(cause) => Operation::Fail { key, owner, cause },
             End::Unknown => Operation::Abandon { key, owner },

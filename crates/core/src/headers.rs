@@ -43,13 +43,23 @@ impl Headers {
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        let number = std::str::from_utf8(digits).ok()?.parse();
-        Some(number.unwrap_or(u64::MAX))
+        let add = |sum: u64, digit: &u8| {
+            let sum = sum.saturating_mul(10);
+            sum.saturating_add(u64::from(digit - b'0'))
+        };
+        Some(digits.iter().fold(0, add))
     }
 
     /// `:status` of a response.
     pub fn status(&self) -> Option<u16> {
-        std::str::from_utf8(self.get(":status")?).ok()?.parse().ok()
+        match *self.get(":status")?.as_ref() {
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+                let digit = |byte: u8| u16::from(byte - b'0');
+                Some(digit(a) * 100 + digit(b) * 10 + digit(c))
+            }
+            // No host writes it in another way.
+            ref other => std::str::from_utf8(other).ok()?.parse().ok(),
+        }
     }
 }
 

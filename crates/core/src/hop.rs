@@ -268,6 +268,7 @@ mod tests {
     fn keys(keys: &[&str]) -> Keys {
         Keys::new(&Hop {
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            key_env: None,
             last: false,
         })
     }
@@ -431,6 +432,7 @@ mod tests {
         assert_eq!(keys(&["old"]).verify(&claim, &carried), None);
         let last = Keys::new(&Hop {
             keys: vec!["new".into()],
+            key_env: None,
             last: true,
         });
         assert_eq!(last.prove(&claim, &GRANT, 0), None);

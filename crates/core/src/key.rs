@@ -77,11 +77,18 @@ const PLACEHOLDERS: [&str; 10] = [
 
 /// Reads the key from all values of its header. The caller has seen that there is at least one.
 pub fn parse(values: &[&[u8]], policy: &KeyPolicy) -> Result<String, KeyError> {
-    let value = match values {
-        [] => return Err(KeyError::Empty),
-        [value] => value.trim_ascii(),
-        _ => return Err(KeyError::Several),
-    };
+    match values {
+        [] => Err(KeyError::Empty),
+        [value, rest @ ..] => parse_one(value, !rest.is_empty(), policy),
+    }
+}
+
+/// The same of the first value. `more`: there are others.
+pub(crate) fn parse_one(value: &[u8], more: bool, policy: &KeyPolicy) -> Result<String, KeyError> {
+    if more {
+        return Err(KeyError::Several);
+    }
+    let value = value.trim_ascii();
     let key = match (value, policy.syntax) {
         ([], _) => return Err(KeyError::Empty),
         ([b'"', rest @ ..], _) => quoted(rest)?,
@@ -155,17 +162,15 @@ fn quoted(rest: &[u8]) -> Result<String, KeyError> {
 
 /// Visible ASCII without `" , ; \`.
 fn bare(value: &[u8]) -> Result<String, KeyError> {
-    let mut key = String::with_capacity(value.len());
-    for byte in value {
-        match byte {
-            b',' => return Err(KeyError::Several),
-            b';' => return Err(KeyError::Parameters),
-            b'"' | b'\\' => return Err(KeyError::InvalidCharacter),
-            0x21..=0x7e => key.push(char::from(*byte)),
-            _ => return Err(KeyError::InvalidCharacter),
-        }
+    let is_bare = |b: &u8| matches!(b, 0x21..=0x7e) && !matches!(b, b',' | b';' | b'"' | b'\\');
+    match value.iter().find(|b| !is_bare(b)) {
+        None => std::str::from_utf8(value)
+            .map(str::to_owned)
+            .map_err(|_| KeyError::InvalidCharacter),
+        Some(b',') => Err(KeyError::Several),
+        Some(b';') => Err(KeyError::Parameters),
+        Some(_) => Err(KeyError::InvalidCharacter),
     }
-    Ok(key)
 }
 
 #[cfg(test)]

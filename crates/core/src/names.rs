@@ -98,8 +98,9 @@ pub fn same(one: &[u8], other: &[u8]) -> bool {
 
 /// Whether some frameworks take method or path of a request from this field.
 pub fn replaces(name: &[u8]) -> bool {
+    // All of them begin alike; most names of a request do not.
     let is = |names: &[&str]| names.iter().any(|n| same(n.as_bytes(), name));
-    is(&rules::OVERRIDES) || is(&rules::MOVES)
+    matches!(name, [b'x' | b'X', _, ..]) && (is(&rules::OVERRIDES) || is(&rules::MOVES))
 }
 
 /// Whether only the gateway sends this field.
@@ -117,9 +118,23 @@ fn is_steering(name: &[u8]) -> bool {
     })
 }
 
+/// Each character of each name of each request is looked up here.
+// (In a constant, an index that is none does not compile.)
+#[allow(clippy::indexing_slicing)]
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let letters = b"abcdefghijklmnopqrstuvwxyz0123456789-";
+    let mut at = 0;
+    while at < letters.len() {
+        plain[letters[at] as usize] = true;
+        at += 1;
+    }
+    plain
+};
+
 fn is_plain(name: &[u8]) -> bool {
-    name.iter()
-        .all(|b| matches!(b, b'a'..=b'z' | b'-' | b'0'..=b'9'))
+    let is = |b: &u8| PLAIN.get(usize::from(*b)).is_some_and(|plain| *plain);
+    name.iter().all(is)
 }
 
 fn folded(name: &[u8]) -> Vec<u8> {

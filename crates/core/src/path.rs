@@ -328,8 +328,8 @@ fn decode_fully(raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The ASCII character that a character of three bytes is to whoever normalises compatibility
-/// characters (NFKC, best fit): fullwidth forms, and other slashes.
+/// The ASCII character as which a server reads a character of three bytes, if it normalises
+/// compatibility characters (NFKC, best fit): fullwidth forms, and other slashes.
 fn in_ascii(first: u8, second: u8, third: u8) -> Option<u8> {
     match (first, second, third) {
         (0xef, 0xbc, 0x81..=0xbf) => Some(third - 0x60),

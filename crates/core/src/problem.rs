@@ -7,6 +7,7 @@ use crate::headers::Headers;
 use crate::reply::LocalReply;
 use crate::{cors, stripe};
 use bytes::Bytes;
+use idempotency_protocol::{log_id, LookupKey};
 
 /// Why a request was not executed, or its answer not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,6 +222,11 @@ impl Problem {
         self.facts().name
     }
 
+    /// What the client is told where the program knows no more.
+    pub fn detail(self) -> &'static str {
+        self.facts().detail
+    }
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         self.facts().status
@@ -261,6 +267,11 @@ impl Problem {
         let detail = detail.unwrap_or(facts.detail);
         let mut body = b"{\"detail\":".to_vec();
         json_string(detail, &mut body);
+        if let Some(key) = settings.key {
+            // A relative reference (RFC 9457 §3.1.5): hexadecimal digits alone.
+            body.extend_from_slice(b",\"instance\":");
+            json_string(&log_id(key), &mut body);
+        }
         let known =
             format!(r#","retryable":{retryable},"reuse_key":{reuse_key},"status":{status}"#);
         body.extend_from_slice(known.as_bytes());
@@ -333,6 +344,8 @@ pub struct ProblemSettings<'a> {
     retry_after_s: u64,
     /// The rule that refuses; `None`: there is none.
     by: Option<By<'a>>,
+    /// The record that it is about: its log id is the document's `instance`.
+    key: Option<&'a LookupKey>,
 }
 
 /// A rule that refuses a request.
@@ -350,6 +363,7 @@ impl<'a> ProblemSettings<'a> {
         base: "urn:idempotency-gateway:problem:",
         retry_after_s: 1,
         by: None,
+        key: None,
     };
 
     /// From a configuration, one of its rules, and the headers of the request that is refused.
@@ -362,7 +376,14 @@ impl<'a> ProblemSettings<'a> {
                 policy,
                 request,
             }),
+            key: None,
         }
+    }
+
+    /// With the record that it is about, if that is known. Its log id leads from the document to the lines of logs and
+    /// to the record.
+    pub fn about(self, key: Option<&'a LookupKey>) -> Self {
+        ProblemSettings { key, ..self }
     }
 }
 
@@ -376,6 +397,7 @@ fn header(name: &'static str, value: &str) -> (Bytes, Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use idempotency_protocol::Origin;
 
     #[test]
     fn the_document_as_it_is_written() {
@@ -395,6 +417,26 @@ mod tests {
         assert_eq!(written, expected);
         let json: serde_json::Value = serde_json::from_str(written).unwrap();
         assert_eq!(json["detail"], detail);
+    }
+
+    #[test]
+    fn a_document_about_a_record_says_by_which_name_logs_know_it() {
+        let key = LookupKey {
+            tenant: "acme".into(),
+            namespace: String::new(),
+            origin: Origin::Client,
+            key: "k-1".into(),
+        };
+        for problem in Problem::ALL {
+            let plain = problem.reply(&ProblemSettings::DEFAULT, None);
+            let about = problem.reply(&ProblemSettings::DEFAULT.about(Some(&key)), None);
+            let mut document: serde_json::Value = serde_json::from_slice(&about.body).unwrap();
+            let instance = document.as_object_mut().unwrap().remove("instance");
+            assert_eq!(instance, Some(log_id(&key).into()), "{problem:?}");
+            let without: serde_json::Value = serde_json::from_slice(&plain.body).unwrap();
+            assert_eq!(document, without, "{problem:?}");
+            assert_eq!(about.headers, plain.headers, "{problem:?}");
+        }
     }
 
     #[test]

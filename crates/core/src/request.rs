@@ -9,6 +9,7 @@ use crate::problem::{Problem, ProblemSettings};
 use crate::reply::LocalReply;
 use crate::settings::Settings;
 use bytes::Bytes;
+use idempotency_protocol::limits::MAX_TRACEPARENT_BYTES;
 use idempotency_protocol::{
     About, Acquire, AttemptKind, Fingerprint, Grant, LookupKey, Operation, Origin, Owner, Redeem,
     Retention, Wait,
@@ -45,6 +46,10 @@ pub struct Request {
     pub headers: Headers,
     /// What it has of another gateway of ours, or pretends to have.
     pub carried: Option<Box<Carried>>,
+    /// Who asks, for people: an address; empty where it is not known.
+    pub client: Bytes,
+    /// The request's id, for people: `x-request-id`, or what the gateway calls it; empty where it has none.
+    pub request_id: Bytes,
 }
 
 impl Request {
@@ -115,33 +120,49 @@ impl Request {
         Identity::Known(key, hashed.fingerprint)
     }
 
-    /// What a record says of this request, for people; not who asked, and through what.
+    /// The `traceparent` that it came with (W3C Trace Context), as long as it travels with operations; empty where
+    /// it has none. Whether it is one is for its reader to find out: nothing is decided by it.
+    pub fn traceparent(&self) -> Bytes {
+        let mut parent = self.headers.get("traceparent").cloned().unwrap_or_default();
+        parent.truncate(MAX_TRACEPARENT_BYTES);
+        parent
+    }
+
+    /// What a record says of this request, for people; not through what it came.
     pub fn about(&self) -> About {
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+        };
         let mut about = About {
             method: text(&self.method),
             path: self.path.clone(),
             rule: self.rule.name.clone(),
-            request_id: self
-                .headers
-                .get("x-request-id")
-                .map(text)
-                .unwrap_or_default(),
+            request_id: text(&self.request_id),
             trace_id: self
                 .headers
                 .get("traceparent")
                 .and_then(|parent| trace_id(parent))
                 .unwrap_or_default()
                 .to_owned(),
-            ..About::default()
+            client: text(&self.client),
+            gateway: String::new(),
         };
         about.shorten();
         about
     }
 
-    /// The acquire for one execution.
-    pub fn acquire(&self, key: LookupKey, owner: Owner, fingerprint: Fingerprint) -> Operation {
+    /// The acquire for one execution, through the gateway of this name.
+    pub fn acquire(
+        &self,
+        key: LookupKey,
+        owner: Owner,
+        fingerprint: Fingerprint,
+        gateway: &str,
+    ) -> Operation {
         let policy = self.policy();
+        let mut about = self.about();
+        about.gateway.push_str(gateway);
         Operation::Acquire(Acquire {
             key,
             owner,
@@ -153,7 +174,7 @@ impl Request {
             },
             on_unknown: policy.on_unknown,
             kind: AttemptKind::Gateway,
-            about: None,
+            about: Some(Arc::new(about)),
         })
     }
 
@@ -210,21 +231,27 @@ impl Request {
         }
     }
 
-    /// A problem document by this request's settings.
-    pub fn problem(&self, problem: Problem, detail: Option<&str>) -> LocalReply {
-        let reply = problem.reply(&self.problem_settings(), detail);
+    /// A problem document by this request's settings. `key`: the record that it is about, if that is known.
+    pub fn problem(
+        &self,
+        key: Option<&LookupKey>,
+        problem: Problem,
+        detail: Option<&str>,
+    ) -> LocalReply {
+        let reply = problem.reply(&self.problem_settings().about(key), detail);
         self.marked(reply, MayBe::of(problem))
     }
 
     /// The same with another status, and with what is known of its execution.
     pub fn problem_as(
         &self,
+        key: Option<&LookupKey>,
         problem: Problem,
         status: u16,
         detail: Option<&str>,
         executed: MayBe,
     ) -> LocalReply {
-        let reply = problem.reply_as(status, &self.problem_settings(), detail);
+        let reply = problem.reply_as(status, &self.problem_settings().about(key), detail);
         self.marked(reply, executed)
     }
 
@@ -237,10 +264,11 @@ impl Request {
 
     /// What the client is told whose own execution was cut: the gateway made an answer with this status, and nobody
     /// knows what the upstream did. 504 stays (a timeout); all else is 502.
-    pub fn cut(&self, status: u16) -> LocalReply {
+    pub fn cut(&self, key: &LookupKey, status: u16) -> LocalReply {
         let detail = "The gateway got no whole answer from the upstream. The request may have been executed.";
         let status = if status == 504 { 504 } else { 502 };
         self.problem_as(
+            Some(key),
             Problem::OutcomeUnknown,
             status,
             Some(detail),

@@ -1,7 +1,7 @@
 //! A validated configuration, ready to decide about requests.
 
 use crate::config::{Policies, Rule};
-use crate::fingerprint;
+use crate::fingerprint::{self, Hasher, Head, LastHead};
 use crate::hop;
 use crate::names::Names;
 use crate::rules::Matched;
@@ -30,16 +30,20 @@ pub struct Settings {
     /// The fingerprint schemes of the rules, which cost a hash each. Private, so that only
     /// [`Settings::new`] can make settings, where they come from the same rules.
     schemes: Vec<Scheme>,
+    /// What the last request of each rule began with.
+    heads: Vec<LastHead>,
 }
 
 impl Settings {
     /// Prepares a configuration.
     pub fn new(policies: Policies, capabilities: Capabilities) -> Settings {
         let scheme = |rule: &Arc<Rule>| fingerprint::scheme(&rule.policy.fingerprint);
+        let head = |rule: &Arc<Rule>| LastHead::of(&rule.policy.fingerprint);
         Settings {
             names: Names::of(&policies),
             hop: policies.hop.as_ref().map(hop::Keys::new),
             schemes: policies.rules.iter().map(scheme).collect(),
+            heads: policies.rules.iter().map(head).collect(),
             policies,
             capabilities,
         }
@@ -54,6 +58,17 @@ impl Settings {
     pub(crate) fn scheme(&self, matched: &Matched) -> Scheme {
         let scheme = self.schemes.get(matched.index).copied();
         scheme.unwrap_or_else(|| fingerprint::scheme(&matched.rule.policy.fingerprint))
+    }
+
+    /// The hash of a request that a rule matched, up to its body.
+    #[inline(never)]
+    pub(crate) fn hasher(&self, matched: &Matched, head: &Head) -> Hasher {
+        let policy = &matched.rule.policy.fingerprint;
+        let scheme = self.scheme(matched);
+        match self.heads.get(matched.index) {
+            Some(last) => Hasher::remembering(policy, scheme, head, last),
+            None => Hasher::of(policy, scheme, head),
+        }
     }
 }
 

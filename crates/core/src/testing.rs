@@ -192,9 +192,31 @@ pub const DECISIONS: &[Case] = &[
     case(
         "POST",
         "/charges",
-        &[KEY, ("upgrade", "h2c")],
+        &[KEY, ("upgrade", "websocket")],
         "refuse 400 unsupported-request",
     ),
+    case(
+        "POST",
+        "/charges",
+        &[KEY, ("upgrade", "h2c, websocket")],
+        "refuse 400 unsupported-request",
+    ),
+    case(
+        "POST",
+        "/charges",
+        &[KEY, ("upgrade", "")],
+        "refuse 400 unsupported-request",
+    ),
+    // An offer that nobody takes up is none.
+    Case {
+        strip: &["upgrade", "http2-settings"],
+        ..case(
+            "POST",
+            "/charges",
+            &[KEY, ("upgrade", "H2C"), ("http2-settings", "AAMAAABk")],
+            "protect k1",
+        )
+    },
     case(
         "POST",
         "/charges",
@@ -253,10 +275,11 @@ pub const DECISIONS: &[Case] = &[
     // What is only observed is never refused.
     case("POST", "/seen", &[KEY], "protect k1"),
     case("POST", "/seen", &[], "observe missing-key"),
+    case("POST", "/seen", &[KEY, ("upgrade", "h2c")], "protect k1"),
     case(
         "POST",
         "/seen",
-        &[KEY, ("upgrade", "h2c")],
+        &[KEY, ("upgrade", "websocket")],
         "observe unsupported-request",
     ),
 ];

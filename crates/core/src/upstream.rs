@@ -1,5 +1,6 @@
 //! The request headers that only we send upstream, and those of a client that must not pass.
 
+use crate::path::{escape_into, is_unreserved};
 use idempotency_protocol::{LookupKey, Origin};
 
 /// Request header with the fence: it only grows per key, so a resource can refuse an old holder.
@@ -44,11 +45,16 @@ pub fn record_query(key: &LookupKey) -> String {
 }
 
 fn escape(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
+    let is_escaped = |byte: u8| !is_unreserved(byte);
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(is_escaped) {
+        // (A character that is no ASCII is escaped from its first byte to its last.)
+        let end = rest.bytes().skip(at).position(is_unreserved);
+        let end = end.map_or(rest.len(), |length| at + length);
+        out.push_str(rest.get(..at).unwrap_or_default());
+        let escaped = rest.bytes().take(end).skip(at);
+        escaped.for_each(|byte| escape_into(byte, out));
+        rest = rest.get(end..).unwrap_or_default();
     }
+    out.push_str(rest);
 }

@@ -40,8 +40,10 @@ fn head(case: &Case) -> RequestHead {
 fn words(verdict: Verdict) -> String {
     match verdict {
         Verdict::Pass => "pass".to_owned(),
-        Verdict::Observed(problem) => format!("observe {}", problem.name()),
-        Verdict::Refuse(problem, reply) => format!("refuse {} {}", reply.status, problem.name()),
+        Verdict::Observed(refused) => format!("observe {}", refused.problem.name()),
+        Verdict::Refuse(refused, reply) => {
+            format!("refuse {} {}", reply.status, refused.problem.name())
+        }
         Verdict::Protect { request, .. } => {
             let key = request.client_key.as_deref().unwrap_or("-");
             match request.tenant.as_str() {

@@ -5,6 +5,9 @@
 //! body differs at every execution. A charge goes on when its client hangs up: what was counted
 //! was done. It speaks HTTP/1.1 and HTTP/2 with prior knowledge on one port.
 //!
+//! It knows only what a server behind a gateway sees. It must never know records, rules or the service: its count is
+//! what the tests compare the gateway's promise with.
+//!
 //! # Special paths
 //!
 //! | request | answer |

@@ -9,18 +9,19 @@ use crate::fingerprint::Fingerprint;
 use crate::guard::Guard;
 use crate::operations::{self, LockTerms};
 use crate::outcome::Done;
+use crate::owners;
+use crate::patience::within;
 use idempotency_protocol::limits::{MAX_KEY_CHARS, MAX_SCOPE_BYTES};
 use idempotency_protocol::{
-    About, Answer, FaultCode, Grant, LookupKey, Outcome, Owner, Stored, Tombstone, TombstoneReason,
+    About, Answer, FaultCode, Grant, LookupKey, Outcome, Stored, Tombstone, TombstoneReason,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 
 impl Guard {
     pub(crate) async fn ask(
         &self,
-        key: LookupKey,
+        key: Arc<LookupKey>,
         fingerprint: Fingerprint,
         terms: LockTerms,
         about: Arc<About>,
@@ -32,7 +33,7 @@ impl Guard {
     /// As [`Guard::ask`]; where nobody knows if the key was granted, the claim on it is kept.
     pub(crate) async fn ask_keeping(
         &self,
-        key: LookupKey,
+        key: Arc<LookupKey>,
         fingerprint: Fingerprint,
         terms: LockTerms,
         about: Arc<About>,
@@ -41,17 +42,23 @@ impl Guard {
         if self.shared.is_closing() {
             return Err(Error::Closing.into());
         }
-        let owner = owner()?;
-        let acquire = operations::acquire(key.clone(), owner, fingerprint.0, terms, &about);
         let sent = Sent::now();
+        let owner = owners::new(&sent)?;
+        let acquire = operations::acquire(
+            LookupKey::clone(&key),
+            owner,
+            fingerprint.0,
+            terms,
+            Arc::clone(&about),
+        );
         // From here on, whatever happens to this future takes the acquire back.
         let claim = Claim::asked(&self.shared, key, owner, terms.kind);
         let call = self.shared.store.apply(vec![acquire]);
         let longest = self.timeout_of_calls().min(usable(terms.lease_ms, terms));
-        let answers = timeout(longest, call).await.unwrap_or_default();
+        let answers = within(longest, call).await.unwrap_or_default();
         let running = |claim: &Claim, fence, lease_left_ms| InFlight {
             guard: self.clone(),
-            key: claim.key().clone(),
+            key: claim.shared_key(),
             fingerprint,
             terms,
             about,
@@ -77,7 +84,8 @@ impl Guard {
                 outcome: Outcome::Tombstone(Tombstone {
                     status,
                     reason: TombstoneReason::NotStorable,
-                }),
+                })
+                .into(),
                 fence,
                 attempt,
                 age_ms: 0,
@@ -173,10 +181,4 @@ fn check(key: &LookupKey) -> Result<(), Error> {
         ));
     }
     Ok(())
-}
-
-fn owner() -> Result<Owner, Error> {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).map_err(|error| Error::NoRandomness(error.to_string()))?;
-    Ok(Owner(token))
 }

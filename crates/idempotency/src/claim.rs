@@ -35,6 +35,13 @@ impl Sent {
         }
     }
 
+    /// The wall clock's nanoseconds, as far as they differ between two moments.
+    pub fn nanos(&self) -> u64 {
+        let since = self.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.unwrap_or_else(|before| before.duration());
+        since.as_secs() << 30 ^ u64::from(since.subsec_nanos())
+    }
+
     /// The longer of what the two clocks say.
     pub fn elapsed(&self) -> Duration {
         let wall = self.wall.elapsed().unwrap_or(Duration::ZERO);
@@ -55,7 +62,7 @@ enum State {
 
 pub(crate) struct Claim {
     shared: Arc<Shared>,
-    key: LookupKey,
+    key: Arc<LookupKey>,
     owner: Owner,
     kind: AttemptKind,
     begun_on: Primary,
@@ -67,7 +74,12 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Before the acquire is sent. Call it inside of a runtime.
-    pub fn asked(shared: &Arc<Shared>, key: LookupKey, owner: Owner, kind: AttemptKind) -> Claim {
+    pub fn asked(
+        shared: &Arc<Shared>,
+        key: Arc<LookupKey>,
+        owner: Owner,
+        kind: AttemptKind,
+    ) -> Claim {
         let database = shared.store.transactions();
         Claim {
             begun_on: database.map_or(Primary::UNKNOWN, |d| d.primary()),
@@ -84,6 +96,10 @@ impl Claim {
 
     pub fn key(&self) -> &LookupKey {
         &self.key
+    }
+
+    pub fn shared_key(&self) -> Arc<LookupKey> {
+        Arc::clone(&self.key)
     }
 
     pub fn owner(&self) -> Owner {
@@ -133,7 +149,7 @@ impl Claim {
         self.shared.counters.count(Counter::Completed);
         self.shared.renewals.untrack(self.owner);
         self.state = State::Over;
-        wakes::put(&self.shared, self.key.clone(), &self.handle);
+        wakes::put(&self.shared, LookupKey::clone(&self.key), &self.handle);
     }
 
     /// Its transaction found that another execution has the key.
@@ -149,7 +165,7 @@ impl Claim {
         self.state = State::Held;
         self._running.1 = Some(place);
         let lease = Lease {
-            key: self.key.clone(),
+            key: Arc::clone(&self.key),
             owner: self.owner,
             length,
             since: sent.instant,
@@ -193,7 +209,7 @@ impl Claim {
     fn over(&mut self, end: End) -> Operation {
         self.state = State::Over;
         self.shared.renewals.untrack(self.owner);
-        end.operation(self.key.clone(), self.owner)
+        end.operation(LookupKey::clone(&self.key), self.owner)
     }
 }
 

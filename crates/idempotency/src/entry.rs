@@ -50,7 +50,7 @@ impl Unknown {
 /// An execution of somebody else that is still running.
 pub struct InFlight {
     pub(crate) guard: Guard,
-    pub(crate) key: LookupKey,
+    pub(crate) key: Arc<LookupKey>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) terms: LockTerms,
     pub(crate) about: Arc<About>,
@@ -83,7 +83,7 @@ impl InFlight {
     /// ended, or may have. For [`Guard::transaction`], which is called again then.
     pub async fn ended(&self, longest: Duration) -> bool {
         let longest = longest.min(Duration::from_millis(MAX_WAIT_MS));
-        let wait = operations::wait(self.key.clone(), self.fingerprint.0, self.fence, longest);
+        let wait = operations::wait(&self.key, self.fingerprint.0, self.fence, longest);
         let answer = timeout(longest, self.guard.shared.store.wait(wait)).await;
         matches!(answer, Ok(Answer::Stored(_) | Answer::Changed))
     }
@@ -122,7 +122,7 @@ impl InFlight {
             if left < Duration::from_millis(1) {
                 return Ok(Entry::InFlight(self));
             }
-            let wait = operations::wait(self.key.clone(), self.fingerprint.0, self.fence, left);
+            let wait = operations::wait(&self.key, self.fingerprint.0, self.fence, left);
             match timeout(left, self.guard.shared.store.wait(wait)).await {
                 Ok(Answer::Stored(stored)) => return Ok(Entry::Replay(Done(stored))),
                 Ok(Answer::Changed) => {}

@@ -130,7 +130,7 @@ impl Guard {
     /// What this program is called: people find the name in the records that it makes. The name of its file
     /// unless told otherwise; at most 64 bytes are kept.
     pub fn program(mut self, name: &str) -> Guard {
-        self.program = Arc::from(name);
+        self.program = shortened(name);
         self
     }
 
@@ -242,7 +242,7 @@ impl Guard {
             key: key.to_owned(),
         };
         let entry = self
-            .ask(key, fingerprint, terms, Arc::new(self.about()))
+            .ask(Arc::new(key), fingerprint, terms, Arc::new(self.about()))
             .await?;
         match &entry {
             Entry::Execute(_) => self.shared.counters.count(Counter::Executed),
@@ -285,12 +285,16 @@ impl Guard {
 
     /// What the records of this program say of it.
     pub(crate) fn about(&self) -> About {
-        let mut about = About {
+        About {
             gateway: self.program.to_string(),
             ..About::default()
-        };
-        about.shorten();
-        about
+        }
+    }
+
+    /// What the records of this program call it.
+    #[cfg(feature = "http")]
+    pub(crate) fn program_name(&self) -> &str {
+        &self.program
     }
 
     pub(crate) fn timeout_of_calls(&self) -> Duration {
@@ -340,12 +344,22 @@ impl Guard {
     }
 }
 
+/// The name of a program as records keep it.
+fn shortened(name: &str) -> Arc<str> {
+    let mut about = About {
+        gateway: name.to_owned(),
+        ..About::default()
+    };
+    about.shorten();
+    Arc::from(about.gateway)
+}
+
 /// The name of the running program's file.
 fn program() -> Arc<str> {
     static NAME: OnceLock<Arc<str>> = OnceLock::new();
     let name = || {
         let file = std::env::current_exe().ok()?;
-        Some(Arc::from(file.file_name()?.to_string_lossy()))
+        Some(shortened(&file.file_name()?.to_string_lossy()))
     };
     let name = NAME.get_or_init(|| name().unwrap_or_else(|| Arc::from("")));
     Arc::clone(name)

@@ -3,6 +3,10 @@
 //! The same promise as the gateway's, for programs that have none in front: same records, same states, same
 //! fences. A key that a gateway locked is locked here too, and the other way round.
 //!
+//! It knows how a program acquires a key, renews its lease and settles it on every path, even in a panic or a dropped
+//! future; HTTP services, transactions of PostgreSQL and messages are built on that. What a request means is decided by
+//! `idempotency_core`, and what happens to a record by the store. It must never know the filter or a gateway's host.
+//!
 //! ```
 //! use idempotency::{Entry, Fingerprint, Guard, Outcome};
 //! use idempotency_store::Memory;
@@ -81,6 +85,8 @@ pub mod message;
 mod operations;
 mod outbox;
 mod outcome;
+mod owners;
+mod patience;
 pub mod postgres;
 mod renewal;
 mod seldom;

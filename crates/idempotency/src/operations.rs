@@ -5,6 +5,7 @@ use idempotency_protocol::{
     About, Acquire, AttemptKind, Complete, Fingerprint, LookupKey, OnUnknown, Operation, Outcome,
     Owner, Retention, Wait,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// On what terms a key is locked, in milliseconds of the store's clock.
@@ -25,7 +26,7 @@ pub(crate) fn acquire(
     owner: Owner,
     fingerprint: Fingerprint,
     terms: LockTerms,
-    about: &About,
+    about: Arc<About>,
 ) -> Operation {
     Operation::Acquire(Acquire {
         key,
@@ -38,7 +39,7 @@ pub(crate) fn acquire(
         },
         on_unknown: terms.on_unknown,
         kind: terms.kind,
-        about: Some(Box::new(about.clone())),
+        about: Some(about),
     })
 }
 
@@ -47,7 +48,7 @@ pub(crate) fn complete(key: LookupKey, owner: Owner, outcome: Outcome) -> Operat
     Operation::Complete(Complete {
         key,
         owner,
-        outcome,
+        outcome: outcome.into(),
     })
 }
 
@@ -67,13 +68,13 @@ pub(crate) fn extend(key: LookupKey, owner: Owner, lease: Duration) -> Operation
 
 /// Waits for the end of the execution with that fence.
 pub(crate) fn wait(
-    key: LookupKey,
+    key: &LookupKey,
     fingerprint: Fingerprint,
     fence: u64,
     longest: Duration,
 ) -> Wait {
     Wait {
-        key,
+        key: key.clone(),
         fingerprint,
         fence,
         wait_ms: millis(longest),

@@ -175,7 +175,7 @@ fn next(shared: &Shared) -> Option<Vec<Entry>> {
         batch.push(entry);
     }
     if batch.is_empty() && inner.is_empty() {
-        // Said under the lock: whoever comes next starts another task.
+        // Set under the lock, so that the next caller starts another task.
         inner.is_running = false;
         return None;
     }
@@ -231,7 +231,7 @@ async fn send(shared: &Shared, batch: Vec<Entry>) -> Result<(), String> {
 /// What an operation holds in memory, in bytes, as far as that counts.
 fn size(operation: &Operation) -> usize {
     match operation {
-        Operation::Complete(complete) => match &complete.outcome {
+        Operation::Complete(complete) => match &*complete.outcome {
             Outcome::Response(response) => response.body.len(),
             Outcome::Tombstone(_) => 0,
         },

@@ -142,7 +142,7 @@ pub struct Done(pub(crate) Stored);
 impl Done {
     /// The status that was stored.
     pub fn status(&self) -> u16 {
-        match &self.0.outcome {
+        match &*self.0.outcome {
             protocol::Outcome::Response(response) => response.status,
             protocol::Outcome::Tombstone(tombstone) => tombstone.status,
         }
@@ -190,7 +190,7 @@ impl Done {
     }
 
     fn response(&self) -> Option<&StoredResponse> {
-        match &self.0.outcome {
+        match &*self.0.outcome {
             protocol::Outcome::Response(response) => Some(response),
             protocol::Outcome::Tombstone(_) => None,
         }
@@ -224,7 +224,7 @@ mod tests {
     fn what_is_too_large_is_still_done() {
         let outcome = Outcome::bytes(200, "text/plain", vec![0; MAX_RESPONSE_BYTES + 1]).unwrap();
         let done = Done(Stored {
-            outcome: outcome.header("location", "/1").unwrap().0,
+            outcome: outcome.header("location", "/1").unwrap().0.into(),
             fence: 1,
             attempt: 1,
             age_ms: 0,

@@ -19,7 +19,7 @@ const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// What is renewed.
 pub(crate) struct Lease {
-    pub key: LookupKey,
+    pub key: Arc<LookupKey>,
     pub owner: Owner,
     pub length: Duration,
     /// When the call that got it was sent: the store's clock started no earlier.
@@ -66,7 +66,7 @@ impl Inner {
 
     /// The renewals that are due, the earliest first. Each stays out of the way until it is answered, or
     /// for so long that the call must be over.
-    fn take_due(&mut self, now: Instant) -> Vec<(Owner, LookupKey, Duration)> {
+    fn take_due(&mut self, now: Instant) -> Vec<(Owner, Arc<LookupKey>, Duration)> {
         let mut batch = Vec::new();
         while batch.len() < MAX_OPERATIONS {
             let Some(&(at, owner)) = self.due.first() else {
@@ -84,7 +84,7 @@ impl Inner {
                 self.remove(owner);
                 continue;
             }
-            batch.push((owner, tracked.lease.key.clone(), tracked.lease.length));
+            batch.push((owner, Arc::clone(&tracked.lease.key), tracked.lease.length));
             self.schedule(owner, now + 2 * LONGEST_CALL);
         }
         batch
@@ -124,7 +124,7 @@ impl Renewals {
     }
 
     /// Stops to renew, and returns what was held.
-    pub fn take_all(&self) -> Vec<(LookupKey, Owner)> {
+    pub fn take_all(&self) -> Vec<(Arc<LookupKey>, Owner)> {
         let mut inner = self.lock();
         inner.due.clear();
         let leases = inner.leases.drain();
@@ -181,7 +181,7 @@ impl Running {
         let shared = self.shared.upgrade()?;
         let mut inner = shared.renewals.lock();
         let Some(&(at, _)) = inner.due.first() else {
-            // Said under the lock: whoever comes next starts another task.
+            // Set under the lock, so that the next caller starts another task.
             inner.is_running = false;
             self.has_ended = true;
             return None;
@@ -213,7 +213,7 @@ async fn renew(shared: &Arc<Shared>) {
         (shortest.unwrap_or(LONGEST_CALL) / 4).clamp(Duration::from_millis(100), LONGEST_CALL);
     let renewals = batch
         .iter()
-        .map(|(owner, key, length)| operations::extend(key.clone(), *owner, *length));
+        .map(|(owner, key, length)| operations::extend(LookupKey::clone(key), *owner, *length));
     let renewals: Vec<Operation> = renewals.collect();
     let answers = timeout(longest, shared.store.apply(renewals)).await;
     let answers = answers.unwrap_or_default();

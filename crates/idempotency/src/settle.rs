@@ -4,12 +4,13 @@ use crate::counters::Counter;
 use crate::error::SettleError;
 use crate::operations;
 use crate::outbox;
+use crate::patience::within;
 use crate::shared::Shared;
 use idempotency_protocol::{Answer, FaultCode, Operation, Outcome, Tombstone, TombstoneReason};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{sleep, Instant};
 
 /// Longest wait for one answer.
 const LONGEST_CALL: Duration = Duration::from_secs(5);
@@ -100,7 +101,7 @@ async fn ask_one(shared: &Shared, operation: &Operation) -> Settled {
 /// Asks once; an answer each.
 pub(crate) async fn ask(shared: &Shared, operations: Vec<Operation>) -> Vec<Settled> {
     let kinds: Vec<Kind> = operations.iter().map(Kind::of).collect();
-    let call = timeout(LONGEST_CALL, shared.store.apply(operations)).await;
+    let call = within(LONGEST_CALL, shared.store.apply(operations)).await;
     let mut answers = call.unwrap_or_default().into_iter();
     let read = |kind: Kind| {
         let settled = Settled::read(answers.next());
@@ -118,7 +119,7 @@ pub(crate) fn without_bytes(operation: &Operation, error: &SettleError) -> Optio
     else {
         return None;
     };
-    let Outcome::Response(response) = &complete.outcome else {
+    let Outcome::Response(response) = &*complete.outcome else {
         return None;
     };
     tracing::warn!(detail, "an answer is recorded without its bytes");

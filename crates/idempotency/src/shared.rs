@@ -91,7 +91,7 @@ impl Shared {
         // Some are in the hands of the program's own tasks, which nobody can end. One that does end later
         // is still recorded: an owner may complete what is unknown.
         let left = self.renewals.take_all();
-        let abandon = |(key, owner)| operations::abandon(key, owner);
+        let abandon = |(key, owner)| operations::abandon(Arc::unwrap_or_clone(key), owner);
         let left: Vec<Operation> = left.into_iter().map(abandon).collect();
         let rest = async {
             for batch in left.chunks(MAX_OPERATIONS) {

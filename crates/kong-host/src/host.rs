@@ -103,6 +103,14 @@ impl Host for Handle {
         getrandom::fill(buffer).map_err(|_| NOT_FOUND)
     }
 
+    fn environment(&self, name: &str) -> Option<Bytes> {
+        // nginx hands on what an `env` directive names (`KONG_NGINX_MAIN_ENV`); here, all of it.
+        let value = std::env::var_os(name)?;
+        Some(Bytes::from(std::os::unix::ffi::OsStringExt::into_vec(
+            value,
+        )))
+    }
+
     fn log(&self, level: Level, message: &str) {
         eprintln!("[{level:?}] {message}");
     }
@@ -189,6 +197,18 @@ impl Host for Handle {
             name => stream.variable(name.strip_prefix("ngx.")?),
         });
         found.ok().flatten()
+    }
+
+    fn set_property(&self, path: &[&str], value: &[u8]) -> HostResult<()> {
+        self.0.call(Hostcall::SetProperty(path));
+        match path {
+            ["ngx", "idempotency"] => {
+                let value = Bytes::copy_from_slice(value);
+                self.0.on_current(|stream| stream.told = value)
+            }
+            // No such variable.
+            _ => Err(NOT_FOUND),
+        }
     }
 
     fn resume_request(&self) -> HostResult<()> {

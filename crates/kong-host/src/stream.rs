@@ -79,6 +79,8 @@ pub struct Stream {
     pub reply: Option<Reply>,
     /// The last try.
     pub upstream: Option<Upstream>,
+    /// `$idempotency`, which `kong/idempotency-drain.conf` has, and the filter sets.
+    pub told: Bytes,
 }
 
 /// Sets a field in place of all of its name.
@@ -167,6 +169,8 @@ impl Stream {
                 return Some(Bytes::copy_from_slice(&name.to_ascii_lowercase()));
             }
             "request_method" => return Some(self.method.clone()),
+            "remote_addr" => "127.0.0.1".to_owned(),
+            "idempotency" => return Some(self.told.clone()),
             "scheme" => "http".to_owned(),
             "request_id" | "kong_request_id" => self.id.clone(),
             "status" => self.status.map_or("000".to_owned(), |s| format!("{s:03}")),

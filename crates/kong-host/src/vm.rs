@@ -236,8 +236,9 @@ impl Vm {
     }
 
     /// The request is over. `logged`: it passes the log phase; after an internal redirect to
-    /// Kong's error page the host has forgotten its filters, and only deletes their contexts.
-    pub fn close(self: &Rc<Self>, id: u32, status: u16, logged: bool) {
+    /// Kong's error page the host has forgotten its filters, and only deletes their contexts. What the filter has
+    /// told in `$idempotency`.
+    pub fn close(self: &Rc<Self>, id: u32, status: u16, logged: bool) -> Bytes {
         if logged {
             self.shared
                 .stream(id, |stream| stream.status = Some(status));
@@ -248,10 +249,11 @@ impl Vm {
             });
         }
         self.shared.rules.borrow_mut().forget(id);
-        self.shared.streams.borrow_mut().remove(&id);
+        let stream = self.shared.streams.borrow_mut().remove(&id);
         self.callback(Step::Delete, None, |filter| {
             filter.on_delete(id);
             Flow::Continue
         });
+        stream.map(|stream| stream.told).unwrap_or_default()
     }
 }

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use idempotency::remote::Remote;
+use idempotency::store::search::{Found, Search};
 use idempotency::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
-use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, LookupKey, Operation, Outcome, Wait};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -60,6 +61,14 @@ impl Store for Counted {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         self.store.list(filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.store.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.store.stored(key).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

@@ -1,6 +1,6 @@
 //! `layer-host CONFIG.json`: the library's HTTP layer in front of a handler that asks an upstream. It reads
 //! the gateway's rules and shares the records of a service, so that the end-to-end cases run against the
-//! layer as against any gateway.
+//! layer as against any gateway. It decides nothing itself, and must never know a case.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -1,6 +1,6 @@
 //! What the service answers to one operation.
 
-use crate::response::Outcome;
+use crate::response::CarriedOutcome;
 use std::fmt;
 
 /// The lock is held by the asking owner: execute.
@@ -18,7 +18,7 @@ pub struct Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// What to replay.
-    pub outcome: Outcome,
+    pub outcome: CarriedOutcome,
     /// Fence of the execution that stored it.
     pub fence: u64,
     /// Attempt number of that execution.

@@ -3,8 +3,7 @@
 use crate::answer::{Answer, Fault, FaultCode, Grant, Stored};
 use crate::codec::{put_short, DecodeError, Decoded, Reader};
 use crate::frame::{framed, Wire};
-use crate::parts::{outcome, put_outcome};
-use crate::response::{Outcome, Tombstone, TombstoneReason};
+use crate::response::{CarriedOutcome, Outcome, Tombstone, TombstoneReason};
 use bytes::Bytes;
 
 mod answer_kind {
@@ -48,7 +47,7 @@ pub(crate) fn encode(answer: &Answer, revision: u16, out: &mut Vec<u8>) {
             o.extend_from_slice(&s.attempt.to_be_bytes());
             o.extend_from_slice(&s.age_ms.to_be_bytes());
             o.extend_from_slice(&s.expires_at_ms.to_be_bytes());
-            put_outcome(o, &s.outcome);
+            s.outcome.put(o);
         }),
         Answer::InFlight {
             fence,
@@ -102,7 +101,8 @@ pub(crate) fn encode(answer: &Answer, revision: u16, out: &mut Vec<u8>) {
                 outcome: Outcome::Tombstone(Tombstone {
                     status: *status,
                     reason,
-                }),
+                })
+                .into(),
                 fence: *fence,
                 attempt: *attempt,
                 age_ms: 0,
@@ -138,7 +138,7 @@ pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Answer> {
             attempt: r.u32("attempt")?,
             age_ms: r.u64("age_ms")?,
             expires_at_ms: r.u64("expires_at_ms")?,
-            outcome: outcome(&mut r)?,
+            outcome: CarriedOutcome::read(&mut r)?,
         }),
         k::IN_FLIGHT => Answer::InFlight {
             fence: r.u64("fence")?,

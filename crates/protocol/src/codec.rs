@@ -60,11 +60,10 @@ impl Reader {
     }
 
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Decoded<[u8; N]> {
-        let bytes = self.take(N, field)?;
-        bytes
-            .as_ref()
-            .try_into()
-            .map_err(|_| DecodeError::Truncated(field))
+        let bytes = self.0.first_chunk().copied();
+        let bytes = bytes.ok_or(DecodeError::Truncated(field))?;
+        self.0.advance(N);
+        Ok(bytes)
     }
 
     pub fn u8(&mut self, field: &'static str) -> Decoded<u8> {
@@ -74,14 +73,17 @@ impl Reader {
         Ok(self.0.get_u8())
     }
 
+    #[inline(never)]
     pub fn u16(&mut self, field: &'static str) -> Decoded<u16> {
         self.array(field).map(u16::from_be_bytes)
     }
 
+    #[inline(never)]
     pub fn u32(&mut self, field: &'static str) -> Decoded<u32> {
         self.array(field).map(u32::from_be_bytes)
     }
 
+    #[inline(never)]
     pub fn u64(&mut self, field: &'static str) -> Decoded<u64> {
         self.array(field).map(u64::from_be_bytes)
     }
@@ -98,10 +100,11 @@ impl Reader {
     }
 
     pub fn text(&mut self, field: &'static str) -> Decoded<String> {
-        let bytes = self.short(field)?;
-        std::str::from_utf8(&bytes)
-            .map(str::to_owned)
-            .map_err(|_| DecodeError::BadValue(field))
+        let len = usize::from(self.u16(field)?);
+        let bytes = self.0.get(..len).ok_or(DecodeError::Truncated(field))?;
+        let text = std::str::from_utf8(bytes).map(str::to_owned);
+        self.0.advance(len);
+        text.map_err(|_| DecodeError::BadValue(field))
     }
 
     pub fn end(&self) -> Decoded<()> {

@@ -3,7 +3,7 @@
 //! ```text
 //! request   := opening operation*
 //! response  := opening answer*
-//! operation := kind:u8 length:u32 payload
+//! operation := kind:u8 length:u32 payload [traceparent:string]
 //! answer    := kind:u8 length:u32 payload
 //! opening   := 1:u8 count:u16 | 2:u8 revision:u16 count:u16
 //! wait      := 1:u8 payload | 2:u8 revision:u16 payload
@@ -27,6 +27,14 @@
 //!
 //! A sender that knows version 2 begins with it, and goes back to version 1 when its message is
 //! refused as one of an unknown version, which happens before any of its operations is applied.
+//!
+//! # Traces
+//!
+//! The operations of one message belong to requests that know nothing of each other, so each has the trace of its
+//! own: after the last field of an operation, inside its length, stands the `traceparent` (W3C Trace Context) of its
+//! request, at most [`crate::limits::MAX_TRACEPARENT_BYTES`] long, where the request has one. Nothing is decided by
+//! it, so it has no revision: a receiver that does not know it skips it. (A field that comes after it needs the empty
+//! string in its place.)
 //!
 //! # Sharing
 //!
@@ -112,16 +120,40 @@ impl Request {
         wire: Wire,
         operations: impl ExactSizeIterator<Item = &'a Operation>,
     ) -> Vec<u8> {
-        let mut out = message(wire, operations.len());
-        for operation in operations {
-            operations::encode(operation, wire, &mut out);
-        }
+        Request::encode_traced(wire, operations.map(|operation| (operation, &[][..])))
+    }
+
+    /// The same, each operation with the `traceparent` of its request; empty where it has none.
+    pub fn encode_traced<'a>(
+        wire: Wire,
+        operations: impl ExactSizeIterator<Item = (&'a Operation, &'a [u8])>,
+    ) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        Request::encode_into(wire, operations, &mut out);
         out
+    }
+
+    /// [`Request::encode_traced`] into room that is there.
+    pub fn encode_into<'a>(
+        wire: Wire,
+        operations: impl ExactSizeIterator<Item = (&'a Operation, &'a [u8])>,
+        out: &mut Vec<u8>,
+    ) {
+        out.clear();
+        put_message(wire, operations.len(), out);
+        for (operation, trace) in operations {
+            operations::encode_traced(operation, trace, wire, out);
+        }
     }
 
     /// Decodes a message of any version. The outer error means that the framing itself is broken.
     pub fn decode(bytes: Bytes) -> Decoded<Received<Operation>> {
         decode_all(bytes, operations::decode)
+    }
+
+    /// The same, each operation with the `traceparent` of its request, as it came; empty where it has none.
+    pub fn decode_traced(bytes: Bytes) -> Decoded<Received<(Operation, Bytes)>> {
+        decode_all(bytes, operations::decode_traced)
     }
 }
 
@@ -245,19 +277,28 @@ impl Outcome {
     }
 }
 
-fn opening(wire: Wire) -> Vec<u8> {
-    // One allocation for the usual operation; a body makes its own room.
-    let mut out = Vec::with_capacity(512);
+fn put_opening(wire: Wire, out: &mut Vec<u8>) {
     out.push(wire as u8);
     if wire == Wire::Two {
         out.extend_from_slice(&REVISION.to_be_bytes());
     }
+}
+
+fn opening(wire: Wire) -> Vec<u8> {
+    // One allocation for the usual operation; a body makes its own room.
+    let mut out = Vec::with_capacity(512);
+    put_opening(wire, &mut out);
     out
 }
 
-fn message(wire: Wire, count: usize) -> Vec<u8> {
-    let mut out = opening(wire);
+fn put_message(wire: Wire, count: usize, out: &mut Vec<u8>) {
+    put_opening(wire, out);
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
+}
+
+fn message(wire: Wire, count: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    put_message(wire, count, &mut out);
     out
 }
 
@@ -293,6 +334,16 @@ pub(crate) fn framed(kind: u8, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     payload(out);
+    set_length(at, out);
+}
+
+/// The item that begins at that place has grown at its end.
+pub(crate) fn reframe(at: usize, out: &mut [u8]) {
+    set_length(at.saturating_add(1), out);
+}
+
+/// Writes how much follows the four bytes at that place.
+fn set_length(at: usize, out: &mut [u8]) {
     let len = u32::try_from(out.len().saturating_sub(at + 4)).unwrap_or(u32::MAX);
     if let Some(slot) = out.get_mut(at..at + 4) {
         slot.copy_from_slice(&len.to_be_bytes());

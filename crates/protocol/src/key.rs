@@ -1,5 +1,6 @@
 //! What identifies a record, a payload and an execution.
 
+use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Who made the idempotency key. Part of the lookup key, so that a client can never name a
@@ -85,4 +86,18 @@ pub struct Fingerprint {
     pub scheme: Scheme,
     /// SHA-256.
     pub digest: [u8; 32],
+}
+
+/// The twelve hexadecimal digits that stand for a key in logs, metrics and search.
+///
+/// Keys and tenants can be secrets, so a log line carries the beginning of a hash: enough to find the lines of one key,
+/// not enough to read it. Gateway, service and store make the same one.
+pub fn log_id(key: &LookupKey) -> String {
+    let digest: [u8; 32] = Sha256::new_with_prefix(b"idempotency-log-id\0")
+        .chain_update(key.to_bytes())
+        .finalize()
+        .into();
+    let digits = |byte: &u8| [byte >> 4, byte & 15];
+    let digit = |digit: u8| char::from_digit(digit.into(), 16).unwrap_or('0');
+    digest.iter().take(6).flat_map(digits).map(digit).collect()
 }

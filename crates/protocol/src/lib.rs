@@ -5,7 +5,11 @@
 //! ([`Response`]) holds one [`Answer`] per operation, in the same order, so that one bad operation
 //! fails alone. [`Wait`] travels in a call of its own, because it may take long.
 //!
-//! Bodies and header values travel as raw bytes. See [`frame`] for the layout.
+//! Bodies and header values travel as raw bytes. See [`frame`] for the layout. [`limits`] is the one home of
+//! every limit that both ends must agree on.
+//!
+//! It must never know what an operation *does*: neither the states of a record, which are the store's, nor the
+//! meaning of a request, which is core's.
 #![forbid(unsafe_code)]
 
 pub mod about;
@@ -29,12 +33,12 @@ pub use frame::{
     Received, Request, Response, Wire, MAX_OPERATIONS, MAX_SHARED_ANSWER, MAX_SHARED_OUTCOME,
     REVISION,
 };
-pub use key::{Fingerprint, LookupKey, Origin, Owner, Scheme};
+pub use key::{log_id, Fingerprint, LookupKey, Origin, Owner, Scheme};
 pub use operation::{
     Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Redeem, Retention, Settle,
     Settlement, Wait,
 };
-pub use response::{Outcome, StoredResponse, Tombstone, TombstoneReason};
+pub use response::{CarriedOutcome, Outcome, StoredResponse, Tombstone, TombstoneReason};
 
 /// Media type of [`Request`] and [`Response`] bodies.
 pub const CONTENT_TYPE: &str = "application/vnd.idempotency-gateway.v1";

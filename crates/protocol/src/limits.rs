@@ -42,3 +42,7 @@ pub const MAX_REQUEST_ID_BYTES: usize = 128;
 pub const MAX_TRACE_ID_BYTES: usize = 32;
 /// Longest name of a client in a description, in bytes.
 pub const MAX_CLIENT_BYTES: usize = 128;
+
+/// Longest `traceparent` that travels with an operation, in bytes: the whole of one of version 00. Of a later version,
+/// which may be longer, this is the part that every reader understands (W3C Trace Context §3.2.4).
+pub const MAX_TRACEPARENT_BYTES: usize = 55;

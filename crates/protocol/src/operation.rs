@@ -3,7 +3,8 @@
 
 use crate::about::About;
 use crate::key::{Fingerprint, LookupKey, Owner};
-use crate::response::{Outcome, StoredResponse};
+use crate::response::{CarriedOutcome, Outcome, StoredResponse};
+use std::sync::Arc;
 
 /// What an acquire does when the outcome of the previous execution is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub struct Acquire {
     /// Who runs this execution.
     pub kind: AttemptKind,
     /// What the record says of the request, for people.
-    pub about: Option<Box<About>>,
+    pub about: Option<Arc<About>>,
 }
 
 /// Store the outcome and unlock.
@@ -105,7 +106,7 @@ pub struct Complete {
     /// Must be the owner of the execution.
     pub owner: Owner,
     /// What to replay from now on.
-    pub outcome: Outcome,
+    pub outcome: CarriedOutcome,
 }
 
 /// How an upstream settles its own execution.
@@ -139,7 +140,7 @@ pub struct Redeem {
     pub fence: u64,
     /// What the gateway that asks has computed itself; must be the record's.
     pub fingerprint: Fingerprint,
-    /// When the proof ends, in milliseconds since the Unix epoch by the store's clock: whoever made it counts
+    /// When the proof ends, in milliseconds since the Unix epoch by the store's clock. The gateway that made it counts
     /// from the fence, which is the store's time of the grant, so that no gateway's clock matters.
     pub expires_at_ms: u64,
 }

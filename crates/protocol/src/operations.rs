@@ -2,7 +2,7 @@
 
 use crate::about::About;
 use crate::codec::{put_short, DecodeError, Decoded, Reader};
-use crate::frame::{framed, Wire};
+use crate::frame::{framed, reframe, Wire};
 use crate::operation::{
     Acquire, AttemptKind, Complete, FailCause, OnUnknown, Operation, Redeem, Retention, Settle,
     Settlement,
@@ -10,7 +10,9 @@ use crate::operation::{
 use crate::parts::{
     fingerprint, key, outcome, owner, put_fingerprint, put_key, put_outcome, put_response, response,
 };
+use crate::response::CarriedOutcome;
 use bytes::Bytes;
+use std::sync::Arc;
 
 mod op_kind {
     pub const ACQUIRE: u8 = 1;
@@ -38,7 +40,7 @@ pub(crate) fn encode(operation: &Operation, wire: Wire, out: &mut Vec<u8>) {
         Operation::Complete(c) => framed(op_kind::COMPLETE, out, |o| {
             put_key(o, &c.key);
             o.extend_from_slice(&c.owner.0);
-            put_outcome(o, &c.outcome);
+            c.outcome.put(o);
         }),
         Operation::Fail { key, owner, cause } => framed(op_kind::FAIL, out, |o| {
             put_key(o, key);
@@ -81,14 +83,40 @@ pub(crate) fn encode(operation: &Operation, wire: Wire, out: &mut Vec<u8>) {
     }
 }
 
+/// Writes an operation with the `traceparent` of its request. A peer of version 1 gets none.
+pub(crate) fn encode_traced(operation: &Operation, trace: &[u8], wire: Wire, out: &mut Vec<u8>) {
+    let at = out.len();
+    encode(operation, wire, out);
+    if wire == Wire::Two && !trace.is_empty() {
+        put_short(out, trace);
+        reframe(at, out);
+    }
+}
+
 /// Reads an operation of that kind.
 pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Operation> {
     let mut r = Reader(payload);
-    let operation = match kind {
+    let operation = read(kind, &mut r, wire)?;
+    wire.end(&r)?;
+    Ok(operation)
+}
+
+/// The same, with the `traceparent` of its request. One that cannot be read is none: nothing is decided by it.
+pub(crate) fn decode_traced(kind: u8, payload: Bytes, wire: Wire) -> Decoded<(Operation, Bytes)> {
+    let mut r = Reader(payload);
+    let operation = read(kind, &mut r, wire)?;
+    wire.end(&r)?;
+    let trace = r.short("traceparent").unwrap_or_default();
+    Ok((operation, trace))
+}
+
+/// Reads what is known of an operation.
+fn read(kind: u8, r: &mut Reader, wire: Wire) -> Decoded<Operation> {
+    Ok(match kind {
         op_kind::ACQUIRE => Operation::Acquire(Acquire {
-            key: key(&mut r)?,
-            owner: owner(&mut r)?,
-            fingerprint: fingerprint(&mut r)?,
+            key: key(r)?,
+            owner: owner(r)?,
+            fingerprint: fingerprint(r)?,
             lease_ms: r.u64("lease_ms")?,
             retention: Retention {
                 ttl_ms: r.u64("ttl_ms")?,
@@ -102,54 +130,52 @@ pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Operation>
             },
             kind: match wire {
                 Wire::One => AttemptKind::Gateway,
-                Wire::Two => attempt_kind(&mut r)?,
+                Wire::Two => attempt_kind(r)?,
             },
             about: match wire {
                 Wire::One => None,
-                Wire::Two => about(&mut r)?,
+                Wire::Two => about(r)?,
             },
         }),
         op_kind::COMPLETE => Operation::Complete(Complete {
-            key: key(&mut r)?,
-            owner: owner(&mut r)?,
-            outcome: outcome(&mut r)?,
+            key: key(r)?,
+            owner: owner(r)?,
+            outcome: CarriedOutcome::read(r)?,
         }),
         op_kind::FAIL => Operation::Fail {
-            key: key(&mut r)?,
-            owner: owner(&mut r)?,
+            key: key(r)?,
+            owner: owner(r)?,
             cause: match wire {
                 Wire::One => FailCause::Other,
-                Wire::Two => cause(&mut r)?,
+                Wire::Two => cause(r)?,
             },
         },
         op_kind::ABANDON => Operation::Abandon {
-            key: key(&mut r)?,
-            owner: owner(&mut r)?,
+            key: key(r)?,
+            owner: owner(r)?,
         },
         op_kind::EXTEND => Operation::Extend {
-            key: key(&mut r)?,
-            owner: owner(&mut r)?,
+            key: key(r)?,
+            owner: owner(r)?,
             lease_ms: r.u64("lease_ms")?,
         },
         op_kind::SETTLE => Operation::Settle(Settle {
-            key: key(&mut r)?,
+            key: key(r)?,
             fence: r.u64("fence")?,
             settlement: match r.u8("settlement")? {
-                0 => Settlement::Completed(outcome(&mut r)?),
+                0 => Settlement::Completed(outcome(r)?),
                 1 => Settlement::Failed,
                 _ => return Err(DecodeError::BadValue("settlement")),
             },
         }),
         op_kind::REDEEM if wire == Wire::Two => Operation::Redeem(Redeem {
-            key: key(&mut r)?,
+            key: key(r)?,
             fence: r.u64("fence")?,
-            fingerprint: fingerprint(&mut r)?,
+            fingerprint: fingerprint(r)?,
             expires_at_ms: r.u64("expires_at_ms")?,
         }),
         _ => return Err(DecodeError::BadValue("operation kind")),
-    };
-    wire.end(&r)?;
-    Ok(operation)
+    })
 }
 
 /// What an acquire says of its policy and of itself.
@@ -184,7 +210,7 @@ fn attempt_kind(r: &mut Reader) -> Decoded<AttemptKind> {
     }
 }
 
-fn about(r: &mut Reader) -> Decoded<Option<Box<About>>> {
+fn about(r: &mut Reader) -> Decoded<Option<Arc<About>>> {
     match r.u8("about")? {
         0 => Ok(None),
         1 => {
@@ -193,7 +219,7 @@ fn about(r: &mut Reader) -> Decoded<Option<Box<About>>> {
                 *field = r.text("about")?;
             }
             about.shorten();
-            Ok(Some(Box::new(about)))
+            Ok(Some(Arc::new(about)))
         }
         _ => Err(DecodeError::BadValue("about")),
     }

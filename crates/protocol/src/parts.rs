@@ -43,7 +43,7 @@ pub(crate) fn fingerprint(r: &mut Reader) -> Decoded<Fingerprint> {
 pub(crate) fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     match outcome {
         Outcome::Response(response) => {
-            out.reserve(512 + response.body.len());
+            out.reserve(outcome.encoded_len());
             out.push(0);
             put_response(out, response);
         }

@@ -1,6 +1,11 @@
 //! What a completed record holds.
 
+use std::ops::Deref;
+
 use bytes::Bytes;
+
+use crate::codec::{Decoded, Reader};
+use crate::parts;
 
 /// An upstream's answer as it is stored and replayed: status, ordered headers, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,4 +48,86 @@ pub enum Outcome {
     Response(StoredResponse),
     /// Done, not replayable.
     Tombstone(Tombstone),
+}
+
+/// An outcome on its way between a gateway and a store.
+///
+/// An outcome that was read from a message or from a record keeps the bytes that it was read from. Reading is what
+/// shows that it is whole; the bytes then travel on as they are, and are not made again. An outcome that a program
+/// made itself has none, and is encoded when it is sent.
+#[derive(Clone, Debug)]
+pub struct CarriedOutcome {
+    outcome: Outcome,
+    /// The form that [`Outcome::encode`] makes of `outcome`. It cannot become outdated: nothing changes `outcome`.
+    bytes: Option<Bytes>,
+}
+
+impl CarriedOutcome {
+    /// Reads what [`Outcome::encode`] wrote, and keeps it.
+    pub fn decode(bytes: Bytes) -> Decoded<CarriedOutcome> {
+        let outcome = Outcome::decode(bytes.clone())?;
+        let bytes = Some(bytes);
+        Ok(CarriedOutcome { outcome, bytes })
+    }
+
+    /// Reads an outcome after which more may follow.
+    pub(crate) fn read(r: &mut Reader) -> Decoded<CarriedOutcome> {
+        let mut bytes = r.0.clone();
+        let outcome = parts::outcome(r)?;
+        bytes.truncate(bytes.len() - r.0.len());
+        let bytes = Some(bytes);
+        Ok(CarriedOutcome { outcome, bytes })
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        match &self.bytes {
+            Some(bytes) => out.extend_from_slice(bytes),
+            None => parts::put_outcome(out, &self.outcome),
+        }
+    }
+
+    /// What [`Outcome::encode`] makes of it. Costs nothing where it was read.
+    pub fn bytes(&self) -> Bytes {
+        match &self.bytes {
+            Some(bytes) => bytes.clone(),
+            None => self.outcome.encode().into(),
+        }
+    }
+
+    /// The outcome alone.
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
+}
+
+impl From<Outcome> for CarriedOutcome {
+    fn from(outcome: Outcome) -> CarriedOutcome {
+        CarriedOutcome {
+            outcome,
+            bytes: None,
+        }
+    }
+}
+
+impl Deref for CarriedOutcome {
+    type Target = Outcome;
+
+    fn deref(&self) -> &Outcome {
+        &self.outcome
+    }
+}
+
+/// Two are the same if their outcomes are: the bytes follow from them.
+impl PartialEq for CarriedOutcome {
+    fn eq(&self, other: &CarriedOutcome) -> bool {
+        self.outcome == other.outcome
+    }
+}
+
+impl Eq for CarriedOutcome {}
+
+impl PartialEq<Outcome> for CarriedOutcome {
+    fn eq(&self, other: &Outcome) -> bool {
+        self.outcome == *other
+    }
 }

@@ -32,6 +32,9 @@ pub(crate) struct Entry {
     tenant: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// By what was looked for, of a list: the names of the criteria.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +74,7 @@ impl Entry {
             action,
             tenant: None,
             key: None,
+            by: None,
             version: None,
             force: None,
             reason: asker.reason.clone(),
@@ -80,7 +84,7 @@ impl Entry {
     /// A change of one record.
     pub(crate) fn change(asker: &Asker, resolve: &Resolve) -> Entry {
         let action = match resolve.to {
-            Resolution::Completed(_) => "resolve-completed",
+            Resolution::Completed(_) | Resolution::Prepared(_) => "resolve-completed",
             Resolution::Failed => "resolve-failed",
             Resolution::Deleted => "delete",
         };
@@ -100,12 +104,28 @@ impl Entry {
         }
     }
 
-    /// A look at a page of records.
-    pub(crate) fn list(asker: &Asker, tenant: Option<&str>) -> Entry {
+    /// A look at the stored answer of a record.
+    pub(crate) fn answer(asker: &Asker, key: &LookupKey) -> Entry {
+        Entry::inspect(asker, key).named("read-answer")
+    }
+
+    /// A look at a page of records, by what was looked for.
+    pub(crate) fn list(asker: &Asker, tenant: Option<&str>, by: &[&str]) -> Entry {
         Entry {
             tenant: tenant.map(str::to_owned),
+            by: (!by.is_empty()).then(|| by.join(",")),
             ..Entry::new(asker, "list")
         }
+    }
+
+    /// Records are sealed anew.
+    pub(crate) fn rewrap(asker: &Asker) -> Entry {
+        Entry::new(asker, "rewrap")
+    }
+
+    /// What was deleted leaves the store's files.
+    pub(crate) fn scrub(asker: &Asker) -> Entry {
+        Entry::new(asker, "scrub")
     }
 
     fn named(self, action: &'static str) -> Entry {
@@ -137,6 +157,7 @@ impl Audit {
             action = entry.action,
             tenant = entry.tenant.as_deref().map(tenant_id),
             key = entry.key,
+            by = entry.by,
             version = entry.version,
             force = entry.force,
             reason = entry.reason,

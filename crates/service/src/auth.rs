@@ -9,14 +9,33 @@
 //! | no | other | yes | open | open | closed |
 //!
 //! A token of another role is 403 everywhere, also where the role is open.
+//!
+//! Where client certificates are looked at (`tls_client_ca`, over TLS alone), a certificate and a token never add up:
+//!
+//! | certificate | token | may do |
+//! |---|---|---|
+//! | none, and `tls_client_auth` is `required` | any | nothing |
+//! | none, and it is `optional` | any | what the token may |
+//! | any, and there is no file of roles | any | what the token may |
+//! | has a role | none | what the role may |
+//! | has a role | of the same role | what the role may, in the token's name |
+//! | has a role | of another one | nothing |
+//! | has no role | any | nothing |
+//! | is over by now | any | nothing |
+//! | any | one that nobody configured | nothing |
 
+mod certificate;
 mod made;
+mod session;
 mod throttle;
 
+pub(crate) use certificate::Shown;
 pub(crate) use made::{add_to as add_made, ensure as ensure_made};
+pub(crate) use session::{Session, LIFETIME as SESSION_LIFETIME};
 pub(crate) use throttle::Throttle;
 
 use crate::config::TokenFiles;
+use crate::tls::Roles;
 use http::{header, HeaderMap};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -189,14 +208,35 @@ pub enum Presented {
     Nothing,
     /// A token that nobody configured.
     Unknown,
-    /// A configured token.
+    /// A configured token, or a certificate that has a role.
     Known(Role, Arc<str>),
+    /// No certificate, where one is required.
+    NoCertificate,
+    /// A certificate that was valid when the connection began, and is over by now; its name.
+    Ended(Arc<str>),
+    /// A certificate that has no role, or names of several roles; its name.
+    NoRole(Arc<str>),
+    /// A certificate of one role and a token of another one.
+    Mixed {
+        /// The certificate's role.
+        certificate: Role,
+        /// The token's.
+        token: Role,
+    },
 }
 
 impl Presented {
-    /// It is a configured token, of whatever role.
+    /// It is a configured token or a certificate with a role, of whatever role.
     pub fn is_valid(&self) -> bool {
         matches!(self, Presented::Known(..))
+    }
+
+    /// Nothing is allowed with it, whatever is open to everybody.
+    pub fn is_hopeless(&self) -> bool {
+        !matches!(
+            self,
+            Presented::Known(..) | Presented::Nothing | Presented::Unknown
+        )
     }
 }
 
@@ -228,6 +268,14 @@ pub enum Denied {
     WrongRole(Role),
     /// 403: the role has no tokens, and is not open on this listener.
     Closed(Role),
+    /// 401: no certificate, where one is required.
+    NoCertificate,
+    /// 401: the certificate's time is over.
+    Ended,
+    /// 403: the certificate has no role.
+    NoRole,
+    /// 403: certificate and token are of different roles.
+    Mixed(Role, Role),
 }
 
 /// The rules in force.
@@ -237,6 +285,10 @@ pub struct Authority {
     insecure_no_auth: bool,
     anonymous: Arc<str>,
     gateway_has_tokens: bool,
+    /// A certificate has to be shown, over TLS.
+    certificate_required: bool,
+    /// Which certificate has which role; `None`: certificates have none.
+    roles: Option<Roles>,
 }
 
 impl Authority {
@@ -248,7 +300,29 @@ impl Authority {
             insecure_no_auth,
             anonymous: "anonymous".into(),
             gateway_has_tokens,
+            certificate_required: false,
+            roles: None,
         }
+    }
+
+    /// The same, with what is said of certificates.
+    pub fn with_certificates(self, required: bool, roles: Option<Roles>) -> Authority {
+        Authority {
+            certificate_required: required,
+            roles,
+            ..self
+        }
+    }
+
+    /// Replaces the tokens.
+    pub(crate) fn set_tokens(&mut self, tokens: Tokens) {
+        self.gateway_has_tokens = tokens.has(Role::Gateway);
+        self.tokens = tokens;
+    }
+
+    /// Replaces what certificates may do.
+    pub(crate) fn set_roles(&mut self, roles: Option<Roles>) {
+        self.roles = roles;
     }
 
     /// Whether callers without a token have the role on this way.
@@ -263,8 +337,12 @@ impl Authority {
         }
     }
 
-    /// What these headers show.
-    pub fn presented(&self, headers: &HeaderMap) -> Presented {
+    /// What the connection and these headers show together.
+    pub(crate) fn presented(&self, shown: &Shown, headers: &HeaderMap) -> Presented {
+        self.with_certificate(shown, self.token(headers))
+    }
+
+    fn token(&self, headers: &HeaderMap) -> Presented {
         match bearer(headers) {
             None => Presented::Nothing,
             Some(presented) => match self.tokens.find(presented) {
@@ -279,6 +357,10 @@ impl Authority {
         match presented {
             Presented::Known(theirs, name) if *theirs == role => Ok(Caller { name: name.clone() }),
             Presented::Known(..) => Err(Denied::WrongRole(role)),
+            Presented::NoCertificate => Err(Denied::NoCertificate),
+            Presented::Ended(_) => Err(Denied::Ended),
+            Presented::NoRole(_) => Err(Denied::NoRole),
+            Presented::Mixed { certificate, token } => Err(Denied::Mixed(*certificate, *token)),
             _ if self.is_open(role, way) => Ok(Caller {
                 name: self.anonymous.clone(),
             }),
@@ -341,8 +423,13 @@ mod tests {
             .add(Role::Operator, &format!("alice:{TOKEN}"))
             .unwrap();
         let authority = Authority::new(tokens, true);
-        let check =
-            |role, token| authority.check(role, &authority.presented(&headers(token)), Way::Unix);
+        let check = |role, token| {
+            authority.check(
+                role,
+                &authority.presented(&Shown::NotAsked, &headers(token)),
+                Way::Unix,
+            )
+        };
         assert_eq!(&*check(Role::Operator, Some(TOKEN)).unwrap().name, "alice");
         assert_eq!(check(Role::Operator, None), Err(Denied::Unauthenticated));
         assert_eq!(

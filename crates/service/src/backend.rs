@@ -7,7 +7,6 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod memory;
-#[cfg(feature = "embedded")]
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -19,7 +18,9 @@ mod setting;
 pub use embedded::EmbeddedChoice;
 
 use crate::config::{Limits, Settings};
-use idempotency_store::Store;
+use crate::encryption::around;
+use idempotency_store::sealed::KeyRing;
+use idempotency_store::{Store, StoreError};
 use setting::Setting;
 use std::path::Path;
 use std::sync::Arc;
@@ -108,6 +109,19 @@ impl StoreChoice {
         }
     }
 
+    /// Where the records are, for logs: hosts and ports, or a directory; no names, passwords or settings.
+    pub fn address(&self) -> String {
+        match self {
+            StoreChoice::Memory => "memory".to_owned(),
+            #[cfg(feature = "embedded")]
+            StoreChoice::Embedded(choice) => choice.path.display().to_string(),
+            #[cfg(feature = "redis")]
+            StoreChoice::Redis(options) => options.addresses(),
+            #[cfg(feature = "postgres")]
+            StoreChoice::Postgres(options) => options.addresses(),
+        }
+    }
+
     /// Whether there is a schema that [`StoreChoice::migrate`] can bring up to date.
     pub fn has_schema(&self) -> bool {
         match self {
@@ -127,13 +141,17 @@ impl StoreChoice {
     }
 
     /// Opens the store, which holds to the limits that are a store's: the caps on waits and the
-    /// quotas of tenants.
-    pub async fn open(&self, limits: &Limits) -> Result<Arc<dyn Store>, OpenError> {
+    /// quotas of tenants. With keys its records are encrypted; without, a store is refused whose records are.
+    pub async fn open(
+        &self,
+        limits: &Limits,
+        ring: Option<Arc<KeyRing>>,
+    ) -> Result<Arc<dyn Store>, OpenError> {
         let store = match self {
             StoreChoice::Memory => memory::open(limits),
             // It has its quotas from its first moment on.
             #[cfg(feature = "embedded")]
-            StoreChoice::Embedded(choice) => return embedded::open(choice, limits).await,
+            StoreChoice::Embedded(choice) => return embedded::open(choice, limits, ring).await,
             #[cfg(feature = "redis")]
             StoreChoice::Redis(options) => redis::open(options, limits).await?,
             #[cfg(feature = "postgres")]
@@ -141,7 +159,15 @@ impl StoreChoice {
         };
         let set = store.set_quotas(limits.quotas).await;
         set.map_err(|error| OpenError(format!("the quotas of tenants: {error}")))?;
-        Ok(store)
+        match around(Arc::clone(&store), ring.clone()).await {
+            Ok(store) => Ok(store),
+            Err(why @ StoreError::Transient(_)) => {
+                let runtime = tokio::runtime::Handle::current();
+                let again = move || runtime.block_on(around(Arc::clone(&store), ring.clone()));
+                Ok(Arc::new(opening::Opening::after(why, again)))
+            }
+            Err(error) => Err(OpenError(error.to_string())),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) const REQUEST_BYTES: usize = 4 * 1024;
 /// keep out the small calls that settle executions.
 const LARGE: usize = 16 * 1024;
 
-/// Bytes that may be held at one time. Nobody waits for room: who finds none is refused.
+/// Bytes that may be held at one time. Nothing waits until bytes are free: a request that finds too few is refused.
 pub(crate) struct Budget {
     used: AtomicUsize,
     limit: usize,

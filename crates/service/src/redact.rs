@@ -5,6 +5,8 @@ use idempotency_protocol::LookupKey;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
+pub use idempotency_protocol::log_id;
+
 /// A lookup key in a log line; the hash is made when the line is written.
 pub struct Redacted<'a>(pub &'a LookupKey);
 
@@ -14,18 +16,28 @@ impl fmt::Display for Redacted<'_> {
     }
 }
 
-/// The twelve hex digits that stand for a key in logs.
-pub fn log_id(key: &LookupKey) -> String {
-    let digest = Sha256::new_with_prefix(b"idempotency-log-id\0").chain_update(key.to_bytes());
-    let mut id = hex::encode(digest.finalize());
-    id.truncate(12);
-    id
-}
-
 /// The twelve hex digits that stand for a tenant in logs.
 pub fn tenant_id(tenant: &str) -> String {
     let digest = Sha256::new_with_prefix(b"idempotency-tenant-id\0").chain_update(tenant);
     let mut id = hex::encode(digest.finalize());
     id.truncate(12);
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use idempotency_protocol::{LookupKey, Origin};
+
+    /// Whoever reads a line of a gateway finds the record.
+    #[test]
+    fn gateways_make_the_same_log_id() {
+        let key = LookupKey {
+            tenant: "acme".into(),
+            namespace: "payments".into(),
+            origin: Origin::Client,
+            key: "k-1".into(),
+        };
+        let gateway = idempotency_protocol::log_id(&key);
+        assert_eq!(gateway, super::log_id(&key));
+    }
 }

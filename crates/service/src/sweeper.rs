@@ -1,6 +1,7 @@
 //! Forgets what is over, a bounded batch at a time.
 
 use crate::api::App;
+use crate::telemetry::store_time::Asked;
 use idempotency_store::Swept;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,11 @@ use std::time::Duration;
 /// Sweeps until the server stops.
 pub(crate) async fn run(app: Arc<App>, interval: Duration, batch: usize) {
     loop {
-        let more = match app.store.sweep(batch).await {
+        let sweep = app
+            .metrics
+            .store
+            .measure(Asked::Sweep, app.store.sweep(batch));
+        let more = match sweep.await {
             Ok(swept) => {
                 app.metrics.swept(&swept);
                 let Swept {

@@ -31,6 +31,7 @@ struct Files {
     log: PathBuf,
     access_log: PathBuf,
     violations: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl KongHost {
@@ -47,6 +48,7 @@ impl KongHost {
             log: at("kong-host.log"),
             access_log: at("access.log"),
             violations: at("violations"),
+            environment: config.environment.clone(),
         };
         let [address, admin] =
             [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
@@ -153,7 +155,9 @@ fn settings(
 
 fn launch(files: &Files, admin: SocketAddr) -> Result<Process, Error> {
     let mut command = Command::new(tools::kong_host()?);
-    command.arg(&files.config);
+    command
+        .arg(&files.config)
+        .envs(files.environment.iter().cloned());
     let mut process = Process::start("kong-host", command, files.log.clone())?;
     let ready = || Request::get("/stats").send(admin).is_ok();
     process.await_ready(Duration::from_secs(20), ready)?;

@@ -6,6 +6,8 @@
 //! reaped when its handle is dropped, also when the test panics, and dies with the process that
 //! started it if that one is killed. A panicking test gets the tail of every child's log.
 //!
+//! It knows how each program is found, configured, started and stopped. It must never know what a test expects of them.
+//!
 //! ```no_run
 //! use idempotency_stack::{http, Stack};
 //!
@@ -51,6 +53,7 @@ pub mod kong;
 pub mod kong_host;
 mod layer_host;
 pub mod nginx;
+pub mod pki;
 pub mod ports;
 mod postgres;
 mod process;
@@ -66,16 +69,19 @@ mod wait;
 
 pub use envoy::{Envoy, EnvoyConfig};
 pub use error::Error;
-pub use gateway::{service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress};
+pub use gateway::{
+    service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress, TlsAddress,
+};
 pub use kong::{Kong, KongSettings};
 pub use kong_host::KongHost;
 pub use layer_host::LayerHost;
 pub use nginx::Nginx;
+pub use pki::Pki;
 pub use postgres::{PgBouncer, Postgres, PostgresOptions};
 pub use process::Process;
 pub use redis::{Redis, RedisCluster, RedisRedlock, RedisSentinel};
 pub use relay::Relay;
-pub use service::{Backend, Durability, Service, ServiceOptions, Tokens};
+pub use service::{Backend, Durability, Service, ServiceOptions, Tokens, ENCRYPTION_KEYS};
 pub use spawn::terminate_with_parent;
 pub use stack::{charges_rule, filter_config, Stack, StackBuilder};
 pub use upstream::{Execution, Executions, Upstream, UpstreamOptions};

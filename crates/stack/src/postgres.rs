@@ -150,6 +150,11 @@ impl Postgres {
         self.port
     }
 
+    /// Where its files are.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The directory of its socket.
     pub fn sockets(&self) -> &Path {
         &self.sockets

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::error::Error;
+use crate::gateway::{Host, TlsAddress};
 use crate::http::{Answer, Request};
+use crate::pki::{self, Pki};
 use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::redis::Redis;
@@ -57,6 +59,18 @@ impl Backend {
     }
 }
 
+/// A file of encryption keys for tests, always the same: services that are started one after the other on the same
+/// records need the same ones. The index key, and the one that seals.
+pub const ENCRYPTION_KEYS: &str = "\
+index MTIzNDU2Nzg5MGluZGV4LWtleS1vZi10aGUtdGVzdHM=
+test c2VhbGluZy1rZXktb2YtdGhlLXRlc3RzLTEyMzQ1Njc=
+";
+
+/// Whether the environment's `ENCRYPTION` is `on`: then services encrypt their records.
+fn encrypts() -> bool {
+    std::env::var("ENCRYPTION").is_ok_and(|on| on == "on")
+}
+
 /// The bearer tokens of the three roles; an empty one is not configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
@@ -94,7 +108,10 @@ pub struct ServiceOptions {
     pub durability: Durability,
     /// The roles' tokens.
     pub tokens: Tokens,
-    /// Further arguments of `idempotencyd serve`.
+    /// Certificates: it listens on one more port, with mTLS. `None`: as the environment's `TRANSPORT` says.
+    pub tls: Option<Arc<Pki>>,
+    /// Further arguments of `idempotencyd serve`. Without `--encryption-keys` among them, the environment's
+    /// `ENCRYPTION` says whether records are encrypted: `on`, with [`ENCRYPTION_KEYS`].
     pub args: Vec<String>,
     /// Log level, as the service knows it; `None`: its default.
     pub log_level: Option<String>,
@@ -102,13 +119,15 @@ pub struct ServiceOptions {
     pub log: Option<PathBuf>,
 }
 
-/// A running service. It listens on a TCP port and on a Unix socket.
+/// A running service. It listens on a TCP port and on a Unix socket, and with certificates on a TCP port with TLS
+/// as well.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
     options: ServiceOptions,
     address: SocketAddr,
     data_dir: PathBuf,
+    tls_address: Option<SocketAddr>,
     socket: PathBuf,
     log: PathBuf,
     // Dropped after the process that uses them.
@@ -127,6 +146,10 @@ impl Service {
         if options.backend == Backend::Embedded && options.data_dir.is_none() {
             options.backend = Backend::from_env()?;
         }
+        // Programs of other releases do not know how.
+        if options.tls.is_none() && options.program.is_none() && mtls_is_chosen()? {
+            options.tls = Some(Pki::shared()?);
+        }
         let mut redis = None;
         let mut postgres = None;
         match options.backend {
@@ -144,6 +167,14 @@ impl Service {
             }
         }
         let dir = crate::stack::temp_dir()?;
+        let flag = "--encryption-keys";
+        if encrypts() && !options.args.iter().any(|given| given == flag) {
+            let keys = dir.path().join("keys");
+            std::fs::write(&keys, ENCRYPTION_KEYS).map_err(|e| Error::new(e.to_string()))?;
+            options
+                .args
+                .extend([flag.to_owned(), keys.display().to_string()]);
+        }
         let port = options.port.unwrap_or_else(ports::free);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let data_dir = options
@@ -155,11 +186,16 @@ impl Service {
             .clone()
             .unwrap_or_else(|| dir.path().join("service.log"));
         let socket = dir.path().join("service.sock");
-        let process = launch(&options, address, &data_dir, &socket, &log)?;
+        let tls_address = options.tls.as_ref().map(|_| {
+            let port = ports::free();
+            SocketAddr::from(([127, 0, 0, 1], port))
+        });
+        let process = launch(&options, (address, tls_address), &data_dir, &socket, &log)?;
         Ok(Self {
             process,
             options,
             address,
+            tls_address,
             data_dir,
             socket,
             log,
@@ -178,7 +214,7 @@ impl Service {
         self.process.kill();
         self.process = launch(
             &self.options,
-            self.address,
+            (self.address, self.tls_address),
             &self.data_dir,
             &self.socket,
             &self.log,
@@ -186,9 +222,15 @@ impl Service {
         Ok(())
     }
 
-    /// Where it listens.
+    /// Where it listens, without TLS.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens with mTLS, and what a gateway needs for it.
+    pub fn tls(&self) -> Option<TlsAddress> {
+        let pki = self.options.tls.as_ref()?;
+        Some(TlsAddress::new(self.tls_address?, pki))
     }
 
     /// Its Unix socket.
@@ -219,6 +261,11 @@ impl Service {
     /// SIGTERM, and patience for what is in flight.
     pub fn stop(&mut self) -> Option<ExitStatus> {
         self.process.stop(Duration::from_secs(15))
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Its process, for signals (pause, resume) and logs.
@@ -254,9 +301,23 @@ impl Service {
     }
 }
 
+/// Whether the environment's `TRANSPORT` asks for mTLS between gateway and service: `plain` (or nothing), `mtls`.
+fn mtls_is_chosen() -> Result<bool, Error> {
+    match std::env::var("TRANSPORT").unwrap_or_default().as_str() {
+        "" | "plain" => Ok(false),
+        "mtls" if Host::chosen() == Host::Envoy => Ok(true),
+        "mtls" => Err(Error::new(
+            "TRANSPORT=mtls is for Envoy: no other host shows a certificate",
+        )),
+        other => Err(Error::new(format!(
+            "TRANSPORT={other} is not one of plain, mtls"
+        ))),
+    }
+}
+
 fn launch(
     options: &ServiceOptions,
-    address: SocketAddr,
+    (address, tls_address): (SocketAddr, Option<SocketAddr>),
     data_dir: &Path,
     socket: &Path,
     log: &Path,
@@ -267,9 +328,22 @@ fn launch(
     };
     let program = options.program.clone();
     let mut command = Command::new(program.map_or_else(tools::idempotencyd, Ok)?);
+    command.arg("serve");
+    match (&options.tls, tls_address) {
+        (Some(pki), Some(tls_address)) => command
+            .args(["--listen", &format!("plain:{address}")])
+            .args(["--listen", &tls_address.to_string()])
+            .arg("--tls-cert")
+            .arg(pki.service.path(pki::CERT))
+            .arg("--tls-key")
+            .arg(pki.service.path(pki::KEY))
+            .arg("--tls-client-ca")
+            .arg(pki.service.path(pki::CA))
+            .arg("--tls-roles")
+            .arg(&pki.roles),
+        _ => command.args(["--listen", &address.to_string()]),
+    };
     command
-        .arg("serve")
-        .args(["--listen", &address.to_string()])
         .args(["--listen", &format!("unix:{}", socket.display())])
         // Kong's host opens a connection for every call, and tests send it crowds of thousands.
         .args(["--max-stranger-bytes", "1GiB"]);

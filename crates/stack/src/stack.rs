@@ -135,10 +135,11 @@ impl StackBuilder {
         let filter = self.filter.unwrap_or_else(|| {
             filter_config(service.tokens(), json!([charges_rule()])).to_string()
         });
-        let address = if self.service_over_tcp {
-            ServiceAddress::Tcp(service.address())
-        } else {
-            ServiceAddress::Unix(service.socket().to_owned())
+        let address = match service.tls() {
+            // Whoever else is called by certificates alone has no way to show one.
+            Some(tls) if Host::chosen() == Host::Envoy => ServiceAddress::Tls(tls),
+            _ if self.service_over_tcp => ServiceAddress::Tcp(service.address()),
+            _ => ServiceAddress::Unix(service.socket().to_owned()),
         };
         let mut config = GatewayConfig::new(filter, upstream.address(), address);
         for change in self.gateway {

@@ -184,6 +184,22 @@ fn the_walk_through_is_true_and_sigterm_ends_it_all() {
 }
 
 #[test]
+fn an_argument_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let refused = command(data.path(), std::array::from_fn(|_| ports::free()))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("--help") && said.contains("GATEWAY_PORT"),
+        "{said}"
+    );
+    assert!(refused.stdout.is_empty());
+}
+
+#[test]
 fn a_dead_child_ends_it_all() {
     let (demo, _) = Demo::ready();
     let children = demo.children();

@@ -66,7 +66,7 @@ fn complete(n: u64, body: &Bytes) -> Operation {
     Operation::Complete(Complete {
         key: key(n),
         owner: Owner(token),
-        outcome,
+        outcome: outcome.into(),
     })
 }
 

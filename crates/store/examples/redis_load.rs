@@ -72,7 +72,8 @@ fn complete(n: u64, body: &Bytes) -> Operation {
             status: 201,
             headers: Vec::new(),
             body: body.clone(),
-        }),
+        })
+        .into(),
     })
 }
 

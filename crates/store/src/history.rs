@@ -22,6 +22,7 @@ use idempotency_protocol::limits::{MAX_REDIRECTS, MAX_REDIRECT_BYTES};
 use idempotency_protocol::{
     About, AttemptKind, FailCause, Fingerprint, Outcome, Scheme, StoredResponse,
 };
+use std::sync::Arc;
 
 /// Layout of a history.
 pub const FORMAT: u8 = 1;
@@ -56,7 +57,7 @@ pub struct History {
     /// Name of the key that seals the outcome; empty where it is not sealed.
     pub seal: String,
     /// What the record says of the newest attempt's request.
-    pub about: Option<Box<About>>,
+    pub about: Option<Arc<About>>,
 }
 
 /// A set of kinds of attempts.
@@ -169,7 +170,7 @@ impl Redirect {
 
 impl History {
     /// Of a record whose first attempt is granted now.
-    pub fn first(kind: AttemptKind, about: Option<Box<About>>, now: Micros) -> History {
+    pub fn first(kind: AttemptKind, about: Option<Arc<About>>, now: Micros) -> History {
         History {
             kinds: Kinds::of(kind),
             newest: kind,
@@ -289,7 +290,7 @@ impl History {
                 for field in about.fields_mut() {
                     *field = text(r)?;
                 }
-                Some(Box::new(about))
+                Some(Arc::new(about))
             }
             _ => return None,
         };
@@ -385,7 +386,7 @@ mod tests {
             ],
             redirects: vec![redirect(1), redirect(2)],
             seal: "2026-11".into(),
-            about: Some(Box::new(About {
+            about: Some(Arc::new(About {
                 method: "POST".into(),
                 path: "/charges".into(),
                 ..About::default()

@@ -16,6 +16,7 @@
 //! | `embedded` (default) | `Embedded`: a directory of one process, durable |
 //! | `redis` | `RedisStore`: a Redis server, Sentinel or Cluster, shared by any number of processes |
 //! | `postgres` | `Postgres`: a PostgreSQL database, shared by any number of processes |
+//! | `encryption` | `sealed`: a store around another one, which gets answers, keys and descriptions sealed |
 //! | `contract` | `contract`: the suite that every backend is run through |
 //!
 //! Without any of them there is the trait, all that a backend is made of, and [`Memory`].
@@ -32,8 +33,11 @@
 //! | [`Store::wait`] | [`Waiters::wait`](waiters::Waiters::wait) around [`machine::wait`]; and [`Waiters::wake`](waiters::Waiters::wake) after every change |
 //! | [`Store::inspect`] | [`machine::view`] |
 //! | [`Store::list`] | [`keys::prefix`] and [`keys::PageBuilder`] |
+//! | [`Store::search`] | nothing: the default goes through pages of the list; or [`search::FoundBuilder`] |
+//! | [`Store::stored`] | [`machine::stored`], and [`replay::outcome`] with the outcome's data at hand |
 //! | [`Store::resolve`] | [`machine::resolve`] |
 //! | [`Store::sweep`] | [`machine::sweep`] for what is due by [`Slot::due`](record::Slot::due) |
+//! | [`Store::apply_events`], [`Store::export`], [`Store::replace`] | nothing that decides: they are what `sealed` needs of a backend |
 //! | [`Store::set_quotas`] | [`Tenants`], and [`Context::used_up`](machine::Context::used_up) from it |
 //! | a slot as bytes | [`codec`], or a form of its own: all fields are public |
 //! | a key as bytes | `LookupKey::to_bytes`, and back [`keys::from_bytes`] |
@@ -60,6 +64,9 @@ pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod replay;
+#[cfg(feature = "encryption")]
+pub mod sealed;
+pub mod search;
 pub mod transaction;
 pub mod waiters;
 
@@ -74,6 +81,8 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use quota::{Quota, Quotas, TenantUse, Tenants};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedlockOptions};
+#[cfg(feature = "encryption")]
+pub use sealed::Sealed;
 pub use store::*;
 pub use transaction::{ReadBack, Transactions};
 pub use waiters::{WaitCounts, WaiterCaps};

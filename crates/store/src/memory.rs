@@ -5,14 +5,15 @@ use crate::clock::{Clock, SystemClock};
 use crate::machine::{self, Context, Event, Reply, Room, SweepStep, WaitStep};
 use crate::quota::{Quotas, TenantUse, Tenants};
 use crate::record::Slot;
+use crate::search::{self, Found, FoundBuilder, Search};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
 use crate::waiters::{Look, WaitCounts, WaiterCaps, Waiters};
 use crate::{keys, replay};
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
-use std::collections::BTreeMap;
+use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Outcome, Wait};
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,14 +33,44 @@ struct Inner {
 }
 
 impl Inner {
+    /// What one event does to the slot of this key, looked up once; whether the slot has changed.
+    fn apply(&mut self, key: Vec<u8>, context: &Context, event: &Event) -> (Reply, bool) {
+        if self.tenants.counts() {
+            let applied = machine::apply(self.slots.get(&key), context, event);
+            let changed = applied.change.is_some();
+            if let Some(slot) = applied.change {
+                self.put(key, Some(slot));
+            }
+            return (applied.reply, changed);
+        }
+        match self.slots.entry(key) {
+            Entry::Occupied(mut place) => {
+                let applied = machine::apply(Some(place.get()), context, event);
+                let changed = applied.change.is_some();
+                if let Some(slot) = applied.change {
+                    place.insert(slot);
+                }
+                (applied.reply, changed)
+            }
+            Entry::Vacant(place) => {
+                let applied = machine::apply(None, context, event);
+                let changed = applied.change.is_some();
+                if let Some(slot) = applied.change {
+                    place.insert(slot);
+                }
+                (applied.reply, changed)
+            }
+        }
+    }
+
     /// Replaces, inserts or removes a slot.
     fn put(&mut self, key: Vec<u8>, slot: Option<Slot>) {
-        let (before, after) = (
-            charge(&key, self.slots.get(&key)),
-            charge(&key, slot.as_ref()),
-        );
-        if let Some(tenant) = keys::tenant(&key) {
-            self.tenants.change(tenant, before, after);
+        if self.tenants.counts() {
+            let before = charge(&key, self.slots.get(&key));
+            let after = charge(&key, slot.as_ref());
+            if let Some(tenant) = keys::tenant(&key) {
+                self.tenants.change(tenant, before, after);
+            }
         }
         match slot {
             Some(slot) => self.slots.insert(key, slot),
@@ -112,7 +143,11 @@ impl Memory {
 #[async_trait]
 impl Store for Memory {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        let events: Vec<_> = operations.into_iter().map(Event::prepare).collect();
+        let events = operations.into_iter().map(Event::prepare).collect();
+        self.apply_events(events).await
+    }
+
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
         let mut inner = self.lock();
         if inner.closed {
             let fault = Fault {
@@ -125,25 +160,21 @@ impl Store for Memory {
                 .collect();
         }
         let context = self.context(&inner);
-        events
-            .into_iter()
-            .map(|(key, event)| {
-                let bytes = key.to_bytes();
-                let context = Context {
-                    used_up: inner.tenants.used_up(&key.tenant),
-                    ..context
-                };
-                let applied = machine::apply(inner.slots.get(&bytes), &context, &event);
-                if let Some(slot) = applied.change {
-                    inner.put(bytes, Some(slot));
-                    self.waiters.wake(&key);
-                }
-                match applied.reply {
-                    Reply::Answer(answer) => answer,
-                    Reply::Replay(found) => replay::answer(found),
-                }
-            })
-            .collect()
+        let apply = |(key, event): (LookupKey, Event)| {
+            let context = Context {
+                used_up: inner.tenants.used_up(&key.tenant),
+                ..context
+            };
+            let (reply, changed) = inner.apply(key.to_bytes(), &context, &event);
+            if changed {
+                self.waiters.wake(&key);
+            }
+            match reply {
+                Reply::Answer(answer) => answer,
+                Reply::Replay(found) => replay::answer(found),
+            }
+        };
+        events.into_iter().map(apply).collect()
     }
 
     async fn wait(&self, wait: Wait) -> Answer {
@@ -181,6 +212,56 @@ impl Store for Memory {
             page.offer(bytes, slot, &context);
         }
         Ok(page.finish())
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        if let Some(found) = search::exactly(self, &search).await? {
+            return Ok(found);
+        }
+        let inner = self.lock();
+        let context = self.context(&inner);
+        let prefix = search.prefix();
+        let start = match search.start(&prefix) {
+            (start, true) => Bound::Excluded(start),
+            (start, false) => Bound::Included(start),
+        };
+        let mut found = FoundBuilder::new(&search);
+        for (bytes, slot) in inner.slots.range((start, Bound::Unbounded)) {
+            if !bytes.starts_with(&prefix) || found.is_full() {
+                break;
+            }
+            if let Some(key) = found.look(bytes) {
+                found.offer(machine::view(Some(slot), &context, &key));
+            }
+        }
+        Ok(found.finish())
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let inner = self.lock();
+        let slot = inner.slots.get(&key.to_bytes());
+        let stored = machine::stored(slot, &self.context(&inner));
+        stored.map(replay::outcome).transpose()
+    }
+
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        Ok(self.lock().slots.get(&key.to_bytes()).cloned())
+    }
+
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        let bytes = key.to_bytes();
+        let mut inner = self.lock();
+        if inner.slots.get(&bytes).map_or(0, |slot| slot.version) != replaces {
+            return Ok(false);
+        }
+        inner.put(bytes, slot);
+        self.waiters.wake(key);
+        Ok(true)
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

@@ -5,7 +5,7 @@ use crate::history::History;
 use crate::store::{AttemptView, RecordState, RecordView};
 use bytes::Bytes;
 use idempotency_protocol::{
-    Fingerprint, LookupKey, Outcome, Owner, Retention, Tombstone, TombstoneReason,
+    CarriedOutcome, Fingerprint, LookupKey, Outcome, Owner, Retention, Tombstone, TombstoneReason,
 };
 use sha2::{Digest, Sha256};
 
@@ -100,7 +100,15 @@ pub struct StoredOutcome {
 impl StoredOutcome {
     /// Encodes an outcome and computes its digest. Costs time in proportion to the body.
     pub fn new(outcome: &Outcome) -> StoredOutcome {
-        let data = Bytes::from(outcome.encode());
+        StoredOutcome::of(outcome, outcome.encode().into())
+    }
+
+    /// The same of an outcome that may have brought its bytes: then it is not encoded again.
+    pub fn carried(outcome: &CarriedOutcome) -> StoredOutcome {
+        StoredOutcome::of(outcome, outcome.bytes())
+    }
+
+    fn of(outcome: &Outcome, data: Bytes) -> StoredOutcome {
         let (status, body_bytes) = match outcome {
             Outcome::Response(response) => (
                 response.status,
@@ -275,6 +283,9 @@ impl Slot {
             version: self.version,
             fence: self.fence,
             attempt: execution.attempt,
+            owner: execution
+                .owner
+                .map(|owner| owner.0.iter().take(4).map(|b| format!("{b:02x}")).collect()),
             status: outcome.map(|o| o.status),
             body_bytes: outcome.and_then(|o| o.body_bytes),
             tombstone: outcome.is_some_and(|o| o.body_bytes.is_none()),
@@ -282,7 +293,7 @@ impl Slot {
             changed_at_ms: execution.changed_at / 1_000,
             lease_left_ms: lease_until.map(|until| until.saturating_sub(now) / 1_000),
             expires_at_ms: execution.expires_at().map(|at| at / 1_000),
-            about: execution.history.about.clone(),
+            about: execution.history.about.as_deref().cloned().map(Box::new),
             attempts: execution.attempts(),
         })
     }

@@ -2,14 +2,15 @@
 //! [`Reply::Replay`](crate::machine::Reply::Replay).
 
 use crate::machine::{Event, Replay};
+use crate::record::StoredOutcome;
 use crate::store::StoreError;
-use idempotency_protocol::{Answer, Fault, FaultCode, Outcome, Stored};
+use idempotency_protocol::{Answer, CarriedOutcome, Fault, FaultCode, Outcome, Stored};
 
 /// The answer that replays `found`, whose data must be at hand. Data that is damaged, or is not there, stays so:
 /// the execution is done, and nobody can say with which answer. It is never "nothing stored", which would execute
 /// again. A backend that could not read for the moment answers with a fault instead.
 pub fn answer(found: Replay) -> Answer {
-    match found.outcome.data.clone().map(Outcome::decode) {
+    match found.outcome.data.clone().map(CarriedOutcome::decode) {
         Some(Ok(outcome)) => Answer::Stored(Stored {
             outcome,
             fence: found.fence,
@@ -18,6 +19,21 @@ pub fn answer(found: Replay) -> Answer {
             expires_at_ms: found.expires_at_ms,
         }),
         Some(Err(_)) | None => unreadable(&found),
+    }
+}
+
+/// A stored outcome, whose data must be at hand, for an operator.
+///
+/// # Errors
+///
+/// [`StoreError::Permanent`] if its data is damaged, or is not there.
+pub fn outcome(stored: StoredOutcome) -> Result<Outcome, StoreError> {
+    match stored.data.map(Outcome::decode) {
+        Some(Ok(outcome)) => Ok(outcome),
+        Some(Err(_)) | None => {
+            let message = "the stored answer is damaged, or is not there".to_owned();
+            Err(StoreError::Permanent(message))
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! The one trait that every backend implements.
 
 use crate::history::PastEnd;
+use crate::machine::Event;
 use crate::quota::Quotas;
+use crate::record::{Slot, StoredOutcome};
+use crate::search::{self, Found, Search};
 use crate::transaction::Transactions;
 use crate::waiters::WaitCounts;
 use async_trait::async_trait;
 use idempotency_protocol::{
-    About, Answer, AttemptKind, Fault, LookupKey, Operation, Outcome, Wait,
+    About, Answer, AttemptKind, Fault, FaultCode, LookupKey, Operation, Outcome, Wait,
 };
 
 /// State of a record as an operator sees it. `absent` is the lack of a record.
@@ -35,6 +38,9 @@ pub struct RecordView {
     pub fence: u64,
     /// Number of the newest execution, 1 for the first.
     pub attempt: u32,
+    /// The first eight hexadecimal digits of the owner of the newest execution: they tell two owners apart, and
+    /// are not enough to be one. `None`: an operator has decided, and nobody is the owner.
+    pub owner: Option<String>,
     /// Status of the stored response or tombstone.
     pub status: Option<u16>,
     /// Size of the stored body in bytes.
@@ -98,10 +104,49 @@ pub struct Page {
 pub enum Resolution {
     /// It was done; replay this.
     Completed(Outcome),
+    /// The same, prepared by a store that wraps this one: what is kept of the outcome does not follow from its bytes.
+    Prepared(StoredOutcome),
     /// It was not done; a retry executes.
     Failed,
     /// Forget the record: the key is absent afterwards.
     Deleted,
+}
+
+impl Resolution {
+    /// What is stored, if it is done.
+    pub fn outcome(&self) -> Option<StoredOutcome> {
+        match self {
+            Resolution::Completed(outcome) => Some(StoredOutcome::new(outcome)),
+            Resolution::Prepared(outcome) => Some(outcome.clone()),
+            Resolution::Failed | Resolution::Deleted => None,
+        }
+    }
+}
+
+/// A batch of a rewrap: records that are sealed with an older key, or not at all, are sealed with the newest.
+#[derive(Clone, Debug, Default)]
+pub struct Rewrap {
+    /// Where the previous batch ended ([`Rewrapped::next`]).
+    pub after: Option<Vec<u8>>,
+    /// Most records that are looked at; backends cap it at 1,000.
+    pub limit: usize,
+}
+
+/// What a batch of a rewrap did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrapped {
+    /// Records that were looked at.
+    pub looked_at: usize,
+    /// Records that are sealed with the newest key now, and were not before.
+    pub rewrapped: usize,
+    /// How many of them were in clear.
+    pub in_clear: usize,
+    /// Records that changed meanwhile, or that a transaction holds: for another pass.
+    pub busy: usize,
+    /// Records that cannot be opened: their key is missing, or they are damaged.
+    pub unreadable: usize,
+    /// Pass as [`Rewrap::after`] to go on; `None`: the pass is over.
+    pub next: Option<Vec<u8>>,
 }
 
 /// An operator's change of one record, compare-and-set on its version.
@@ -163,6 +208,8 @@ impl Swept {
     }
 }
 
+const NO_EXPORT: &str = "this store hands no records out";
+
 /// A backend could not do its work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -198,6 +245,18 @@ pub trait Store: Send + Sync + 'static {
     /// [`Answer::Fault`] in the place of each operation that it hit.
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer>;
 
+    /// As [`Store::apply`], with operations that were prepared before ([`Event::prepare`]): for a store that wraps
+    /// this one and changes what is kept.
+    ///
+    /// The default is for stores that nobody wraps so: it answers with faults, and nothing happens.
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
+        let fault = Fault {
+            code: FaultCode::Internal,
+            detail: "this store takes no prepared operations".to_owned(),
+        };
+        vec![Answer::Fault(fault); events.len()]
+    }
+
     /// Waits until the execution with that fence has ended, at most `wait.wait_ms`. Answers
     /// [`Answer::Stored`], [`Answer::Changed`], [`Answer::TimedOut`] or [`Answer::Fault`].
     /// Dropping the future ends the wait.
@@ -217,6 +276,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads one page of records.
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError>;
+
+    /// Goes through the records in this store's own order, a bounded number of them per call, and returns those
+    /// that match. What is there all the while is found, whatever changes meanwhile; a store whose order is not
+    /// that of the keys may show a record twice.
+    ///
+    /// The default goes through pages of [`Store::list`]. A store that wraps another one hands the search on.
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        search::by_pages(self, &search).await
+    }
+
+    /// Reads the stored answer of a completed record: what is replayed. `None` if there is no such record, or it is
+    /// not completed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] where the answer cannot be read, and from a store that knows no way.
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let _ = key;
+        let message = "this store does not show stored answers".to_owned();
+        Err(StoreError::Permanent(message))
+    }
 
     /// Changes one record on an operator's behalf.
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError>;
@@ -239,6 +319,58 @@ pub trait Store: Send + Sync + 'static {
             return Err(StoreError::Permanent(message));
         }
         Ok(())
+    }
+
+    /// Everything that is kept under a key, with the outcome's data, expired or not. For tools that move or rewrite
+    /// records, with [`Store::replace`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] where a record cannot be read whole, and from a store that knows no way.
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        let _ = key;
+        Err(StoreError::Permanent(NO_EXPORT.to_owned()))
+    }
+
+    /// Puts `slot`, or nothing, in the place of what is kept under a key at that version; 0: nothing is kept there.
+    /// False: something else is there, or a transaction holds it, and nothing happened. Waiters look again.
+    ///
+    /// Nothing is decided by the state machine here: a caller changes how a record is kept, and never what it says.
+    /// A slot that replaces another one has a later version.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::export`].
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        let _ = (key, replaces, slot);
+        Err(StoreError::Permanent(NO_EXPORT.to_owned()))
+    }
+
+    /// Seals what is sealed with an older key, or is in clear, with the newest: one batch.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Permanent`] from a store that seals nothing.
+    async fn rewrap(&self, rewrap: Rewrap) -> Result<Rewrapped, StoreError> {
+        let _ = rewrap;
+        let message = "this store is not encrypted".to_owned();
+        Err(StoreError::Permanent(message))
+    }
+
+    /// Has what was deleted leave the store's files at once, where these are this process' own. False: they are
+    /// another server's, which has its own ways and times. Takes time in proportion to the records; operations go on.
+    /// A store that wraps another one hands it on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it could not be done.
+    async fn scrub(&self) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// Whether the store can do its work now; the error names what is wrong.

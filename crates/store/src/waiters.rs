@@ -1,12 +1,12 @@
 //! Waking those who wait for an execution to end, and capping how many they are.
 //!
 //! A backend has one [`Waiters`]. [`Store::wait`](crate::Store::wait) is [`Waiters::wait`] around a
-//! look at the record; whoever writes an end (complete, fail, abandon, settle, resolve, a lease
+//! look at the record. The code that writes an end (complete, fail, abandon, settle, resolve, a lease
 //! that a sweep found over) calls [`Waiters::wake`] once the change can be read. Where other
 //! processes write the same records, what they tell (a channel, a notification) ends in the same
 //! `wake`, and a doubt whether something was missed in [`Waiters::wake_all`].
 //!
-//! The caps are kept here and nowhere else, so that they hold for whoever uses the store: the
+//! The caps are kept here and nowhere else, so that they hold for every user of the store: the
 //! service, a library, a test.
 
 use idempotency_protocol::{Answer, LookupKey, Wait};

@@ -248,7 +248,7 @@ async fn above_the_high_water_mark_executions_end_but_none_begin() {
         // The same complete again is the same answer, tombstone or not.
         completed(&store, &key, 1, &body).await;
         match one(&store, acquire(&key, 2)).await {
-            Answer::Stored(stored) => match stored.outcome {
+            Answer::Stored(stored) => match *stored.outcome {
                 Outcome::Response(_) => assert_eq!(tombstones, 0, "room came back"),
                 Outcome::Tombstone(t) => {
                     assert_eq!(t.reason, TombstoneReason::Capacity);

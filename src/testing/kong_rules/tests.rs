@@ -202,6 +202,10 @@ fn the_rest() {
     assert_eq!(rule(rules.call(Hostcall::DefineMetric)), Rule::MetricsLock);
     let details = Hostcall::Property(&["response", "code_details"]);
     assert_eq!(rule(rules.call(details)), Rule::UnknownProperty);
+    let set = Hostcall::SetProperty(&["ngx", "idempotency"]);
+    rules.call(set).unwrap();
+    let lua = Hostcall::SetProperty(&["kong", "ctx", "shared", "idempotency"]);
+    assert_eq!(rule(rules.call(lua)), Rule::UnknownProperty);
     rules.call(Hostcall::WriteHeaders(Map::Request)).unwrap();
     dispatch(&mut rules).unwrap();
     rules.dispatched(1);
@@ -212,7 +216,10 @@ fn the_rest() {
     rules.call(Hostcall::WriteHeaders(Map::Response)).unwrap();
     let late = rules.call(Hostcall::WriteHeaders(Map::Request));
     assert_eq!(rule(late), Rule::HeadersInWrongStep);
+    rules.begin(Step::Log, Some(7));
+    assert_eq!(rule(rules.call(set)), Rule::PropertyOutsideRequest);
     rules.begin(Step::Tick(1), None);
+    assert_eq!(rule(rules.call(set)), Rule::PropertyOutsideRequest);
     assert_eq!(
         rule(rules.call(Hostcall::Increment(MetricKind::Gauge))),
         Rule::MetricKind

@@ -175,6 +175,8 @@ pub enum Target {
     Store,
     /// The upstream.
     Upstream,
+    /// The encryption keys of all services.
+    Keys,
     /// From the clients to an Envoy.
     ClientLink(usize),
     /// From an Envoy to its service.
@@ -199,6 +201,8 @@ pub enum FaultKind {
     Reset,
     /// Connections stay, nothing gets through.
     Stall,
+    /// One is not there for a while.
+    Lose,
 }
 
 /// This machine, or one part on it, stood still.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::doubt::{doubt, doubt_before, locked_by_another, may_have_held};
+use super::doubt::{doubt, doubt_before, locked_by_another, may_have_held, met_itself};
 use super::executions::unknown_since;
 use super::index::{Execution, Index, Key, Op};
 use super::{Law, Verdict};
@@ -128,7 +128,7 @@ impl Checker<'_> {
                 .then_some((Law::Available, "was refused, and nothing explains it")),
             End::Hung => {
                 let late = op.returned.saturating_sub(LAST_EXCUSE);
-                let hit = self.index.faults.hit(op.invoke.gateway, late, op.returned);
+                let hit = self.index.faults.hit(op, late, op.returned);
                 (!hit).then_some((Law::Available, "never got an answer"))
             }
         }
@@ -204,12 +204,15 @@ impl Checker<'_> {
             return Some((Law::OwnAnswer, "got a problem that looks like an answer"));
         }
         match (answer.status, problem) {
+            // Nobody can read the record, so nothing is told of it; and nothing is executed.
+            (409, "not-comparable" | "not-replayable") if self.index.keyless(op) => None,
             (422, "key-reused") => self.mismatch(op),
             (409, "in-flight") => {
                 if !answer.retry_after {
                     return Some((Law::Available, "was not told when to come again"));
                 }
-                if !locked_by_another(self.index, self.key, op) {
+                let itself = met_itself(self.index, op);
+                if !itself && !locked_by_another(self.index, self.key, op) {
                     return Some((Law::Locked, "met a lock that nobody can hold"));
                 }
                 let told = unknown_since(self.key).is_some_and(|told| op.invoke.at > told);
@@ -276,7 +279,7 @@ impl Checker<'_> {
             ));
         }
         let other = self.key.ops.iter().any(|other| {
-            !other.asks_as(op) && other.invoke.at <= op.returned && may_have_held(other)
+            !other.asks_as(op) && other.invoke.at <= op.returned && may_have_held(self.index, other)
         });
         (!other).then_some((Law::Mismatch, "is told of another payload that never was"))
     }

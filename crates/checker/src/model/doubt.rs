@@ -5,7 +5,7 @@ use super::index::{Execution, Index, Key, Op};
 use super::SETTLING;
 use crate::clock::{Micros, MS, SECOND};
 use crate::history::End;
-use crate::workload::Class;
+use crate::workload::{Class, HOP};
 
 /// Why the outcome of an operation may be unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +22,16 @@ pub(super) enum Doubt {
     Slow,
 }
 
+/// Whether the operation met its own lock: the second gateway of its path spent the first one's proof, and did not
+/// hear that it had. Nobody knows then whether another copy of the request was let through.
+pub(super) fn met_itself(index: &Index, op: &Op) -> bool {
+    let refused = op.answer().and_then(|answer| answer.problem.as_deref());
+    op.rule.path.starts_with(HOP) && refused == Some("in-flight") && index.troubled(op)
+}
+
 /// Whether the operation may have been granted its key: it executed, or its end does not tell.
-pub(super) fn may_have_held(op: &Op) -> bool {
-    if op.execution.is_some() {
+pub(super) fn may_have_held(index: &Index, op: &Op) -> bool {
+    if op.execution.is_some() || met_itself(index, op) {
         return true;
     }
     match op.end {
@@ -55,7 +62,7 @@ pub(super) fn doubt_before(index: &Index, key: &Key, execution: &Execution) -> O
 
 /// Why the outcome of this operation may be unknown to the store.
 pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
-    if !may_have_held(op) {
+    if !may_have_held(index, op) {
         return None;
     }
     if let Some(execution) = &op.execution {
@@ -77,9 +84,7 @@ pub(super) fn doubt(index: &Index, op: &Op) -> Option<Doubt> {
     if matches!(op.end, End::Left) && !op.rule.detached {
         return Some(Doubt::ClientLeft);
     }
-    let spans = index
-        .faults
-        .hits(op.invoke.gateway, op.invoke.at, op.over() + SETTLING);
+    let spans = index.faults.hits(op, op.invoke.at, op.over() + SETTLING);
     let mut found = None;
     for span in spans {
         if !matches!(span.cause, Cause::Stall(_)) {
@@ -97,7 +102,7 @@ fn lock_ends(index: &Index, op: &Op) -> Micros {
     let mut broken = false;
     // Nobody may have told the store, and the lease runs anew when an embedded store starts.
     loop {
-        let spans = index.faults.hits(op.invoke.gateway, op.invoke.at, end);
+        let spans = index.faults.hits(op, op.invoke.at, end);
         let last = spans.map(|span| span.to).max();
         let Some(last) = last else {
             return end;
@@ -116,7 +121,7 @@ pub(super) fn locked_by_another(index: &Index, key: &Key, op: &Op) -> bool {
     key.ops.iter().any(|other| {
         other.invoke.op != op.invoke.op
             && other.invoke.at <= op.returned
-            && may_have_held(other)
+            && may_have_held(index, other)
             && lock_ends(index, other) >= op.invoke.at
     })
 }

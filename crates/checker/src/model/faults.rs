@@ -1,7 +1,9 @@
 //! When something was wrong, and for whom.
 
+use super::index::Op;
 use crate::clock::Micros;
 use crate::history::{FaultKind, Run, Stall, Target};
+use crate::workload::HOP;
 
 /// A time in which something was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,40 +73,50 @@ impl Faults {
         }
     }
 
-    /// Whether a request through this gateway can notice it.
-    fn concerns(&self, span: &Span, gateway: usize) -> bool {
+    /// Whether this operation can notice it.
+    fn concerns(&self, span: &Span, op: &Op) -> bool {
+        let gateway = op.invoke.gateway;
+        // The second gateway of some paths has a service of its own: the first one.
+        let second = op.rule.path.starts_with(HOP).then_some(0);
         match span.cause {
             Cause::Stall(None) => true,
             Cause::Fault(target, _) | Cause::Stall(Some(target)) => match target {
-                Target::Store | Target::Upstream => true,
+                Target::Store | Target::Upstream | Target::Keys => true,
                 Target::Gateway(number)
                 | Target::ClientLink(number)
                 | Target::ServiceLink(number)
                 | Target::UpstreamLink(number) => number == gateway,
                 Target::Service(number) | Target::StoreLink(number) => {
-                    number == gateway % self.services
+                    number == gateway % self.services || Some(number) == second
                 }
             },
         }
     }
 
-    /// What was wrong, or had just been, for a request through this gateway at that time.
-    pub fn hits(
-        &self,
-        gateway: usize,
+    /// What was wrong, or had just been, at that time on the way of this operation.
+    pub fn hits<'a>(
+        &'a self,
+        op: &'a Op,
         from: Micros,
         to: Micros,
-    ) -> impl Iterator<Item = &Span> + '_ {
+    ) -> impl Iterator<Item = &'a Span> + 'a {
         let first = self.felt.partition_point(|until| *until < from);
         let last = self.spans.partition_point(|span| span.from <= to);
         let spans = self.spans.get(first..last).unwrap_or_default();
         spans
             .iter()
-            .filter(move |span| span.felt_until() >= from && self.concerns(span, gateway))
+            .filter(move |span| span.felt_until() >= from && self.concerns(span, op))
     }
 
-    pub fn hit(&self, gateway: usize, from: Micros, to: Micros) -> bool {
-        self.hits(gateway, from, to).next().is_some()
+    pub fn hit(&self, op: &Op, from: Micros, to: Micros) -> bool {
+        self.hits(op, from, to).next().is_some()
+    }
+
+    /// Whether an encryption key was lost at that time, or had just been.
+    pub fn keyless(&self, from: Micros, to: Micros) -> bool {
+        let lost = Cause::Fault(Target::Keys, FaultKind::Lose);
+        let mut spans = self.spans.iter().filter(|span| span.cause == lost);
+        spans.any(|span| span.from <= to && span.felt_until() >= from)
     }
 
     /// Whether this gateway was killed after that moment.

@@ -290,8 +290,12 @@ impl<'a> Index<'a> {
 
     /// Whether something was wrong for this operation, from its beginning to its end.
     pub fn troubled(&self, op: &Op) -> bool {
-        self.faults
-            .hit(op.invoke.gateway, op.invoke.at, op.returned)
+        self.faults.hit(op, op.invoke.at, op.returned)
+    }
+
+    /// Whether an encryption key was lost while the operation was on its way.
+    pub fn keyless(&self, op: &Op) -> bool {
+        self.faults.keyless(op.invoke.at, op.returned)
     }
 
     /// What the report tells.

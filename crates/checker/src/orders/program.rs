@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use idempotency::postgres::{record_from, Transacted};
 use idempotency::remote::Remote;
-use idempotency::store::{Memory, Postgres, PostgresOptions, Store};
+use idempotency::store::sealed::{KeyRing, Keys};
+use idempotency::store::{Memory, Postgres, PostgresOptions, Sealed, Store};
 use idempotency::{Entry, Execution, Fingerprint, Guard, Outcome};
 use tokio_postgres::{Client, NoTls};
 
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// The same, by the way that this program's own transactions take
     #[arg(long)]
     pub way: Option<String>,
+    /// The file of the services' encryption keys, where records are encrypted
+    #[arg(long)]
+    pub encryption_keys: Option<PathBuf>,
     /// Lease in milliseconds
     #[arg(long)]
     pub lease_ms: u64,
@@ -60,6 +64,30 @@ struct Shop {
     fingerprint: Fingerprint,
 }
 
+/// The records, encrypted where there are keys, which are read again as they change.
+async fn open_store(
+    options: &PostgresOptions,
+    keys: Option<&Path>,
+) -> Result<Arc<dyn Store>, AnyError> {
+    let store: Arc<dyn Store> = Arc::new(Postgres::open(options.clone()).await?);
+    let Some(path) = keys else { return Ok(store) };
+    let read = |path: &Path| -> Result<Keys, AnyError> {
+        Ok(Keys::parse(&std::fs::read_to_string(path)?)?)
+    };
+    let ring = KeyRing::new(read(path)?);
+    let sealed = Sealed::open(store, Arc::clone(&ring)).await?;
+    let path = path.to_owned();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if let Ok(keys) = read(&path) {
+                let _ = ring.replace(keys);
+            }
+        }
+    });
+    Ok(Arc::new(sealed))
+}
+
 /// Takes orders until it is killed.
 ///
 /// # Errors
@@ -72,8 +100,8 @@ pub async fn run(arguments: Arguments) -> Result<(), AnyError> {
             options.pool_size = 4;
             loop {
                 // The server may be down at this moment.
-                match Postgres::open(options.clone()).await {
-                    Ok(store) => break Arc::new(store),
+                match open_store(&options, arguments.encryption_keys.as_deref()).await {
+                    Ok(store) => break store,
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }

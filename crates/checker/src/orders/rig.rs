@@ -34,6 +34,8 @@ pub struct OrdersOptions {
     pub service: (SocketAddr, String),
     /// Lease, in milliseconds.
     pub lease_ms: u64,
+    /// The file of encryption keys, where records are encrypted.
+    pub keys: Option<PathBuf>,
 }
 
 /// The program runs, and is killed; clients order. Dropped, all of it ends.
@@ -162,6 +164,9 @@ fn launch(options: &OrdersOptions, way: Option<&Link>) -> Result<Process, Error>
         (Some((server, name)), Some(way)) => {
             let url = |at: SocketAddr| format!("postgres://postgres@{at}/{name}");
             command.args(["--database", &url(*server), "--way", &url(way.address())]);
+            if let Some(keys) = &options.keys {
+                command.arg("--encryption-keys").arg(keys);
+            }
         }
         _ => {
             let (service, token) = &options.service;

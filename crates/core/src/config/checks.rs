@@ -3,7 +3,7 @@
 use crate::fingerprint::is_token;
 use crate::path::{self, Clarity};
 
-type Checked = Result<(), &'static str>;
+pub(super) type Checked = Result<(), &'static str>;
 
 fn must(holds: bool, message: &'static str) -> Checked {
     if holds {
@@ -117,17 +117,25 @@ fn begins(name: &str, prefix: &str) -> bool {
     beginning.is_some_and(|b| b.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
+/// Where a part of a text begins. (The library's own search is several kilobytes of the filter.)
+fn place(text: &str, part: &str) -> Option<usize> {
+    let mut windows = text.as_bytes().windows(part.len());
+    windows.position(|window| window == part.as_bytes())
+}
+
 /// An origin as browsers write it (RFC 6454 §6.2).
 pub(super) fn origin(text: &str) -> Checked {
     let scheme = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'.' | b'-');
     let host = |b: u8| scheme(b) && b != b'+' || matches!(b, b':' | b'[' | b']' | b'_');
     let fine = text == "*"
         || text.len() <= 255
-            && text.split_once("://").is_some_and(|(before, after)| {
+            && place(text, "://").is_some_and(|at| {
+                let (before, after) = text.as_bytes().split_at(at);
+                let after = after.get("://".len()..).unwrap_or_default();
                 !before.is_empty()
-                    && before.bytes().all(scheme)
+                    && before.iter().copied().all(scheme)
                     && !after.is_empty()
-                    && after.bytes().all(host)
+                    && after.iter().copied().all(host)
             });
     must(
         fine,
@@ -200,12 +208,22 @@ pub(super) fn hop_key(text: &str) -> Checked {
     )
 }
 
+/// Keys with white space between them.
+pub(super) fn hop_keys(text: &str) -> Checked {
+    let mut keys = text.split_ascii_whitespace();
+    let good = keys.clone().all(|key| hop_key(key).is_ok());
+    must(
+        keys.next().is_some() && good,
+        "must be keys of 16 to 255 visible ASCII characters, white space between them",
+    )
+}
+
 pub(super) fn target(text: &str) -> Checked {
     must(
         visible(text, 255),
         "must be the name of the service's cluster",
     )?;
-    must(!text.contains("://"), "must not be a URL")
+    must(place(text, "://").is_none(), "must not be a URL")
 }
 
 /// Where Kong's host can call: `unix:/path`, or a name or address with or without a port. Anything
@@ -262,6 +280,14 @@ pub(super) fn token(text: &str) -> Checked {
     must(
         visible(text, 4096),
         "must be 1 to 4096 visible ASCII characters",
+    )
+}
+
+pub(super) fn variable(text: &str) -> Checked {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    must(
+        (1..=128).contains(&text.len()) && text.bytes().all(plain),
+        "must be the name of an environment variable",
     )
 }
 
@@ -331,7 +357,7 @@ pub(super) fn rule_path(text: &str) -> Checked {
     let lower = text.to_ascii_lowercase();
     let normal = path::normalise(text.as_bytes());
     must(
-        normal.clarity != Clarity::Ambiguous && !risky.iter().any(|r| lower.contains(r)),
+        normal.clarity != Clarity::Ambiguous && !risky.iter().any(|r| place(&lower, r).is_some()),
         "cannot be matched reliably: upstreams disagree about some character in it",
     )?;
     must(

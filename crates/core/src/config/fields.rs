@@ -11,10 +11,18 @@ pub(super) const TOP: &[&str] = &[
     "defaults",
     "rules",
 ];
-pub(super) const SERVICE: &[&str] = &["target", "tls", "authority", "timeout_ms", "token", "batch"];
+pub(super) const SERVICE: &[&str] = &[
+    "target",
+    "tls",
+    "authority",
+    "timeout_ms",
+    "token",
+    "token_env",
+    "batch",
+];
 pub(super) const BATCH: &[&str] = &["max_in_flight", "max_operations"];
 pub(super) const DETACHED: &[&str] = &["cluster"];
-pub(super) const HOP: &[&str] = &["key", "last"];
+pub(super) const HOP: &[&str] = &["key", "key_env", "last"];
 pub(super) const KONG: &[&str] = &["bodies"];
 pub(super) const RULE: &[&str] = &["name", "match"];
 pub(super) const MATCH: &[&str] = &[

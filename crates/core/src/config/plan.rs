@@ -5,7 +5,8 @@ use idempotency_protocol::MAX_OPERATIONS;
 use std::fmt;
 use std::sync::Arc;
 
-use super::Policy;
+use super::checks::{self, Checked};
+use super::{ConfigError, Policy};
 
 pub use idempotency_protocol::OnUnknown;
 
@@ -62,6 +63,9 @@ pub struct Policies {
 pub struct Hop {
     /// All are accepted, the first one signs.
     pub keys: Vec<String>,
+    /// The variable in the environment of the gateway's VM that has the keys, white space between them. There are none
+    /// until they are taken, and without any nothing is proved.
+    pub key_env: Option<String>,
     /// No gateway of ours stands behind this one, so it proves nothing.
     pub last: bool,
 }
@@ -89,6 +93,8 @@ pub struct Service {
     pub timeout_ms: u64,
     /// Bearer token of the gateway role.
     pub token: Option<String>,
+    /// The variable in the environment of the gateway's VM that has the token.
+    pub token_env: Option<String>,
     /// The token as the value of `authorization`.
     pub bearer: Option<Bytes>,
     /// Which operations share a callout.
@@ -118,6 +124,56 @@ impl Default for BatchLimits {
             max_in_flight: 4,
             max_operations: MAX_OPERATIONS,
         }
+    }
+}
+
+impl Plan {
+    /// Takes the token and the keys between gateways from the environment, where the configuration says so. `read` tells
+    /// a variable's value.
+    ///
+    /// # Errors
+    ///
+    /// If a variable is not there, or its value cannot be what it is to be. The value is not told.
+    pub fn take_secrets(
+        mut self,
+        read: impl Fn(&str) -> Option<Bytes>,
+    ) -> Result<Plan, Vec<ConfigError>> {
+        let read = |path: &str, name: &str, check: fn(&str) -> Checked| {
+            let fault = |message: String| {
+                let path = path.to_owned();
+                let message = format!("{name}: {message}");
+                vec![ConfigError { path, message }]
+            };
+            let Some(value) = read(name) else {
+                let message = "the environment of the VM has no such variable";
+                return Err(fault(message.to_owned()));
+            };
+            let text = std::str::from_utf8(&value).unwrap_or_default().trim_end();
+            match check(text) {
+                Err(must) => Err(fault(format!("its value {must}"))),
+                Ok(()) => Ok(text.to_owned()),
+            }
+        };
+        if let Some(name) = &self.service.token_env {
+            let token = read("service.token_env", name, checks::token)?;
+            self.service.bearer = Some(format!("Bearer {token}").into());
+            self.service.token = Some(token);
+        }
+        let Some(hop) = &mut self.policies.hop else {
+            return Ok(self);
+        };
+        if let Some(name) = &hop.key_env {
+            let keys = read("hop.key_env", name, checks::hop_keys)?;
+            hop.keys = keys.split_ascii_whitespace().map(Into::into).collect();
+        }
+        let token = self.service.token.as_ref();
+        if token.is_some_and(|token| hop.keys.contains(token)) {
+            return Err(vec![ConfigError {
+                path: "hop".to_owned(),
+                message: "its key must be one of its own, not service.token".to_owned(),
+            }]);
+        }
+        Ok(self)
     }
 }
 

@@ -168,6 +168,13 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
     let token = object
         .get("token")
         .and_then(|f| faults.string(&f, checks::token));
+    let token_env = object
+        .get("token_env")
+        .and_then(|f| faults.string(&f, checks::variable));
+    if token.is_some() && token_env.is_some() {
+        let message = "goes without service.token: one of them";
+        faults.add(&object.path_of("token_env"), message);
+    }
     let limits = match object.get("batch") {
         Some(field) => batch(&field, faults),
         None => Some(BatchLimits::default()),
@@ -179,17 +186,29 @@ fn service(field: &Field<'_>, faults: &mut Faults) -> Option<Service> {
         timeout_ms: timeout_ms?,
         bearer: token.as_ref().map(|token| format!("Bearer {token}").into()),
         token,
+        token_env,
         batch: limits?,
     })
 }
 
 fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Hop> {
     let object = faults.object(field, &[fields::HOP])?;
-    let key = required(&object, "key", faults)?;
     let last = match object.get("last") {
         Some(field) => faults.boolean(&field),
         None => Some(false),
     };
+    if let Some(field) = object.get("key_env") {
+        let key_env = faults.string(&field, checks::variable);
+        if object.get("key").is_some() {
+            faults.add(&field.path, "goes without hop.key: one of them");
+        }
+        return Some(Hop {
+            keys: Vec::new(),
+            key_env: Some(key_env?),
+            last: last?,
+        });
+    }
+    let key = required(&object, "key", faults)?;
     let keys = match key.value {
         Value::String(_) => vec![faults.string(&key, checks::hop_key)?],
         _ => {
@@ -205,7 +224,11 @@ fn hop(field: &Field<'_>, token: Option<&str>, faults: &mut Faults) -> Option<Ho
         faults.add(&key.path, message);
         return None;
     }
-    Some(Hop { keys, last: last? })
+    Some(Hop {
+        keys,
+        key_env: None,
+        last: last?,
+    })
 }
 
 fn batch(field: &Field<'_>, faults: &mut Faults) -> Option<BatchLimits> {

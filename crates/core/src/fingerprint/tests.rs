@@ -584,3 +584,65 @@ proptest! {
         prop_assert!(of(&policy(BodyMode::Raw, &["x-a"], true), request).is_ok());
     }
 }
+
+#[test]
+fn the_opening_is_the_first_block_of_a_post() {
+    let mut parts = Parts::new("idempotency-gateway/fingerprint");
+    parts.add(b'V', VERSION.as_bytes());
+    parts.add(b'M', b"POST");
+    parts.count(b'O', 0);
+    assert!(parts.0.starts_with(&OPENING.0), "it is of no use");
+    for more in [&b""[..], b"x", &[b'y'; 200]] {
+        let mut parts = Parts(parts.0.clone());
+        parts.add(b'P', more);
+        let whole = Sha256::digest(&parts.0);
+        assert_eq!(parts.hash().finalize(), whole);
+    }
+}
+
+/// A remembered beginning is worth nothing for a request that differs in any piece of it.
+#[test]
+fn what_is_remembered_of_the_last_request_changes_no_digest() {
+    let policy = FingerprintPolicy {
+        host: true,
+        ..FingerprintPolicy::default()
+    };
+    let field =
+        |name: &'static str, value: &'static str| -> (Bytes, Bytes) { (name.into(), value.into()) };
+    let json = [field("content-type", "application/json"), field("x-a", "1")];
+    let other = [field("content-type", "application/jso"), field("x-a", "n1")];
+    let twice = [json[0].clone(), json[0].clone()];
+    let coded = [json[0].clone(), field("Content-Encoding", "gzip")];
+    let moved = [json[0].clone(), field("x_http_method", "PUT")];
+    let mut heads = Vec::new();
+    for headers in [&json[..], &other, &twice, &coded, &moved, &[]] {
+        for (method, path, query, host) in [
+            (&b"POST"[..], "/a", &b""[..], &b"h"[..]),
+            (b"PUT", "/a", b"", b"h"),
+            (b"POST", "/", b"a", b"h"),
+            (b"POST", "/a", b"b=1", b"h"),
+            (b"POST", "/a", b"", b"i"),
+        ] {
+            heads.push(Head {
+                method,
+                path,
+                query,
+                host,
+                headers,
+            });
+        }
+    }
+    let last = LastHead::of(&policy);
+    let scheme = scheme(&policy);
+    // Each behind each other one, and behind itself.
+    for first in &heads {
+        for second in &heads {
+            for head in [first, second, second] {
+                let remembered = Hasher::remembering(&policy, scheme, head, &last);
+                let fresh = Hasher::of(&policy, scheme, head);
+                let digest = |hasher: Hasher| hasher.finish().unwrap().fingerprint;
+                assert_eq!(digest(remembered), digest(fresh));
+            }
+        }
+    }
+}

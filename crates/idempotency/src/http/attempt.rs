@@ -1,5 +1,7 @@
 //! What a handler may know of its execution.
 
+use bytes::Bytes;
+use http::HeaderValue;
 use idempotency_core::upstream::record_query;
 use idempotency_protocol::{Grant, LookupKey};
 
@@ -23,7 +25,13 @@ use idempotency_protocol::{Grant, LookupKey};
 pub struct Attempt {
     fence: u64,
     number: u32,
-    record: String,
+    /// ASCII, as it is in the header.
+    record: HeaderValue,
+}
+
+/// The query of a record is ASCII without control characters, so it is the value of a header without a copy.
+fn value(query: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(query)).unwrap_or(HeaderValue::from_static(""))
 }
 
 impl Attempt {
@@ -31,7 +39,7 @@ impl Attempt {
         Attempt {
             fence: grant.fence,
             number: grant.attempt,
-            record: record_query(key),
+            record: value(record_query(key)),
         }
     }
 
@@ -48,7 +56,20 @@ impl Attempt {
 
     /// Names the record: ready as the query of the service's settle call.
     pub fn record(&self) -> &str {
-        &self.record
+        self.record.to_str().unwrap_or_default()
+    }
+
+    /// As it is in the header.
+    pub(super) fn record_value(&self) -> HeaderValue {
+        self.record.clone()
+    }
+
+    /// As it is in the header. Almost all are the first.
+    pub(super) fn number_value(&self) -> HeaderValue {
+        match self.number {
+            1 => HeaderValue::from_static("1"),
+            number => number.into(),
+        }
     }
 }
 

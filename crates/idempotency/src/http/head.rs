@@ -1,5 +1,6 @@
 //! A request as the core sees it, and the request that the handler gets.
 
+use super::attempt::Attempt;
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderName, ACCEPT_ENCODING, HOST};
 use http::request::Parts;
@@ -8,10 +9,8 @@ use idempotency_core::config::Policy;
 use idempotency_core::decide::{ours_among, Properties, RequestHead};
 use idempotency_core::headers::Headers;
 use idempotency_core::key::quoted_value;
-use idempotency_core::upstream::{
-    record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED,
-};
-use idempotency_protocol::{Grant, LookupKey, Origin};
+use idempotency_core::upstream::{ATTEMPT, ENVOY_PREFIXES, FENCE, RECORD, UNPROTECTED};
+use idempotency_protocol::{LookupKey, Origin};
 
 /// A request before its body.
 pub(super) fn of(parts: &Parts, bodiless: bool) -> RequestHead {
@@ -102,13 +101,20 @@ pub(super) fn strip_ours(headers: &mut HeaderMap) {
 }
 
 /// What the request is executed as.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Forwarding {
     /// Under a grant.
-    Granted(Grant),
+    Granted(Attempt),
     /// Without an answer from the store, by the rule's policy.
     Unprotected,
 }
+
+/// The fields of a granted request: fence, attempt, record.
+const NAMES: [HeaderName; 3] = [
+    HeaderName::from_static(FENCE),
+    HeaderName::from_static(ATTEMPT),
+    HeaderName::from_static(RECORD),
+];
 
 /// Turns the client's request into the one that is executed. Fields that only we send are not among the
 /// client's any more.
@@ -116,7 +122,7 @@ pub(super) fn change(
     headers: &mut HeaderMap,
     policy: &Policy,
     key: &LookupKey,
-    forwarding: Forwarding,
+    forwarding: &Forwarding,
 ) {
     let steers = |name: &HeaderName| ENVOY_PREFIXES.iter().any(|p| name.as_str().starts_with(p));
     let steering: Vec<HeaderName> = headers.keys().filter(|n| steers(n)).cloned().collect();
@@ -127,10 +133,12 @@ pub(super) fn change(
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     match forwarding {
-        Forwarding::Granted(grant) => {
-            headers.insert(HeaderName::from_static(FENCE), grant.fence.into());
-            headers.insert(HeaderName::from_static(ATTEMPT), grant.attempt.into());
-            set(headers, RECORD, record_query(key));
+        Forwarding::Granted(attempt) => {
+            headers.reserve(NAMES.len());
+            let [fence, number, record] = NAMES;
+            headers.insert(fence, attempt.fence().into());
+            headers.insert(number, attempt.number_value());
+            headers.insert(record, attempt.record_value());
         }
         Forwarding::Unprotected => set(headers, UNPROTECTED, "store-unavailable"),
     }

@@ -144,7 +144,7 @@ impl IdempotencyLayer<NoTenant> {
         self.scoped(json!({ "credentials": "static" }), None)
     }
 
-    /// There is one tenant. Whoever guesses another one's key sees that one's answer.
+    /// There is one tenant. A client that guesses another client's key gets that client's answer.
     pub fn global(self) -> IdempotencyLayer {
         self.scoped(json!("global"), None)
     }

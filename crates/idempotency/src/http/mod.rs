@@ -28,8 +28,8 @@
 //! Rules, keys, fingerprints, what an answer means for its key, what is stored of it and what clients are
 //! told are the gateway's, from one crate: `docs/semantics.md` says it all. What is special here:
 //!
-//! - The handler runs in a task of its own. A client that leaves does not cancel it: its answer is stored,
-//!   and the retry gets it.
+//! - The handler runs in a task of its own from the moment when it first has to wait. A client that leaves
+//!   does not cancel it: its answer is stored, and the retry gets it.
 //! - Bodies of requests are read before the handler runs, up to `max_body_bytes`. Answers stream while they
 //!   are copied; only their end waits for the record, so that a client that saw the end can always get it
 //!   again. Short ones (64 KiB, of known length) wait whole.

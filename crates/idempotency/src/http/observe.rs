@@ -156,7 +156,7 @@ impl Watching {
 /// Looks at the body of an answer as it passes. Dropped before its end, the answer was cut.
 pub(super) struct ResponseWatch {
     answered: Option<(Ending, oneshot::Sender<Ending>)>,
-    /// What is left of the announced length: who has sent all of it may ask for no end.
+    /// What is left of the announced length. A server that has sent all of it may not poll for the end of the body.
     left: Option<u64>,
 }
 
@@ -231,12 +231,14 @@ impl Observer {
         let terms = self.context.terms(self.request.policy()).ok()?;
         let guard = &self.context.guard;
         let about = Arc::clone(&self.about);
-        let asked = guard.ask_keeping(key, fingerprint, terms, about).await;
+        let asked = guard
+            .ask_keeping(Arc::new(key), fingerprint, terms, about)
+            .await;
         let (counter, claim) = match asked {
             Ok(Entry::Execute(execution)) => {
                 (Counter::ObservedExecution, Some(execution.into_claim()))
             }
-            Ok(Entry::Replay(done)) => match done.0.outcome {
+            Ok(Entry::Replay(done)) => match *done.0.outcome {
                 Outcome::Response(_) => (Counter::ObservedReplay, None),
                 Outcome::Tombstone(_) => (Counter::Observed(Problem::NotReplayable), None),
             },

@@ -26,6 +26,7 @@ use idempotency_core::problem::Problem;
 use idempotency_core::reply;
 use idempotency_core::request::{Identity, Request};
 use idempotency_protocol::{About, LookupKey, Outcome};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tower_service::Service;
@@ -75,53 +76,61 @@ where
         Ok(whole) => whole,
         Err(Unread::TooLarge) => {
             let detail = too_large(policy);
-            return Ok(protected.refuse(Problem::BodyTooLarge, Some(&detail)));
+            return Ok(protected.refuse(None, Problem::BodyTooLarge, Some(&detail)));
         }
         Err(Unread::Broken) => {
             let detail = "The body of the request could not be read.";
-            return Ok(protected.refuse(Problem::UnsupportedRequest, Some(detail)));
+            return Ok(protected.refuse(None, Problem::UnsupportedRequest, Some(detail)));
         }
     };
     if let Some(refusal) = protected.unwelcome_trailer(&whole) {
         return Ok(refusal);
     }
     let (key, fingerprint) = match protected.request.identify(hasher) {
-        Identity::Known(key, fingerprint) => (key, Fingerprint(fingerprint)),
-        Identity::Refused(problem, detail) => return Ok(protected.refuse(problem, Some(&detail))),
+        Identity::Known(key, fingerprint) => (Arc::new(key), Fingerprint(fingerprint)),
+        Identity::Refused(problem, detail) => {
+            return Ok(protected.refuse(None, problem, Some(&detail)))
+        }
         Identity::Pass => {
             let call = HttpRequest::from_parts(protected.parts, RequestBody::whole(whole));
             return Ok(inner.call(call).await?.map(ResponseBody::passed));
         }
     };
-    let (claim, forwarding) = match protected.ask(key.clone(), fingerprint).await {
+    let (claim, forwarding) = match protected.ask(Arc::clone(&key), fingerprint).await {
         Asked::Execute(execution) => {
-            let grant = execution.grant();
-            (execution.into_claim(), Forwarding::Granted(grant))
+            let attempt = Attempt::new(execution.grant(), &key);
+            (execution.into_claim(), Forwarding::Granted(attempt))
         }
         Asked::Unprotected(claim) => (claim, Forwarding::Unprotected),
-        Asked::Replay(done) => return Ok(protected.replay(&done)),
-        Asked::Refuse(problem, detail) => return Ok(protected.refuse(problem, detail)),
+        Asked::Replay(done) => return Ok(protected.replay(&key, &done)),
+        Asked::Refuse(problem, detail) => return Ok(protected.refuse(Some(&key), problem, detail)),
     };
     protected
-        .execute(claim, &key, forwarding, whole, inner)
+        .execute(claim, key, forwarding, whole, inner)
         .await
 }
 
 impl Protected {
-    fn refuse<R>(&self, problem: Problem, detail: Option<&str>) -> Response<ResponseBody<R>> {
+    /// `key`: the record that it is about, if that is known.
+    fn refuse<R>(
+        &self,
+        key: Option<&LookupKey>,
+        problem: Problem,
+        detail: Option<&str>,
+    ) -> Response<ResponseBody<R>> {
         self.context
-            .problem(problem, self.request.problem(problem, detail))
+            .problem(problem, self.request.problem(key, problem, detail))
     }
 
     fn unwelcome_trailer<R>(&self, whole: &Whole) -> Option<Response<ResponseBody<R>>> {
         let trailers = head::fields(whole.trailers.as_ref()?);
         let name = self.request.unwelcome_trailer(&trailers)?;
         let detail = format!("{} must not be a trailer.", String::from_utf8_lossy(name));
-        Some(self.refuse(Problem::UnsupportedRequest, Some(&detail)))
+        Some(self.refuse(None, Problem::UnsupportedRequest, Some(&detail)))
     }
 
     /// Asks for the key, and waits for another execution as long as the rule says.
-    async fn ask(&self, key: LookupKey, fingerprint: Fingerprint) -> Asked {
+    async fn ask(&self, key: Arc<LookupKey>, fingerprint: Fingerprint) -> Asked {
         let terms = match self.context.terms(self.request.policy()) {
             Ok(terms) => terms,
             Err(error) => return self.refused(error.into()),
@@ -138,7 +147,8 @@ impl Protected {
             }
             Ok(Entry::InFlight(running)) if !wait.is_zero() => {
                 self.context.count(Counter::Waited);
-                running.wait(wait).await.map_err(Refused::from)
+                // Rare and large.
+                Box::pin(running.wait(wait)).await.map_err(Refused::from)
             }
             asked => asked,
         };
@@ -185,27 +195,27 @@ impl Protected {
         Asked::Refuse(Problem::StoreUnavailable, detail)
     }
 
-    fn replay<R>(&self, done: &Done) -> Response<ResponseBody<R>> {
-        match &done.0.outcome {
+    fn replay<R>(&self, key: &LookupKey, done: &Done) -> Response<ResponseBody<R>> {
+        match &*done.0.outcome {
             Outcome::Response(stored) if reply::is_replayable(stored) => {
                 self.context.count(Counter::Replayed);
                 let policies = &self.request.settings.policies;
                 let (policy, origin) = (self.request.policy(), self.request.origin());
                 answer::response(reply::replay(policies, policy, &done.0, stored, origin))
             }
-            _ => self.refuse(Problem::NotReplayable, None),
+            _ => self.refuse(Some(key), Problem::NotReplayable, None),
         }
     }
 
-    /// Runs the handler in a task of its own, and waits for its answer as long as the client does.
-    async fn execute<S, B, R>(
+    /// Runs the handler whether or not the client stays, and waits for its answer as long as the client does.
+    fn execute<S, B, R>(
         self,
         claim: Claim,
-        key: &LookupKey,
+        key: Arc<LookupKey>,
         forwarding: Forwarding,
         whole: Whole,
         inner: S,
-    ) -> Result<Response<ResponseBody<R>>, S::Error>
+    ) -> impl Future<Output = Result<Response<ResponseBody<R>>, S::Error>> + Send + use<S, B, R>
     where
         S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
@@ -220,14 +230,15 @@ impl Protected {
             mut parts,
             ..
         } = self;
-        head::change(&mut parts.headers, request.policy(), key, forwarding);
-        if let Forwarding::Granted(grant) = forwarding {
-            context.count(Counter::Executed);
-            parts.extensions.insert(Attempt::new(grant, key));
-        }
+        head::change(&mut parts.headers, request.policy(), &key, &forwarding);
         let fence = match forwarding {
-            Forwarding::Granted(grant) => grant.fence,
-            _ => 0,
+            Forwarding::Granted(attempt) => {
+                let fence = attempt.fence();
+                context.count(Counter::Executed);
+                parts.extensions.insert(attempt);
+                fence
+            }
+            Forwarding::Unprotected => 0,
         };
         let run = Run {
             context: Arc::clone(&context),
@@ -236,15 +247,16 @@ impl Protected {
             fence,
         };
         let call = HttpRequest::from_parts(parts, RequestBody::whole(whole));
-        match run::start(run, inner, call).await {
-            Some(answer) => answer,
-            None => {
-                let detail = "The execution was cut off. It may have had an effect.";
-                let settings = request.problem_settings();
-                let problem = Problem::OutcomeUnknown;
-                let reply = problem.reply_as(502, &settings, Some(detail));
-                Ok(context.problem(problem, reply))
+        let answer = run::start(run, inner, call);
+        async move {
+            if let Some(answer) = answer.await {
+                return answer;
             }
+            let detail = "The execution was cut off. It may have had an effect.";
+            let settings = request.problem_settings().about(Some(&key));
+            let problem = Problem::OutcomeUnknown;
+            let reply = problem.reply_as(502, &settings, Some(detail));
+            Ok(context.problem(problem, reply))
         }
     }
 }

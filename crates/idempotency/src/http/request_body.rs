@@ -136,7 +136,10 @@ pub(super) async fn read<B: Body<Data = Bytes>>(
     let mut body = pin!(body);
     let mut pieces = Pieces::default();
     let mut trailers = None;
-    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+    while !body.is_end_stream() {
+        let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
+            break;
+        };
         match frame.map_err(|_| Unread::Broken)?.into_data() {
             Ok(data) => {
                 if pieces.len().saturating_add(data.len()) > cap {

@@ -1,4 +1,4 @@
-//! The task that runs a handler. It belongs to the guard, not to the client's connection.
+//! What runs a handler. It belongs to the guard, not to the client's connection.
 
 use super::head;
 use super::not_sent::source;
@@ -8,6 +8,7 @@ use super::service::Context;
 use super::{answer, BoxError};
 use crate::claim::Claim;
 use crate::counters::Counter;
+use crate::patience::{unless_cut, until};
 use crate::settle::Settled;
 use bytes::Bytes;
 use http::header::{HeaderName, CONTENT_TYPE};
@@ -45,7 +46,11 @@ pub(super) struct Run {
 
 type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
 
-/// Starts the task; the answer, or nothing if it ended without one.
+/// Runs it; the answer, or nothing if it ended without one.
+///
+/// It begins in the caller's task. As soon as it has to wait for anything it moves to a task of its own, before the
+/// caller can be dropped. One that never waits (a handler with everything in memory, a store in memory) costs no task,
+/// and the server's connection no second turn.
 pub(super) fn start<S, B, R>(
     run: Run,
     mut inner: S,
@@ -61,11 +66,29 @@ where
 {
     let (teller, answer) = oneshot::channel();
     let tasks = run.context.guard.shared.tasks.clone();
-    tasks.spawn(async move {
+    let work = Box::pin(async move {
         let call = async move { inner.call(request).await };
         run.execute(call, teller).await;
     });
-    async { answer.await.ok() }
+    // What it was made of is not kept beside it.
+    async move {
+        if let Some(work) = begun(work).await {
+            tasks.spawn(work);
+        }
+        answer.await.ok()
+    }
+}
+
+/// Polls it once, and gives it back if it has not ended.
+async fn begun<F: Future<Output = ()>>(work: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
+    let mut work = Some(work);
+    poll_fn(|cx| {
+        let ended = work
+            .as_mut()
+            .is_none_or(|work| work.as_mut().poll(cx).is_ready());
+        Poll::Ready(if ended { None } else { work.take() })
+    })
+    .await
 }
 
 /// A panic, or the end of the process, came first.
@@ -82,7 +105,7 @@ impl Run {
     {
         let shared = Arc::clone(&self.context.guard.shared);
         let end = Instant::now() + self.context.guard.renewed_for();
-        let called = shared.cut.run_until_cancelled(caught(call)).await;
+        let called = unless_cut(&shared.cut, caught(call)).await;
         match called {
             Some(Ok(Ok(response))) => self.respond(response, teller, end).await,
             Some(Ok(Err(error))) => {
@@ -171,7 +194,7 @@ impl Copying {
     {
         let mut pieces = Pieces::default();
         let mut trailers: Option<HeaderMap> = None;
-        loop {
+        while !body.is_end_stream() {
             match self.next(body.as_mut()).await {
                 Next::End => break,
                 Next::Frame(frame) => match frame.into_data() {
@@ -185,10 +208,11 @@ impl Copying {
             }
         }
         let (context, request) = (Arc::clone(&self.context), Arc::clone(&self.request));
+        let key = self.claim.key().clone();
         let (settled, withhold) = self.settle().await;
         let response = if withhold {
             let problem = Problem::OutcomeUnrecorded;
-            context.problem(problem, request.problem(problem, None))
+            context.problem(problem, request.problem(Some(&key), problem, None))
         } else {
             if let Settled::Recorded {
                 expires_at_ms: Some(at),
@@ -272,12 +296,11 @@ impl Copying {
     {
         let mut body = body;
         let frame = caught(poll_fn(move |cx| body.as_mut().poll_frame(cx)));
-        let frame = timeout_at(self.end, frame);
         let cut = &self.context.guard.shared.cut;
-        let frame = match cut.run_until_cancelled(frame).await {
-            Some(Ok(Ok(frame))) => frame,
+        let frame = match unless_cut(cut, until(self.end, frame)).await {
+            Some(Some(Ok(frame))) => frame,
             // The process ends, the execution's time is over, or its body has panicked.
-            None | Some(Err(_) | Ok(Err(CutOff))) => return Next::Cut(Cut::Ended.into()),
+            None | Some(None | Some(Err(CutOff))) => return Next::Cut(Cut::Ended.into()),
         };
         match frame {
             None => Next::End,

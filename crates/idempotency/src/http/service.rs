@@ -77,7 +77,7 @@ impl Context {
     pub fn about(&self, request: &idempotency_core::request::Request, parts: &Parts) -> Arc<About> {
         let client = self.client.as_ref().and_then(|client| client(parts));
         let mut about = About {
-            gateway: self.guard.about().gateway,
+            gateway: self.guard.program_name().to_owned(),
             client: client.unwrap_or_default(),
             ..request.about()
         };
@@ -156,12 +156,12 @@ where
         head::strip(&mut parts.headers, &decision.strip);
         match decision.verdict {
             Verdict::Pass => ResponseFuture::passing(inner.call(passed(parts, body))),
-            Verdict::Observed(problem) => {
-                context.count(Counter::Observed(problem));
+            Verdict::Observed(refused) => {
+                context.count(Counter::Observed(refused.problem));
                 ResponseFuture::passing(inner.call(passed(parts, body)))
             }
-            Verdict::Refuse(problem, reply) => {
-                ResponseFuture::ready(context.problem(problem, reply))
+            Verdict::Refuse(refused, reply) => {
+                ResponseFuture::ready(context.problem(refused.problem, reply))
             }
             Verdict::Protect { request, hasher } if request.policy().mode == Mode::Observe => {
                 let request = Arc::from(request);

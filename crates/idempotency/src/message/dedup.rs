@@ -73,7 +73,7 @@ pub struct MessageKey {
 #[derive(Clone)]
 pub struct Attempt {
     pub(crate) guard: Guard,
-    pub(crate) key: LookupKey,
+    pub(crate) key: Arc<LookupKey>,
     pub(crate) owner: Owner,
     fence: u64,
     number: u32,
@@ -93,7 +93,7 @@ impl Attempt {
     fn of(guard: &Guard, execution: &Execution) -> Attempt {
         Attempt {
             guard: guard.clone(),
-            key: execution.claim().key().clone(),
+            key: execution.claim().shared_key(),
             owner: execution.claim().owner(),
             fence: execution.fence(),
             number: execution.number(),

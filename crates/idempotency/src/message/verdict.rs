@@ -94,7 +94,7 @@ impl Reason {
 /// Say [`sent`](DeadLetter::sent) when it is kept elsewhere: from then on its redeliveries are duplicates. Dropped
 /// before, it is put aside again at its next delivery, without being run. Messages whose record belongs to another
 /// one ([`Reason::OtherContent`], [`Reason::NotComparable`]), or must stay as it is for an operator
-/// ([`Reason::Unknown`]), are put aside at each delivery: whoever reads dead letters can meet those twice.
+/// ([`Reason::Unknown`]), are put aside at each delivery: a reader of dead letters can see those twice.
 #[must_use = "a dead letter has to be kept elsewhere before it is acknowledged"]
 pub struct DeadLetter {
     reason: Reason,

@@ -32,8 +32,45 @@ pub struct Changed {
     pub expires_at_ms: i64,
 }
 
+/// Why a transaction did not end as it should that was committed [together](Transaction::commit_with) with its last
+/// statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitError<E> {
+    /// The server has refused the statement: the COMMIT behind it was a rollback.
+    Statement(E),
+    /// COMMIT failed, or the connection did: it may have been committed.
+    Commit(E),
+}
+
 /// A transaction that this crate may end.
 pub trait Transaction: InTransaction {
+    /// Whether [`commit_with`](Transaction::commit_with) is one round trip.
+    const COMMITS_TOGETHER: bool = false;
+
+    /// Runs the last statement and COMMIT. Where both are sent without waiting in between, the statement must be one
+    /// that fails where it would return no row.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`].
+    fn commit_with(
+        mut self,
+        last: &Statement,
+    ) -> impl Future<Output = Result<Option<Changed>, CommitError<Self::Error>>> + Send
+    where
+        Self: Sized,
+    {
+        async move {
+            let changed = self.run(last).await.map_err(CommitError::Statement)?;
+            let ended = match changed {
+                Some(_) => self.commit().await,
+                None => self.rollback().await,
+            };
+            ended.map_err(CommitError::Commit)?;
+            Ok(changed)
+        }
+    }
+
     /// COMMIT, and its answer.
     fn commit(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 

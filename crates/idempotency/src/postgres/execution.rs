@@ -88,6 +88,15 @@ impl Execution {
             .ok_or(TxError::NoDatabase)
     }
 
+    /// As [`complete_statement`](Execution::complete_statement), to be sent together with a COMMIT; `None` where it has
+    /// to be waited for.
+    pub(super) fn commit_statement(&self, outcome: &Outcome) -> Option<Statement> {
+        let (key, owner) = (self.claim().key(), self.claim().owner());
+        let outcome = StoredOutcome::new(&outcome.0);
+        self.with_statements(|all| all.commit_in_tx(key, owner, self.fence(), &outcome))
+            .flatten()
+    }
+
     fn with_statements<R>(&self, then: impl FnOnce(&Statements) -> R) -> Option<R> {
         match &self.statements {
             Some(statements) => Some(then(statements)),
@@ -198,12 +207,31 @@ impl Guard {
         self
     }
 
+    /// The same for a service whose records are encrypted: with its keys, so that what transactions store is sealed
+    /// as the service seals it. Without them every transaction is told [`TxError::Lost`](super::TxError::Lost).
+    #[cfg(feature = "encryption")]
+    pub fn encrypted_transactions_in(
+        mut self,
+        schema: &str,
+        keys: &Arc<idempotency_store::sealed::KeyRing>,
+    ) -> Guard {
+        let sealer = idempotency_store::sealed::Sealer::new(Arc::clone(keys));
+        let statements = Statements::in_schema(schema).sealed_by(sealer);
+        self.statements = Some(Arc::new(statements));
+        self
+    }
+
     /// As [`acquire`](Guard::acquire), for an execution all of whose effects will be in one transaction that
     /// [completes](Execution::complete_in_tx) its record, too.
     ///
     /// That is noted in the record. It lets another transaction execute where this one has no recorded end, since
-    /// then it was rolled back, unless [`on_unknown`](Guard::on_unknown) says otherwise; and whoever waits for this
-    /// one does not touch the record meanwhile. Dropped without a word the execution has failed: the key is free.
+    /// then it was rolled back, unless [`on_unknown`](Guard::on_unknown) says otherwise; and waiters for this
+    /// execution do not change the record meanwhile. An execution that is dropped before it was ended has failed: the
+    /// key is free.
+    ///
+    /// Everybody sees the lock at once, but the acquire does not wait for the database's disk. If the server crashes, it may
+    /// be gone, and the transaction with it: [`complete_in_tx`](Execution::complete_in_tx) says
+    /// [`TxError::Lost`](super::TxError::Lost) then. What was committed always has its record.
     ///
     /// # Errors
     ///
@@ -232,6 +260,7 @@ impl Guard {
         record: &Record,
         outcome: &Outcome,
     ) -> Result<Completed, TxError> {
+        self.prepare(record).await?;
         run(tx, &self.settle_statement(record, outcome)?).await
     }
 
@@ -246,6 +275,7 @@ impl Guard {
         tx: &mut T,
         record: &Record,
     ) -> Result<(), TxError> {
+        self.prepare(record).await?;
         run(tx, &self.fail_statement(record)?).await.map(drop)
     }
 
@@ -274,6 +304,17 @@ impl Guard {
     pub fn fail_statement(&self, record: &Record) -> Result<Statement, TxError> {
         let statements = self.all_statements().ok_or(TxError::NoDatabase)?;
         Ok(statements.fail_in_tx(&record.key, record.fence()))
+    }
+
+    /// The record may be about to be moved, where records are sealed that were in clear.
+    async fn prepare(&self, record: &Record) -> Result<(), TxError> {
+        match self.shared.store.transactions() {
+            Some(database) => {
+                let prepared = database.prepare(&record.key).await;
+                prepared.map_err(|error| TxError::Database(error.into()))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn all_statements(&self) -> Option<&Statements> {

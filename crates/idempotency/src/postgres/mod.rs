@@ -23,8 +23,10 @@
 //!   `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
 //! - A savepoint that is rolled back takes the record's change with it: the key is *executing* again.
 //! - Names are qualified with the store's schema; any `search_path` will do.
-//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do. Without PgBouncer, let a driver prepare
-//!   it: `Prepared` does for `tokio-postgres`.
+//! - Nothing is prepared under a name, so PgBouncer's transaction mode will do. What completes a record is a function of
+//!   the schema, whose plan each connection keeps. Without PgBouncer a driver can prepare the call of it, too: `Prepared`
+//!   does for `tokio-postgres`.
+//! - With `tokio-postgres` the record's statement and COMMIT are one round trip.
 //! - An open transaction holds up nobody: other keys go on, and its own is *in flight* for everybody.
 //! - Those who wait are woken after the commit, not by it: a NOTIFY in it would make all commits of the server queue.
 //! - A COMMIT whose answer was lost is read back, with a lock on the record's row, and never repeated blindly.
@@ -44,7 +46,7 @@ mod sqlx;
 mod tokio_postgres;
 mod transaction;
 
-pub use driver::{Begin, Changed, InTransaction, Transaction};
+pub use driver::{Begin, Changed, CommitError, InTransaction, Transaction};
 pub use idempotency_store::transaction::{Parameter, Statement, Statements};
 pub use outcome::{Transacted, TransactionError, TxError};
 #[cfg(feature = "http")]

@@ -6,7 +6,7 @@ use idempotency_protocol::{LookupKey, Origin};
 
 /// A record and its execution, as the request headers `Idempotency-Record` and `Idempotency-Fence` name them.
 ///
-/// Take them only from a gateway: whoever may set these headers may settle any record.
+/// Take them only from a gateway: a caller that may set these headers may settle any record.
 ///
 /// ```
 /// use idempotency::postgres::Record;

@@ -1,9 +1,12 @@
 //! The driver `tokio-postgres`.
 
-use super::driver::{Begin, Changed, InTransaction, Transaction};
+use super::driver::{Begin, Changed, CommitError, InTransaction, Transaction};
 use idempotency_store::transaction::{Parameter, Statement};
+use std::future::{poll_fn, Future};
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, GenericClient, Row};
 
@@ -21,6 +24,36 @@ async fn run(client: &impl GenericClient, statement: &Statement) -> Result<Optio
         .collect();
     let rows = client.query_typed(&statement.sql, &parameters).await?;
     rows.first().map(changed).transpose()
+}
+
+/// Runs a statement, and COMMIT behind it, without waiting in between. The second result: COMMIT was sent.
+///
+/// The driver sends what it is asked for when it is asked first, in this order. A statement that has failed by then was
+/// not sent, and COMMIT is not either.
+async fn with_commit(
+    tx: &tokio_postgres::Transaction<'_>,
+    statement: impl Future<Output = Result<Option<Changed>, Error>>,
+) -> (Result<Option<Changed>, CommitError<Error>>, bool) {
+    let mut statement = pin!(statement);
+    let first = poll_fn(|cx| Poll::Ready(statement.as_mut().poll(cx))).await;
+    let (ran, committed) = match first {
+        Poll::Ready(Err(error)) => return (Err(CommitError::Statement(error)), false),
+        Poll::Ready(ran) => (ran, tx.batch_execute("COMMIT").await),
+        Poll::Pending => tokio::join!(statement, tx.batch_execute("COMMIT")),
+    };
+    let ended = match (ran, committed) {
+        (Ok(changed), Ok(())) => Ok(changed),
+        (Ok(_), Err(error)) => Err(CommitError::Commit(error)),
+        (Err(error), _) if is_refusal(&error) => Err(CommitError::Statement(error)),
+        (Err(error), _) => Err(CommitError::Commit(error)),
+    };
+    (ended, true)
+}
+
+/// Whether the server has run the statement and refused it. Not so if the connection broke, the server stops, or
+/// PgBouncer has lost it (classes 08 and 57P).
+fn is_refusal(error: &Error) -> bool {
+    sqlstate(error).is_some_and(|state| !state.starts_with("08") && !state.starts_with("57P"))
 }
 
 fn changed(row: &Row) -> Result<Changed, Error> {
@@ -67,6 +100,17 @@ impl InTransaction for Client {
 }
 
 impl Transaction for tokio_postgres::Transaction<'_> {
+    const COMMITS_TOGETHER: bool = true;
+
+    async fn commit_with(self, last: &Statement) -> Result<Option<Changed>, CommitError<Error>> {
+        let (ended, over) = with_commit(&self, run(&self, last)).await;
+        if over {
+            // The ROLLBACK of its drop would follow a COMMIT.
+            std::mem::forget(self);
+        }
+        ended
+    }
+
     async fn commit(self) -> Result<(), Error> {
         tokio_postgres::Transaction::commit(self).await
     }
@@ -146,18 +190,26 @@ impl<'c> DerefMut for PreparedTransaction<'c> {
     }
 }
 
-impl InTransaction for PreparedTransaction<'_> {
-    type Error = Error;
-
-    async fn run(&mut self, statement: &Statement) -> Result<Option<Changed>, Error> {
-        let prepared = match &self.last {
-            Some((sql, prepared)) if *sql == statement.sql => prepared.clone(),
+impl PreparedTransaction<'_> {
+    async fn prepared(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<tokio_postgres::Statement, Error> {
+        match &self.last {
+            Some((sql, prepared)) if *sql == statement.sql => Ok(prepared.clone()),
             _ => {
                 let prepared = self.tx.prepare(&statement.sql).await?;
                 *self.last = Some((Arc::clone(&statement.sql), prepared.clone()));
-                prepared
+                Ok(prepared)
             }
-        };
+        }
+    }
+
+    async fn run_prepared(
+        &self,
+        prepared: &tokio_postgres::Statement,
+        statement: &Statement,
+    ) -> Result<Option<Changed>, Error> {
         let bytes: Vec<&[u8]> = statement.parameters.iter().map(bytes).collect();
         let parameters: Vec<&(dyn ToSql + Sync)> = statement
             .parameters
@@ -168,8 +220,17 @@ impl InTransaction for PreparedTransaction<'_> {
                 Parameter::Bytes(_) => bytes as &(dyn ToSql + Sync),
             })
             .collect();
-        let row = self.tx.query_opt(&prepared, &parameters).await?;
+        let row = self.tx.query_opt(prepared, &parameters).await?;
         row.as_ref().map(changed).transpose()
+    }
+}
+
+impl InTransaction for PreparedTransaction<'_> {
+    type Error = Error;
+
+    async fn run(&mut self, statement: &Statement) -> Result<Option<Changed>, Error> {
+        let prepared = self.prepared(statement).await?;
+        self.run_prepared(&prepared, statement).await
     }
 
     fn sqlstate(error: &Error) -> Option<String> {
@@ -178,6 +239,20 @@ impl InTransaction for PreparedTransaction<'_> {
 }
 
 impl Transaction for PreparedTransaction<'_> {
+    const COMMITS_TOGETHER: bool = true;
+
+    async fn commit_with(
+        mut self,
+        last: &Statement,
+    ) -> Result<Option<Changed>, CommitError<Error>> {
+        let prepared = self.prepared(last).await.map_err(CommitError::Statement)?;
+        let (ended, over) = with_commit(&self.tx, self.run_prepared(&prepared, last)).await;
+        if over {
+            std::mem::forget(self);
+        }
+        ended
+    }
+
     async fn commit(self) -> Result<(), Error> {
         self.tx.commit().await
     }

@@ -1,6 +1,6 @@
 //! A whole transaction: acquire, effects, record, commit.
 
-use super::driver::{Begin, InTransaction, Transaction};
+use super::driver::{Begin, CommitError, InTransaction, Transaction};
 use super::execution::Found;
 use super::outcome::{is_refusal, Transacted, TransactionError, TxError};
 use crate::entry::Entry;
@@ -9,10 +9,11 @@ use crate::fingerprint::Fingerprint;
 use crate::guard::Guard;
 use crate::outcome::{Done, Outcome};
 use idempotency_protocol::{Grant, Stored};
+use idempotency_store::transaction::LOST;
 
 impl Guard {
-    /// Does something once per key, in one transaction with its record: whoever crashes, and wherever, there is both
-    /// or neither.
+    /// Does something once per key, in one transaction with its record. Whichever process crashes, and at whatever
+    /// moment, there is then both or neither.
     ///
     /// Acquires the key (committed at once, so that everybody sees it in flight), begins a transaction on `client`,
     /// runs `work` in it, completes the record with the outcome that `work` returns, commits, and wakes those who
@@ -97,22 +98,47 @@ impl Guard {
                 return Err(TransactionError::Work(error));
             }
         };
-        let completed = match execution.complete_in_tx(&mut tx, &outcome).await {
-            Ok(completed) => completed,
-            Err(error) => {
-                let _ = tx.rollback().await;
-                match &error {
-                    TxError::Lost => execution.into_claim().lost(),
-                    _ => drop(execution.fail().await),
-                }
-                return Err(TransactionError::Record(error));
+        let grant = execution.grant();
+        // In one round trip where the statement fails in place of returning no row, so that no effect is committed
+        // without its record.
+        let together = match <C::Transaction<'_> as Transaction>::COMMITS_TOGETHER {
+            true => execution.commit_statement(&outcome),
+            false => None,
+        };
+        let ended = match &together {
+            Some(last) => {
+                execution.claim_mut().doubt();
+                let changed = tx.commit_with(last).await;
+                changed.map(|changed| changed.map(|c| Completed::until(c.expires_at_ms)))
+            }
+            None => {
+                let completed = match execution.complete_in_tx(&mut tx, &outcome).await {
+                    Ok(completed) => completed,
+                    Err(error) => {
+                        let _ = tx.rollback().await;
+                        return Err(not_recorded(execution, error).await);
+                    }
+                };
+                execution.claim_mut().doubt();
+                let committed = tx.commit().await.map_err(CommitError::Commit);
+                committed.map(|()| Some(completed))
             }
         };
-        let grant = execution.grant();
-        execution.claim_mut().doubt();
-        let Err(error) = tx.commit().await else {
-            execution.committed();
-            return Ok(Transacted::Committed(done(outcome, grant, completed)));
+        let error = match ended {
+            Ok(Some(completed)) => {
+                execution.committed();
+                return Ok(Transacted::Committed(done(outcome, grant, completed)));
+            }
+            Ok(None) => return Err(not_recorded(execution, TxError::Lost).await),
+            Err(CommitError::Statement(error)) => {
+                let sqlstate = <C::Transaction<'_> as InTransaction>::sqlstate(&error);
+                let error = match sqlstate.as_deref() {
+                    Some(LOST) => TxError::Lost,
+                    _ => TxError::of::<C::Transaction<'_>>(error),
+                };
+                return Err(not_recorded(execution, error).await);
+            }
+            Err(CommitError::Commit(error)) => error,
         };
         let sqlstate = <C::Transaction<'_> as InTransaction>::sqlstate(&error);
         if sqlstate.as_deref().is_some_and(is_refusal) {
@@ -133,9 +159,18 @@ impl Guard {
     }
 }
 
+/// The record was not changed, and its transaction is rolled back.
+async fn not_recorded<E>(execution: Execution, error: TxError) -> TransactionError<E> {
+    match &error {
+        TxError::Lost => execution.into_claim().lost(),
+        _ => drop(execution.fail().await),
+    }
+    TransactionError::Record(error)
+}
+
 fn done(outcome: Outcome, grant: Grant, completed: Completed) -> Done {
     Done(Stored {
-        outcome: outcome.0,
+        outcome: outcome.0.into(),
         fence: grant.fence,
         attempt: grant.attempt,
         age_ms: 0,

@@ -4,11 +4,12 @@
 pub mod servers;
 
 use async_trait::async_trait;
+use idempotency::store::search::{Found, Search};
 use idempotency::store::{
     ListFilter, Memory, Page, RecordState, RecordView, Resolve, Resolved, Store, StoreError, Swept,
     Usage,
 };
-use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, Fault, FaultCode, LookupKey, Operation, Outcome, Wait};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -163,6 +164,14 @@ impl Store for Spy {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         self.inner.list(filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.inner.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.inner.stored(key).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

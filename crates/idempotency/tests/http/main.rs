@@ -9,4 +9,5 @@ mod configuration;
 mod decisions;
 mod delivery;
 mod streams;
+mod tasks;
 mod watched;

@@ -12,6 +12,7 @@ mod isolation;
 mod open;
 mod scopes;
 mod server;
+mod server_crashes;
 mod settle;
 mod wire;
 mod zombies;

@@ -137,6 +137,9 @@ async fn requests(
     }
 }
 
+/// `ReadyForQuery`, outside of a transaction: the COMMIT has been answered.
+const NO_TRANSACTION: &[u8] = b"Z\0\0\0\x05I";
+
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -144,6 +147,7 @@ async fn answers(
     meets: &watch::Sender<u32>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
+    let mut kept_back = Vec::new();
     loop {
         let size = from.read(&mut buffer).await?;
         if size == 0 {
@@ -151,6 +155,15 @@ async fn answers(
         }
         let rule = *mute.borrow();
         if rule != Commits::Pass {
+            // What was sent together with the COMMIT is answered first. A server that cannot send that answer may roll
+            // back before it comes to the COMMIT.
+            kept_back.extend_from_slice(&buffer[..size]);
+            if !kept_back
+                .windows(NO_TRANSACTION.len())
+                .any(|part| part == NO_TRANSACTION)
+            {
+                continue;
+            }
             meets.send_modify(|met| *met += 1);
             if rule == Commits::HoldAfter {
                 std::future::pending::<()>().await;

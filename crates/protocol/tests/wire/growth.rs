@@ -44,6 +44,36 @@ fn fields_of_later_releases_are_skipped() {
 }
 
 #[test]
+fn each_operation_has_the_trace_of_its_own() {
+    let all: Vec<Operation> = operations().into_iter().map(|(_, o)| o).collect();
+    let traces: [&[u8]; 3] = [TRACE, b"", b"anything"];
+    let pairs: Vec<_> = all.iter().zip(traces.into_iter().cycle()).collect();
+    let message = Bytes::from(Request::encode_traced(Wire::Two, pairs.clone().into_iter()));
+    let read = whole(Request::decode_traced(message.clone()).unwrap());
+    let read: Vec<_> = read.iter().map(|(o, t)| (o, t.as_ref())).collect();
+    assert_eq!(read, pairs);
+    // Who does not know of traces reads the same operations.
+    assert_eq!(whole(Request::decode(message).unwrap()), all);
+    // Without a trace nothing changes, and version 1 has none.
+    let none = |wire| Request::encode_traced(wire, all.iter().map(|o| (o, &[][..])));
+    assert_eq!(none(Wire::Two), Request::encode_all(Wire::Two, all.iter()));
+    let traced = Request::encode_traced(Wire::One, pairs.into_iter());
+    assert_eq!(traced, none(Wire::One));
+}
+
+#[test]
+fn a_trace_that_is_cut_off_is_none() {
+    let (_, operation) = operations().remove(0);
+    let message = Request {
+        operations: vec![operation.clone()],
+    }
+    .encode();
+    // A length without what it promises.
+    let read = Request::decode_traced(grown(&message, &[0, 9, b'0'])).unwrap();
+    assert_eq!(whole(read), [(operation, Bytes::new())]);
+}
+
+#[test]
 fn version_1_does_not_grow() {
     for (name, operation) in previous::operations() {
         let message = Request::encode_all(Wire::One, [operation].iter());

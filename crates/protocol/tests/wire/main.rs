@@ -47,6 +47,10 @@ fn the_bytes_are_pinned() {
     let answers = answers().into_iter().take(3).collect();
     let shared = Response { answers }.encode();
     writeln!(text, "shared response: {}", hex::encode(shared)).unwrap();
+    for (name, operation) in operations() {
+        let bytes = Request::encode_traced(Wire::Two, [(&operation, TRACE)].into_iter());
+        writeln!(text, "traced {name}: {}", hex::encode(bytes)).unwrap();
+    }
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(GOLDEN, &text).unwrap();
     }
@@ -103,7 +107,7 @@ fn replay(bytes: usize) -> Answer {
     };
     let body = vec![b'x'; bytes - outcome(Bytes::new()).encoded_len()];
     Answer::Stored(Stored {
-        outcome: outcome(body.into()),
+        outcome: outcome(body.into()).into(),
         fence: 1,
         attempt: 1,
         age_ms: 0,
@@ -152,12 +156,14 @@ fn decoded_bodies_share_the_memory_of_the_message() {
     );
     let decoded = Response::decode(message.clone()).unwrap();
     for answer in whole(decoded) {
-        let Answer::Stored(Stored {
-            outcome: Outcome::Response(response),
-            ..
-        }) = answer
-        else {
+        let Answer::Stored(Stored { outcome, .. }) = answer else {
             panic!("a replay is expected");
+        };
+        // What is passed on is what was read, not a copy that was made anew.
+        assert!(message.as_ptr_range().contains(&outcome.bytes().as_ptr()));
+        assert_eq!(outcome.bytes(), outcome.encode());
+        let Outcome::Response(response) = outcome.into_outcome() else {
+            panic!("a response is expected");
         };
         assert!(message.as_ptr_range().contains(&response.body.as_ptr()));
     }

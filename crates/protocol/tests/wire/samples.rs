@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use idempotency_protocol::*;
+use std::sync::Arc;
 
 pub fn key() -> LookupKey {
     LookupKey {
@@ -11,6 +12,8 @@ pub fn key() -> LookupKey {
         key: "k-1".into(),
     }
 }
+
+pub const TRACE: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 pub fn owner() -> Owner {
     Owner(*b"0123456789abcdef")
@@ -77,7 +80,7 @@ pub fn operations() -> Vec<(&'static str, Operation)> {
         },
         on_unknown: OnUnknown::RetryTransactions,
         kind: AttemptKind::Transaction,
-        about: Some(Box::new(About {
+        about: Some(Arc::new(About {
             method: "POST".into(),
             path: "/charges".into(),
             rule: "charges".into(),
@@ -112,22 +115,22 @@ pub fn operations() -> Vec<(&'static str, Operation)> {
             "acquire, derived key, retry",
             acquire(OnUnknown::Retry, Origin::Derived),
         ),
-        ("complete", complete(response())),
+        ("complete", complete(response().into())),
         (
             "complete, too large",
-            complete(tombstone(TombstoneReason::TooLarge)),
+            complete(tombstone(TombstoneReason::TooLarge).into()),
         ),
         (
             "complete, trailers",
-            complete(tombstone(TombstoneReason::Trailers)),
+            complete(tombstone(TombstoneReason::Trailers).into()),
         ),
         (
             "complete, capacity",
-            complete(tombstone(TombstoneReason::Capacity)),
+            complete(tombstone(TombstoneReason::Capacity).into()),
         ),
         (
             "complete, not storable",
-            complete(tombstone(TombstoneReason::NotStorable)),
+            complete(tombstone(TombstoneReason::NotStorable).into()),
         ),
         ("acquire, transaction, described", described),
         ("fail", fail(FailCause::Other)),
@@ -183,7 +186,7 @@ pub fn answers() -> Vec<Answer> {
             lease_ms: 60_000,
         }),
         Answer::Stored(Stored {
-            outcome: response(),
+            outcome: response().into(),
             fence: 9,
             attempt: 1,
             age_ms: 1234,

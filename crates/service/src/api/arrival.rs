@@ -8,8 +8,12 @@ use crate::peer::Address;
 pub(crate) struct Arrival {
     /// Through which kind of listener.
     pub way: Way,
+    /// Through a listener of the operators' page, which serves nothing else.
+    pub page: bool,
     /// From where.
     pub from: Address,
-    /// The token, if any.
+    /// Over TLS.
+    pub tls: bool,
+    /// Its certificate and its token, if any.
     pub presented: Presented,
 }

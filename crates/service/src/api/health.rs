@@ -2,6 +2,8 @@
 
 use super::app::App;
 use super::problem::Problem;
+use crate::telemetry::metrics::Now;
+use crate::telemetry::store_time::Asked;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -12,8 +14,9 @@ use std::time::Duration;
 /// A store that takes longer to say whether it is ready is not.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-async fn usage(app: &App) -> Result<Usage, StoreError> {
-    tokio::time::timeout(PATIENCE, app.store.ready())
+pub(crate) async fn usage(app: &App) -> Result<Usage, StoreError> {
+    let ready = app.metrics.store.measure(Asked::Ready, app.store.ready());
+    tokio::time::timeout(PATIENCE, ready)
         .await
         .unwrap_or_else(|_| Err(StoreError::Transient("no answer in time".into())))
 }
@@ -48,9 +51,21 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     responses((status = 200, description = "Metrics", body = str, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let usage = usage(&app).await.ok();
-    let text = app
-        .metrics
-        .render(app.store.waits(), app.budget.used(), usage.as_ref());
+    let census = app.census.newest();
+    let loaded = app
+        .tls
+        .as_ref()
+        .map(|tls| (tls.current(), tls.is_refusing()));
+    let text = app.metrics.render(&Now {
+        waits: app.store.waits(),
+        held: app.budget.used(),
+        usage: usage.as_ref(),
+        census: census.as_deref(),
+        keys: app.keys(),
+        certificates: loaded
+            .as_ref()
+            .map(|(loaded, refusing)| (&**loaded, *refusing)),
+    });
     (
         [(
             header::CONTENT_TYPE,

@@ -121,6 +121,10 @@ pub struct Record {
     pub fence: u64,
     /// Number of the newest execution, 1 for the first.
     pub attempt: u32,
+    /// The first digits of the owner of the newest execution, which tell two owners apart; null where an operator
+    /// has decided.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Status of the stored response or tombstone.
     pub status: Option<u16>,
     /// Size of the stored body.
@@ -267,6 +271,7 @@ impl From<RecordView> for Record {
             version: view.version,
             fence: view.fence,
             attempt: view.attempt,
+            owner: view.owner,
             status: view.status,
             body_bytes: view.body_bytes,
             tombstone: view.tombstone,
@@ -287,6 +292,81 @@ pub struct Records {
     pub records: Vec<Record>,
     /// Pass as `after` for the next page; null at the end.
     pub next: Option<String>,
+    /// How many records a search has looked at for this page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<usize>,
+    /// A sorted list ended before it had looked at every record: its order is that of those it has looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+}
+
+/// What is stored for a completed record, and replayed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StoredAnswer {
+    /// Status.
+    pub status: u16,
+    /// Done, but there is nothing to replay: why. Then there are no headers and no body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstone: Option<TombstoneReason>,
+    /// Headers, in order: pairs of name and value. What is not UTF-8 in them is replaced by U+FFFD.
+    #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
+    pub headers: Vec<(String, String)>,
+    /// Body, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Body, if it is not UTF-8: hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_hex: Option<String>,
+}
+
+/// Why there is nothing to replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TombstoneReason {
+    /// The response was larger than what is captured.
+    TooLarge,
+    /// The response had trailers, which a replay cannot carry.
+    Trailers,
+    /// The store was above its high-water mark.
+    Capacity,
+    /// The response must not be stored, or an operator has none.
+    NotStorable,
+}
+
+impl From<protocol::Outcome> for StoredAnswer {
+    fn from(outcome: protocol::Outcome) -> StoredAnswer {
+        use protocol::TombstoneReason as Reason;
+        match outcome {
+            protocol::Outcome::Tombstone(tombstone) => StoredAnswer {
+                status: tombstone.status,
+                tombstone: Some(match tombstone.reason {
+                    Reason::TooLarge => TombstoneReason::TooLarge,
+                    Reason::Trailers => TombstoneReason::Trailers,
+                    Reason::Capacity => TombstoneReason::Capacity,
+                    Reason::NotStorable => TombstoneReason::NotStorable,
+                }),
+                headers: Vec::new(),
+                body: None,
+                body_hex: None,
+            },
+            protocol::Outcome::Response(response) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let headers = response.headers.iter();
+                let (body, body_hex) = match std::str::from_utf8(&response.body) {
+                    Ok(body) => (Some(body.to_owned()), None),
+                    Err(_) => (None, Some(hex::encode(&response.body))),
+                };
+                StoredAnswer {
+                    status: response.status,
+                    tombstone: None,
+                    headers: headers.map(|(n, v)| (text(n), text(v))).collect(),
+                    body,
+                    body_hex,
+                }
+            }
+        }
+    }
 }
 
 /// An operator's change of one record.

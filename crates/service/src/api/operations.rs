@@ -8,6 +8,9 @@ use crate::auth::Role;
 use crate::finish::Finish;
 use crate::redact::log_id;
 use crate::telemetry::labels::OpIndex;
+use crate::telemetry::metrics::ByAnswer;
+use crate::telemetry::store_time::Asked;
+use crate::telemetry::traces::CallTrace;
 use crate::validate;
 use axum::body::Body;
 use axum::response::Response;
@@ -16,7 +19,7 @@ use http::{header, HeaderMap, HeaderValue};
 use idempotency_protocol as protocol;
 use idempotency_protocol::{Answer, DecodeError, Fault, FaultCode, Operation};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Answers a call: broken framing fails it, a bad operation fails alone.
 pub(crate) async fn call<B>(
@@ -32,10 +35,20 @@ where
     let mut may = Permissions::of(app, arrival)?;
     let body = body::read(app, request, app.limits.max_body_bytes).await?;
     let started = Instant::now();
-    let protocol::Received {
-        revision,
-        items: decoded,
-    } = protocol::Request::decode(body.bytes).map_err(|e| Problem::bad_message(e.to_string()))?;
+    let bad = |error: DecodeError| Problem::bad_message(error.to_string());
+    let (revision, decoded, trace) = match &app.traces {
+        None => {
+            let received = protocol::Request::decode(body.bytes).map_err(bad)?;
+            (received.revision, received.items, None)
+        }
+        Some(_) => {
+            let received = protocol::Request::decode_traced(body.bytes).map_err(bad)?;
+            let trace = CallTrace::begin(headers, &received.items);
+            let items = received.items.into_iter();
+            let items = items.map(|item| item.map(|(operation, _)| operation));
+            (received.revision, items.collect(), trace)
+        }
+    };
     if decoded.is_empty() {
         return Err(Problem::bad_message("a call holds at least one operation"));
     }
@@ -52,30 +65,43 @@ where
         may.upstream = app.check(Role::Upstream, arrival).is_ok();
     }
     let size = decoded.len();
-    let batch = Batch::new(decoded, &may);
+    let batch = Batch::new(app, decoded, &may);
+    let mut store_time = None;
     let answers = if batch.operations.is_empty() {
         Vec::new()
     } else {
+        let asked_at = trace.is_some().then(SystemTime::now);
         let permit = app
             .call_permit(batch.settles)
             .ok_or_else(|| Problem::overloaded("Too many calls at once."))?;
         let (store, operations) = (app.store.clone(), batch.operations);
+        let (asked, times) = (Asked::operations(&batch.indexes), app.clone());
         let work = async move {
-            let answers = store.apply(operations).await;
+            let answers = times.metrics.store.measure(asked, store.apply(operations));
+            let answers = answers.await;
             drop((permit, body.room));
             answers
         };
         let mut cut = CutOff(Some(app));
         let answers = Finish::new(work, &app.background).await;
         cut.0 = None;
+        store_time = asked_at.map(|at| (at, SystemTime::now()));
         answers
     };
     let answers = weave(batch.refused, answers, size);
     for (index, answer) in batch.indexes.iter().zip(&answers) {
         app.metrics.operation(*index, answer);
     }
+    for (place, rule) in &batch.rules {
+        if let Some(answer) = answers.get(*place) {
+            rule.add(answer);
+        }
+    }
     app.metrics.call(started.elapsed(), size);
-    log(app, &batch.log_ids, &batch.indexes, &answers);
+    if let Some(trace) = trace {
+        trace.end(app, store_time, &answers);
+    }
+    log(app, arrival, &batch.log_ids, &batch.indexes, &answers);
     Ok(message(answers, revision))
 }
 
@@ -148,6 +174,8 @@ struct Batch {
     /// Ascending places of operations that the store does not see.
     refused: Vec<(usize, Fault)>,
     indexes: Vec<OpIndex>,
+    /// The counters of the rules of acquires, by place.
+    rules: Vec<(usize, Arc<ByAnswer>)>,
     /// Filled only where it will be logged.
     log_ids: Vec<String>,
     /// One of them ends or prolongs an execution.
@@ -155,11 +183,12 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(decoded: Vec<Result<Operation, DecodeError>>, may: &Permissions) -> Batch {
+    fn new(app: &App, decoded: Vec<Result<Operation, DecodeError>>, may: &Permissions) -> Batch {
         let mut batch = Batch {
             operations: Vec::with_capacity(decoded.len()),
             refused: Vec::new(),
             indexes: Vec::with_capacity(decoded.len()),
+            rules: Vec::new(),
             log_ids: Vec::new(),
             settles: false,
         };
@@ -177,6 +206,8 @@ impl Batch {
             match operation {
                 Ok(operation) => {
                     batch.indexes.push(OpIndex::of(&operation));
+                    let rule = rule(&operation).and_then(|rule| app.metrics.rules.of(rule));
+                    batch.rules.extend(rule.map(|rule| (place, rule)));
                     if logged {
                         batch.log_ids.push(log_id(operation.key()));
                     }
@@ -204,6 +235,14 @@ impl Batch {
     }
 }
 
+/// The rule of an acquire, as the gateway says it.
+fn rule(operation: &Operation) -> Option<&str> {
+    match operation {
+        Operation::Acquire(acquire) => acquire.about.as_deref().map(|about| about.rule.as_str()),
+        _ => None,
+    }
+}
+
 /// Puts the store's answers and the refusals into the order asked.
 fn weave(refused: Vec<(usize, Fault)>, answers: Vec<Answer>, size: usize) -> Vec<Answer> {
     if refused.is_empty() && answers.len() == size {
@@ -228,18 +267,29 @@ fn weave(refused: Vec<(usize, Fault)>, answers: Vec<Answer>, size: usize) -> Vec
     woven
 }
 
-fn log(app: &App, log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
+fn log(app: &App, arrival: &Arrival, log_ids: &[String], indexes: &[OpIndex], answers: &[Answer]) {
     for answer in answers {
         // A store that has failed fails every operation: the metrics count them, the log says why.
         match answer {
             Answer::Fault(fault) if fault.code == FaultCode::Internal => {
                 if let Some(unsaid) = app.faults.say(&fault.detail) {
-                    tracing::error!(fault = %fault, unsaid, "operation failed");
+                    tracing::error!(store = %app.store_address, fault = %fault, unsaid, "operation failed");
                 }
             }
             Answer::Fault(fault) if fault.code == FaultCode::Unavailable => {
                 if let Some(unsaid) = app.faults.say(&fault.detail) {
-                    tracing::warn!(fault = %fault, unsaid, "operation not possible now");
+                    tracing::warn!(store = %app.store_address, fault = %fault, unsaid, "operation not possible now");
+                }
+            }
+            Answer::Fault(fault)
+                if matches!(
+                    fault.code,
+                    FaultCode::Capacity | FaultCode::Untrusted | FaultCode::Quota
+                ) =>
+            {
+                if let Some(unsaid) = app.refused.say(&fault.detail) {
+                    let (from, store) = (arrival.from, &app.store_address);
+                    tracing::info!(%from, %store, fault = %fault, unsaid, "refused");
                 }
             }
             _ => {}

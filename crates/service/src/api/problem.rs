@@ -129,6 +129,12 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "no-such-key", "No such key", detail)
     }
 
+    pub(crate) fn nothing_stored() -> Problem {
+        let detail = "There is no completed record with this tenant, namespace, origin and key.";
+        let title = "No stored answer";
+        Problem::new(StatusCode::NOT_FOUND, "nothing-stored", title, detail)
+    }
+
     pub(crate) fn version_changed(record: Value) -> Problem {
         let detail = "The record has changed since that version; look at it and decide anew.";
         let status = StatusCode::PRECONDITION_FAILED;
@@ -167,6 +173,10 @@ impl Problem {
         self.status
     }
 
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -192,6 +202,35 @@ impl From<Denied> for Problem {
                 "role-closed",
                 "The role has no tokens",
                 closed(role),
+            ),
+            Denied::NoCertificate => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "certificate-required",
+                "A client certificate is required",
+                "Connect with a certificate that an authority of tls_client_ca vouches for.",
+            ),
+            Denied::Ended => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "certificate-expired",
+                "The client certificate has expired",
+                "It was valid when this connection began. Connect with a new one.",
+            ),
+            Denied::NoRole => Problem::new(
+                StatusCode::FORBIDDEN,
+                "certificate-without-role",
+                "The client certificate has no role",
+                "None of its names is in tls_roles, or several of different roles are.",
+            ),
+            Denied::Mixed(certificate, token) => Problem::new(
+                StatusCode::FORBIDDEN,
+                "certificate-and-token",
+                "Certificate and token are of different roles",
+                format!(
+                    "The client certificate has the {} role, and the token belongs to the {} role: \
+                     together they may do nothing.",
+                    certificate.name(),
+                    token.name()
+                ),
             ),
         }
     }

@@ -3,21 +3,23 @@
 use super::app::App;
 use super::body;
 use super::guard::{Operator, Params};
-use super::model::{self, Deleted, KeyQuery, ProblemDocument, Record, ResolveRequest, ResolveTo};
+use super::model::{self, Deleted, KeyQuery, Record, ResolveRequest, ResolveTo};
 use super::problem::Problem;
+use super::refusals::{NoRecord, Unaccepted, Unchanged};
 use crate::audit::{Asker, Entry};
+use crate::telemetry::store_time::Asked;
 use crate::validate;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::Json;
 use bytes::Bytes;
 use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
-use idempotency_store::{RecordView, Resolution, Resolve, Resolved};
+use idempotency_store::{RecordView, Resolution, Resolve, Resolved, StoreError};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
-/// Headers that a replay must not carry, whoever stores them.
+/// Headers that a replay must not carry, whatever stored them.
 const NEVER_STORED: [&str; 14] = [
     "authorization",
     "connection",
@@ -40,18 +42,9 @@ const NEVER_STORED: [&str; 14] = [
     request_body = ResolveRequest,
     responses(
         (status = 200, description = "The record as it is now", body = Record),
-        (status = 400, description = "Bad request", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 403, description = "A token of another role", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 404, description = "No such key", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 409, description = "Executing, and `force` was not set", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 412, description = "The record has another version", body = ProblemDocument,
-            content_type = "application/problem+json")))]
+        Unaccepted,
+        NoRecord,
+        Unchanged))]
 pub(crate) async fn resolve(
     Shared(app): Shared<Arc<App>>,
     Operator(caller, from): Operator,
@@ -77,7 +70,7 @@ pub(crate) async fn resolve(
         from,
         reason,
     };
-    match change(&app, &asker, resolve).await? {
+    match changed(change(&app, &asker, resolve).await?)? {
         Some(view) => Ok(Json(view.into())),
         None => Err(Problem::internal("the store did not return the record")),
     }
@@ -106,18 +99,9 @@ pub(crate) struct DeleteQuery {
 #[utoipa::path(delete, path = "/v1/record", tag = "operators", params(KeyQuery, DeleteQuery),
     responses(
         (status = 200, description = "Forgotten", body = Deleted),
-        (status = 400, description = "Bad parameters", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 403, description = "A token of another role", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 404, description = "No such key", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 409, description = "Executing, and `force` was not set", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 412, description = "The record has another version", body = ProblemDocument,
-            content_type = "application/problem+json")))]
+        Unaccepted,
+        NoRecord,
+        Unchanged))]
 pub(crate) async fn delete(
     Shared(app): Shared<Arc<App>>,
     Operator(caller, from): Operator,
@@ -134,11 +118,12 @@ pub(crate) async fn delete(
         to: Resolution::Deleted,
         force: query.force,
     };
-    change(&app, &asker, resolve).await?;
+    changed(change(&app, &asker, resolve).await?)?;
     Ok(Json(Deleted { deleted: true }))
 }
 
-fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
+/// What a change sets the record to, within the bounds of the store.
+pub(crate) fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
     let outcome = match to {
         ResolveTo::Failed {} => return Ok(Resolution::Failed),
         ResolveTo::Completed {
@@ -186,10 +171,15 @@ fn resolution(to: ResolveTo) -> Result<Resolution, Problem> {
 }
 
 /// Makes the change, and writes down who wanted it and what became of it.
-async fn change(app: &App, asker: &Asker, resolve: Resolve) -> Result<Option<RecordView>, Problem> {
+pub(crate) async fn change(
+    app: &App,
+    asker: &Asker,
+    resolve: Resolve,
+) -> Result<Resolved, StoreError> {
     app.metrics.operator_changes.inc();
     let entry = Entry::change(asker, &resolve);
-    let resolved = app.store.resolve(resolve).await;
+    let resolved = app.store.resolve(resolve);
+    let resolved = app.metrics.store.measure(Asked::Resolve, resolved).await;
     let result = match &resolved {
         Ok(Resolved::Done(_)) => "done",
         Ok(Resolved::NoSuchKey) => "no-such-key",
@@ -198,7 +188,12 @@ async fn change(app: &App, asker: &Asker, resolve: Resolve) -> Result<Option<Rec
         Err(_) => "store-error",
     };
     app.audit.write(entry, result).await;
-    match resolved? {
+    resolved
+}
+
+/// The record as it is after a change.
+fn changed(resolved: Resolved) -> Result<Option<RecordView>, Problem> {
+    match resolved {
         Resolved::Done(view) => Ok(view),
         Resolved::NoSuchKey => Err(Problem::no_such_key()),
         Resolved::VersionChanged(view) => Err(Problem::version_changed(json(view))),

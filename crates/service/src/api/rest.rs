@@ -82,7 +82,7 @@ impl Drop for Lent {
 }
 
 impl Rest {
-    /// Reads what is still to come, and forgets it; whoever lent the body has dropped it.
+    /// Reads what is still to come, and forgets it. The handler that was given the body has dropped it.
     pub(crate) async fn discard(mut self, answer: StatusCode) {
         let Ok(mut body) = self.0.try_recv() else {
             return;

@@ -5,12 +5,14 @@ use super::arrival::Arrival;
 use super::model::ProblemDocument;
 use super::problem::Problem;
 use super::rest::{self, Lent};
-use super::{health, operations, records, resolve, settle, wait};
+use super::{health, keeping, operations, records, resolve, settle, wait};
 use crate::auth::Presented;
 use crate::telemetry::refusals::AuthFailure;
+use crate::ui;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{header, HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
@@ -18,12 +20,9 @@ use hyper::body::Incoming;
 use idempotency_protocol::{OPERATIONS_PATH, WAIT_PATH};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
 use tower_service::Service;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -44,6 +43,21 @@ use utoipa_axum::routes;
         (name = "health", description = "No token needed")
     ),
     security(("bearer" = [])),
+    paths(
+        call_operations,
+        call_wait,
+        settle::settle,
+        records::inspect,
+        records::list,
+        records::answer,
+        resolve::delete,
+        resolve::resolve,
+        keeping::rewrap,
+        keeping::scrub,
+        health::healthz,
+        health::readyz,
+        health::metrics,
+    ),
     modifiers(&Bearer)
 )]
 struct Description;
@@ -63,24 +77,27 @@ impl Modify for Bearer {
     }
 }
 
-fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(call_operations))
-        .routes(routes!(call_wait))
-        .routes(routes!(settle::settle))
-        .routes(routes!(records::inspect, resolve::delete))
-        .routes(routes!(records::list))
-        .routes(routes!(resolve::resolve))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
+/// What [`Description`] describes.
+fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route(OPERATIONS_PATH, post(call_operations))
+        .route(WAIT_PATH, post(call_wait))
+        .route("/v1/settle", post(settle::settle))
+        .route("/v1/record", get(records::inspect).delete(resolve::delete))
+        .route("/v1/records", get(records::list))
+        .route("/v1/record/answer", get(records::answer))
+        .route("/v1/record/resolve", post(resolve::resolve))
+        .route("/v1/records/rewrap", post(keeping::rewrap))
+        .route("/v1/records/scrub", post(keeping::scrub))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
 }
 
 /// The OpenAPI document, as pretty JSON with a final newline.
 pub fn openapi() -> String {
-    let document = routes().into_openapi();
     // Serialising this document cannot fail: its maps have text keys.
-    let mut text = document.to_pretty_json().unwrap_or_default();
+    let mut text = Description::openapi().to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
 }
@@ -152,28 +169,41 @@ async fn call_wait(
 pub(crate) struct Dispatch {
     app: Arc<App>,
     router: Router,
+    /// The operators' page.
+    page: Router,
 }
 
 impl Dispatch {
     pub(crate) fn new(app: Arc<App>) -> Dispatch {
-        let (router, _) = routes().split_for_parts();
-        let router = router
+        let router = routes()
             .fallback(|| async { Problem::not_found() })
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .with_state(app.clone());
-        Dispatch { app, router }
+        Dispatch {
+            page: ui::router(app.clone()),
+            app,
+            router,
+        }
     }
 
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Response {
         let (request, rest) = rest::lend(request);
+        if arrival.page {
+            let response = through(&self.page, request, arrival).await;
+            self.app.metrics.answered("/ui", response.status().as_u16());
+            rest.discard(response.status()).await;
+            return response;
+        }
         let route = name(request.uri().path());
         let is_valid = arrival.presented.is_valid();
-        if !is_valid && !OPEN_TO_PROBES.contains(&route) {
+        // What may do nothing in any case is told why.
+        let is_stranger = !is_valid && !arrival.presented.is_hopeless();
+        if is_stranger && !OPEN_TO_PROBES.contains(&route) {
             if let Err(foreign) = self.app.expects(&request, &arrival) {
                 drop(request);
                 self.app.metrics.refusals.foreign(foreign);
-                let response = self.finish(route, Err(foreign.into()));
+                let response = self.finish(&arrival, route, Err(foreign.into()));
                 rest.discard(response.status()).await;
                 return response;
             }
@@ -199,25 +229,13 @@ impl Dispatch {
     async fn slow_down(&self, arrival: &Arrival, route: &'static str) {
         let failure = match arrival.presented {
             Presented::Nothing => AuthFailure::NoToken,
-            _ => AuthFailure::UnknownToken,
+            Presented::Unknown | Presented::Known(..) => AuthFailure::UnknownToken,
+            Presented::NoCertificate => AuthFailure::NoCertificate,
+            Presented::Ended(_) => AuthFailure::CertificateExpired,
+            Presented::NoRole(_) => AuthFailure::CertificateWithoutRole,
+            Presented::Mixed { .. } => AuthFailure::CertificateAndToken,
         };
-        self.app.metrics.refusals.auth_failed(failure);
-        let verdict = self.app.throttle.failed(arrival.from, Instant::now());
-        if let Some(not_logged) = verdict.log {
-            tracing::warn!(
-                from = %arrival.from,
-                route,
-                reason = failure.name(),
-                not_logged,
-                "authentication failed"
-            );
-        }
-        if !verdict.delay.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(verdict.delay) => {}
-                () = self.app.stopping.cancelled() => {}
-            }
-        }
+        self.app.refuse(arrival, route, failure).await;
     }
 
     async fn look(&self, request: Request<Lent>, arrival: &Arrival) -> Response {
@@ -225,41 +243,36 @@ impl Dispatch {
         if request.method() == Method::POST && path == OPERATIONS_PATH {
             let (parts, body) = request.into_parts();
             let result = operations::call(&self.app, &parts.headers, arrival, body).await;
-            return self.finish(OPERATIONS_PATH, result);
+            return self.finish(arrival, OPERATIONS_PATH, result);
         }
         if request.method() == Method::POST && path == WAIT_PATH {
             let (parts, body) = request.into_parts();
             let result = wait::call(&self.app, &parts.headers, arrival, body).await;
-            return self.finish(WAIT_PATH, result);
+            return self.finish(arrival, WAIT_PATH, result);
         }
         let route = name(path);
-        let response = self.route(request, arrival.clone()).await;
+        let response = through(&self.router, request, arrival.clone()).await;
         self.app.metrics.answered(route, response.status().as_u16());
-        response
-    }
-
-    async fn route(&self, request: Request<Lent>, arrival: Arrival) -> Response {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(arrival);
-        let mut router = self.router.clone();
-        let answered: Result<Response, Infallible> =
-            Service::<Request<Body>>::call(&mut router, request).await;
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
-        // A gateway that meets an answer without a length may lose its body; say it also where
-        // the length is zero.
-        let length = response.body().size_hint().exact();
-        if let (Some(length), None) = (length, response.headers().get(header::CONTENT_LENGTH)) {
-            response
-                .headers_mut()
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if response.status() == StatusCode::FORBIDDEN {
+            self.refused(arrival, route, "forbidden");
         }
         response
     }
 
-    fn finish(&self, route: &'static str, result: Result<Response, Problem>) -> Response {
+    /// One line about a request that was not done, with its peer; what repeats is folded.
+    fn refused(&self, arrival: &Arrival, route: &'static str, problem: &'static str) {
+        let from = arrival.from;
+        if let Some(unsaid) = self.app.refused.say(problem) {
+            tracing::info!(%from, route, problem, unsaid, "refused");
+        }
+    }
+
+    fn finish(
+        &self,
+        arrival: &Arrival,
+        route: &'static str,
+        result: Result<Response, Problem>,
+    ) -> Response {
         match result {
             Ok(response) => {
                 // Answers to operations are counted by the histogram of calls.
@@ -270,11 +283,36 @@ impl Dispatch {
             }
             Err(problem) => {
                 self.app.metrics.answered(route, problem.status().as_u16());
-                tracing::debug!(route, problem = problem.name(), "refused");
+                // Who shows no valid token is told of where it is slowed down.
+                if problem.status() != StatusCode::UNAUTHORIZED {
+                    self.refused(arrival, route, problem.name());
+                }
                 problem.into_response()
             }
         }
     }
+}
+
+/// Has a router answer.
+async fn through(router: &Router, request: Request<Lent>, arrival: Arrival) -> Response {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(arrival);
+    let mut router = router.clone();
+    let answered: Result<Response, Infallible> =
+        Service::<Request<Body>>::call(&mut router, request).await;
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    // A gateway that meets an answer without a length may lose its body; say it also where
+    // the length is zero.
+    let length = response.body().size_hint().exact();
+    if let (Some(length), None) = (length, response.headers().get(header::CONTENT_LENGTH)) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
 }
 
 /// Probes ask by the address of a pod, and show no token.
@@ -282,13 +320,16 @@ const OPEN_TO_PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// The route's name in metrics: a closed set, whatever clients ask for.
 fn name(path: &str) -> &'static str {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 12] = [
         OPERATIONS_PATH,
         WAIT_PATH,
         "/v1/settle",
         "/v1/record",
         "/v1/records",
         "/v1/record/resolve",
+        "/v1/record/answer",
+        "/v1/records/rewrap",
+        "/v1/records/scrub",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -5,9 +5,12 @@ use super::body;
 use super::guard::{Params, Upstream};
 use super::model::{KeyQuery, ProblemDocument, Settled, State};
 use super::problem::Problem;
+use super::refusals::Unaccepted;
 use crate::finish::Finish;
 use crate::redact::log_id;
 use crate::telemetry::labels::OpIndex;
+use crate::telemetry::store_time::Asked;
+use crate::telemetry::traces::OperationTrace;
 use crate::validate;
 use axum::body::Body;
 use axum::extract::State as Shared;
@@ -19,6 +22,7 @@ use idempotency_protocol::{
 };
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::SystemTime;
 use utoipa::{IntoParams, ToSchema};
 
 /// Request headers that become headers of the stored response. The list is short on purpose:
@@ -75,12 +79,7 @@ pub(crate) struct SettleQuery {
         description = "The body to replay"),
     responses(
         (status = 200, description = "Settled", body = Settled),
-        (status = 400, description = "Bad parameters", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = ProblemDocument,
-            content_type = "application/problem+json"),
-        (status = 403, description = "A token of another role", body = ProblemDocument,
-            content_type = "application/problem+json"),
+        Unaccepted,
         (status = 409, description = "Not this execution's to settle (any more), or settled \
             otherwise before", body = ProblemDocument,
             content_type = "application/problem+json"),
@@ -126,9 +125,19 @@ pub(crate) async fn settle(
         .call_permit(true)
         .ok_or_else(|| Problem::overloaded("Too many calls at once."))?;
     let (index, id) = (OpIndex::of(&operation), log_id(operation.key()));
-    let store = app.store.clone();
+    let trace = match &app.traces {
+        None => None,
+        Some(_) => OperationTrace::begin(&headers, "settle", operation.key()),
+    };
+    let asked_at = trace.is_some().then(SystemTime::now);
+    let (store, times) = (app.store.clone(), app.clone());
     let work = async move {
-        let answers = store.apply(vec![operation]).await;
+        let asked = Asked::Operation(index);
+        let answers = times
+            .metrics
+            .store
+            .measure(asked, store.apply(vec![operation]));
+        let answers = answers.await;
         drop((permit, body.room));
         answers
     };
@@ -143,6 +152,10 @@ pub(crate) async fn settle(
             })
         });
     app.metrics.operation(index, &answer);
+    if let Some(trace) = trace {
+        let store_time = asked_at.map(|at| (at, SystemTime::now()));
+        trace.end(&app, store_time, &answer, None);
+    }
     tracing::debug!(key = %id, operation = "settle", answer = answer.name(), "operation");
     outcome(answer).map(Json)
 }

@@ -6,6 +6,7 @@ use super::body;
 use super::operations::{is_message, message};
 use super::problem::Problem;
 use crate::auth::Role;
+use crate::telemetry::traces::OperationTrace;
 use crate::validate;
 use axum::response::Response;
 use bytes::Bytes;
@@ -41,6 +42,10 @@ where
     validate::key(&wait.key).map_err(Problem::bad_message)?;
     let max = u64::try_from(app.limits.max_wait.as_millis()).unwrap_or(u64::MAX);
     wait.wait_ms = wait.wait_ms.min(max);
+    let trace = match &app.traces {
+        None => None,
+        Some(_) => OperationTrace::begin(headers, "wait", &wait.key),
+    };
     let longest = Duration::from_millis(wait.wait_ms) + GRACE;
     let answer = tokio::select! {
         biased;
@@ -50,5 +55,8 @@ where
         }
     };
     app.metrics.wait(&answer);
+    if let Some(trace) = trace {
+        trace.end(app, None, &answer, None);
+    }
     Ok(message(vec![answer], revision))
 }

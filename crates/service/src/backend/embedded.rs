@@ -2,6 +2,8 @@
 
 use super::{opening, BadSetting, Kind, OpenError, Setting, StoreChoice, Written};
 use crate::config::{DurabilityMode, Limits, Settings};
+use crate::encryption::around;
+use idempotency_store::sealed::KeyRing;
 use idempotency_store::{Durability, Embedded, EmbeddedOptions, Store, StoreError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,11 +102,16 @@ impl EmbeddedChoice {
 pub(super) async fn open(
     choice: &EmbeddedChoice,
     limits: &Limits,
+    ring: Option<Arc<KeyRing>>,
 ) -> Result<Arc<dyn Store>, OpenError> {
     let options = choice.options(limits);
     let open = {
         let options = options.clone();
-        move || open_now(options.clone())
+        let runtime = tokio::runtime::Handle::current();
+        move || {
+            let store = open_now(options.clone())?;
+            runtime.block_on(around(store, ring.clone()))
+        }
     };
     // Recovery reads the disk.
     match tokio::task::spawn_blocking(open.clone()).await {

@@ -1,13 +1,15 @@
-//! A store that cannot be opened now, for want of space or file descriptors: opened as soon as it can.
+//! A store that cannot be opened now, for want of space or file descriptors, or because its servers are away and
+//! nobody can tell whether its records are encrypted: opened as soon as it can.
 //!
 //! Ending the process would have a supervisor start it again and again. So it runs, alive and not
 //! ready; every operation is told why, and it opens by itself.
 
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
+use idempotency_store::search::{Found, Search};
 use idempotency_store::{
-    ListFilter, Page, Quotas, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
-    WaitCounts,
+    ListFilter, Page, Quotas, RecordView, Resolve, Resolved, Rewrap, Rewrapped, Store, StoreError,
+    Swept, Usage, WaitCounts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +108,14 @@ impl Store for Opening {
         self.store()?.list(filter).await
     }
 
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.store()?.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.store()?.stored(key).await
+    }
+
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
         self.store()?.resolve(resolve).await
     }
@@ -116,6 +126,14 @@ impl Store for Opening {
             // Nothing is due yet, and the reason has been told.
             Err(_) => Ok(Swept::default()),
         }
+    }
+
+    async fn rewrap(&self, rewrap: Rewrap) -> Result<Rewrapped, StoreError> {
+        self.store()?.rewrap(rewrap).await
+    }
+
+    async fn scrub(&self) -> Result<bool, StoreError> {
+        self.store()?.scrub().await
     }
 
     async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {

@@ -1,15 +1,24 @@
 //! The command line.
 
+mod call;
+mod change;
 mod check;
+mod environment;
+mod envoy_config;
 mod files;
+mod keeping;
 mod key_args;
 mod keys;
 mod migrate;
+mod output;
 mod ready;
 mod serve;
+mod skip;
 mod table;
+mod tls_args;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::process::ExitCode;
 
 /// Idempotency service: locks idempotency keys, keeps and replays outcomes.
@@ -30,21 +39,78 @@ enum Command {
     Ready(ready::Ready),
     /// Look at records and change them, over HTTP
     Keys(Box<key_args::Keys>),
-    /// Check a configuration of the filter
+    /// Print a line with a new encryption key, for the file of --encryption-keys
+    EncryptionKey(EncryptionKey),
+    /// Check configurations of the filter, and what stands around it
     CheckConfig(check::CheckConfig),
+    /// Print what has Envoy make the filter only for requests that a rule may concern
+    EnvoyConfig(envoy_config::EnvoyConfig),
     /// Print the OpenAPI document
     Openapi,
+    /// Print what makes a shell complete this program's arguments
+    Completions(Completions),
+}
+
+/// `idempotencyd completions`.
+#[derive(Debug, Args)]
+struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+/// `idempotencyd encryption-key`.
+#[derive(Debug, Args)]
+struct EncryptionKey {
+    /// Its name, such as the month; `index` for the index key, of which a store has one for ever
+    name: String,
+}
+
+impl EncryptionKey {
+    fn run(&self) -> ExitCode {
+        match idempotency_store::sealed::Keys::line(&self.name) {
+            Ok(line) => print(&line),
+            Err(error) => serve::refuse(&[error.to_string()]),
+        }
+    }
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    // What is spelt wrong there would be ignored in silence.
+    if command.reads_environment() {
+        let unknown = environment::unknown(&Cli::command(), std::env::vars_os());
+        if !unknown.is_empty() {
+            return serve::refuse(&unknown);
+        }
+    }
+    match command {
         Command::Serve(serve) => serve.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Ready(ready) => ready.run(),
         Command::Keys(keys) => keys.run(),
+        Command::EncryptionKey(key) => key.run(),
         Command::CheckConfig(check) => check.run(),
+        Command::EnvoyConfig(print) => print.run(),
         Command::Openapi => print(&crate::api::openapi()),
+        Command::Completions(Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "idempotencyd", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+impl Command {
+    fn reads_environment(&self) -> bool {
+        match self {
+            Command::Serve(_) | Command::Migrate(_) | Command::Ready(_) | Command::Keys(_) => true,
+            Command::EncryptionKey(_)
+            | Command::CheckConfig(_)
+            | Command::EnvoyConfig(_)
+            | Command::Openapi
+            | Command::Completions(_) => false,
+        }
     }
 }
 

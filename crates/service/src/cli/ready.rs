@@ -1,6 +1,7 @@
 //! `idempotencyd ready`: a health check for containers, which have no other HTTP client, and for
 //! services that listen on a Unix socket only.
 
+use super::tls_args::TlsArgs;
 use crate::config::Millis;
 use clap::Args;
 use http::Method;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 ready, 1 not ready or not there, 2 usage.")]
 pub(crate) struct Ready {
-    /// Where the service is: http://host:port or unix:/path
+    /// Where the service is: http://host:port, https://host:port or unix:/path
     #[arg(
         long,
         env = "IDEMPOTENCYD_URL",
@@ -20,6 +21,9 @@ pub(crate) struct Ready {
     )]
     url: ServiceUrl,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// How long to wait for the answer
     #[arg(long, value_name = "TIME", default_value = "3s")]
     timeout: Millis,
@@ -27,7 +31,12 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn run(self) -> ExitCode {
+        let shown = self.url.to_string();
         let client = Client::new(self.url).timeout(self.timeout.duration());
+        let client = match self.tls.of(client) {
+            Ok(client) => client,
+            Err(error) => return super::serve::refuse(&[error.to_string()]),
+        };
         let call = async { client.send(Method::GET, "/readyz", "", "").await };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -37,9 +46,17 @@ impl Ready {
             Err(error) => Err(error.to_string()),
         };
         match answer {
-            Ok(answer) if answer.status == 200 => super::print("ready\n"),
-            Ok(answer) => super::serve::fail_with(&String::from_utf8_lossy(&answer.body)),
-            Err(message) => super::serve::fail_with(&message),
+            Ok(answer) if answer.status == 200 => {
+                super::print(&format!("The service at {shown} is ready.\n"))
+            }
+            Ok(answer) => {
+                let why = super::call::problem(&answer);
+                let why = why.trim_end();
+                super::serve::fail_with(&format!("The service at {shown} is not ready: {why}"))
+            }
+            Err(message) => super::serve::fail_with(&format!(
+                "The service at {shown} cannot be asked whether it is ready: {message}"
+            )),
         }
     }
 }

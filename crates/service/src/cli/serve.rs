@@ -42,6 +42,10 @@ impl Serve {
         if let Err(error) = logs::start(&settings) {
             return refuse(&[error]);
         }
+        let mut settings = settings;
+        if let Err(errors) = config::otel::complete(&mut settings, std::env::vars_os()) {
+            return refuse(&errors);
+        }
         let threads = settings.threads;
         let mut config = match settings.check() {
             Ok(config) => config,
@@ -79,7 +83,10 @@ impl Serve {
 /// Makes the budget of connections fit to the number of files that may be open, and says so.
 fn fit(config: &mut Config) -> Result<(), String> {
     let files = files::raise();
-    match config.limits.fit(files, config.listen.len()) {
+    match config
+        .limits
+        .fit(files, config.listen.len() + config.ui_listen.len())
+    {
         Ok(None) => {
             let max_connections = config.limits.max_connections;
             tracing::info!(files, max_connections, "the limit of open files is enough");
@@ -109,7 +116,7 @@ async fn serve(mut config: Config, migrate: bool) -> Result<(), ServerError> {
         let done = config.store.migrate().await?;
         tracing::info!(done, "migrated");
     }
-    let store = config.store.open(&config.limits).await?;
+    let store = config.open_store().await?;
     // The store's lock is held by now, so no other process makes a token in the same place.
     make_token(&mut config).map_err(|source| ServerError::File {
         what: "the gateway token",
@@ -140,6 +147,8 @@ fn make_token(config: &mut Config) -> std::io::Result<()> {
 }
 
 fn reload(reloader: &crate::server::Reloader) {
+    // It logs what became of it.
+    let _ = reloader.reload_certificates();
     match reloader.reload() {
         Ok(()) => tracing::info!("tokens read again"),
         Err(errors) => {

@@ -1,6 +1,9 @@
 //! Records for people.
 
-use crate::api::model::{Attempt, AttemptEnd, AttemptKind, KeyOrigin, Record, Records, State};
+use crate::api::model::{
+    Attempt, AttemptEnd, AttemptKind, KeyOrigin, Record, Records, State, StoredAnswer,
+    TombstoneReason,
+};
 use std::fmt::Write;
 
 pub(super) fn state(state: State) -> &'static str {
@@ -47,6 +50,7 @@ pub(super) fn record(record: &Record) -> String {
         ("version", record.version.to_string()),
         ("fence", record.fence.to_string()),
         ("attempt", record.attempt.to_string()),
+        ("owner", optional(record.owner.clone())),
         ("status", status),
         (
             "body bytes",
@@ -105,9 +109,20 @@ fn one_attempt(attempt: &Attempt) -> String {
     line
 }
 
-/// A page, a record per line.
+/// Most characters of a cell where there is no terminal to fit it to.
+const LONGEST_CELL: usize = 200;
+
+/// Records, one per line, as wide as the terminal.
 pub(super) fn records(page: &Records) -> String {
-    let head = [
+    if page.records.is_empty() {
+        return match (page.looked_at, &page.next) {
+            (_, Some(next)) => format!("no record matches so far\nmore: --after {}\n", plain(next)),
+            (Some(count), None) => format!("no record matches (looked at {count})\n"),
+            (None, None) => "no record matches\n".to_owned(),
+        };
+    }
+    let has_requests = page.records.iter().any(|record| record.about.is_some());
+    let mut head = vec![
         "STATE",
         "STATUS",
         "ATTEMPT",
@@ -116,10 +131,25 @@ pub(super) fn records(page: &Records) -> String {
         "TENANT",
         "NAMESPACE",
         "KEY",
+        "LOG ID",
     ];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(page.records.iter().map(|r| {
-        [
+    if has_requests {
+        head.push("REQUEST");
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    match super::output::width() {
+        Some(width) => {
+            table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+            table.set_width(width);
+        }
+        None => {
+            table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+        }
+    }
+    table.set_header(head);
+    for r in &page.records {
+        let mut row = vec![
             state(r.state).to_owned(),
             r.status.map_or_else(|| "-".into(), |s| s.to_string()),
             r.attempt.to_string(),
@@ -128,25 +158,75 @@ pub(super) fn records(page: &Records) -> String {
             dash(plain(&r.tenant)),
             dash(plain(&r.namespace)),
             plain(&r.key),
-        ]
-    }));
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            plain(&r.log_id),
+        ];
+        if has_requests {
+            let request = r.about.as_ref().map(|about| {
+                let request = format!("{} {}", about.method, about.path);
+                plain(request.trim())
+            });
+            row.push(dash(request.unwrap_or_default()));
         }
+        table.add_row(row.into_iter().map(|cell| shortened(cell, LONGEST_CELL)));
     }
     let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
+    for line in table.lines() {
+        // A margin that nobody needs stands at the beginning of each line.
+        let line = line.strip_prefix(' ').unwrap_or(&line);
         out.push_str(line.trim_end());
         out.push('\n');
     }
     if let Some(next) = &page.next {
         let _ = writeln!(out, "more: --after {}", plain(next));
+    }
+    out
+}
+
+fn shortened(mut text: String, most: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(most) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
+/// A stored answer, below its record.
+pub(super) fn answer(answer: &StoredAnswer) -> String {
+    if let Some(reason) = answer.tombstone {
+        let reason = match reason {
+            TombstoneReason::TooLarge => "it was too large",
+            TombstoneReason::Trailers => "it had trailers",
+            TombstoneReason::Capacity => "the store was full",
+            TombstoneReason::NotStorable => "it must not be stored, or nobody knows it",
+        };
+        return format!(
+            "\nstatus {}, and nothing to replay: {reason}\n",
+            answer.status
+        );
+    }
+    let mut out = format!("\nstatus {}\n", answer.status);
+    for (name, value) in &answer.headers {
+        let _ = writeln!(out, "{}: {}", plain(name), plain(value));
+    }
+    out.push('\n');
+    match (&answer.body, &answer.body_hex) {
+        (Some(body), _) => {
+            for line in body.split_inclusive('\n') {
+                let (text, end) = match line.strip_suffix('\n') {
+                    Some(text) => (text, "\n"),
+                    None => (line, ""),
+                };
+                out.push_str(&plain(text));
+                out.push_str(end);
+            }
+            if !body.ends_with('\n') {
+                out.push('\n');
+            }
+        }
+        (None, Some(digits)) => {
+            let _ = writeln!(out, "not text, in hexadecimal digits: {}", plain(digits));
+        }
+        (None, None) => {}
     }
     out
 }

@@ -9,8 +9,10 @@ use std::str::FromStr;
 /// One listener's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// `127.0.0.1:7480`, `[::]:7480`; port 0 takes a free one.
+    /// `127.0.0.1:7480`, `[::]:7480`; port 0 takes a free one. With TLS, if a certificate is configured.
     Tcp(SocketAddr),
+    /// `plain:127.0.0.1:7480`: never with TLS.
+    Plain(SocketAddr),
     /// `unix:/run/idempotencyd.sock`.
     Unix(PathBuf),
 }
@@ -19,9 +21,21 @@ impl Listen {
     /// Who can reach it.
     pub fn way(&self) -> Way {
         match self {
-            Listen::Tcp(address) if address.ip().to_canonical().is_loopback() => Way::Loopback,
-            Listen::Tcp(_) => Way::Network,
+            Listen::Tcp(address) | Listen::Plain(address)
+                if address.ip().to_canonical().is_loopback() =>
+            {
+                Way::Loopback
+            }
+            Listen::Tcp(_) | Listen::Plain(_) => Way::Network,
             Listen::Unix(_) => Way::Unix,
+        }
+    }
+
+    /// Its address, if it is a TCP port.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Listen::Tcp(address) | Listen::Plain(address) => Some(*address),
+            Listen::Unix(_) => None,
         }
     }
 }
@@ -36,7 +50,11 @@ impl FromStr for Listen {
             }
             return Ok(Listen::Unix(PathBuf::from(path)));
         }
-        text.parse().map(Listen::Tcp).map_err(|_| {
+        let parsed = match text.strip_prefix("plain:") {
+            Some(address) => address.parse().map(Listen::Plain),
+            None => text.parse().map(Listen::Tcp),
+        };
+        parsed.map_err(|_| {
             format!("`{text}` is not an address; write e.g. 127.0.0.1:7480 or unix:/path")
         })
     }
@@ -46,6 +64,7 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listen::Tcp(address) => address.fmt(f),
+            Listen::Plain(address) => write!(f, "plain:{address}"),
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -62,12 +81,15 @@ mod tests {
             ("127.9.9.9:1", Way::Loopback),
             ("[::1]:1", Way::Loopback),
             ("[::ffff:127.0.0.1]:1", Way::Loopback),
+            ("plain:127.0.0.1:1", Way::Loopback),
             ("unix:/x", Way::Unix),
             ("0.0.0.0:1", Way::Network),
             ("[::]:1", Way::Network),
             ("10.0.0.1:1", Way::Network),
         ] {
-            assert_eq!(text.parse::<Listen>().unwrap().way(), way, "{text}");
+            let listen: Listen = text.parse().unwrap();
+            assert_eq!(listen.way(), way, "{text}");
+            assert_eq!(listen.to_string(), text);
         }
         for text in [
             "",

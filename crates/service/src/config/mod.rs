@@ -4,6 +4,7 @@
 mod file;
 mod fit;
 mod listen;
+pub mod otel;
 mod settings;
 mod units;
 mod validate;
@@ -14,11 +15,15 @@ pub use settings::{DurabilityMode, LogFormat, Settings, TokenFiles};
 pub use units::{Millis, Mode, Size};
 
 use crate::api::door::Hosts;
-use crate::auth::Tokens;
+use crate::auth::{Authority, Tokens};
 use crate::backend::StoreChoice;
-use idempotency_store::{Quotas, WaiterCaps};
+use crate::encryption::KeyKeeper;
+use crate::server::ServerError;
+use crate::tls::{ClientAuth, Loaded, TlsOptions};
+use idempotency_store::{Quotas, Store, WaiterCaps};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A checked configuration: every value in it is usable as it stands.
@@ -26,12 +31,18 @@ use std::time::Duration;
 pub struct Config {
     /// Where to listen; at least one.
     pub listen: Vec<Listen>,
+    /// Where the operators' page is served, and nothing else; empty: nowhere.
+    pub ui_listen: Vec<Listen>,
+    /// Nothing can be changed through that page.
+    pub ui_read_only: bool,
     /// Permissions of Unix sockets.
     pub socket_mode: u32,
     /// Written once all listeners are open.
     pub ready_file: Option<PathBuf>,
     /// Which store, and how.
     pub store: StoreChoice,
+    /// The keys of encryption at rest; `None`: records are in clear.
+    pub keys: Option<Arc<KeyKeeper>>,
     /// Bearer tokens by role, those of files included.
     pub tokens: Tokens,
     /// The tokens that did not come from files.
@@ -42,6 +53,8 @@ pub struct Config {
     pub made_token: Option<PathBuf>,
     /// Roles without tokens are open where [`crate::auth`] says so.
     pub insecure_no_auth: bool,
+    /// Certificates, keys and roles, where listeners speak TLS; and what was read of them.
+    pub tls: Option<(TlsOptions, Arc<Loaded>)>,
     /// By which names callers without a valid token may call.
     pub hosts: Hosts,
     /// Bounds on what clients can make the service do.
@@ -50,10 +63,35 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Records per sweep batch.
     pub sweep_batch: usize,
+    /// Shortest time between two counts of the records; `None`: they are not counted.
+    pub census_interval: Option<Duration>,
     /// Longest graceful shutdown.
     pub shutdown_timeout: Duration,
     /// Operators' changes are appended here as JSON lines.
     pub audit_log: Option<PathBuf>,
+    /// Where traces go; `None`: nowhere, they are off.
+    pub traces: Option<TraceTarget>,
+}
+
+/// A collector of traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceTarget {
+    /// Its URL for OTLP over HTTP, with the path.
+    pub endpoint: String,
+}
+
+impl Config {
+    /// Who may call what, at the start.
+    pub fn authority(&self) -> Authority {
+        let authority = Authority::new(self.tokens.clone(), self.insecure_no_auth);
+        match &self.tls {
+            None => authority,
+            Some((options, loaded)) => {
+                let required = options.client_auth == ClientAuth::Required;
+                authority.with_certificates(required, loaded.roles.clone())
+            }
+        }
+    }
 }
 
 /// Bounds on what clients can make the service do.
@@ -89,6 +127,21 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// From the head of a request to the end of its body.
     pub body_timeout: Duration,
+}
+
+impl Config {
+    /// Opens the store, encrypted if there are keys, which are read for this.
+    ///
+    /// # Errors
+    ///
+    /// The keys cannot be read, or the store cannot be opened.
+    pub async fn open_store(&self) -> Result<Arc<dyn Store>, ServerError> {
+        let ring = match &self.keys {
+            Some(keys) => Some(keys.load().await.map_err(ServerError::Keys)?),
+            None => None,
+        };
+        Ok(self.store.open(&self.limits, ring).await?)
+    }
 }
 
 impl Limits {

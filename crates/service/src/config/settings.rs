@@ -1,6 +1,7 @@
 //! The settings as they are written down: flags, environment, file.
 
 use super::units::{Millis, Mode, Size};
+use crate::tls::{ClientAuth, MinVersion};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -41,7 +42,8 @@ pub struct TokenFiles {
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Address to listen on, ADDR:PORT or unix:/path; several allowed. Port 0 takes a free one.
+    /// Address to listen on, ADDR:PORT or unix:/path; several allowed. Port 0 takes a free one. With
+    /// --tls-cert, TCP ports speak TLS; plain:ADDR:PORT, on loopback alone, does not
     /// [default: 127.0.0.1:7480]
     #[arg(
         long,
@@ -50,6 +52,56 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub listen: Vec<String>,
+
+    /// Address of the operators' page, ADDR:PORT or unix:/path; several allowed. It serves nothing
+    /// else, and needs an operator token to sign in [default: no page]
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_UI_LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub ui_listen: Vec<String>,
+
+    /// The operators' page shows records, but changes none
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_UI_READ_ONLY",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub ui_read_only: Option<bool>,
+
+    /// Certificate of the service and those that lead to its authority, PEM: TCP ports speak TLS.
+    /// This and the other TLS files are read again when they change, and on SIGHUP
+    /// [default: no TLS]
+    #[arg(long, env = "IDEMPOTENCYD_TLS_CERT", value_name = "PATH")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, env = "IDEMPOTENCYD_TLS_KEY", value_name = "PATH")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificates of the authorities that vouch for clients, PEM: clients are asked for a
+    /// certificate [default: they are not asked]
+    #[arg(long, env = "IDEMPOTENCYD_TLS_CLIENT_CA", value_name = "PATH")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether a client must show a certificate, but for /healthz, /readyz and /metrics
+    /// [default: required]
+    #[arg(long, env = "IDEMPOTENCYD_TLS_CLIENT_AUTH")]
+    pub tls_client_auth: Option<ClientAuth>,
+
+    /// File with the roles of client certificates, a line for each: `gateway dns:NAME` or
+    /// `operator uri:URI`, by the certificate's subject alternative names
+    /// [default: certificates have no role, tokens have]
+    #[arg(long, env = "IDEMPOTENCYD_TLS_ROLES", value_name = "PATH")]
+    pub tls_roles: Option<PathBuf>,
+
+    /// Oldest version of TLS [default: 1.2]
+    #[arg(long, env = "IDEMPOTENCYD_TLS_MIN_VERSION")]
+    pub tls_min_version: Option<MinVersion>,
 
     /// Permissions of Unix sockets, octal [default: 660]
     #[arg(long, env = "IDEMPOTENCYD_SOCKET_MODE", value_name = "MODE")]
@@ -107,6 +159,21 @@ pub struct Settings {
     /// Bytes of one tenant's keys and answers; likewise [default: no limit]
     #[arg(long, env = "IDEMPOTENCYD_MAX_BYTES_PER_TENANT", value_name = "SIZE")]
     pub max_bytes_per_tenant: Option<Size>,
+
+    /// Encrypt the records with the keys of this file, a name and 32 bytes in base64 per line: `index`, then the key
+    /// that seals, then older ones; looked at every second, and on SIGHUP [default: records in clear]
+    #[arg(long, env = "IDEMPOTENCYD_ENCRYPTION_KEYS", value_name = "PATH")]
+    pub encryption_keys: Option<PathBuf>,
+
+    /// Encrypt the records with the keys that this command writes, for a KMS; run by `sh -c` at start, on SIGHUP and
+    /// every five minutes
+    #[arg(
+        long,
+        env = "IDEMPOTENCYD_ENCRYPTION_KEY_COMMAND",
+        value_name = "COMMAND",
+        hide_env_values = true
+    )]
+    pub encryption_key_command: Option<String>,
 
     /// Guard a Redis store: every lock must also be held on a majority of these servers, which are
     /// independent of it and of each other; URLs, three or more [default: no guard]
@@ -282,6 +349,11 @@ pub struct Settings {
     #[arg(long, env = "IDEMPOTENCYD_SWEEP_BATCH", value_name = "N")]
     pub sweep_batch: Option<usize>,
 
+    /// Shortest time between two counts of the records by state, which metrics and the operators'
+    /// page show; all records are read for it, in at most 2% of the time. 0ms: never [default: 1m]
+    #[arg(long, env = "IDEMPOTENCYD_CENSUS_INTERVAL", value_name = "TIME")]
+    pub census_interval: Option<Millis>,
+
     /// Longest graceful shutdown [default: 10s]
     #[arg(long, env = "IDEMPOTENCYD_SHUTDOWN_TIMEOUT", value_name = "TIME")]
     pub shutdown_timeout: Option<Millis>,
@@ -298,6 +370,12 @@ pub struct Settings {
     /// [default: info]
     #[arg(long, env = "IDEMPOTENCYD_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
+
+    /// Send traces to this collector, by OTLP over HTTP (protobuf): http://HOST:4318, to which
+    /// /v1/traces is added, or a URL with a path. OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and
+    /// OTEL_EXPORTER_OTLP_ENDPOINT are heard where this is not set [default: no traces]
+    #[arg(long, env = "IDEMPOTENCYD_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 
     /// Worker threads [default: one per core]
     #[arg(long, env = "IDEMPOTENCYD_THREADS", value_name = "N")]
@@ -335,8 +413,22 @@ impl Settings {
             (self.operator_tokens, self.operator_token_files),
             (lower.operator_tokens, lower.operator_token_files),
         );
+        // Keys come from one of both: a flag replaces the other kind in a file, too.
+        let has_keys = self.encryption_keys.is_some() || self.encryption_key_command.is_some();
+        let (encryption_keys, encryption_key_command) = match has_keys {
+            true => (self.encryption_keys, self.encryption_key_command),
+            false => (lower.encryption_keys, lower.encryption_key_command),
+        };
         Settings {
             listen: list(self.listen, lower.listen),
+            ui_listen: list(self.ui_listen, lower.ui_listen),
+            ui_read_only: self.ui_read_only.or(lower.ui_read_only),
+            tls_cert: self.tls_cert.or(lower.tls_cert),
+            tls_key: self.tls_key.or(lower.tls_key),
+            tls_client_ca: self.tls_client_ca.or(lower.tls_client_ca),
+            tls_client_auth: self.tls_client_auth.or(lower.tls_client_auth),
+            tls_roles: self.tls_roles.or(lower.tls_roles),
+            tls_min_version: self.tls_min_version.or(lower.tls_min_version),
             socket_mode: self.socket_mode.or(lower.socket_mode),
             ready_file: self.ready_file.or(lower.ready_file),
             store: self.store.or(lower.store),
@@ -351,6 +443,9 @@ impl Settings {
                 .or(lower.max_executions_per_tenant),
             max_records_per_tenant: self.max_records_per_tenant.or(lower.max_records_per_tenant),
             max_bytes_per_tenant: self.max_bytes_per_tenant.or(lower.max_bytes_per_tenant),
+            // One of both: a flag replaces the other kind in a file, too.
+            encryption_keys,
+            encryption_key_command,
             redlock_nodes: list(self.redlock_nodes, lower.redlock_nodes),
             redlock_timeout: self.redlock_timeout.or(lower.redlock_timeout),
             redlock_drift_percent: self.redlock_drift_percent.or(lower.redlock_drift_percent),
@@ -379,10 +474,12 @@ impl Settings {
             body_timeout: self.body_timeout.or(lower.body_timeout),
             sweep_interval: self.sweep_interval.or(lower.sweep_interval),
             sweep_batch: self.sweep_batch.or(lower.sweep_batch),
+            census_interval: self.census_interval.or(lower.census_interval),
             shutdown_timeout: self.shutdown_timeout.or(lower.shutdown_timeout),
             audit_log: self.audit_log.or(lower.audit_log),
             log_format: self.log_format.or(lower.log_format),
             log: self.log.or(lower.log),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             threads: self.threads.or(lower.threads),
         }
     }

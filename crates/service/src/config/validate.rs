@@ -1,12 +1,16 @@
 //! Settings to configuration: defaults, and everything that can be wrong found at once.
 
+use super::otel;
 use super::{Config, Limits, Listen, Millis, SettingError, Settings, TokenFiles};
 use crate::api::door::Hosts;
 use crate::auth::{Role, Tokens, Way};
 use crate::backend::StoreChoice;
+use crate::encryption::{KeyKeeper, KeySource};
+use crate::tls::{Loaded, TlsOptions};
 use idempotency_protocol::MAX_OPERATIONS;
 use idempotency_store::{Quotas, WaiterCaps};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 struct Check {
@@ -40,11 +44,16 @@ impl Check {
 }
 
 impl Settings {
-    /// Checks the settings; on failure, everything that is wrong with them. Reads the token files
-    /// and nothing else.
+    /// Checks the settings; on failure, everything that is wrong with them. Reads the files of tokens,
+    /// certificates and keys, and nothing else.
     pub fn check(self) -> Result<Config, Vec<SettingError>> {
         let mut check = Check { errors: Vec::new() };
-        let listen = listeners(&self.listen, &mut check);
+        let default = ["127.0.0.1:7480".to_owned()];
+        let listen = match self.listen.as_slice() {
+            [] => listeners("listen", &default, &[], &mut check),
+            written => listeners("listen", written, &[], &mut check),
+        };
+        let ui_listen = listeners("ui_listen", &self.ui_listen, &listen, &mut check);
         let insecure_no_auth = self.insecure_no_auth.unwrap_or(false);
         let token_files = TokenFiles {
             gateway: self.gateway_token_files.clone(),
@@ -63,18 +72,43 @@ impl Settings {
                 StoreChoice::Memory
             }
         };
+        let tls = tls(&self, &listen, &ui_listen, &mut check);
+        let source = KeySource::from_settings(
+            self.encryption_keys.as_ref(),
+            self.encryption_key_command.as_ref(),
+        );
+        let source = source.unwrap_or_else(|error| {
+            check.errors.push(error);
+            None
+        });
         let made_token = if insecure_no_auth || tokens.has(Role::Gateway) {
             None
         } else {
-            made_token(&listen, &store, &mut check)
+            // Where certificates have the role, a listener with TLS is closed to everybody else.
+            let by_certificate = tls.as_ref().is_some_and(|(_, loaded)| {
+                let roles = loaded.roles.as_ref();
+                roles.is_some_and(|roles| roles.give(Role::Gateway))
+            });
+            let open = listen.iter().filter(|listen| match listen {
+                Listen::Tcp(_) => !by_certificate,
+                Listen::Plain(_) | Listen::Unix(_) => true,
+            });
+            made_token(&open.cloned().collect::<Vec<_>>(), &store, &mut check)
         };
         let limits = limits(&self, &mut check);
+        if !ui_listen.is_empty() && !tokens.has(Role::Operator) {
+            check.fail("ui_listen", "needs an operator token, to sign in with");
+        }
         let config = Config {
-            hosts: hosts(self.allowed_hosts, &listen),
+            hosts: hosts(self.allowed_hosts, listen.iter().chain(&ui_listen)),
             listen,
+            ui_listen,
+            ui_read_only: self.ui_read_only.unwrap_or(false),
+            tls,
             socket_mode: self.socket_mode.map_or(0o660, |m| m.0),
             ready_file: self.ready_file,
             store,
+            keys: source.map(KeyKeeper::new),
             tokens,
             inline_tokens,
             token_files,
@@ -83,8 +117,19 @@ impl Settings {
             limits,
             sweep_interval: check.time("sweep_interval", self.sweep_interval, 1_000),
             sweep_batch: check.positive("sweep_batch", self.sweep_batch, 512),
+            census_interval: match self.census_interval {
+                Some(Millis(0)) => None,
+                written => Some(check.time("census_interval", written, 60_000)),
+            },
             shutdown_timeout: check.time("shutdown_timeout", self.shutdown_timeout, 10_000),
             audit_log: self.audit_log,
+            traces: self.otlp_endpoint.and_then(|url| match otel::target(&url) {
+                Ok(target) => Some(target),
+                Err(message) => {
+                    check.fail("otlp_endpoint", message);
+                    None
+                }
+            }),
         };
         if self.threads == Some(0) {
             check.fail("threads", "must be at least 1");
@@ -93,6 +138,79 @@ impl Settings {
             Ok(config)
         } else {
             Err(check.errors)
+        }
+    }
+}
+
+/// The files of TLS, and what they hold.
+fn tls(
+    settings: &Settings,
+    listen: &[Listen],
+    pages: &[Listen],
+    check: &mut Check,
+) -> Option<(TlsOptions, Arc<Loaded>)> {
+    let (cert, key) = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        (cert, key) => {
+            let [given, missing] = match (cert, key) {
+                (Some(_), None) => ["tls_cert", "tls_key"],
+                (None, Some(_)) => ["tls_key", "tls_cert"],
+                _ => ["", ""],
+            };
+            if !given.is_empty() {
+                check.fail(given, format!("goes together with {missing}"));
+            }
+            for (field, is_set) in [
+                ("tls_client_ca", settings.tls_client_ca.is_some()),
+                ("tls_client_auth", settings.tls_client_auth.is_some()),
+                ("tls_roles", settings.tls_roles.is_some()),
+                ("tls_min_version", settings.tls_min_version.is_some()),
+            ] {
+                if is_set {
+                    check.fail(field, "needs tls_cert and tls_key");
+                }
+            }
+            return None;
+        }
+    };
+    for (field, is_set) in [
+        ("tls_client_auth", settings.tls_client_auth.is_some()),
+        ("tls_roles", settings.tls_roles.is_some()),
+    ] {
+        if is_set && settings.tls_client_ca.is_none() {
+            check.fail(
+                field,
+                "needs tls_client_ca: no client is asked for a certificate",
+            );
+        }
+    }
+    let all = [("listen", listen), ("ui_listen", pages)];
+    let plain = |listen: &&Listen| matches!(listen, Listen::Plain(_));
+    for (field, listeners) in all {
+        for plain in listeners.iter().filter(plain) {
+            if plain.way() == Way::Network {
+                check.fail(
+                    field,
+                    format!("{plain} can be reached from other machines: there it speaks TLS"),
+                );
+            }
+        }
+    }
+    let options = TlsOptions {
+        cert,
+        key,
+        client_ca: settings.tls_client_ca.clone(),
+        client_auth: settings.tls_client_auth.unwrap_or_default(),
+        roles: settings.tls_roles.clone(),
+        min_version: settings.tls_min_version.unwrap_or_default(),
+    };
+    match options.open() {
+        Ok(loaded) => Some((options, loaded)),
+        Err(wrong) => {
+            for (field, message) in wrong {
+                check.fail(field, message);
+            }
+            None
         }
     }
 }
@@ -124,32 +242,27 @@ fn made_token(listen: &[Listen], store: &StoreChoice, check: &mut Check) -> Opti
 }
 
 /// The names that are configured, and the addresses that are listened on.
-fn hosts(allowed: Vec<String>, listen: &[Listen]) -> Hosts {
-    let addresses = listen.iter().filter_map(|l| match l {
-        Listen::Tcp(address) if !address.ip().is_unspecified() => Some(address.ip().to_string()),
-        _ => None,
-    });
+fn hosts<'l>(allowed: Vec<String>, listen: impl Iterator<Item = &'l Listen>) -> Hosts {
+    let addresses = listen.filter_map(Listen::tcp).map(|address| address.ip());
+    let addresses = addresses.filter(|ip| !ip.is_unspecified());
+    let addresses = addresses.map(|ip| ip.to_string());
     Hosts::new(allowed.into_iter().chain(addresses))
 }
 
-fn listeners(written: &[String], check: &mut Check) -> Vec<Listen> {
-    let default = ["127.0.0.1:7480".to_owned()];
-    let written = if written.is_empty() {
-        &default[..]
-    } else {
-        written
-    };
+/// Addresses of one setting, none of which is among those of another one.
+fn listeners(field: &str, written: &[String], others: &[Listen], check: &mut Check) -> Vec<Listen> {
     let mut listen = Vec::with_capacity(written.len());
     for (i, text) in written.iter().enumerate() {
         match text.trim().parse::<Listen>() {
             Ok(address) => {
-                let free_port = matches!(&address, Listen::Tcp(a) if a.port() == 0);
-                if !free_port && listen.contains(&address) {
-                    check.fail(&format!("listen[{i}]"), format!("`{text}` is there twice"));
+                let free_port = address.tcp().is_some_and(|address| address.port() == 0);
+                let taken = listen.contains(&address) || others.contains(&address);
+                if !free_port && taken {
+                    check.fail(&format!("{field}[{i}]"), format!("`{text}` is there twice"));
                 }
                 listen.push(address);
             }
-            Err(message) => check.fail(&format!("listen[{i}]"), message),
+            Err(message) => check.fail(&format!("{field}[{i}]"), message),
         }
     }
     listen

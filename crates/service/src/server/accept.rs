@@ -1,16 +1,17 @@
 //! Accepting connections, within the budget of their listener.
 
 use super::bind::Listener;
-use super::connection::Connection;
+use super::connection::{Connection, Http};
+use super::handshake;
 use super::strangers::Strangers;
 use super::watch::Watch;
 use crate::api::{App, Dispatch};
-use crate::auth::Way;
+use crate::auth::{Shown, Way};
+use crate::config::Listen;
 use crate::peer::Address;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,10 @@ pub(super) struct Acceptor {
     pub cut: CancellationToken,
     /// Of this listener alone: what comes through another one cannot use it up.
     places: Arc<Semaphore>,
+    /// The listener is one of the operators' page.
+    page: bool,
+    /// The listener speaks TLS.
+    tls: bool,
     strangers: Arc<Strangers>,
 }
 
@@ -40,6 +45,8 @@ impl Acceptor {
         Acceptor {
             places: Arc::new(Semaphore::new(app.limits.max_connections)),
             strangers: Strangers::new(app.limits.max_stranger_bytes),
+            page: false,
+            tls: false,
             app,
             dispatch,
             connections,
@@ -48,7 +55,9 @@ impl Acceptor {
     }
 
     /// Accepts until the server stops.
-    pub(super) async fn accept(self, listener: Listener) {
+    pub(super) async fn accept(mut self, listener: Listener, page: bool) {
+        self.page = page;
+        self.tls = self.app.tls.is_some() && matches!(listener.address(), Listen::Tcp(_));
         let way = listener.address().way();
         while !self.app.stopping.is_cancelled() {
             tokio::select! {
@@ -71,20 +80,19 @@ impl Acceptor {
             Listener::Tcp(listener, _) => {
                 let (stream, from) = listener.accept().await?;
                 no_delay(&stream);
-                self.place_and_spawn(stream, way, Address::Tcp(from)).await;
+                self.place_and_spawn(Accepted::Tcp(stream), way, Address::Tcp(from))
+                    .await;
             }
             Listener::Unix(listener, _, _) => {
                 let (stream, _) = listener.accept().await?;
-                self.place_and_spawn(stream, way, Address::Unix).await;
+                self.place_and_spawn(Accepted::Unix(stream), way, Address::Unix)
+                    .await;
             }
         }
         Ok(())
     }
 
-    async fn place_and_spawn<S>(&self, stream: S, way: Way, from: Address)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn place_and_spawn(&self, stream: Accepted, way: Way, from: Address) {
         let place = match self.places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
@@ -102,6 +110,9 @@ impl Acceptor {
             app: self.app.clone(),
             dispatch: self.dispatch.clone(),
             way,
+            page: self.page,
+            tls: self.tls,
+            shown: Shown::NotAsked,
             from,
             watch: Watch::new(),
             guest: Arc::new(guest),
@@ -109,10 +120,7 @@ impl Acceptor {
         self.spawn(stream, connection, place);
     }
 
-    fn spawn<S>(&self, stream: S, connection: Connection, place: OwnedSemaphorePermit)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    fn spawn(&self, stream: Accepted, connection: Connection, place: OwnedSemaphorePermit) {
         let (app, cut) = (self.app.clone(), self.cut.clone());
         app.metrics.accepted.inc();
         app.metrics.connections.inc();
@@ -120,11 +128,25 @@ impl Acceptor {
         self.connections.spawn(async move {
             tokio::select! {
                 biased;
-                () = connection.serve(stream) => {}
+                () = serve(connection, stream) => {}
                 () = cut.cancelled() => {}
             }
             drop(open);
         });
+    }
+}
+
+/// A connection of whatever kind of listener.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn serve(connection: Connection, stream: Accepted) {
+    match stream {
+        Accepted::Tcp(stream) if connection.tls => handshake::serve(connection, stream).await,
+        Accepted::Tcp(stream) => connection.serve(stream, Http::Any).await,
+        Accepted::Unix(stream) => connection.serve(stream, Http::Any).await,
     }
 }
 

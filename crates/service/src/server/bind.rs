@@ -30,6 +30,11 @@ pub(super) async fn open(address: &Listen, socket_mode: u32) -> Result<Listener>
             let bound = Listen::Tcp(listener.local_addr()?);
             Ok(Listener::Tcp(listener, bound))
         }
+        Listen::Plain(wanted) => {
+            let listener = TcpListener::bind(wanted).await?;
+            let bound = Listen::Plain(listener.local_addr()?);
+            Ok(Listener::Tcp(listener, bound))
+        }
         Listen::Unix(path) => {
             clear_stale(path).await?;
             let (listener, file) = bind_unix(path, socket_mode)?;

@@ -5,7 +5,7 @@ use super::io::Watched;
 use super::strangers::Guest;
 use super::watch::{Request, Watch};
 use crate::api::{App, Arrival, Dispatch, Problem};
-use crate::auth::Way;
+use crate::auth::{Shown, Way};
 use crate::budget::{Room, REQUEST_BYTES};
 use crate::peer::Address;
 use crate::telemetry::refusals::Closed;
@@ -46,19 +46,37 @@ pub(super) struct Connection {
     pub app: Arc<App>,
     pub dispatch: Dispatch,
     pub way: Way,
+    /// Of the operators' page.
+    pub page: bool,
+    /// Over TLS.
+    pub tls: bool,
+    /// What its client showed in the handshake.
+    pub shown: Shown,
     pub from: Address,
     pub watch: Arc<Watch>,
     pub guest: Arc<Guest>,
 }
 
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Http {
+    /// Whatever its first bytes say.
+    Any,
+    /// HTTP/1.1, as was agreed on.
+    One,
+    /// HTTP/2, as was agreed on.
+    Two,
+}
+
 impl Connection {
     /// Serves the stream until it ends, by itself or because it must.
-    pub(super) async fn serve<S>(self, stream: S)
+    pub(super) async fn serve<S>(self, stream: S, http: Http)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let connection = Arc::new(self);
-        let stream = TokioIo::new(Watched::new(stream, connection.watch.clone()));
+        let watched = Watched::new(stream, connection.watch.clone(), connection.tls);
+        let stream = TokioIo::new(watched);
         let of_requests = connection.clone();
         let service = service_fn(move |request| of_requests.clone().begin(request));
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -75,6 +93,11 @@ impl Connection {
             .max_header_list_size(HTTP2_HEAD_BYTES)
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(HTTP2_PING);
+        let builder = match http {
+            Http::Any => builder,
+            Http::One => builder.http1_only(),
+            Http::Two => builder.http2_only(),
+        };
         let serving = builder.serve_connection(stream, service);
         tokio::pin!(serving);
         let app = &connection.app;
@@ -130,8 +153,10 @@ impl Connection {
     ) -> impl Future<Output = io::Result<http::Response<Delivered>>> {
         let arrival = Arrival {
             way: self.way,
+            page: self.page,
             from: self.from,
-            presented: self.app.presented(request.headers()),
+            tls: self.tls,
+            presented: self.app.presented(&self.shown, request.headers()),
         };
         if !self.watch.is_known() && self.app.knows(&request, &arrival) {
             self.watch.becomes_known();
@@ -192,7 +217,7 @@ impl Connection {
 }
 
 /// Ready when a stranger's connection must give way to a newer one.
-async fn told_to_go(gave_way: &CancellationToken, watch: &Watch) {
+pub(super) async fn told_to_go(gave_way: &CancellationToken, watch: &Watch) {
     gave_way.cancelled().await;
     tokio::time::sleep(watch.grace()).await;
 }

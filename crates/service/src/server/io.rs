@@ -13,15 +13,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
-    /// Whoever wanted to read while the socket took no bytes.
+    /// The stream keeps what the socket does not take, as TLS does, and only a flush tells.
+    keeps: bool,
+    /// The task that wanted to read while the socket took no bytes.
     reader: Option<Waker>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, watch: Arc<Watch>) -> Watched<S> {
+    pub(super) fn new(stream: S, watch: Arc<Watch>, keeps: bool) -> Watched<S> {
         Watched {
             stream,
             watch,
+            keeps,
             reader: None,
         }
     }
@@ -87,7 +90,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.keeps {
+            self.wrote(polled)
+        } else {
+            polled
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

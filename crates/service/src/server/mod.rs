@@ -4,6 +4,7 @@ mod accept;
 mod bind;
 mod connection;
 mod delivery;
+mod handshake;
 mod io;
 mod ready;
 mod strangers;
@@ -11,16 +12,19 @@ mod watch;
 
 use crate::api::{App, Dispatch};
 use crate::audit::Audit;
-use crate::auth::{Authority, Role};
+use crate::auth::{Role, Way};
 use crate::backend::OpenError;
 use crate::config::{Config, Listen};
-use crate::sweeper;
+use crate::telemetry::rates;
+use crate::telemetry::traces::Traces;
+use crate::tls::ClientAuth;
+use crate::{census, sweeper, tls};
 use accept::Acceptor;
 use bind::Listener;
 use idempotency_store::{Store, StoreError};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,9 +42,15 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The encryption keys cannot be read.
+    #[error("the encryption keys cannot be used: {0}")]
+    Keys(String),
     /// The store cannot go on, and only another start can help it. Told in the log already.
     #[error("the store cannot go on: {0}")]
     Broken(StoreError),
+    /// Traces cannot be exported.
+    #[error("otlp_endpoint: {0}")]
+    Traces(String),
     /// The audit log or the ready file cannot be written.
     #[error("{what} cannot be written: {source}")]
     File {
@@ -56,6 +66,7 @@ pub struct Server {
     config: Config,
     app: Arc<App>,
     listeners: Vec<Listener>,
+    pages: Vec<Listener>,
 }
 
 /// Opens the store that the configuration names, serves until `shutdown` is ready, and stops
@@ -64,7 +75,7 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
-    let store = config.store.open(&config.limits).await?;
+    let store = config.open_store().await?;
     Server::bind(config, store).await?.run(shutdown).await
 }
 
@@ -76,22 +87,25 @@ impl Server {
                 what: "the audit log",
                 source,
             })?;
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        for address in &config.listen {
-            let listener = bind::open(address, config.socket_mode)
-                .await
-                .map_err(|source| ServerError::Listen {
-                    address: address.to_string(),
-                    source,
-                })?;
-            listeners.push(listener);
+        let listeners = open(&config.listen, config.socket_mode).await?;
+        let pages = open(&config.ui_listen, config.socket_mode).await?;
+        let mut app = App::new(&config, store, audit, CancellationToken::new());
+        if let Some(target) = &config.traces {
+            let traces = Traces::start(target, &app.metrics.register());
+            app.traces = Some(Arc::new(traces.map_err(ServerError::Traces)?));
         }
-        let app = Arc::new(App::new(&config, store, audit, CancellationToken::new()));
+        let app = Arc::new(app);
         Ok(Server {
             config,
             app,
             listeners,
+            pages,
         })
+    }
+
+    /// Where the operators' page is served.
+    pub fn ui_addresses(&self) -> Vec<Listen> {
+        self.pages.iter().map(|l| l.address().clone()).collect()
     }
 
     /// Where the server listens, with the ports that it really has.
@@ -111,21 +125,27 @@ impl Server {
     /// flight finished, the store closed; within the configured time. A store that cannot go on ends
     /// it as well, with an error and without delay.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
-        let addresses = self.addresses();
+        let (addresses, pages_at) = (self.addresses(), self.ui_addresses());
         let Server {
             config,
             app,
             listeners,
+            pages,
         } = self;
         warn_about_open_roles(&config, &addresses);
         let connections = TaskTracker::new();
         let dispatch = Dispatch::new(app.clone());
         let cut = CancellationToken::new();
         let listening = TaskTracker::new();
-        for listener in listeners {
+        if !pages.is_empty() {
+            app.background.spawn(look_at_rates(app.clone()));
+        }
+        let listeners = listeners.into_iter().map(|listener| (listener, false));
+        let pages = pages.into_iter().map(|listener| (listener, true));
+        for (listener, page) in listeners.chain(pages) {
             let (app, dispatch) = (app.clone(), dispatch.clone());
             let acceptor = Acceptor::new(app, dispatch, connections.clone(), cut.clone());
-            listening.spawn(acceptor.accept(listener));
+            listening.spawn(acceptor.accept(listener, page));
         }
         drop(dispatch);
         let sweeping = tokio::spawn(sweeper::run(
@@ -133,11 +153,39 @@ impl Server {
             config.sweep_interval,
             config.sweep_batch,
         ));
+        if app.tls.is_some() {
+            app.background.spawn(tls::watch(app.clone()));
+        }
+        if let Some(keys) = config.keys.clone() {
+            app.background.spawn(keys.run(app.stopping.clone()));
+        }
+        if let Some(interval) = config.census_interval {
+            app.background.spawn(census::run(app.clone(), interval));
+        }
         for address in &addresses {
-            tracing::info!(%address, "listening");
+            let tls = app.tls.is_some() && matches!(address, Listen::Tcp(_));
+            tracing::info!(%address, tls, "listening");
+        }
+        if app
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.current().has_ended())
+        {
+            tracing::error!(
+                "the certificate of tls_cert has expired: no client that looks will connect"
+            );
+        }
+        for address in &pages_at {
+            tracing::info!(%address, "the operators' page is at /ui/");
+            if address.way() == Way::Network && app.tls.is_none() {
+                tracing::warn!(
+                    %address,
+                    "the operators' page can be reached from other machines: let it be through a proxy with TLS alone"
+                );
+            }
         }
         if let Some(path) = &config.ready_file {
-            if let Err(source) = ready::write(path, &addresses) {
+            if let Err(source) = ready::write(path, &addresses, &pages_at) {
                 app.stopping.cancel();
                 app.store.close().await;
                 return Err(ServerError::File {
@@ -175,11 +223,37 @@ impl Server {
         if closed.is_err() {
             tracing::error!("the store did not close in time");
         }
+        if let Some(traces) = &app.traces {
+            traces.close().await;
+        }
         if let Some(path) = &config.ready_file {
             ready::remove(path);
         }
         tracing::info!("stopped");
         broken.map_or(Ok(()), |error| Err(ServerError::Broken(error)))
+    }
+}
+
+async fn open(addresses: &[Listen], socket_mode: u32) -> Result<Vec<Listener>, ServerError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let listener = bind::open(address, socket_mode).await;
+        listeners.push(listener.map_err(|source| ServerError::Listen {
+            address: address.to_string(),
+            source,
+        })?);
+    }
+    Ok(listeners)
+}
+
+/// Looks at the counters for the operators' page, until the server stops.
+async fn look_at_rates(app: Arc<App>) {
+    let mut steps = tokio::time::interval(rates::STEP);
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            _ = steps.tick() => app.rates.look(Instant::now(), app.metrics.totals()),
+        }
     }
 }
 
@@ -198,7 +272,7 @@ async fn drain(trackers: [&TaskTracker; 3], sweeping: tokio::task::JoinHandle<()
     let _ = sweeping.await;
 }
 
-/// Reads token files again.
+/// Reads the files of tokens and certificates again, and has the encryption keys read again.
 pub struct Reloader {
     app: Arc<App>,
     config: Config,
@@ -208,6 +282,10 @@ impl Reloader {
     /// Puts the tokens of the files in force, next to those from flags and environment. On any
     /// error the old tokens stay.
     pub fn reload(&self) -> Result<(), Vec<String>> {
+        // They are read by a task of their own, which also tells what came of it.
+        if let Some(keys) = &self.config.keys {
+            keys.ask_again();
+        }
         let mut tokens = self.config.inline_tokens.clone();
         let errors = tokens.add_files(&self.config.token_files);
         if !errors.is_empty() {
@@ -216,17 +294,26 @@ impl Reloader {
                 .map(|(f, m)| format!("{f}: {m}"))
                 .collect());
         }
-        self.app
-            .set_authority(Authority::new(tokens, self.config.insecure_no_auth));
+        self.app.set_tokens(tokens);
         Ok(())
+    }
+
+    /// Puts what the files of certificates, keys and roles hold in force, and logs what became of it. On any error
+    /// what was in force stays.
+    pub fn reload_certificates(&self) -> Result<(), Vec<String>> {
+        tls::reload(&self.app, true)
     }
 }
 
 fn warn_about_open_roles(config: &Config, addresses: &[Listen]) {
-    let authority = Authority::new(config.tokens.clone(), config.insecure_no_auth);
+    let authority = config.authority();
     for role in [Role::Gateway, Role::Upstream, Role::Operator] {
         for address in addresses {
-            if authority.is_open(role, address.way()) {
+            let needs_certificate = matches!(address, Listen::Tcp(_))
+                && config.tls.as_ref().is_some_and(|(options, _)| {
+                    options.client_ca.is_some() && options.client_auth == ClientAuth::Required
+                });
+            if !needs_certificate && authority.is_open(role, address.way()) {
                 tracing::warn!(
                     %address,
                     role = role.name(),

@@ -60,6 +60,16 @@ impl OpIndex {
         })
     }
 
+    /// Its place in [`OPERATIONS`].
+    pub(super) fn place(self) -> usize {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(place: usize) -> OpIndex {
+        OpIndex(place)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         OPERATIONS.get(self.0).copied().unwrap_or("undecodable")
     }

@@ -7,13 +7,21 @@
 
 use super::labels::{answer_index, OpIndex, ANSWERS, OPERATIONS};
 use super::refusals::Refusals;
+use super::rules::Rules;
+use super::sealing;
+use super::store_time::StoreTimes;
+use super::tls::{self, TlsCounts};
+use crate::census::Census;
+use crate::encryption::KeyKeeper;
+use crate::tls::Loaded;
 use idempotency_protocol::Answer;
 use idempotency_store::{Quota, Swept, Usage, WaitCounts};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -32,20 +40,16 @@ const ALARMING: [&str; 5] = ["fault", "untrusted", "unreadable", "lost", "differ
 
 /// One row of counters, one per answer. The series of other answers exist from their first count on: of the pairs
 /// of operation and answer most never occur.
-struct ByAnswer {
+pub(crate) struct ByAnswer {
     of: IntCounterVec,
-    /// The other label's value, if there is another.
-    operation: Option<&'static str>,
+    /// The value of the label before the answer's, if there is one.
+    other: Option<Cow<'static, str>>,
     counters: [OnceLock<IntCounter>; ANSWERS.len()],
 }
 
 impl ByAnswer {
     fn new(of: &IntCounterVec, operation: Option<&'static str>) -> ByAnswer {
-        let row = ByAnswer {
-            of: of.clone(),
-            operation,
-            counters: std::array::from_fn(|_| OnceLock::new()),
-        };
+        let row = ByAnswer::row(of, operation.map(Cow::Borrowed));
         for (place, answer) in ANSWERS.iter().enumerate() {
             if ALARMING.contains(answer) {
                 row.counter(place);
@@ -54,19 +58,85 @@ impl ByAnswer {
         row
     }
 
+    /// A row in which no series is there before its first count.
+    pub(super) fn unseen(of: &IntCounterVec, other: &str) -> ByAnswer {
+        ByAnswer::row(of, Some(Cow::Owned(other.to_owned())))
+    }
+
+    fn row(of: &IntCounterVec, other: Option<Cow<'static, str>>) -> ByAnswer {
+        ByAnswer {
+            of: of.clone(),
+            other,
+            counters: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
     fn counter(&self, place: usize) -> Option<&IntCounter> {
         let (counter, answer) = (self.counters.get(place)?, ANSWERS.get(place)?);
-        Some(counter.get_or_init(|| match self.operation {
-            Some(operation) => self.of.with_label_values(&[operation, answer]),
+        Some(counter.get_or_init(|| match self.other.as_deref() {
+            Some(other) => self.of.with_label_values(&[other, answer]),
             None => self.of.with_label_values(&[answer]),
         }))
     }
 
-    fn add(&self, answer: &Answer) {
+    /// How often that answer was given; `None` if it never was.
+    pub(super) fn count(&self, place: usize) -> Option<u64> {
+        let count = self.counters.get(place)?.get()?.get();
+        (count > 0).then_some(count)
+    }
+
+    pub(crate) fn add(&self, answer: &Answer) {
         if let Some(counter) = self.counter(answer_index(answer)) {
             counter.inc();
         }
     }
+}
+
+/// Answers to an acquire that let nobody execute and replay nothing.
+const REFUSALS: [&str; 8] = [
+    "in_flight",
+    "mismatch",
+    "not_comparable",
+    "unknown_outcome",
+    "cancelled",
+    "spent",
+    "refused",
+    "quota",
+];
+
+/// What happened since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Totals {
+    /// Executions that were granted.
+    pub granted: u64,
+    /// Acquires that were answered with what is stored.
+    pub replayed: u64,
+    /// Acquires that were refused for a reason of their own.
+    pub refused: u64,
+    /// Operations that the store could not do.
+    pub faults: u64,
+    /// Calls of gateways and programs, and the time that all of them took.
+    pub calls: u64,
+    pub call_seconds: f64,
+    /// Requests whose sender was refused.
+    pub auth_failures: u64,
+}
+
+/// What is not counted, but asked for when somebody looks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Now<'n> {
+    /// The store's count of waits.
+    pub waits: WaitCounts,
+    /// Bytes held for known callers.
+    pub held: usize,
+    /// What the store says now, if it can.
+    pub usage: Option<&'n Usage>,
+    /// The newest count of the records.
+    pub census: Option<&'n Census>,
+    /// The certificates in force, and whether newer ones are of no use, where there are any.
+    pub certificates: Option<(&'n Loaded, bool)>,
+    /// The keys of encryption at rest, where records are encrypted.
+    pub keys: Option<&'n KeyKeeper>,
 }
 
 /// All metrics of one server.
@@ -74,6 +144,10 @@ pub(crate) struct Metrics {
     registry: Registry,
     operations: [ByAnswer; OPERATIONS.len()],
     waits: ByAnswer,
+    /// Acquires by rule.
+    pub rules: Rules,
+    /// How long the store takes.
+    pub store: StoreTimes,
     calls: Histogram,
     batches: Histogram,
     /// HTTP answers other than the hot path's 200.
@@ -86,6 +160,8 @@ pub(crate) struct Metrics {
     pub accepted: IntCounter,
     /// Who was turned away, and why.
     pub refusals: Refusals,
+    /// Handshakes, and files that were read again.
+    pub tls: TlsCounts,
     swept_expired: IntCounter,
     swept_lapsed: IntCounter,
     swept_slots: IntCounter,
@@ -112,6 +188,8 @@ impl Metrics {
         Metrics {
             operations: OPERATIONS.map(|operation| ByAnswer::new(&operations, Some(operation))),
             waits: ByAnswer::new(&waits, None),
+            rules: Rules::new(&make),
+            store: StoreTimes::new(&make),
             calls: make.histogram(
                 "call_duration_seconds",
                 "Time from the whole request to the store's answer, per call.",
@@ -126,6 +204,7 @@ impl Metrics {
             connections: make.gauge("connections", "Open connections."),
             accepted: make.counter("connections_accepted_total", "Connections accepted."),
             refusals: Refusals::new(&make),
+            tls: TlsCounts::new(&make),
             swept_expired: make.counter("swept_expired_total", "Records forgotten by the sweeper."),
             swept_lapsed: make.counter(
                 "swept_lapsed_total",
@@ -140,6 +219,11 @@ impl Metrics {
                 .counter("operator_changes_total", "Changes asked for by operators."),
             registry,
         }
+    }
+
+    /// Where parts that are not always there put metrics of their own.
+    pub(crate) fn register(&self) -> Register<'_> {
+        Register(&self.registry)
     }
 
     pub(crate) fn operation(&self, operation: OpIndex, answer: &Answer) {
@@ -168,15 +252,50 @@ impl Metrics {
             .inc();
     }
 
+    /// What the page of operators shows as rates.
+    pub(crate) fn totals(&self) -> Totals {
+        let acquires = |answers: &[&str]| -> u64 {
+            let row = self.operations.first();
+            let places = ANSWERS.iter().enumerate();
+            places
+                .filter(|(_, answer)| answers.contains(answer))
+                .filter_map(|(place, _)| row?.count(place))
+                .sum()
+        };
+        let everywhere = |answers: &[&str]| -> u64 {
+            let places = ANSWERS.iter().enumerate();
+            let places = places.filter(|(_, answer)| answers.contains(answer));
+            places
+                .flat_map(|(place, _)| self.operations.iter().filter_map(move |r| r.count(place)))
+                .sum()
+        };
+        Totals {
+            granted: acquires(&["granted"]),
+            replayed: acquires(&["stored"]),
+            refused: acquires(&REFUSALS),
+            faults: everywhere(&["fault", "untrusted", "unreadable"]),
+            calls: self.calls.get_sample_count(),
+            call_seconds: self.calls.get_sample_sum(),
+            auth_failures: self.refusals.all_auth_failures(),
+        }
+    }
+
     pub(crate) fn swept(&self, swept: &Swept) {
         self.swept_expired.inc_by(swept.expired as u64);
         self.swept_lapsed.inc_by(swept.lapsed as u64);
         self.swept_slots.inc_by(swept.slots as u64);
     }
 
-    /// Everything as text: with the store's count of waits, the bytes held for known callers, and
-    /// what the store says now, if it can. What the store does not know has no series: zero would be a lie.
-    pub(crate) fn render(&self, waits: WaitCounts, held: usize, usage: Option<&Usage>) -> String {
+    /// Everything as text. What nobody knows has no series: zero would be a lie.
+    pub(crate) fn render(&self, now_is: &Now<'_>) -> String {
+        let Now {
+            waits,
+            held,
+            usage,
+            census,
+            certificates,
+            keys,
+        } = *now_is;
         let now = Registry::new();
         let make = Register(&now);
         make.counter(
@@ -204,6 +323,15 @@ impl Metrics {
             let full = u64::from(usage.above_high_water);
             set("store_above_high_water", help, full);
         }
+        if let Some(census) = census {
+            counted(&make, census);
+        }
+        if let Some((loaded, refusing)) = certificates {
+            tls::now(&make, loaded, refusing);
+        }
+        if let Some(keys) = keys {
+            sealing::write(&make, keys);
+        }
         let mut text = Vec::with_capacity(16 * 1024);
         for registry in [&self.registry, &now] {
             if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut text) {
@@ -214,10 +342,38 @@ impl Metrics {
     }
 }
 
+/// The newest count of the records.
+fn counted(make: &Register<'_>, census: &Census) {
+    let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let help =
+        "Records by state when they were counted last; at least so many if census_complete is 0.";
+    let records = make.gauges("records", help, &["state"]);
+    for (state, count) in census.counts() {
+        records.with_label_values(&[state]).set(whole(count));
+    }
+    let help = "How long the oldest record had been in that state when they were counted last; 0: there was none.";
+    let oldest = make.gauges("oldest_record_age_seconds", help, &["state"]);
+    for (state, age) in census.oldest_ages() {
+        oldest.with_label_values(&[state]).set(whole(age.as_secs()));
+    }
+    let help = "When the records were counted last.";
+    make.gauge("census_timestamp_seconds", help)
+        .set(whole(census.at_ms / 1_000));
+    let help = "Whether that count came to the end of the store in its time.";
+    make.gauge("census_complete", help)
+        .set(i64::from(census.complete));
+}
+
 /// Makes metrics and puts them into a registry, all named `idempotencyd_…`.
-pub(super) struct Register<'r>(&'r Registry);
+pub(crate) struct Register<'r>(&'r Registry);
 
 impl Register<'_> {
+    /// Into that registry.
+    #[cfg(test)]
+    pub(super) fn into(registry: &Registry) -> Register<'_> {
+        Register(registry)
+    }
+
     fn opts(name: &str, help: &str) -> Opts {
         Opts::new(name, help).namespace("idempotencyd")
     }
@@ -241,11 +397,11 @@ impl Register<'_> {
         self.put(IntCounterVec::new(Self::opts(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.put(IntGauge::with_opts(Self::opts(name, help)))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.put(IntGaugeVec::new(Self::opts(name, help), labels))
     }
 
@@ -253,18 +409,39 @@ impl Register<'_> {
         let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
         self.put(Histogram::with_opts(opts))
     }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> HistogramVec {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
+        self.put(HistogramVec::new(opts, labels))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::store_time::Asked;
     use super::*;
+    use crate::encryption::KeySource;
     use idempotency_protocol::Grant;
+    use idempotency_store::sealed::Keys;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
     /// A server that has counted a little of everything.
-    fn counted() -> String {
+    async fn counted() -> String {
         let metrics = Metrics::new();
+        metrics
+            .store
+            .measure(Asked::Sweep, std::future::ready(()))
+            .await;
+        if let Some(rule) = metrics.rules.of("payments") {
+            rule.add(&Answer::Mismatch);
+        }
         let grant = Answer::Granted(Grant {
             fence: 1,
             attempt: 1,
@@ -281,12 +458,26 @@ mod tests {
             bytes: Some(6),
             above_high_water: true,
         };
-        metrics.render(waits, 0, Some(&usage))
+        let lines = ["index", "new", "old"].map(|name| Keys::line(name).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        std::fs::write(&path, lines.concat()).unwrap();
+        let keys = KeyKeeper::new(KeySource::File(path));
+        keys.load().await.unwrap();
+        metrics.tls.failed(crate::tls::Failure::Expired);
+        metrics.tls.reloaded(true);
+        metrics.render(&Now {
+            waits,
+            usage: Some(&usage),
+            census: Some(&Census::example()),
+            keys: Some(&keys),
+            ..Now::default()
+        })
     }
 
-    #[test]
-    fn what_is_counted_is_written() {
-        let text = counted();
+    #[tokio::test]
+    async fn what_is_counted_is_written() {
+        let text = counted().await;
         for part in [
             "idempotencyd_operations_total{answer=\"granted\",operation=\"acquire\"} 1\n",
             "idempotencyd_operations_total{answer=\"quota\",operation=\"acquire\"} 1\n",
@@ -300,17 +491,36 @@ mod tests {
             "idempotencyd_store_above_high_water 1\n",
             "idempotencyd_waiters 2\n",
             "idempotencyd_waits_refused_total 5\n",
+            "idempotencyd_rule_acquires_total{answer=\"mismatch\",rule=\"payments\"} 1\n",
+            "idempotencyd_store_duration_seconds_count{operation=\"sweep\"} 1\n",
+            "idempotencyd_records{state=\"unknown\"} 2\n",
+            "idempotencyd_records{state=\"failed\"} 0\n",
+            "idempotencyd_oldest_record_age_seconds{state=\"unknown\"} 90\n",
+            "idempotencyd_oldest_record_age_seconds{state=\"executing\"} 0\n",
+            "idempotencyd_census_timestamp_seconds 1700000000\n",
+            "idempotencyd_census_complete 1\n",
+            "idempotencyd_encryption_key_info{key=\"new\",use=\"seals\"} 1\n",
+            "idempotencyd_encryption_key_info{key=\"old\",use=\"opens\"} 1\n",
+            "idempotencyd_encryption_keys_stale 0\n",
+            "idempotencyd_encryption_troubles_total{trouble=\"missing_key_answer\"} 0\n",
             "idempotencyd_http_answers_total{route=\"/v1/wait\",status=\"200\"} 1\n",
+            "idempotencyd_tls_handshakes_failed_total{reason=\"expired\"} 1\n",
+            "idempotencyd_tls_handshakes_failed_total{reason=\"unknown-ca\"} 0\n",
+            "idempotencyd_tls_reloads_total{result=\"loaded\"} 1\n",
+            "idempotencyd_tls_reloads_total{result=\"refused\"} 0\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let unknown = Metrics::new().render(WaitCounts { now: 0, refused: 0 }, 0, None);
+        let unknown = Metrics::new().render(&Now::default());
         assert!(unknown.contains("idempotencyd_store_up 0\n"), "{unknown}");
         assert!(!unknown.contains("store_records"), "{unknown}");
+        assert!(!unknown.contains("idempotencyd_records"), "{unknown}");
+        assert!(!unknown.contains("encryption"), "{unknown}");
     }
 
-    #[test]
-    fn promtool_accepts_the_metrics() {
+    #[tokio::test]
+    async fn promtool_accepts_the_metrics() {
+        let text = counted().await;
         let started = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
@@ -326,7 +536,7 @@ mod tests {
             Err(error) => panic!("promtool, of Debian's package prometheus: {error}"),
         };
         let mut stdin = promtool.stdin.take().unwrap();
-        stdin.write_all(counted().as_bytes()).unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
         drop(stdin);
         let output = promtool.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned()

@@ -12,8 +12,16 @@ pub(crate) enum AuthFailure {
     NoToken,
     /// A token that nobody configured.
     UnknownToken,
-    /// A token of another role.
+    /// A token or a certificate of another role.
     WrongRole,
+    /// There was no certificate, where one is required.
+    NoCertificate,
+    /// A certificate whose end has come while its connection was open.
+    CertificateExpired,
+    /// A certificate that has no role.
+    CertificateWithoutRole,
+    /// A certificate of one role and a token of another one.
+    CertificateAndToken,
 }
 
 impl AuthFailure {
@@ -23,6 +31,10 @@ impl AuthFailure {
             AuthFailure::NoToken => "no-token",
             AuthFailure::UnknownToken => "unknown-token",
             AuthFailure::WrongRole => "wrong-role",
+            AuthFailure::NoCertificate => "no-certificate",
+            AuthFailure::CertificateExpired => "certificate-expired",
+            AuthFailure::CertificateWithoutRole => "certificate-without-role",
+            AuthFailure::CertificateAndToken => "certificate-and-token",
         }
     }
 }
@@ -69,15 +81,35 @@ impl Closed {
 
 /// Counters with one label of a closed set: every series is there from the start, so that a rise from nothing is
 /// seen as a rise.
-struct Labelled<const N: usize>([IntCounter; N]);
+pub(super) struct Labelled<const N: usize>([IntCounter; N]);
 
 impl<const N: usize> Labelled<N> {
-    fn new(make: &Register<'_>, name: &str, help: &str, values: [&str; N]) -> Labelled<N> {
-        let counters = make.counters(name, help, &["reason"]);
+    pub(super) fn new(
+        make: &Register<'_>,
+        name: &str,
+        help: &str,
+        values: [&str; N],
+    ) -> Labelled<N> {
+        Labelled::by(make, name, help, "reason", values)
+    }
+
+    /// With a label of another name.
+    pub(super) fn by(
+        make: &Register<'_>,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [&str; N],
+    ) -> Labelled<N> {
+        let counters = make.counters(name, help, &[label]);
         Labelled(values.map(|value| counters.with_label_values(&[value])))
     }
 
-    fn add(&self, place: usize) {
+    fn sum(&self) -> u64 {
+        self.0.iter().map(IntCounter::get).sum()
+    }
+
+    pub(super) fn add(&self, place: usize) {
         if let Some(counter) = self.0.get(place) {
             counter.inc();
         }
@@ -87,7 +119,7 @@ impl<const N: usize> Labelled<N> {
 /// All of them.
 pub(crate) struct Refusals {
     closed: Labelled<6>,
-    auth_failures: Labelled<3>,
+    auth_failures: Labelled<7>,
     foreign: Labelled<2>,
     quotas: Labelled<3>,
 }
@@ -98,6 +130,10 @@ impl Refusals {
             AuthFailure::NoToken,
             AuthFailure::UnknownToken,
             AuthFailure::WrongRole,
+            AuthFailure::NoCertificate,
+            AuthFailure::CertificateExpired,
+            AuthFailure::CertificateWithoutRole,
+            AuthFailure::CertificateAndToken,
         ];
         Refusals {
             closed: Labelled::new(
@@ -135,6 +171,11 @@ impl Refusals {
     /// An authentication failed.
     pub(crate) fn auth_failed(&self, how: AuthFailure) {
         self.auth_failures.add(how as usize);
+    }
+
+    /// Failed authentications, of whatever kind.
+    pub(crate) fn all_auth_failures(&self) -> u64 {
+        self.auth_failures.sum()
     }
 
     /// A request without a valid token was not looked at.

@@ -102,6 +102,9 @@ async fn resolve_and_delete() {
             "content-type: text/plain",
             "--body-file",
             body.to_str().unwrap(),
+            "--yes",
+            "--reason",
+            "ticket 7",
         ],
     );
     let output = keys(&url, &args).await;
@@ -110,7 +113,7 @@ async fn resolve_and_delete() {
     let Answer::Stored(stored) = gateway.one(acquire("k", owner())).await else {
         panic!()
     };
-    let Outcome::Response(response) = stored.outcome else {
+    let Outcome::Response(response) = stored.outcome.into_outcome() else {
         panic!()
     };
     assert_eq!(
@@ -121,17 +124,16 @@ async fn resolve_and_delete() {
     let stale = keys(&url, &args).await;
     assert_eq!(stale.status.code(), Some(4));
     assert!(
-        err(&stale).contains("412 The record has changed"),
+        err(&stale).contains("412 The record has changed since version"),
         "{}",
         err(&stale)
     );
 
     let seen = version(&server).await;
-    let output = keys(&url, &with("delete", &["--version", &seen])).await;
-    assert_eq!(
-        (output.status.code(), out(&output).as_str()),
-        (Some(0), "deleted\n")
-    );
+    let delete = with("delete", &["--version", &seen, "--yes", "--reason", "x"]);
+    let output = keys(&url, &delete).await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).ends_with("deleted\n"), "{}", out(&output));
     let gone = keys(&url, &with("get", &[])).await;
     assert_eq!(gone.status.code(), Some(3));
 }
@@ -148,10 +150,25 @@ async fn force_for_an_execution() {
             .await,
     );
     let seen = version(&server).await;
-    let args = with("resolve", &["--to", "failed", "--version", &seen]);
-    assert_eq!(keys(&url, &args).await.status.code(), Some(4));
+    let args = with(
+        "resolve",
+        &[
+            "--to",
+            "failed",
+            "--version",
+            &seen,
+            "--yes",
+            "--reason",
+            "x",
+        ],
+    );
+    let left = keys(&url, &args).await;
+    assert_eq!(left.status.code(), Some(4));
+    assert!(err(&left).contains("see --force"), "{}", err(&left));
     let forced: Vec<&str> = args.iter().copied().chain(["--force"]).collect();
-    assert_eq!(keys(&url, &forced).await.status.code(), Some(0));
+    let output = keys(&url, &forced).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert!(out(&output).contains("executing NOW"), "{}", out(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,12 +212,15 @@ async fn exit_codes_of_failures() {
             "--status",
             "99",
         ],
-        &["delete", "k"],
+        &["delete"],
+        &["delete", "k", "--state", "unknown"],
+        &["delete", "k", "--yes"],
+        &["delete", "--state", "unknown", "--version", "1"],
         &["list", "--limit", "0"],
     ] {
         assert_eq!(keys(&url, args).await.status.code(), Some(2), "{args:?}");
     }
-    let output = keys("https://h", &["list"]).await;
+    let output = keys("ftp://h", &["list"]).await;
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -237,7 +257,7 @@ fn check_config() {
     let bad = check(r#"{"rules": [], "colour": "red", "service": {}}"#);
     assert_eq!(bad.status.code(), Some(1));
     let said = err(&bad);
-    assert!(said.contains("filter.json: colour: "), "{said}");
+    assert!(said.contains("filter.json:1:15: colour: "), "{said}");
     assert!(said.lines().count() > 1, "one problem per line: {said}");
     assert_eq!(check("{").status.code(), Some(1));
     let absent = binary()
@@ -278,13 +298,22 @@ fn check_config_of_a_whole_kong() {
     assert_eq!(bad.status.code(), Some(1));
     let said = err(&bad);
     assert!(
-        said.contains("kong.yml: service charges: rules[0].wait_ms: "),
+        said.contains(": service charges: rules[0].wait_ms: "),
         "{said}"
     );
     assert!(
-        said.contains("kong.yml: service charges: retries of service charges"),
+        said.contains(": service charges: retries of service charges"),
         "{said}"
     );
+    // Each with its line and column.
+    for line in said.lines() {
+        let (_, place) = line.split_once("kong.yml:").unwrap();
+        let mut numbers = place.split(':').map(str::parse::<usize>);
+        assert!(matches!(
+            (numbers.next(), numbers.next()),
+            (Some(Ok(1..)), Some(Ok(1..)))
+        ));
+    }
     assert_eq!(said.lines().count(), 2, "{said}");
 
     for (name, text, wanted) in [
@@ -320,7 +349,9 @@ async fn ready_asks_over_both_sockets() {
     };
     let output = ask(format!("http://{}", server.address)).await;
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert_eq!(out(&ask(unix.clone()).await), "ready\n");
+    let said = out(&ask(unix.clone()).await);
+    let sentence = format!("The service at {} is ready.\n", server.socket.display());
+    assert_eq!(said, sentence);
     gate.broken.store(true, Ordering::SeqCst);
     let output = ask(unix).await;
     assert_eq!(output.status.code(), Some(1));
@@ -328,4 +359,109 @@ async fn ready_asks_over_both_sockets() {
     let output = ask("unix:/none".into()).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("cannot connect"), "{output:?}");
+}
+
+#[test]
+fn check_config_takes_several_files_and_standard_input() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let dir = tempfile::tempdir().unwrap();
+    let good =
+        r#"{"service": {"target": "s"}, "rules": [{"match": {"path": "/x"}, "scope": "global"}]}"#;
+    let (one, two) = (dir.path().join("one.json"), dir.path().join("two.json"));
+    std::fs::write(&one, good).unwrap();
+    std::fs::write(&two, good.replace("scope", "skope")).unwrap();
+    let output = binary()
+        .arg("check-config")
+        .args([&one, &two])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        out(&output).contains("one.json: usable, 1 rule"),
+        "{output:?}"
+    );
+    let said = err(&output);
+    assert!(said.contains("two.json:1:"), "{said}");
+    assert!(said.contains("did you mean `scope`?"), "{said}");
+
+    let mut child = binary()
+        .args(["check-config", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(good.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(out(&output), "standard input: usable, 1 rule\n");
+}
+
+#[test]
+fn a_variable_that_is_spelt_wrong_is_refused_by_name() {
+    for command in ["serve", "ready"] {
+        let mut command = {
+            let mut binary = binary();
+            binary.arg(command);
+            binary
+        };
+        let output = command
+            .env("IDEMPOTENCYD_GATEWAY_TOKEN", "secret-of-a-gateway")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = err(&output);
+        assert!(
+            said.contains("did you mean IDEMPOTENCYD_GATEWAY_TOKENS?"),
+            "{said}"
+        );
+        assert!(!said.contains("secret-of-a-gateway"), "{said}");
+    }
+    // What Kubernetes injects for a service of this name is no mistake.
+    let output = binary()
+        .args(["ready", "--url", "unix:/none"])
+        .env("IDEMPOTENCYD_SERVICE_HOST", "10.0.0.1")
+        .env("IDEMPOTENCYD_PORT", "tcp://10.0.0.1:7480")
+        .env("IDEMPOTENCYD_PORT_7480_TCP_ADDR", "10.0.0.1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn all_mistakes_of_a_toml_file_are_told_with_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("service.toml");
+    std::fs::write(
+        &file,
+        "gateway_token = \"x\"\nmax_wait = 5\nmax_batch = 0\n",
+    )
+    .unwrap();
+    let output = binary()
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = err(&output);
+    for part in [
+        "service.toml: line 1, column 1: gateway_token: there is no such setting; did you mean `gateway_tokens`?",
+        "service.toml: line 2, column 12: max_wait: ",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn shells_get_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = binary().args(["completions", shell]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let script = out(&output);
+        assert!(
+            script.contains("check-config") && script.contains("credential-file"),
+            "{shell}"
+        );
+    }
 }

@@ -182,7 +182,7 @@ async fn metrics_count_what_was_done() {
         ),
         ("idempotencyd_store_records", 2),
         (
-            "idempotencyd_build_info{protocol=\"3\",version=\"0.1.0\"}",
+            "idempotencyd_build_info{protocol=\"3\",version=\"0.2.0\"}",
             1,
         ),
     ] {

@@ -4,8 +4,10 @@
 mod store_end;
 mod support;
 
+mod census;
 mod cli;
 mod clocks;
+mod encryption;
 mod floods;
 mod http_limits;
 mod open_ports;
@@ -21,10 +23,15 @@ mod redis;
 mod refused;
 mod remote;
 mod roles;
+mod search;
 mod settle;
 mod sizes;
 mod sweeps;
+mod tls;
+mod traces;
 mod transport;
 mod two_processes;
+mod ui;
+mod ui_browser;
 mod waits;
 mod zombies;

@@ -54,9 +54,12 @@ fn every_route_is_described() {
             "get /metrics",
             "get /readyz",
             "get /v1/record",
+            "get /v1/record/answer",
             "get /v1/records",
             "post /v1/operations",
             "post /v1/record/resolve",
+            "post /v1/records/rewrap",
+            "post /v1/records/scrub",
             "post /v1/settle",
             "post /v1/wait",
         ]

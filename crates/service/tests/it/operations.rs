@@ -145,7 +145,8 @@ async fn a_bad_operation_fails_alone() {
             status: 99,
             headers: Vec::new(),
             body: Bytes::new(),
-        }),
+        })
+        .into(),
     });
     let no_key = acquire("", me);
     let body = frame(&[

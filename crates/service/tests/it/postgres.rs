@@ -34,10 +34,10 @@ fn the_schema_is_made_once() {
     assert_eq!(exit, Some(2), "{text}");
     let (exit, text) = said(&["migrate", "--store", &server.url("bare")]);
     assert_eq!(exit, Some(0), "{text}");
-    assert!(text.contains("from version 0 to 3"), "{text}");
+    assert!(text.contains("from version 0 to 4"), "{text}");
     let (exit, text) = said(&["migrate", "--store", &server.url("bare")]);
     assert_eq!(exit, Some(0), "{text}");
-    assert!(text.contains("has version 3"), "{text}");
+    assert!(text.contains("has version 4"), "{text}");
     let child = start(&server.url("bare"), &[]);
     let (status, _) = child.stop();
     assert!(status.success());

@@ -303,6 +303,16 @@ fn bad_settings_are_named_before_anything_opens() {
             "operator_token_files[0]: ",
         ),
         (vec!["--log", "idempotencyd=loud"], vec![], "log: "),
+        (
+            vec!["--otlp-endpoint", "https://collector:4318"],
+            vec![],
+            "otlp_endpoint: `https://collector:4318`: traces are sent without TLS",
+        ),
+        (
+            vec!["--otlp-endpoint", "http://collector:4318"],
+            vec![("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+            "OTEL_EXPORTER_OTLP_PROTOCOL: `grpc` is not supported",
+        ),
     ] {
         let said = refused(&args, &env);
         // clap names an environment variable's flag.

@@ -153,7 +153,7 @@ async fn resolve_an_unknown_outcome_to_completed() {
     let Answer::Stored(stored) = gateway.one(acquire("k", owner())).await else {
         panic!()
     };
-    let Outcome::Response(response) = stored.outcome else {
+    let Outcome::Response(response) = stored.outcome.into_outcome() else {
         panic!()
     };
     assert_eq!(

@@ -144,7 +144,7 @@ async fn without_memory_a_service_refuses_new_keys_and_ends_old_ones() {
     let done = client.one(complete("running", me, "body")).await;
     assert!(matches!(done, Answer::Completed { .. }), "{done:?}");
     match client.one(acquire("running", owner())).await {
-        Answer::Stored(stored) => assert!(matches!(stored.outcome, Outcome::Tombstone(_))),
+        Answer::Stored(stored) => assert!(matches!(*stored.outcome, Outcome::Tombstone(_))),
         other => panic!("{other:?}"),
     }
     // What was granted must get through: still ready, and the gauge tells.

@@ -6,9 +6,10 @@ use crate::support::{
 };
 use async_trait::async_trait;
 use idempotency_client::Remote;
-use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Outcome, Wait};
 use idempotency_store::clock::{Clock, ManualClock};
 use idempotency_store::contract::{run_all, Harness};
+use idempotency_store::search::{Found, Search};
 use idempotency_store::{
     ListFilter, Memory, Page, Quotas, RecordView, Resolve, Resolved, Store, StoreError, Swept,
     Usage,
@@ -38,6 +39,14 @@ impl Store for Through {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         self.remote.list(filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.remote.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.remote.stored(key).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
@@ -75,6 +84,10 @@ impl Harness for OverHttp {
 
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    fn hands_out_records(&self) -> bool {
+        false
     }
 
     async fn waiting(&self, count: usize) {

@@ -7,8 +7,9 @@ use idempotency_protocol::{
 };
 use idempotency_service::Settings;
 
-const OPERATOR_ROUTES: [(Method, &str); 4] = [
+const OPERATOR_ROUTES: [(Method, &str); 5] = [
     (Method::GET, "/v1/record?key=k"),
+    (Method::GET, "/v1/record/answer?key=k"),
     (Method::GET, "/v1/records"),
     (Method::POST, "/v1/record/resolve"),
     (Method::DELETE, "/v1/record?key=k&version=1"),

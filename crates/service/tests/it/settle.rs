@@ -53,7 +53,7 @@ async fn completed_keeps_body_and_listed_headers() {
     let Answer::Stored(stored) = replay else {
         panic!("{replay:?}")
     };
-    let Outcome::Response(response) = stored.outcome else {
+    let Outcome::Response(response) = stored.outcome.into_outcome() else {
         panic!("a tombstone")
     };
     assert_eq!((response.status, &response.body[..]), (201, body));
@@ -99,7 +99,8 @@ async fn the_gateway_attaches_what_its_client_got() {
             status: 201,
             headers: Vec::new(),
             body: "the client's".into(),
-        }),
+        })
+        .into(),
     });
     let completed = gateway.one(complete).await;
     assert!(

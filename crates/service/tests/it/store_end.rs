@@ -108,7 +108,7 @@ fn is_fact(answer: &Answer) -> bool {
         return false;
     };
     matches!(
-        stored.outcome,
+        *stored.outcome,
         Outcome::Tombstone(Tombstone {
             reason: TombstoneReason::Capacity,
             ..

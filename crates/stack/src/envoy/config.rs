@@ -1,7 +1,8 @@
 //! What can be chosen about an Envoy, and the bootstrap that comes of it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{json, Value};
@@ -26,6 +27,8 @@ pub struct EnvoyConfig {
     pub wasm: Option<PathBuf>,
     /// The setting without which the filter cannot see bodies before it decides (on).
     pub allow_on_headers_stop_iteration: bool,
+    /// Make the filter only for requests that need it, by what `idempotencyd envoy-config` prints (off).
+    pub only_where_needed: bool,
     /// Further HTTP filters in front of it, as JSON.
     pub filters_before: Vec<Value>,
     /// Further HTTP filters behind it, as JSON: in both listeners, since a detached execution goes through the
@@ -41,6 +44,10 @@ pub struct EnvoyConfig {
     pub upstream_http2: bool,
     /// Where the service is.
     pub service: ServiceAddress,
+    /// Filters for what goes to the service, as JSON.
+    pub service_filters: Vec<Value>,
+    /// Variables of its environment that its VMs are given as well.
+    pub environment: Vec<(String, String)>,
     /// HTTP/2 to the service (on).
     pub service_http2: bool,
     /// HTTP/2 inside, from the filter to the internal listener (on).
@@ -62,6 +69,9 @@ pub struct EnvoyConfig {
     pub normalize_path: bool,
     /// Upgrade types that the gateway's listener accepts (`websocket`).
     pub upgrades: Vec<String>,
+    /// Envoy's own traces, sent to this collector (OTLP over HTTP); `None`: it traces nothing, and hands on what
+    /// comes.
+    pub tracing: Option<SocketAddr>,
     /// Envoy's own log level (`warning`).
     pub log_level: String,
     /// Log level of the filter's lines (`info`).
@@ -92,6 +102,7 @@ impl EnvoyConfig {
             filter: None,
             wasm: None,
             allow_on_headers_stop_iteration: true,
+            only_where_needed: false,
             filters_before: Vec::new(),
             filters_behind: Vec::new(),
             routes: Route::defaults(),
@@ -99,6 +110,8 @@ impl EnvoyConfig {
             upstream,
             upstream_http2: false,
             service,
+            service_filters: Vec::new(),
+            environment: Vec::new(),
             service_http2: true,
             execution_http2: true,
             more_clusters: Vec::new(),
@@ -108,6 +121,7 @@ impl EnvoyConfig {
             execution_timeout: Duration::from_secs(15),
             normalize_path: false,
             upgrades: vec!["websocket".to_owned()],
+            tracing: None,
             log_level: "warning".to_owned(),
             wasm_log_level: "info".to_owned(),
             log: None,
@@ -136,13 +150,21 @@ impl EnvoyConfig {
         if self.routes.iter().any(|route| route.cors_origin.is_some()) {
             filters.insert(0, parts::cors_filter());
         }
+        let mut printed = None;
         if let Some(configuration) = &self.filter {
             let wasm = self.wasm.clone().map_or_else(tools::wasm, Ok)?;
-            filters.push(parts::wasm_filter(
-                &wasm,
-                configuration,
-                self.allow_on_headers_stop_iteration,
-            ));
+            if self.only_where_needed {
+                let fields = printed.insert(print(configuration, &wasm)?);
+                let ours = fields["http_filters"].take();
+                filters.extend(ours.as_array().cloned().unwrap_or_default());
+            } else {
+                filters.push(parts::wasm_filter(
+                    &wasm,
+                    configuration,
+                    self.allow_on_headers_stop_iteration,
+                    self.environment.iter().map(|(name, _)| name.as_str()),
+                ));
+            }
         }
         filters.extend_from_slice(&self.filters_behind);
         let log = self.access_log.as_deref().filter(|_| self.access_logging);
@@ -155,6 +177,8 @@ impl EnvoyConfig {
             upgrades: &self.upgrades,
             executes: false,
             limits: self.limits,
+            printed,
+            tracing: self.tracing,
             access_log: log,
         };
         let execution = parts::Hcm {
@@ -167,19 +191,26 @@ impl EnvoyConfig {
             upgrades: &[],
             executes: true,
             limits: false,
+            printed: None,
             ..gateway.clone()
         };
         let service = match &self.service {
             ServiceAddress::Tcp(address) => parts::tcp(*address),
             ServiceAddress::Unix(path) => json!({ "pipe": { "path": path } }),
+            ServiceAddress::Tls(tls) => parts::tcp(tls.address),
         };
+        let mut service = parts::cluster("idempotency", Some(service), self.service_http2);
+        if let ServiceAddress::Tls(tls) = &self.service {
+            service["transport_socket"] = parts::mtls(tls);
+        }
+        parts::add_filters(&mut service, &self.service_filters);
         let mut clusters = vec![
             parts::cluster(
                 "upstream",
                 Some(parts::tcp(self.upstream)),
                 self.upstream_http2,
             ),
-            parts::cluster("idempotency", Some(service), self.service_http2),
+            service,
             parts::cluster(
                 parts::EXECUTION_CLUSTER,
                 Some(json!({ "envoy_internal_address": {
@@ -203,12 +234,19 @@ impl EnvoyConfig {
         others.sort_unstable();
         others.dedup();
         clusters.extend(others.into_iter().map(parts::one_request_cluster));
+        if let Some(collector) = self.tracing {
+            let collector = Some(parts::tcp(collector));
+            clusters.push(parts::cluster(parts::COLLECTOR, collector, false));
+        }
         for cluster in &mut clusters {
             cluster["per_connection_buffer_limit_bytes"] = json!(self.buffer_limit_bytes);
         }
         clusters.extend(self.more_clusters.iter().cloned());
         let mut bootstrap = json!({
+            // Some of Envoy's secrets are not read without them.
+            "node": { "id": "gateway", "cluster": "gateway" },
             "admin": { "address": parts::tcp(self.admin_address()) },
+            "stats_config": parts::stats_config(),
             "bootstrap_extensions": [parts::internal_listener_extension()],
             "static_resources": {
                 "listeners": [
@@ -232,6 +270,28 @@ impl EnvoyConfig {
         if self.limits {
             bootstrap["overload_manager"] = parts::overload_manager();
         }
+        if self.tracing.is_some() {
+            bootstrap["layered_runtime"] = parts::spans_at_once();
+        }
         Ok(bootstrap)
     }
+}
+
+/// What `idempotencyd envoy-config` prints for this configuration of the filter.
+fn print(configuration: &str, wasm: &Path) -> Result<Value, Error> {
+    let failed = |error: std::io::Error| Error::new(format!("idempotencyd envoy-config: {error}"));
+    let dir = crate::stack::temp_dir()?;
+    let rules = dir.path().join("rules.json");
+    std::fs::write(&rules, configuration).map_err(failed)?;
+    let mut command = Command::new(tools::idempotencyd()?);
+    command
+        .arg("envoy-config")
+        .arg(&rules)
+        .arg("--wasm")
+        .arg(wasm);
+    let output = command.output().map_err(failed)?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Error::new(format!("idempotencyd envoy-config: {said}"))
+    })
 }

@@ -184,6 +184,7 @@ fn launch(config: &EnvoyConfig, files: &Files) -> Result<Process, Error> {
     command
         .arg("-c")
         .arg(&files.bootstrap)
+        .envs(config.environment.iter().cloned())
         .arg("--use-dynamic-base-id")
         .arg("--disable-hot-restart")
         .args(["--concurrency", &config.concurrency.to_string()])

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use crate::gateway::{Cluster, Route};
+use crate::gateway::{Cluster, Route, TlsAddress};
 
 /// Name of the internal listener that detached executions go through.
 pub(super) const EXECUTION: &str = "execution";
 
 /// Name of the cluster that leads to it.
 pub(super) const EXECUTION_CLUSTER: &str = "idempotency_execution";
+
+/// Name of the cluster of the collector of traces.
+pub(super) const COLLECTOR: &str = "collector";
 
 /// What the inner hop of a detached execution lets through. The filter and the marks add a few
 /// headers; a request or answer at Envoy's ordinary limits (100, 60 KiB) must not fail for those.
@@ -25,7 +28,7 @@ const GATEWAY_SENT: &str = "x-idempotency-gateway-sent";
 const ACCESS_LOG: &str = "[%START_TIME%] %LISTENER% \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" \
     %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% rx=%BYTES_RECEIVED% \
     tx=%BYTES_SENT% ms=%DURATION% attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT% \
-    key=%REQ(IDEMPOTENCY-KEY)%\n";
+    key=%REQ(IDEMPOTENCY-KEY)% idempotency=%FILTER_STATE(wasm.idempotency:PLAIN)%\n";
 
 /// `{"@type": …}` with further fields.
 fn typed(name: &str, mut fields: Value) -> Value {
@@ -43,6 +46,20 @@ fn seconds(duration: Duration) -> Value {
 
 pub(super) fn tcp(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } })
+}
+
+/// What makes labels of the names of the filter's metrics; the same as in the example that ships.
+pub(super) fn stats_config() -> Value {
+    json!({ "stats_tags": [
+        {
+            "tag_name": "outcome",
+            "regex": r"^wasmcustom\.idempotency_requests(_outcome_([a-z_]+?))_rule_",
+        },
+        {
+            "tag_name": "rule",
+            "regex": r"^wasmcustom\.idempotency_requests_outcome_[a-z_]+?(_rule_([a-z0-9_]+))$",
+        },
+    ] })
 }
 
 pub(super) fn internal_listener_extension() -> Value {
@@ -90,6 +107,65 @@ pub(super) fn cluster(name: &str, address: Option<Value>, http2: bool) -> Value 
                 options,
             ),
         },
+    })
+}
+
+/// Puts filters before what a cluster sends.
+pub(super) fn add_filters(cluster: &mut Value, filters: &[Value]) {
+    if filters.is_empty() {
+        return;
+    }
+    let mut filters = filters.to_vec();
+    filters.push(upstream_codec());
+    let options = &mut cluster["typed_extension_protocol_options"]
+        ["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    options["http_filters"] = json!(filters);
+}
+
+/// The last one of such filters.
+fn upstream_codec() -> Value {
+    json!({
+        "name": "envoy.filters.http.upstream_codec",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+            json!({}),
+        ),
+    })
+}
+
+/// How the cluster of the service speaks mTLS, as in `envoy/tls.yaml`; a test compares the two.
+pub(super) fn mtls(tls: &TlsAddress) -> Value {
+    let secret = |name: &str, path: &Path| {
+        json!({
+            "name": name,
+            "sds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": { "path": path },
+            },
+        })
+    };
+    let names = json!([{ "san_type": "DNS", "matcher": { "exact": tls.name } }]);
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": typed(
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            json!({
+                "sni": tls.name,
+                "common_tls_context": {
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_2",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                    },
+                    "tls_certificate_sds_secret_configs":
+                        [secret("gateway-certificate", &tls.sds_certificate)],
+                    "combined_validation_context": {
+                        "default_validation_context": { "match_typed_subject_alt_names": names },
+                        "validation_context_sds_secret_config":
+                            secret("service-authority", &tls.sds_authority),
+                    },
+                },
+            }),
+        ),
     })
 }
 
@@ -146,8 +222,13 @@ fn cors_policy(origin: &str) -> Value {
 const FILTER: &str = "idempotency";
 
 /// The filter itself.
-pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool) -> Value {
-    json!({
+pub(super) fn wasm_filter<'e>(
+    wasm: &Path,
+    configuration: &str,
+    stop_iteration: bool,
+    environment: impl Iterator<Item = &'e str>,
+) -> Value {
+    let mut filter = json!({
         "name": FILTER,
         "typed_config": typed("envoy.extensions.filters.http.wasm.v3.Wasm", json!({
             "config": {
@@ -166,7 +247,13 @@ pub(super) fn wasm_filter(wasm: &Path, configuration: &str, stop_iteration: bool
                 },
             },
         })),
-    })
+    });
+    let environment: Vec<_> = environment.collect();
+    if !environment.is_empty() {
+        filter["typed_config"]["config"]["vm_config"]["environment_variables"] =
+            json!({ "host_env_keys": environment });
+    }
+    filter
 }
 
 /// An HTTP connection manager.
@@ -177,11 +264,15 @@ pub(super) struct Hcm<'a> {
     pub(super) routes: &'a [Route],
     pub(super) timeout: Duration,
     pub(super) normalize_path: bool,
+    /// Fields of `idempotencyd envoy-config`, but for its filters.
+    pub(super) printed: Option<Value>,
     pub(super) upgrades: &'a [String],
     /// Behind the filter's back: execute once, and tell who made the answer, upstream or Envoy.
     pub(super) executes: bool,
     /// With the limits that we ship.
     pub(super) limits: bool,
+    /// A collector that gets the spans of its requests.
+    pub(super) tracing: Option<SocketAddr>,
     pub(super) access_log: Option<&'a Path>,
 }
 
@@ -217,8 +308,16 @@ impl Hcm<'_> {
                 .map(|upgrade| json!({ "upgrade_type": upgrade }))
                 .collect::<Vec<_>>(),
         });
+        if let Some(printed) = self.printed.as_ref().and_then(Value::as_object) {
+            for (field, value) in printed.iter().filter(|(_, value)| !value.is_null()) {
+                hcm[field] = value.clone();
+            }
+        }
         if self.limits {
             add_limits(&mut hcm);
+        }
+        if let Some(collector) = self.tracing {
+            hcm["tracing"] = tracing(collector, self.name);
         }
         if self.executes {
             hcm["local_reply_config"] = mark_of_gateway();
@@ -276,6 +375,33 @@ impl Hcm<'_> {
         }
         whole
     }
+}
+
+/// Traces of a listener: a span for each request, and one for what goes upstream.
+fn tracing(collector: SocketAddr, name: &str) -> Value {
+    let service = json!({ "http_uri": {
+        "uri": format!("http://{collector}/v1/traces"),
+        "cluster": COLLECTOR,
+        "timeout": "1s",
+    } });
+    json!({
+        "spawn_upstream_span": true,
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": typed(
+                "envoy.config.trace.v3.OpenTelemetryConfig",
+                json!({ "http_service": service, "service_name": format!("envoy {name}") }),
+            ),
+        },
+    })
+}
+
+/// Settings of Envoy's tracer: a test does not wait for five spans to gather.
+pub(super) fn spans_at_once() -> Value {
+    json!({ "layers": [{
+        "name": "traces",
+        "static_layer": { "tracing.opentelemetry.min_flush_spans": 1 },
+    }] })
 }
 
 /// What a client may take, as in `envoy/envoy.yaml`; a test compares the two.
@@ -353,13 +479,7 @@ fn mark_of_upstream() -> Value {
                 ] } }),
             ),
         },
-        {
-            "name": "envoy.filters.http.upstream_codec",
-            "typed_config": typed(
-                "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
-                json!({}),
-            ),
-        },
+        upstream_codec(),
     ] })
 }
 

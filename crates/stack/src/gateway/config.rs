@@ -21,6 +21,33 @@ pub enum ServiceAddress {
     Tcp(SocketAddr),
     /// Over a Unix socket.
     Unix(PathBuf),
+    /// Over mTLS, which only Envoy speaks.
+    Tls(TlsAddress),
+}
+
+/// A service that is called over mTLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsAddress {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The name that its certificate must have.
+    pub name: String,
+    /// Envoy's file about its own certificate; see [`crate::Pki::sds_certificate`].
+    pub sds_certificate: PathBuf,
+    /// Envoy's file about the authority that vouches for the service.
+    pub sds_authority: PathBuf,
+}
+
+impl TlsAddress {
+    /// The service at this address, with what the two sides are given.
+    pub fn new(address: SocketAddr, pki: &crate::Pki) -> Self {
+        Self {
+            address,
+            name: crate::pki::SERVICE_NAME.to_owned(),
+            sds_certificate: pki.sds_certificate(),
+            sds_authority: pki.sds_authority(),
+        }
+    }
 }
 
 impl ServiceAddress {
@@ -29,6 +56,7 @@ impl ServiceAddress {
         match self {
             ServiceAddress::Tcp(address) => address.to_string(),
             ServiceAddress::Unix(path) => format!("unix:{}", path.display()),
+            ServiceAddress::Tls(tls) => tls.address.to_string(),
         }
     }
 }
@@ -53,6 +81,8 @@ pub struct GatewayConfig {
     pub identity: Option<(&'static str, &'static str)>,
     /// How large bodies can be that the filter is to read, in bytes (8 MiB).
     pub buffer_bytes: u32,
+    /// Variables of the gateway's environment that its VMs are given as well.
+    pub environment: Vec<(String, String)>,
     /// What only a complete Kong can be told; other hosts go without it.
     pub kong: KongSettings,
 }
@@ -77,6 +107,7 @@ impl GatewayConfig {
             upstream_timeout: Duration::from_secs(15),
             identity: None,
             buffer_bytes: 8 << 20,
+            environment: Vec::new(),
             kong: KongSettings::default(),
         }
     }
@@ -114,6 +145,7 @@ impl From<GatewayConfig> for EnvoyConfig {
             concurrency: config.workers,
             execution_timeout: config.upstream_timeout,
             buffer_limit_bytes: config.buffer_bytes,
+            environment: config.environment,
             ..EnvoyConfig::bare(config.upstream, config.service)
         }
     }

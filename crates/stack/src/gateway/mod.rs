@@ -4,7 +4,7 @@ mod config;
 mod registry;
 mod route;
 
-pub use config::{GatewayConfig, ServiceAddress};
+pub use config::{GatewayConfig, ServiceAddress, TlsAddress};
 pub(crate) use registry::register;
 pub use registry::service_behind;
 pub use route::{Cluster, Route};
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::envoy::Envoy;
 use crate::error::Error;
@@ -226,7 +227,11 @@ impl Gateway {
     pub fn metrics(&self, begin: &str) -> BTreeMap<String, u64> {
         const ENVOYS: &str = "wasmcustom.";
         let all = match self {
-            Gateway::Envoy(envoy) => envoy.stats(&format!("{ENVOYS}{begin}")),
+            Gateway::Envoy(envoy) => {
+                // What was counted is told at the filter's next tick, within 50 ms, and nothing says that it has come.
+                std::thread::sleep(Duration::from_millis(100));
+                envoy.stats(&format!("{ENVOYS}{begin}"))
+            }
             Gateway::KongHost(host) => host.stats(),
             Gateway::Nginx(nginx) => nginx.stats(),
             Gateway::Kong(kong) => kong.stats(),

@@ -127,7 +127,13 @@ pub(super) fn environment(
     if rustix::process::getuid().is_root() {
         set("KONG_NGINX_USER", "root root".to_owned());
     }
-    for (name, value) in &config.kong.environment {
+    if !config.environment.is_empty() {
+        // What nginx hands on to its workers, and so to the filter.
+        let names = config.environment.iter().map(|(name, _)| name.as_str());
+        let names: Vec<_> = names.collect();
+        set("KONG_NGINX_MAIN_ENV", names.join("; env "));
+    }
+    for (name, value) in config.environment.iter().chain(&config.kong.environment) {
         set(name, value.clone());
     }
     all

@@ -62,6 +62,7 @@ daemon off;
 worker_processes {workers};
 pid {dir}/nginx.pid;
 error_log stderr info;
+{environment}
 events {{ worker_connections 16384; }}
 {wasm}
 http {{
@@ -114,6 +115,12 @@ http {{
 "#,
             // Sockets and logs of the tests belong to whom runs them.
             user = if is_root() { "user root;" } else { "" },
+            environment = self
+                .config
+                .environment
+                .iter()
+                .map(|(name, value)| format!("env {name}={value};"))
+                .collect::<String>(),
             workers = self.config.workers,
             buffer = self.config.buffer_bytes,
             address = self.address,

@@ -57,6 +57,11 @@ impl Redis {
         socket(self.dir.path())
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// As the service's `--store` names it.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)

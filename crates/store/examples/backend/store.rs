@@ -2,7 +2,7 @@
 
 use crate::journal::{Changes, Journal, Slots};
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, LookupKey, Operation, Outcome, Wait};
 use idempotency_store::clock::{Clock, Micros};
 use idempotency_store::keys::{self, PageBuilder};
 use idempotency_store::machine::{self, Context, Event, Reply, SweepStep, WaitStep};
@@ -151,10 +151,18 @@ fn cost(key: &[u8], slot: Option<&Slot>) -> TenantUse {
 #[async_trait]
 impl Store for FileStore {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        let count = operations.len();
+        // Large outcomes take their time, so this comes before the lock.
+        let prepare = move || operations.into_iter().map(Event::prepare).collect();
+        match tokio::task::spawn_blocking(prepare).await {
+            Ok(events) => self.apply_events(events).await,
+            // The runtime ends.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
+        let count = events.len();
         let applied = self.run(move |shared| {
-            // Large outcomes take their time, so this comes before the lock.
-            let events: Vec<_> = operations.into_iter().map(Event::prepare).collect();
             shared.change(|records, now| {
                 let apply = |(key, event): (LookupKey, Event)| {
                     let context = Context {
@@ -227,6 +235,43 @@ impl Store for FileStore {
                 page.offer(key, slot, &context);
             }
             Ok(page.finish())
+        })
+        .await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let key = key.clone();
+        self.run(move |shared| {
+            let records = shared.lock()?;
+            let slot = records.slots.get(&key.to_bytes());
+            let stored = machine::stored(slot, &Context::at(shared.clock.now()));
+            stored.map(replay::outcome).transpose()
+        })
+        .await
+    }
+
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        let key = key.to_bytes();
+        self.run(move |shared| Ok(shared.lock()?.slots.get(&key).cloned()))
+            .await
+    }
+
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        let key = key.clone();
+        self.run(move |shared| {
+            shared.change(|records, _| {
+                let there = records.slots.get(&key.to_bytes());
+                let is_it = there.map_or(0, |slot| slot.version) == replaces;
+                if is_it {
+                    records.put(&key, slot);
+                }
+                is_it
+            })
         })
         .await
     }

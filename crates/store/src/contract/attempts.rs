@@ -350,7 +350,7 @@ async fn long_descriptions_are_kept(lab: &Lab<'_>) -> Verdict {
     }
     about.shorten();
     let owner = lab.owner();
-    let described = acquire_with(&key, owner, |a| a.about = Some(Box::new(about)));
+    let described = acquire_with(&key, owner, |a| a.about = Some(Arc::new(about)));
     matched!(lab.one(described).await, Answer::Granted(_));
     matched!(lab.one(redirected(&key, owner, "/a")).await, Answer::Failed);
     is_redirected(lab, &key, 1, "/a").await?;

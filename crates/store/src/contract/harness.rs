@@ -21,6 +21,12 @@ pub trait Harness: Send + Sync {
     /// Lets at least that much store time pass: moves the clock, or waits.
     async fn advance(&self, by: Duration);
 
+    /// Whether the store hands whole records out ([`Store::export`]): so does every backend that can be encrypted. One
+    /// that does not must say so.
+    fn hands_out_records(&self) -> bool {
+        true
+    }
+
     /// Returns when at least `count` waits are registered in all instances, or when they must be.
     async fn waiting(&self, count: usize);
 }

@@ -22,9 +22,11 @@ mod operators;
 mod owners;
 mod quotas;
 mod races;
+mod search;
 mod table;
 mod time;
 mod waits;
+mod whole;
 
 pub use harness::{Harness, ManualHarness};
 
@@ -117,8 +119,10 @@ fn all_cases() -> impl Iterator<Item = Case> {
         waits::cases(),
         instances::cases(),
         operators::cases(),
+        search::cases(),
         data::cases(),
         quotas::cases(),
+        whole::cases(),
     ];
     areas.into_iter().flatten()
 }
@@ -369,7 +373,7 @@ pub(crate) fn complete(key: &LookupKey, owner: Owner, body: &[u8]) -> Operation 
     Operation::Complete(Complete {
         key: key.clone(),
         owner,
-        outcome: response(body),
+        outcome: response(body).into(),
     })
 }
 

@@ -65,6 +65,13 @@ async fn cell_holds(lab: &Lab<'_>, request: &str, state: &str, to: &str, cell: &
     let (key, owner) = (lab.key("k"), lab.owner());
     let fence = table::enter(lab, &key, owner, state).await?;
     let before = lab.view(&key).await?;
+    let begins: String = owner.0.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    ensure!(
+        before
+            .as_ref()
+            .is_none_or(|v| v.owner.as_ref() == Some(&begins)),
+        "the owner is {begins}…: {before:?}"
+    );
     let version = before.as_ref().map_or(1, |v| v.version);
     let version = if request == "stale version" {
         version - 1
@@ -96,7 +103,7 @@ async fn cell_holds(lab: &Lab<'_>, request: &str, state: &str, to: &str, cell: &
     ensure!(
         after
             .as_ref()
-            .is_none_or(|v| v.version > version && v.fence == fence),
+            .is_none_or(|v| v.version > version && v.fence == fence && v.owner.is_none()),
         "{before:?} → {after:?}"
     );
 
@@ -217,7 +224,7 @@ mod rest {
     async fn a_record_says_what_was_asked_and_how_often(lab: &Lab<'_>) -> Verdict {
         let (key, first, second) = (lab.key("k"), lab.owner(), lab.owner());
         let about = |id: &str| {
-            Some(Box::new(About {
+            Some(Arc::new(About {
                 method: "POST".into(),
                 path: "/charges".into(),
                 request_id: id.into(),
@@ -234,7 +241,7 @@ mod rest {
         });
         matched!(lab.one(two).await, Answer::Granted(_));
         let view = lab.view(&key).await?.ok_or("no record")?;
-        ensure!(view.about == about("2"), "{view:?}");
+        ensure!(view.about.as_deref() == about("2").as_deref(), "{view:?}");
         let attempts: Vec<_> = view.attempts.iter().map(|a| (a.number, a.kind)).collect();
         let expected = [(1, AttemptKind::Gateway), (2, AttemptKind::Guard)];
         ensure!(attempts == expected, "{view:?}");

@@ -6,12 +6,12 @@
 //! replay never waits for an fsync that does not concern it, and never tells of a write that a
 //! power cut could undo.
 
-use super::body::{Part, Seen};
+use super::body::{BodyReader, Part, Seen};
 use super::boot::Boot;
 use super::commits::{Addition, Alarm, Commits, Held};
 use super::engine::{After, Engine, Footprint, Head, Loaded, Write};
 use super::gauges::Gauges;
-use super::jobs::{held, refuse, Job, ReplyTo};
+use super::jobs::{held, refuse, Job, ReplyTo, Stored};
 use super::space;
 use crate::clock::Clock;
 use crate::codec;
@@ -26,6 +26,9 @@ use idempotency_protocol::{Answer, LookupKey, Wait};
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
+
+/// A slot, and where its outcome is if that is not in it.
+type Exported = (Slot, Option<BodyReader>);
 
 /// A slot that is on its way to disk, or was until a moment ago.
 struct Pending {
@@ -153,6 +156,18 @@ impl Applier {
                 let found = self.inspect(&key, &mut work);
                 self.finish(work, reply, found);
             }
+            Job::Stored(key, reply) => {
+                let stored = self.stored(&key, &mut work);
+                self.finish(work, reply, stored);
+            }
+            Job::Export(key, reply) => {
+                let exported = self.export(&key, &mut work);
+                self.finish(work, reply, exported);
+            }
+            Job::Replace(key, replaces, slot, reply) => {
+                let replaced = self.replace(key, replaces, slot.map(|slot| *slot), &mut work);
+                self.finish(work, reply, replaced);
+            }
             Job::Resolve(request, reply) => {
                 let resolved = self.resolve(&request, &mut work);
                 self.finish(work, reply, resolved);
@@ -208,7 +223,7 @@ impl Applier {
             .iter()
             .map(|(k, _)| k.clone())
             .collect();
-        // Before the answer can leave: who has it finds himself counted.
+        // Before the answer can leave, so that a caller that has its answer is already counted in the gauges.
         self.gauges.set(&self.head, self.space.room(&self.head));
         let generation = self.commits.append(work.addition);
         for key in keys {
@@ -277,6 +292,48 @@ impl Applier {
     ) -> Result<Option<RecordView>, StoreError> {
         let known = self.read(&key.to_bytes(), work)?.legible()?;
         Ok(machine::view(known.slot.as_ref(), &self.context(), key))
+    }
+
+    fn stored(&mut self, key: &LookupKey, work: &mut Work) -> Result<Option<Stored>, StoreError> {
+        let bytes = key.to_bytes();
+        let known = self.read(&bytes, work)?.legible()?;
+        let outcome = machine::stored(known.slot.as_ref(), &self.context());
+        Ok(outcome.map(|outcome| {
+            let elsewhere = outcome.data.is_none().then(|| self.engine.body(&bytes));
+            (outcome, elsewhere)
+        }))
+    }
+
+    fn export(&mut self, key: &LookupKey, work: &mut Work) -> Result<Option<Exported>, StoreError> {
+        let bytes = key.to_bytes();
+        let known = self.read(&bytes, work)?.legible()?;
+        Ok(known.slot.map(|slot| {
+            let is_elsewhere = codec::outcome(&slot).is_some_and(|o| o.data.is_none());
+            let reader = is_elsewhere.then(|| self.engine.body(&bytes));
+            (slot, reader)
+        }))
+    }
+
+    fn replace(
+        &mut self,
+        key: LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+        work: &mut Work,
+    ) -> Result<bool, StoreError> {
+        let bytes = key.to_bytes();
+        let known = self.read(&bytes, work)?.legible()?;
+        if known.slot.as_ref().map_or(0, |slot| slot.version) != replaces {
+            return Ok(false);
+        }
+        // What is moved here may have been due long ago, and sweeps do not look back.
+        let due = slot.as_ref().map(|slot| slot.due().to_be_bytes());
+        if let Some(due) = due.filter(|due| due.as_slice() < &*self.swept_to) {
+            self.swept_to = Bytes::copy_from_slice(&due);
+        }
+        self.write(bytes, known.footprint, slot, work);
+        work.addition.changed.push(key);
+        Ok(true)
     }
 
     fn resolve(&mut self, request: &Resolve, work: &mut Work) -> Result<Resolved, StoreError> {

@@ -1,8 +1,8 @@
 //! Reading large outcomes outside the order of operations.
 //!
-//! The applier decides that an outcome is replayed; fetching a megabyte from disk would hold up
-//! everybody behind it. So it takes a snapshot, which no later write can change, and the asker
-//! has the body read from that.
+//! The applier decides that an outcome is replayed; fetching a megabyte from disk would delay
+//! all operations behind it. So it takes a snapshot, which no later write can change, and the caller
+//! reads the body from that.
 
 use super::engine;
 use crate::machine::Replay;
@@ -40,7 +40,7 @@ pub(super) struct BodyReader {
 
 impl BodyReader {
     /// Blocks on the disk. `None` if the body is gone or damaged, which it will be the next time, too.
-    fn read(&self) -> Result<Option<Bytes>, StoreError> {
+    pub fn read(&self) -> Result<Option<Bytes>, StoreError> {
         match self.snapshot.get(&self.bodies, &self.key) {
             Ok(found) => Ok(found.map(Bytes::from)),
             Err(error) if engine::is_damage(&error) => Ok(None),

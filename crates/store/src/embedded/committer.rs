@@ -38,7 +38,7 @@ impl Committer {
             };
             let last = batch.last;
             if let Err((error, held)) = self.commit(batch, generation, &mut unsynced) {
-                // First the flag, then the answers: who is told of the failure finds it set.
+                // First the flag, then the answers, so that a caller that is told of the failure finds the flag set.
                 self.commits.fail(error.clone());
                 return release(held, &Err(error));
             }
@@ -77,6 +77,7 @@ impl Committer {
             }
         }
         if last {
+            let is_still = self.engine.scrubbing.stop();
             let synced = self.sync(unsynced);
             if let Err(error) = synced {
                 return Err((error, held));
@@ -85,7 +86,9 @@ impl Committer {
                 self.witness.note_now(&head);
             }
             // Without the note the next start only syncs once more.
-            let _ = self.witness.note_clean_end();
+            if is_still {
+                let _ = self.witness.note_clean_end();
+            }
         }
         self.commits.set_durable(generation);
         for key in &changed {

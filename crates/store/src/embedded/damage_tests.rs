@@ -46,7 +46,8 @@ fn complete(name: &str, owner: u8, size: usize) -> Operation {
             status: 201,
             headers: Vec::new(),
             body: vec![b'x'; size].into(),
-        }),
+        })
+        .into(),
     })
 }
 
@@ -150,7 +151,7 @@ async fn records_of_the_first_releases_are_replayed() {
     let Answer::Stored(stored) = answer else {
         panic!("{answer:?}");
     };
-    let Outcome::Response(response) = stored.outcome else {
+    let Outcome::Response(response) = stored.outcome.into_outcome() else {
         panic!("a tombstone");
     };
     assert_eq!(

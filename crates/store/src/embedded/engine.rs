@@ -1,6 +1,7 @@
 //! The trees on disk: what the rest of the store asks of the storage engine.
 
 use super::body::BodyReader;
+use super::scrub::Scrubbing;
 use super::{creation, lack, private, resync};
 use super::{Durability, EmbeddedOptions};
 use crate::clock::Micros;
@@ -13,6 +14,7 @@ use fjall::config::{HashRatioPolicy, PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::path::PathBuf;
 
 /// Layout of the directory. Raise it when an older version could not read the data any more.
 const FORMAT: u32 = 2;
@@ -102,16 +104,21 @@ pub(super) struct After {
 }
 
 pub(super) struct Engine {
-    db: Database,
+    pub(super) db: Database,
     /// Key → slot.
-    records: Keyspace,
+    pub(super) records: Keyspace,
     /// Key → outcome, where that is too large for the slot.
-    bodies: Keyspace,
+    pub(super) bodies: Keyspace,
     /// Due time and key → nothing.
-    due: Keyspace,
+    pub(super) due: Keyspace,
     /// One entry: [`Head`].
-    head: Keyspace,
+    pub(super) head: Keyspace,
     durability: Durability,
+    /// The directory.
+    pub(super) path: PathBuf,
+    /// What is to stay free on its disk, in bytes.
+    pub(super) min_free_bytes: u64,
+    pub(super) scrubbing: Scrubbing,
     /// What there is to say about how it was opened.
     pub notes: Vec<String>,
 }
@@ -180,6 +187,9 @@ impl Engine {
             due: db.keyspace("due", tree).map_err(failed)?,
             head: db.keyspace("head", tree).map_err(failed)?,
             durability: options.durability,
+            path: options.path.clone(),
+            min_free_bytes: options.min_free_bytes,
+            scrubbing: Scrubbing::default(),
             db,
             notes: Vec::new(),
         };
@@ -259,6 +269,7 @@ impl Engine {
             }
         }
         batch.insert(&self.head, HEAD, encode_head(head));
+        let _still = self.scrubbing.keep_still();
         batch.commit().map_err(unwritable)
     }
 
@@ -326,20 +337,27 @@ impl Engine {
         after: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], Slot) -> bool,
     ) -> Result<(), StoreError> {
+        // One record that cannot be read must not hide the others.
+        self.visit(prefix, after, |key, encoded| {
+            codec::decode(encoded).is_none_or(|slot| visit(key, slot))
+        })
+    }
+
+    /// As [`Engine::scan`], with the bytes of each slot as they are.
+    pub fn visit(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), StoreError> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         for guard in self.records.range::<&[u8], _>((start, Bound::Unbounded)) {
             let (key, value) = guard.into_inner().map_err(unreadable)?;
-            if !key.starts_with(prefix) {
+            if !key.starts_with(prefix) || !visit(&key, Bytes::from(value)) {
                 break;
-            }
-            // One record that cannot be read must not hide the others.
-            if let Some((slot, _)) = decode_slot(&key, Bytes::from(value)) {
-                if !visit(&key, slot) {
-                    break;
-                }
             }
         }
         Ok(())
@@ -461,7 +479,7 @@ pub(super) fn unreadable(error: fjall::Error) -> StoreError {
     classed(format!("cannot read: {error}"), &error)
 }
 
-fn unwritable(error: fjall::Error) -> StoreError {
+pub(super) fn unwritable(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Poisoned => StoreError::Transient(
             "cannot write: the engine stopped after it could not write a journal or a table".into(),

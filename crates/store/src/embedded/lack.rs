@@ -1,8 +1,8 @@
 //! What the store may lack for a while: room on the disk, and file descriptors.
 //!
 //! A store that runs out of either ends, because the engine does not trust itself after a failed
-//! write. Started again into the same lack it would end again; so a start first looks whether there
-//! is enough, and says so instead.
+//! write. If it were started again while the same thing is missing, it would end again. So a start
+//! first checks that there is enough, and otherwise reports what is missing and waits.
 
 use super::EmbeddedOptions;
 use crate::store::StoreError;
@@ -30,9 +30,7 @@ const ROOM: u64 = 32 << 20;
 /// Transient: what is lacking.
 pub(super) fn space(options: &EmbeddedOptions) -> Result<(), StoreError> {
     let needed = needed(options, journals(&options.path));
-    // A disk that cannot be asked is not taken to be full: a write will tell.
-    let free = rustix::fs::statvfs(&options.path)
-        .map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let free = free(&options.path);
     if free < needed {
         let place = options.path.display();
         return Err(StoreError::Transient(format!(
@@ -40,6 +38,12 @@ pub(super) fn space(options: &EmbeddedOptions) -> Result<(), StoreError> {
         )));
     }
     Ok(())
+}
+
+/// What is free on the disk of a directory, in bytes. A disk that cannot be asked is not taken to be full: a write will
+/// tell.
+pub(super) fn free(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
 fn needed(options: &EmbeddedOptions, journals: u64) -> u64 {

@@ -23,6 +23,7 @@ mod lack;
 mod options;
 mod private;
 mod resync;
+mod scrub;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -32,12 +33,15 @@ pub use options::{Durability, EmbeddedOptions};
 
 use crate::clock::{Clock, Micros, SystemClock};
 use crate::keys::PageBuilder;
-use crate::machine::{Event, Room};
+use crate::machine::{self, Event, Room};
 use crate::quota::{Quotas, Tenants};
+use crate::record::{Slot, State};
+use crate::search::{self, Found, FoundBuilder, Search};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
 use crate::waiters::{Look, WaitCounts, Waiters};
+use crate::{codec, replay};
 use applier::Applier;
 use async_trait::async_trait;
 use body::Seen;
@@ -46,7 +50,7 @@ use commits::Commits;
 use committer::Committer;
 use engine::{Engine, Head};
 use gauges::Gauges;
-use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Wait};
 use jobs::{Job, ReplyTo};
 use std::collections::HashMap;
 use std::sync::mpsc::{channel, Sender};
@@ -96,11 +100,13 @@ impl Embedded {
         options: EmbeddedOptions,
         clock: impl FnOnce(Micros) -> Arc<dyn Clock>,
     ) -> Result<Embedded, StoreError> {
-        let (engine, head) = Engine::open(&options)?;
+        let (mut engine, head) = Engine::open(&options)?;
         let mut witness = Witness::new(&options.path);
         witness.check(&head)?;
         let mut tenants = Tenants::new(options.quotas);
         engine.count(&mut tenants, |_| false)?;
+        let mut space = space::Space::new(options.path, options.max_bytes, options.min_free_bytes);
+        engine.notes.extend(space.full(&head));
         let engine = Arc::new(engine);
         let clock = clock(head.last_seen);
         let head = Head {
@@ -116,7 +122,6 @@ impl Embedded {
         let commits = Arc::new(Commits::new());
         let gauges = Arc::new(Gauges::default());
         let waiters = Waiters::new(options.waiters);
-        let mut space = space::Space::new(options.path, options.max_bytes, options.min_free_bytes);
         gauges.set(&head, space.room(&head));
         let applier = Applier::new(
             Arc::clone(&engine),
@@ -200,8 +205,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 #[async_trait]
 impl Store for Embedded {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
-        let count = operations.len();
         let events = operations.into_iter().map(Event::prepare).collect();
+        self.apply_events(events).await
+    }
+
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
+        let count = events.len();
         match self.ask(|reply| Job::Apply(events, reply)).await {
             Ok(parts) => {
                 let mut answers = Vec::with_capacity(count);
@@ -254,6 +263,87 @@ impl Store for Embedded {
         };
         let failed = |e| StoreError::Permanent(format!("listing failed: {e}"));
         tokio::task::spawn_blocking(scan).await.map_err(failed)?
+    }
+
+    /// As [`Store::list`], outside the order of operations.
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        if let Some(found) = search::exactly(self, &search).await? {
+            return Ok(found);
+        }
+        let context = self.boot.context(self.clock.now(), Room::Plenty);
+        let engine = Arc::clone(&self.engine);
+        let scan = move || {
+            let mut found = FoundBuilder::new(&search);
+            engine.visit(
+                &search.prefix(),
+                search.after.as_deref(),
+                |bytes, encoded| {
+                    let wanted = !found.is_full();
+                    if let Some(key) = wanted.then(|| found.look(bytes)).flatten() {
+                        let slot = codec::decode(encoded);
+                        found.offer(machine::view(slot.as_ref(), &context, &key));
+                    }
+                    wanted
+                },
+            )?;
+            Ok(found.finish())
+        };
+        let failed = |e| StoreError::Permanent(format!("searching failed: {e}"));
+        tokio::task::spawn_blocking(scan).await.map_err(failed)?
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let stored = self.ask(|reply| Job::Stored(key.clone(), reply)).await?;
+        let Some((mut outcome, reader)) = stored else {
+            return Ok(None);
+        };
+        let read = move || {
+            if let Some(reader) = reader {
+                outcome.data = reader.read()?;
+            }
+            replay::outcome(outcome).map(Some)
+        };
+        let failed = |e| StoreError::Permanent(format!("reading a body failed: {e}"));
+        tokio::task::spawn_blocking(read).await.map_err(failed)?
+    }
+
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        let exported = self.ask(|reply| Job::Export(key.clone(), reply)).await?;
+        let (mut slot, reader) = match exported {
+            Some((slot, Some(reader))) => (slot, reader),
+            exported => return Ok(exported.map(|(slot, _)| slot)),
+        };
+        let read = move || {
+            let data = reader.read()?;
+            if let Some(execution) = slot.execution.as_mut() {
+                if let State::Completed(outcome) | State::Settled(_, outcome) = &mut execution.state
+                {
+                    outcome.data = data;
+                }
+            }
+            Ok(Some(slot))
+        };
+        let failed = |e| StoreError::Permanent(format!("reading a body failed: {e}"));
+        tokio::task::spawn_blocking(read).await.map_err(failed)?
+    }
+
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        let slot = slot.map(Box::new);
+        self.ask(|reply| Job::Replace(key.clone(), replaces, slot, reply))
+            .await
+    }
+
+    async fn scrub(&self) -> Result<bool, StoreError> {
+        // What was answered is in the engine, and what is deleted from now on is not meant.
+        let engine = Arc::clone(&self.engine);
+        let failed = |e| StoreError::Permanent(format!("compacting failed: {e}"));
+        let scrubbed = tokio::task::spawn_blocking(move || engine.scrub()).await;
+        scrubbed.map_err(failed)?.map(|()| true)
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

@@ -70,7 +70,7 @@ fn complete(owner: u8, size: usize) -> Operation {
     Operation::Complete(Complete {
         key: key("k"),
         owner: Owner([owner; 16]),
-        outcome,
+        outcome: outcome.into(),
     })
 }
 

@@ -6,6 +6,7 @@ use idempotency_protocol::{
     About, Acquire, AttemptKind, Fingerprint, LookupKey, OnUnknown, Operation, Owner, Retention,
     Settlement,
 };
+use std::sync::Arc;
 
 /// An operation without its key, its outcome encoded and digested. Preparing one costs time in
 /// proportion to the body, so it is done before the operation queues for a writer.
@@ -73,7 +74,7 @@ pub struct AcquireEvent {
     /// Who runs the execution.
     pub kind: AttemptKind,
     /// What the record says of the request.
-    pub about: Option<Box<About>>,
+    pub about: Option<Arc<About>>,
 }
 
 impl AcquireEvent {
@@ -113,7 +114,7 @@ impl Event {
                 (key, Event::Acquire(event))
             }
             Operation::Complete(complete) => {
-                let outcome = StoredOutcome::new(&complete.outcome);
+                let outcome = StoredOutcome::carried(&complete.outcome);
                 (
                     complete.key,
                     Event::Complete {

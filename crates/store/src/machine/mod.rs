@@ -9,7 +9,7 @@ mod operator;
 mod steps;
 
 pub use event::{AcquireEvent, Event};
-pub use operator::{resolve, sweep, view, wait, SweepStep, WaitStep};
+pub use operator::{resolve, stored, sweep, view, wait, SweepStep, WaitStep};
 
 use crate::clock::{micros, Micros};
 use crate::history::Failure;

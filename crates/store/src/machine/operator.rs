@@ -13,6 +13,13 @@ pub fn view(slot: Option<&Slot>, context: &Context, key: &LookupKey) -> Option<R
     view_of(&context.current(slot), context, key)
 }
 
+/// What is stored for a completed record, for [`Store::stored`](crate::Store::stored). Its data may be elsewhere
+/// ([`crate::codec::is_separate`]).
+pub fn stored(slot: Option<&Slot>, context: &Context) -> Option<StoredOutcome> {
+    let slot = context.current(slot);
+    slot.execution.as_ref()?.state.outcome().cloned()
+}
+
 fn view_of(slot: &Slot, context: &Context, key: &LookupKey) -> Option<RecordView> {
     let execution = slot.execution.as_ref();
     let lease_until = execution
@@ -30,8 +37,8 @@ fn is_executing(slot: &Slot) -> bool {
 
 /// Applies an operator's decision, for [`Store::resolve`](crate::Store::resolve); the slot is `None`
 /// if nothing changes. Between read and write the same holds as for [`apply`](super::apply). The
-/// decision wins over the execution: whoever held the key is from now on an owner that has settled,
-/// so its late complete, fail or acquire finds nothing of its own.
+/// decision wins over the execution: the owner that held the key counts as settled from now on,
+/// so its late complete, fail or acquire finds no record of its own.
 pub fn resolve(
     slot: Option<&Slot>,
     context: &Context,
@@ -53,6 +60,7 @@ pub fn resolve(
     }
     let state = match &request.to {
         Resolution::Completed(outcome) => Some(State::Completed(StoredOutcome::new(outcome))),
+        Resolution::Prepared(outcome) => Some(State::Completed(outcome.clone())),
         Resolution::Failed => Some(State::Failed),
         Resolution::Deleted => None,
     };

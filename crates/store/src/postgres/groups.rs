@@ -94,8 +94,8 @@ impl Group {
     }
 }
 
-/// What an acquire is told while somebody else has the row locked: whoever it is, the key is in use. `seen` is what
-/// was last committed.
+/// What an acquire is told while another session has the row locked: the key is in use, whoever holds the lock.
+/// `seen` is what was last committed.
 pub(super) fn in_use(seen: &Seen) -> Answer {
     let slot = seen.found.slot();
     let execution = slot.and_then(|slot| slot.execution.as_ref());
@@ -106,7 +106,7 @@ pub(super) fn in_use(seen: &Seen) -> Answer {
     }
 }
 
-/// Leases run on the server's clock, which goes on whoever restarts: there is only one "boot".
+/// Leases run on the server's clock, which goes on when a process restarts: so there is only one "boot".
 pub(super) fn context(now: crate::clock::Micros, room: Room) -> Context {
     Context {
         now,

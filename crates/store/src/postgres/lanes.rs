@@ -1,15 +1,19 @@
-//! Calls that come while others are on their way travel together.
+//! Calls that come while others are under way share a batch.
 //!
 //! A statement costs the server about the same for one key as for ten, and a commit costs the same
-//! for a hundred. So there are only a few lanes; a call that finds one free leaves at once, and
-//! calls that find none leave with the next one that gets free, in one batch. Each call is answered
-//! on its own, and operations on one key keep the order in which they came.
+//! for a hundred. So there are only a few *lanes*, each with one batch at a time. A call that finds a
+//! free lane leaves at once; calls that find none wait, and leave together in the next lane that gets
+//! free, as one batch. Each call is answered on its own, and operations on one key keep the order in
+//! which they came.
+//!
+//! Acquires of transactions have lanes of their own: they do not wait for the disk ([`super::step`]), so they should not
+//! share a batch with operations that do. They come back soon, and two lanes are enough for batches to form under load.
 
 use super::locked::{Caller, Patient};
 use super::Inner;
 use crate::machine::Event;
 use crate::store::StoreError;
-use idempotency_protocol::{Answer, LookupKey};
+use idempotency_protocol::{Answer, AttemptKind, LookupKey};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -20,6 +24,9 @@ const MAX_TOGETHER: usize = 128;
 /// A call with more bytes of outcomes than this travels alone, beside the lanes: it must not hold
 /// up small ones.
 const MAX_BYTES: u64 = 65_536;
+
+/// Lanes for acquires of transactions.
+pub(super) const TRANSACTIONS: usize = 2;
 
 /// Operations with their keys, in order.
 pub(super) type Prepared = Vec<(LookupKey, Event)>;
@@ -75,16 +82,21 @@ impl Lanes {
     }
 }
 
+type Of = fn(&Inner) -> &Lanes;
+
 /// A lane that is taken.
 struct Lane {
     inner: Arc<Inner>,
+    /// Which of the store's lanes.
+    of: Of,
     given_up: bool,
 }
 
 impl Lane {
-    fn open(inner: &Arc<Inner>) {
+    fn open(inner: &Arc<Inner>, of: Of) {
         let lane = Lane {
             inner: Arc::clone(inner),
+            of,
             given_up: false,
         };
         tokio::spawn(lane.run());
@@ -92,7 +104,7 @@ impl Lane {
 
     async fn run(mut self) {
         loop {
-            let calls = self.inner.lanes.next();
+            let calls = (self.of)(&self.inner).next();
             if calls.is_empty() {
                 self.given_up = true;
                 return;
@@ -124,7 +136,7 @@ impl Drop for Lane {
     /// Cut off in the middle: the lane is free again.
     fn drop(&mut self) {
         if !self.given_up {
-            let mut state = self.inner.lanes.lock();
+            let mut state = (self.of)(&self.inner).lock();
             state.busy = state.busy.saturating_sub(1);
         }
     }
@@ -140,17 +152,27 @@ pub(super) async fn travel(inner: &Arc<Inner>, prepared: Prepared) -> Vec<Answer
             patient.insist(Arc::clone(inner)).await;
         }
     } else {
-        let mut state = inner.lanes.lock();
+        let does_not_wait = prepared.iter().all(|(_, event)| is_of_transaction(event));
+        let of: Of = match does_not_wait && !inner.quotas().any() {
+            true => |inner| &inner.transactions,
+            false => |inner| &inner.lanes,
+        };
+        let lanes = of(inner);
+        let mut state = lanes.lock();
         state.calls.push_back(Call { prepared, reply });
-        if state.busy < inner.lanes.most {
+        if state.busy < lanes.most {
             state.busy += 1;
-            Lane::open(inner);
+            Lane::open(inner, of);
         }
     }
     answer.await.unwrap_or_else(|_| {
         let gone = StoreError::Transient("store is closed".into());
         vec![Answer::Fault(gone.into()); count]
     })
+}
+
+fn is_of_transaction(event: &Event) -> bool {
+    matches!(event, Event::Acquire(acquire) if acquire.kind == AttemptKind::Transaction)
 }
 
 fn bytes(prepared: &Prepared) -> u64 {

@@ -1,4 +1,4 @@
-//! One connection that hears of changes made by other processes, and wakes who waits here.
+//! One connection that hears of changes made by other processes, and wakes the waiters of this process.
 
 use super::connect::Connector;
 use super::error::Trouble;

@@ -1,12 +1,12 @@
-//! Operations on rows that somebody else has locked.
+//! Operations on rows that another session has locked.
 //!
-//! Mostly that is another service, for a moment: then they are tried again until it has ended. It may also be an
-//! application, whose transaction has completed its record and is open for as long as it likes; until it ends, the
-//! record is what was last committed. Such a transaction has locked a number that belongs to the key
-//! ([`super::ids::Id::advisory`]). Then an acquire is told at once that the key is in flight, an operation that travels with
-//! others is given up soon, and one that its owner sent alone is tried for as long as a lock is worth waiting for.
+//! Mostly another service holds the lock for a moment: then the operations are tried again until it is released. The
+//! holder may also be an application, whose transaction has completed its record and may stay open for long; until it
+//! ends, the record is what was last committed. Such a transaction has locked a number that belongs to the key
+//! ([`super::ids::Id::advisory`]). Then an acquire is told at once that the key is in flight, an operation that shares a
+//! call with others is given up soon, and one that its owner sent alone is tried for as long as `lock_timeout`.
 //!
-//! Whoever travelled in the same batch, and has not asked about such a key, is answered before all this.
+//! Operations of the same batch on other keys are answered before all this.
 
 use super::apply::{Applied, Locked};
 use super::error::Trouble;

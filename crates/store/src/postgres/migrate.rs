@@ -26,6 +26,10 @@ const SCRIPTS: &[Script] = &[
         text: include_str!("migrations/0003_histories.sql"),
         version: 2,
     },
+    Script {
+        text: include_str!("migrations/0004_transactions.sql"),
+        version: 2,
+    },
 ];
 
 /// The version that this program works with.

@@ -23,6 +23,7 @@ mod quota;
 mod read_back;
 mod records;
 mod row;
+mod search;
 mod step;
 mod sweep;
 mod tls;
@@ -36,6 +37,9 @@ pub use step::{COMPLETE as COMPLETE_STATEMENT, GRANT as GRANT_STATEMENT};
 
 use crate::machine::{Event, Room};
 use crate::quota::Quotas;
+use crate::record::Slot;
+use crate::replay;
+use crate::search::{Found, Search};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -44,7 +48,7 @@ use apply::Retry;
 use async_trait::async_trait;
 use connect::Connector;
 use error::Trouble;
-use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Owner, Wait};
+use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Owner, Wait};
 use lanes::Lanes;
 use listen::Abort;
 use pool::Pool;
@@ -70,6 +74,8 @@ struct Inner {
     above_high_water: AtomicBool,
     quotas: std::sync::RwLock<Quotas>,
     lanes: Lanes,
+    /// For acquires of transactions.
+    transactions: Lanes,
     /// Waiters look in turns, so that they never take all connections.
     looks: Semaphore,
     /// False once the store is closed; operations hold it while they run.
@@ -108,6 +114,7 @@ impl Postgres {
             above_high_water: AtomicBool::new(false),
             quotas: std::sync::RwLock::default(),
             lanes: Lanes::new(options.lanes),
+            transactions: Lanes::new(lanes::TRANSACTIONS.min(options.lanes)),
             looks: Semaphore::new((options.pool_size / 4).max(1)),
             open: RwLock::new(true),
         });
@@ -117,7 +124,7 @@ impl Postgres {
         let listener = tokio::spawn(listen::run(connector, options.poll_interval, waiters));
         Ok(Postgres {
             inner,
-            statements: Statements::in_schema(&schema),
+            statements: Statements::with_functions(&schema),
             tasks: Mutex::new(vec![Abort(poll), Abort(listener)]),
         })
     }
@@ -201,12 +208,14 @@ macro_rules! retrying {
 #[async_trait]
 impl Store for Postgres {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let events = operations.into_iter().map(Event::prepare).collect();
+        self.apply_events(events).await
+    }
+
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
         match self.inner.enter().await {
-            Ok(_open) => {
-                let prepared = operations.into_iter().map(Event::prepare).collect();
-                lanes::travel(&self.inner, prepared).await
-            }
-            Err(error) => vec![Answer::Fault(Fault::from(error)); operations.len()],
+            Ok(_open) => lanes::travel(&self.inner, events).await,
+            Err(error) => vec![Answer::Fault(Fault::from(error)); events.len()],
         }
     }
 
@@ -226,6 +235,35 @@ impl Store for Postgres {
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         let _open = self.inner.enter().await?;
         retrying!(self.inner, self.inner.list(&filter))
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        if let Some(found) = crate::search::exactly(self, &search).await? {
+            return Ok(found);
+        }
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.search(&search))
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let _open = self.inner.enter().await?;
+        let stored = retrying!(self.inner, self.inner.stored(key))?;
+        stored.map(replay::outcome).transpose()
+    }
+
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.export(key))
+    }
+
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        let _open = self.inner.enter().await?;
+        retrying!(self.inner, self.inner.replace(key, replaces, slot.as_ref()))
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
@@ -269,7 +307,7 @@ impl Store for Postgres {
 
     async fn close(&self) {
         self.inner.waiters.close();
-        // Whoever is inside finishes first.
+        // Calls that have begun finish first.
         *self.inner.open.write().await = false;
         self.tasks
             .lock()

@@ -53,6 +53,22 @@ impl fmt::Debug for PostgresOptions {
 }
 
 impl PostgresOptions {
+    /// Where the servers are, for logs: hosts and ports, separated by commas, or a socket's directory; no names and
+    /// passwords.
+    pub fn addresses(&self) -> String {
+        let mut all = Vec::new();
+        for config in &self.hosts {
+            let port = config.get_ports().first().copied().unwrap_or(5432);
+            for host in config.get_hosts() {
+                all.push(match host {
+                    Host::Tcp(name) => format!("{name}:{port}"),
+                    Host::Unix(directory) => directory.display().to_string(),
+                });
+            }
+        }
+        all.join(",")
+    }
+
     /// Reads `postgres://[user[:password]@][host][:port][/database][?parameter=value…]`. What it
     /// does not say is taken from the environment (`PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`,
     /// `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`,

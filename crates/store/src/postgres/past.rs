@@ -10,6 +10,7 @@ use crate::record::{Execution, State};
 use bytes::Bytes;
 use idempotency_protocol::{About, AttemptKind};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The columns of a history, as they are in the row.
@@ -28,7 +29,7 @@ impl Kept<'_> {
         &self,
         version: i64,
         fence: i64,
-        about: Option<Box<About>>,
+        about: Option<Arc<About>>,
         execution: &mut Execution,
     ) -> Result<(), Damaged> {
         let (Some(bytes), Some(since)) = (self.bytes, self.since) else {
@@ -119,17 +120,17 @@ pub(super) fn describe(about: Option<&About>) -> Option<Value> {
 }
 
 /// The reverse of [`describe`]. What is not understood is left out: nothing is decided by it.
-pub(super) fn described(value: Option<Value>) -> Option<Box<About>> {
+pub(super) fn described(value: Option<Value>) -> Option<Arc<About>> {
     let Some(Value::Object(mut members)) = value else {
         return None;
     };
-    let mut about = Box::<About>::default();
+    let mut about = About::default();
     for (name, field) in NAMES.into_iter().zip(about.fields_mut()) {
         if let Some(Value::String(text)) = members.remove(name) {
             *field = text;
         }
     }
-    Some(about)
+    Some(Arc::new(about))
 }
 
 #[cfg(test)]

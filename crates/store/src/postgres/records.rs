@@ -6,11 +6,11 @@ use super::groups::context;
 use super::ids::{range, Id};
 use super::row::{columns, found, legible, micros, Found};
 use super::step::{self, Seen};
-use super::write::{write, Change, Written};
+use super::write::{self, write, Change, Written};
 use super::Inner;
 use crate::keys::{self, PageBuilder};
 use crate::machine::{self, Reply, Room, WaitStep};
-use crate::record::Slot;
+use crate::record::{Slot, StoredOutcome};
 use crate::replay;
 use crate::store::{ListFilter, Page, RecordView, Resolve, Resolved};
 use crate::waiters::Look;
@@ -103,7 +103,7 @@ impl Inner {
         let context = context(seen.now, Room::Plenty);
         Ok(match machine::wait(seen.found.slot(), &context, wait) {
             WaitStep::Over(Reply::Replay(found)) => Look::Over(replay::answer(found)),
-            // The lease is over, and whoever holds the row may complete it all the same.
+            // The lease is over, but the transaction that holds the row may still complete it.
             WaitStep::Over(Reply::Answer(_)) if locked => Look::Wait {
                 lease_left_ms: LOOK_AGAIN_MS,
             },
@@ -123,11 +123,54 @@ impl Inner {
         Ok(machine::view(readable(&seen)?, &context, key))
     }
 
+    pub(super) async fn stored(&self, key: &LookupKey) -> Result<Option<StoredOutcome>, Trouble> {
+        let id = Id::of(key);
+        let connection = self.pool.get().await?;
+        let seen = one(step::read(&connection, &[(&id, true)]).await?)?;
+        drop(connection);
+        let context = context(seen.now, Room::Plenty);
+        Ok(machine::stored(readable(&seen)?, &context))
+    }
+
+    /// Everything under a key.
+    pub(super) async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, Trouble> {
+        let id = Id::of(key);
+        let connection = self.pool.get().await?;
+        let seen = step::export(&connection, &id).await?;
+        Ok(readable(&seen)?.cloned())
+    }
+
+    /// Puts a slot in the place of that version; nobody is waited for who has locked the row.
+    pub(super) async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<&Slot>,
+    ) -> Result<bool, Trouble> {
+        let id = Id::of(key);
+        let connection = self.pool.get().await?;
+        let replaced = match slot {
+            None => write::remove(&connection, &id, replaces).await?,
+            Some(slot) => {
+                let change = Change {
+                    id: &id,
+                    replaces,
+                    slot,
+                };
+                write::rewrite(&connection, &change).await?
+            }
+        };
+        if replaced {
+            self.waiters.wake(key);
+        }
+        Ok(replaced)
+    }
+
     pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, Trouble> {
         let id = Id::of(&request.key);
         let connection = self.pool.get().await?;
         let begun = Instant::now();
-        // Ends: whoever was faster has changed the version.
+        // The loop ends: another writer that was faster has changed the version.
         loop {
             // With the description, which the operator's answer tells.
             let seen = step::inspect(&connection, &id).await?;
@@ -193,7 +236,7 @@ impl Inner {
 }
 
 /// The first id after that of this key.
-fn following(key: &[u8]) -> Vec<u8> {
+pub(super) fn following(key: &[u8]) -> Vec<u8> {
     let mut id = Id::of_bytes(key.to_vec()).id;
     id.push(0);
     id

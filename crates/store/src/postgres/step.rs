@@ -19,7 +19,7 @@ use crate::clock::Micros;
 use crate::machine::AcquireEvent;
 use crate::quota::{Quota, Quotas};
 use crate::record::{Slot, StoredOutcome};
-use idempotency_protocol::Owner;
+use idempotency_protocol::{AttemptKind, Owner};
 use std::time::SystemTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::Row;
@@ -74,38 +74,53 @@ pub(super) enum Stepped<T> {
     TooLate,
 }
 
+/// `$flushed`: an expression that is true, and sets how the statement is committed.
+macro_rules! grant {
+    ($flushed:literal) => {
+        concat!(
+            "WITH t AS MATERIALIZED (
+                 SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros, ",
+                    $flushed,
+                    " AS is_set
+                 FROM idempotency_now() AS now),
+             granted AS (
+                 INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state, owner,
+                     scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
+                     lease_until, marks, due, history, history_version, history_fence, history_since,
+                     about)
+                 SELECT g.id, g.long_key, 0, greatest(f.floor + 1, t.micros),
+                     greatest(f.floor + 1, t.micros), 'executing', g.owner, g.scheme, g.digest, 1,
+                     g.ttl_ms, g.unknown_ttl_ms, t.now, t.now, t.now + g.lease_ms * interval '1 ms', '',
+                     t.now + g.lease_ms * interval '1 ms',
+                     overlay(g.history PLACING int8send(t.micros) FROM 5 FOR 8),
+                     greatest(f.floor + 1, t.micros), greatest(f.floor + 1, t.micros), t.now, g.about
+                 FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[],
+                         $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::jsonb[])
+                         AS g(id, long_key, owner, scheme, digest, lease_ms, ttl_ms, unknown_ttl_ms,
+                             history, about)
+                     CROSS JOIN t CROSS JOIN idempotency_floor f
+                 WHERE t.is_set AND NOT EXISTS (SELECT FROM idempotency_records r WHERE r.id = g.id)
+                 ORDER BY g.id
+                 ON CONFLICT (id) DO NOTHING
+                 RETURNING id, fence)
+             SELECT i.n, granted.fence, idempotency_now(), f.floor, ",
+            columns!("NULL::jsonb", "r.outcome"),
+            " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
+                 CROSS JOIN idempotency_floor f
+                 LEFT JOIN granted ON granted.id = i.id
+                 LEFT JOIN idempotency_records r ON r.id = i.id"
+        )
+    };
+}
+
 /// What acquires one key, or as many as its arrays have; for measuring the server alone.
-pub const GRANT: &str = concat!(
-    "WITH t AS MATERIALIZED (
-         SELECT now, (extract(epoch FROM now) * 1000000)::bigint AS micros
-         FROM idempotency_now() AS now),
-     granted AS (
-         INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state, owner,
-             scheme, digest, attempt, ttl_ms, unknown_ttl_ms, created_at, changed_at,
-             lease_until, marks, due, history, history_version, history_fence, history_since,
-             about)
-         SELECT g.id, g.long_key, 0, greatest(f.floor + 1, t.micros),
-             greatest(f.floor + 1, t.micros), 'executing', g.owner, g.scheme, g.digest, 1,
-             g.ttl_ms, g.unknown_ttl_ms, t.now, t.now, t.now + g.lease_ms * interval '1 ms', '',
-             t.now + g.lease_ms * interval '1 ms',
-             overlay(g.history PLACING int8send(t.micros) FROM 5 FOR 8),
-             greatest(f.floor + 1, t.micros), greatest(f.floor + 1, t.micros), t.now, g.about
-         FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[],
-                 $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::jsonb[])
-                 AS g(id, long_key, owner, scheme, digest, lease_ms, ttl_ms, unknown_ttl_ms,
-                     history, about)
-             CROSS JOIN t CROSS JOIN idempotency_floor f
-         WHERE NOT EXISTS (SELECT FROM idempotency_records r WHERE r.id = g.id)
-         ORDER BY g.id
-         ON CONFLICT (id) DO NOTHING
-         RETURNING id, fence)
-     SELECT i.n, granted.fence, idempotency_now(), f.floor, ",
-    columns!("NULL::jsonb", "r.outcome"),
-    " FROM unnest($1::bytea[]) WITH ORDINALITY AS i(id, n)
-         CROSS JOIN idempotency_floor f
-         LEFT JOIN granted ON granted.id = i.id
-         LEFT JOIN idempotency_records r ON r.id = i.id"
-);
+pub const GRANT: &str = grant!("true");
+
+/// The same for executions that are transactions of this database, committed without waiting for the disk. The
+/// commit of such a transaction comes after it in the log and is waited for, so whatever is left of the transaction
+/// after a crash of the server, its acquire is left, too (ADR 18).
+pub const GRANT_TRANSACTIONS: &str =
+    grant!("set_config('synchronous_commit', 'off', true) = 'off'");
 
 /// The same where there are quotas (`migrations/0003_histories.sql`).
 const GRANT_WITHIN: &str = concat!(
@@ -164,7 +179,13 @@ pub(super) async fn grant(
         &abouts,
     ];
     if !quotas.any() {
-        let rows = connection.query(GRANT, &parameters).await?;
+        let is_transaction =
+            |(_, event): &(&Id, &AcquireEvent)| event.kind == AttemptKind::Transaction;
+        let statement = match asked.iter().all(is_transaction) {
+            true => GRANT_TRANSACTIONS,
+            false => GRANT,
+        };
+        let rows = connection.query(statement, &parameters).await?;
         return in_order(asked.len(), &rows, |row| {
             Ok(match row.get::<_, Option<i64>>(1) {
                 Some(fence) => Stepped::Done(unsigned(fence)),
@@ -294,7 +315,16 @@ pub(super) async fn read(
 
 /// What is under this id, with its description and without its outcome.
 pub(super) async fn inspect(connection: &Connection, id: &Id) -> Result<Seen, Trouble> {
-    let (ids, whole) = (vec![id.id.as_slice()], vec![false]);
+    described(connection, id, false).await
+}
+
+/// Everything that is under this id.
+pub(super) async fn export(connection: &Connection, id: &Id) -> Result<Seen, Trouble> {
+    described(connection, id, true).await
+}
+
+async fn described(connection: &Connection, id: &Id, whole: bool) -> Result<Seen, Trouble> {
+    let (ids, whole) = (vec![id.id.as_slice()], vec![whole]);
     let rows = connection.query(INSPECT, &[&ids, &whole]).await?;
     let seen = in_order(1, &rows, |row| Ok(Seen::read(row, 1)))?;
     seen.into_iter()

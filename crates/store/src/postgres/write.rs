@@ -50,8 +50,9 @@ macro_rules! changes {
     };
 }
 
-/// An outcome that was not read stays, and so does the description of an attempt that was there before.
-const UPDATE: &str = concat!(
+/// An outcome that was not read stays. `$about`: the description.
+macro_rules! update {
+    ($about:literal) => { concat!(
     "WITH mine AS MATERIALIZED (
         SELECT c.* FROM ",
     changes!(),
@@ -73,7 +74,9 @@ const UPDATE: &str = concat!(
             marks = c.marks, marks_until = c.marks_until, due = c.due,
             history = c.history, history_version = c.history_version,
             history_fence = c.history_fence, history_since = c.history_since,
-            about = CASE WHEN c.history_fence = r.history_fence THEN r.about ELSE c.about END
+            about = ",
+    $about,
+    "
         FROM mine c
         WHERE r.id = c.id
         RETURNING r.id, r.waited_until > idempotency_now() AS waited)
@@ -84,7 +87,32 @@ const UPDATE: &str = concat!(
     FROM unnest($1::bytea[], $3::bigint[]) AS c(id, replaces)
         JOIN idempotency_records r ON r.id = c.id
     WHERE r.version = c.replaces"
-);
+    ) };
+}
+
+/// The description of an attempt that was there before stays.
+const UPDATE: &str =
+    update!("CASE WHEN c.history_fence = r.history_fence THEN r.about ELSE c.about END");
+
+/// For a slot that was read with its description.
+const REWRITE: &str = update!("c.about");
+
+/// The floor of fences rises with a row that is removed, as in a sweep.
+const REMOVE: &str = "WITH mine AS MATERIALIZED (
+        SELECT r.id FROM idempotency_records r
+        WHERE r.id = $1 AND r.version = $2
+        FOR UPDATE SKIP LOCKED),
+    removed AS (
+        DELETE FROM idempotency_records r USING mine WHERE r.id = mine.id
+        RETURNING r.id, r.version, r.waited_until > idempotency_now() AS waited),
+    floored AS (
+        UPDATE idempotency_floor f SET floor = m.version
+        FROM (SELECT max(version) AS version FROM removed) m
+        WHERE m.version > f.floor
+        RETURNING 1)
+    SELECT id, true, CASE WHEN waited THEN pg_notify('idempotency_changed', encode(id, 'hex')) END,
+        (SELECT count(*) FROM floored)
+    FROM removed";
 
 const INSERT: &str = concat!(
     "INSERT INTO idempotency_records (id, long_key, replaces, version, fence, state,
@@ -125,6 +153,32 @@ pub(super) async fn write(
         }
     }
     Ok(ends)
+}
+
+/// Puts a slot, with its description, in the place of that version; false: something else is there, or somebody has
+/// locked it.
+pub(super) async fn rewrite(connection: &Connection, change: &Change<'_>) -> Result<bool, Trouble> {
+    let mut columns = Columns::default();
+    columns.push(change);
+    let statement = if change.replaces == 0 {
+        INSERT
+    } else {
+        REWRITE
+    };
+    let made = columns.run(connection, statement).await?;
+    Ok(made.iter().any(|(_, made)| *made))
+}
+
+/// Removes the row at that version; false as in [`rewrite`].
+pub(super) async fn remove(
+    connection: &Connection,
+    id: &Id,
+    replaces: u64,
+) -> Result<bool, Trouble> {
+    let rows = connection
+        .query(REMOVE, &[&id.id, &signed(replaces)])
+        .await?;
+    Ok(!rows.is_empty())
 }
 
 /// One array per column.

@@ -1,7 +1,7 @@
-//! Hearing of executions that ended in other processes.
+//! Hearing of executions that ended in other processes: the *bell* wakes the waiters of this process.
 //!
 //! The script publishes on a sharded channel with the record's name, so a message stays within one
-//! shard of a Cluster, and goes only to processes in which somebody waits for that record. One
+//! shard of a Cluster, and goes only to processes in which a request waits for that record. One
 //! connection per process holds all subscriptions. A message can be lost (Redis promises none), so
 //! waiters look by themselves now and then.
 

@@ -24,6 +24,8 @@ pub(super) struct Call {
     pub beside: Vec<Bytes>,
     /// It is about what a tenant has, not about a record.
     pub ledger: bool,
+    /// It is about a whole record.
+    pub whole: bool,
     /// Bytes of the outcome that it carries.
     pub carries: u64,
     /// What it does is done when it is done twice.
@@ -65,6 +67,7 @@ impl Call {
             arguments,
             beside: Vec::new(),
             ledger: false,
+            whole: false,
             carries: 0,
             repeatable: true,
             must_get_through: false,
@@ -199,6 +202,15 @@ impl Call {
         }
     }
 
+    /// About a whole record.
+    pub fn whole(key: Bytes, arguments: Vec<Bytes>) -> Call {
+        Call {
+            whole: true,
+            arguments,
+            ..Call::new(key, "", Vec::new())
+        }
+    }
+
     /// The same fact in the least space, for a server without memory.
     pub fn as_fact(event: &Event, key: Bytes) -> Call {
         Call::apply(key, event, Room::FactsOnly)
@@ -207,15 +219,15 @@ impl Call {
     /// An operator's decision.
     pub fn resolve(key: Bytes, request: &Resolve) -> Call {
         let to = match request.to {
-            Resolution::Completed(_) => "completed",
+            Resolution::Completed(_) | Resolution::Prepared(_) => "completed",
             Resolution::Failed => "failed",
             Resolution::Deleted => "deleted",
         };
         let rest = vec![number(request.version), flag(request.force), word(to)];
         let call = Call::new(key, "resolve", rest);
-        let call = match &request.to {
-            Resolution::Completed(outcome) => call.carrying(&StoredOutcome::new(outcome)),
-            Resolution::Failed | Resolution::Deleted => call,
+        let call = match request.to.outcome() {
+            Some(outcome) => call.carrying(&outcome),
+            None => call,
         };
         // The second time, the version has changed.
         Call {

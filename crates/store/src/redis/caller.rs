@@ -70,6 +70,8 @@ impl Caller {
     fn text(&self, call: &Call) -> &Text {
         if call.ledger {
             &self.scripts.ledger
+        } else if call.whole {
+            &self.scripts.whole
         } else {
             &self.scripts.normal
         }

@@ -1,4 +1,4 @@
-//! From what came of calls to answers, and what is left to do before that.
+//! Makes answers from the results of calls, and finds what is still to be done before that.
 
 use super::call::Call;
 use super::errors::{is_out_of_memory, store_error};
@@ -125,7 +125,8 @@ enum Unfinished {
     Error(redis::RedisError, Asked),
 }
 
-/// The answer, where a reply leaves nothing to do.
+/// The answer, where a reply leaves nothing to do; else the reply, which is passed on at once.
+#[allow(clippy::result_large_err)]
 fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
     match reply {
         Reply::Fresh(grant) if confirmed => Ok(Concluded {

@@ -60,7 +60,7 @@ impl Connector {
         &self.options
     }
 
-    /// Opens a connection; under Sentinel to whoever is master now.
+    /// Opens a connection; under Sentinel to the server that is master now.
     pub async fn open(&self, purpose: &Purpose) -> RedisResult<Connection> {
         // Behind a host that swallows packets, every step could take its own time.
         let all = self.options.timeout.saturating_mul(4);

@@ -8,6 +8,7 @@ use crate::store::{StoreError, Usage};
 use idempotency_protocol::FaultCode;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::{Cmd, RedisResult, Value};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 /// What a look at all masters found.
@@ -167,6 +168,26 @@ pub(super) async fn masters(connection: &Connection) -> Result<Vec<(String, u16)
         .map(address)
         .collect();
     masters.ok_or_else(|| StoreError::Permanent("Redis: a master without an address".into()))
+}
+
+/// What tells this very start of these servers from any other: places in a pass hold for no other one.
+pub(super) async fn identity(connection: &Connection) -> Result<u64, StoreError> {
+    let mut command = redis::cmd("INFO");
+    command.arg("server");
+    let infos = ask(connection, command).await;
+    let mut nodes: Vec<String> = infos
+        .map_err(|e| store_error(&e))?
+        .into_iter()
+        .map(|(address, value)| {
+            let info = lines(&text(value));
+            let run_id = info.get("run_id").map_or("", String::as_str);
+            format!("{address} {run_id}\n")
+        })
+        .collect();
+    nodes.sort();
+    let digest: [u8; 32] = Sha256::digest(nodes.concat()).into();
+    let first = digest.first_chunk().copied().unwrap_or_default();
+    Ok(u64::from_be_bytes(first))
 }
 
 async fn cluster_is_whole(connection: &Connection) -> Result<(), StoreError> {

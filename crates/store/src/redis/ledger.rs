@@ -19,7 +19,7 @@ use crate::quota::Quotas;
 use crate::record::{Slot, State};
 use crate::store::{Resolution, Resolve, Resolved, StoreError};
 use bytes::Bytes;
-use idempotency_protocol::{Answer, LookupKey, Operation};
+use idempotency_protocol::{Answer, LookupKey};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -144,7 +144,7 @@ impl Ledger {
         let end = view.and_then(|view| view.expires_at_ms);
         let end = end.map_or_else(Bytes::new, |ms| number(micros(ms)));
         let call = match &resolve.to {
-            Resolution::Completed(_) => {
+            Resolution::Completed(_) | Resolution::Prepared(_) => {
                 let bytes = view.and_then(|view| view.body_bytes).unwrap_or(0);
                 self.end(key, "completed", bytes, end)
             }
@@ -244,16 +244,16 @@ impl RedisStore {
     /// operations on the same key are carried out one by one.
     pub(super) async fn with_quotas(
         &self,
-        operations: Vec<Operation>,
+        events: Vec<(LookupKey, Event)>,
         ledger: &Ledger,
     ) -> Vec<Answer> {
         let mut seen = HashSet::new();
-        if operations.iter().all(|one| seen.insert(one.key())) {
-            return self.carry_out(operations, Some(ledger)).await;
+        if events.iter().all(|(key, _)| seen.insert(key)) {
+            return self.carry_out(events, Some(ledger)).await;
         }
-        let mut answers = Vec::with_capacity(operations.len());
-        for operation in operations {
-            answers.extend(self.carry_out(vec![operation], Some(ledger)).await);
+        let mut answers = Vec::with_capacity(events.len());
+        for event in events {
+            answers.extend(self.carry_out(vec![event], Some(ledger)).await);
         }
         answers
     }

@@ -71,7 +71,7 @@ impl Link {
 
     /// Forgets that the last attempt failed.
     pub fn heal(&self) {
-        // Whoever is opening now will know by itself.
+        // If the lock is taken, a task is opening a connection now, and will find out by itself.
         if let Ok(mut opening) = self.opening.try_lock() {
             opening.failed = None;
         }

@@ -1,10 +1,10 @@
 //! Reading a record as the script writes it (`LAYOUT` in `script/head.lua`).
 
 use super::remembered;
-use crate::clock::Micros;
+use crate::clock::{micros, Micros};
 use crate::record::{Execution, Lease, Slot, State, StoredOutcome};
 use crate::store::RecordView;
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 use idempotency_protocol::{Fingerprint, LookupKey, Owner, Retention, Scheme};
 
 /// What the previous release reads, too.
@@ -74,6 +74,46 @@ pub(super) fn decode(mut m: &[u8], x: Option<&[u8]>) -> Option<Slot> {
             history: history.unwrap_or_default(),
         }),
     })
+}
+
+/// The reverse of [`decode`], for what it tells.
+pub(super) fn encode(slot: &Slot) -> Vec<u8> {
+    let execution = slot.execution.as_ref();
+    let state = execution.map(|e| &e.state);
+    let (format, number) = match state {
+        None => (FORMAT, 0),
+        Some(State::Executing(_)) => (FORMAT, 1),
+        Some(State::Completed(_)) => (FORMAT, 2),
+        Some(State::Failed) => (FORMAT, 3),
+        Some(State::Unknown) => (FORMAT, 4),
+        Some(State::Settled(..)) => (FORMAT_SETTLED, 5),
+    };
+    let mut out = Vec::with_capacity(170);
+    out.put_u8(format);
+    out.put_u8(number);
+    out.put_u64(slot.version);
+    out.put_u64(slot.fence);
+    out.put_u32(execution.map_or(0, |e| e.attempt));
+    let owner = execution.and_then(|e| e.owner);
+    out.put_u8(u8::from(owner.is_some()));
+    out.put_slice(&owner.map_or([0; 16], |owner| owner.0));
+    let fingerprint = execution.map(|e| &e.fingerprint);
+    out.put_u64(fingerprint.map_or(0, |f| f.scheme.0));
+    out.put_slice(&fingerprint.map_or([0; 32], |f| f.digest));
+    out.put_u64(execution.map_or(0, |e| e.created_at));
+    out.put_u64(execution.map_or(0, |e| e.changed_at));
+    out.put_u64(execution.map_or(0, |e| micros(e.retention.ttl_ms)));
+    out.put_u64(execution.map_or(0, |e| micros(e.retention.unknown_ttl_ms)));
+    let lease = state.and_then(State::lease);
+    out.put_u64(lease.map_or(0, |lease| lease.until));
+    let outcome = state.and_then(State::outcome);
+    out.put_u16(outcome.map_or(0, |o| o.status));
+    let body_bytes = outcome.and_then(|o| o.body_bytes);
+    out.put_u8(u8::from(body_bytes.is_some()));
+    out.put_u64(body_bytes.unwrap_or(0));
+    out.put_slice(&outcome.map_or([0; 32], |o| o.digest));
+    out.put_u64(outcome.map_or(0, |o| o.size));
+    out
 }
 
 /// The record as an operator sees it, at the server's time.

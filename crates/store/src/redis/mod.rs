@@ -14,6 +14,7 @@ mod guarded;
 mod health;
 mod ledger;
 mod link;
+mod look_for;
 mod meta;
 mod names;
 mod options;
@@ -25,6 +26,7 @@ mod script;
 mod send;
 mod shared;
 mod together;
+mod whole;
 
 pub use options::{Address, RedisOptions, Tls, Topology, WaitReplicas};
 pub use redlock::{BadNodes, RedlockOptions};
@@ -32,6 +34,9 @@ pub use script::SOURCE as SCRIPT;
 
 use crate::machine::{Event, Room};
 use crate::quota::Quotas;
+use crate::record::Slot;
+use crate::replay;
+use crate::search::{self, Found, Search};
 use crate::store::{
     ListFilter, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
 };
@@ -43,11 +48,11 @@ use call::Call;
 use connect::Connector;
 use errors::store_error;
 use health::Distrust;
-use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, LookupKey, Operation, Outcome, Wait};
 use ledger::Ledger;
 use names::Names;
 use redlock::{Redlock, Whose};
-use reply::{Asked, Reply};
+use reply::{Asked, Fetched, Reply};
 use script::Scripts;
 use shared::Shared;
 use std::sync::atomic::Ordering;
@@ -57,6 +62,9 @@ use tokio::task::JoinHandle;
 
 /// A waiter looks by itself after this long, in case that a message was lost.
 const POLL_MS: u64 = 1_000;
+
+/// How often a stored answer is looked for that changes meanwhile.
+const LOOKS: usize = 3;
 
 /// Records in Redis.
 pub struct RedisStore {
@@ -157,25 +165,26 @@ impl RedisStore {
     }
 
     /// Applies operations; with a ledger, those on one key are one at most.
-    async fn carry_out(&self, operations: Vec<Operation>, ledger: Option<&Ledger>) -> Vec<Answer> {
+    async fn carry_out(
+        &self,
+        events: Vec<(LookupKey, Event)>,
+        ledger: Option<&Ledger>,
+    ) -> Vec<Answer> {
         // Without trust, or the guard's nodes, nobody is granted, which the script need not try.
         let refuses = self.refuses();
         let room = match self.shared.room() {
             Room::Plenty if refuses.is_some() => Room::NoGrants,
             room => room,
         };
-        let mut asked = Vec::with_capacity(operations.len());
-        let mut events = Vec::with_capacity(operations.len());
-        let mut calls = Vec::with_capacity(operations.len());
-        for operation in operations {
-            asked.push(Asked::of(&operation));
-            let (key, event) = Event::prepare(operation);
-            let call = Call::apply(self.shared.names.of(&key), &event, room);
+        let mut asked = Vec::with_capacity(events.len());
+        let mut calls = Vec::with_capacity(events.len());
+        for (key, event) in &events {
+            asked.push(Asked::of_event(event));
+            let call = Call::apply(self.shared.names.of(key), event, room);
             calls.push(match ledger {
                 Some(_) => call.of_what_is_there(),
                 None => call,
             });
-            events.push((key, event));
         }
         let outcomes = self.shared.caller.all(&calls, true).await;
         let mut concluded = self.conclude(asked, &events, &calls, outcomes).await;
@@ -221,9 +230,14 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn apply(&self, operations: Vec<Operation>) -> Vec<Answer> {
+        let events = operations.into_iter().map(Event::prepare).collect();
+        self.apply_events(events).await
+    }
+
+    async fn apply_events(&self, events: Vec<(LookupKey, Event)>) -> Vec<Answer> {
         match self.ledger() {
-            None => self.carry_out(operations, None).await,
-            Some(ledger) => self.with_quotas(operations, &ledger).await,
+            None => self.carry_out(events, None).await,
+            Some(ledger) => self.with_quotas(events, &ledger).await,
         }
     }
 
@@ -263,6 +277,50 @@ impl Store for RedisStore {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         scan::list(&self.shared.caller, &self.shared.names, &filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        if let Some(found) = search::exactly(self, &search).await? {
+            return Ok(found);
+        }
+        look_for::search(&self.shared.caller, &self.shared.names, &search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        let name = self.shared.names.of(key);
+        let Shared { caller, .. } = &*self.shared;
+        for _ in 0..LOOKS {
+            let value = caller.one(Call::inspect(name.clone()), false).await;
+            let stored = reply::stored(value.map_err(|e| store_error(&e))?)?;
+            let Some(mut stored) = stored else {
+                return Ok(None);
+            };
+            let digest = Bytes::copy_from_slice(&stored.digest);
+            let value = caller.one(Call::outcome(name.clone(), digest), true).await;
+            match reply::outcome(value.map_err(|e| store_error(&e))?)? {
+                Fetched::Data(data) => {
+                    stored.data = data;
+                    return replay::outcome(stored).map(Some);
+                }
+                // Another outcome by now, or none.
+                Fetched::Changed => {}
+            }
+        }
+        let message = "Redis: the record changes while it is read";
+        Err(StoreError::Transient(message.to_owned()))
+    }
+
+    async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
+        self.read_whole(key).await
+    }
+
+    async fn replace(
+        &self,
+        key: &LookupKey,
+        replaces: u64,
+        slot: Option<Slot>,
+    ) -> Result<bool, StoreError> {
+        self.write_whole(key, replaces, slot.as_ref()).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

@@ -62,6 +62,13 @@ impl Names {
         keys::from_bytes(self.lookup(name)?)
     }
 
+    /// A glob that matches the names of all records with this key, of every tenant, and few others.
+    pub fn pattern_of_key(&self, key: &str) -> Vec<u8> {
+        let mut pattern = self.pattern(b"");
+        pattern.extend(escaped(key.as_bytes()));
+        pattern
+    }
+
     /// A glob that all names match whose lookup key begins with `prefix`, and few others.
     pub fn pattern(&self, prefix: &[u8]) -> Vec<u8> {
         let mut pattern = escaped(self.prefix.as_bytes());

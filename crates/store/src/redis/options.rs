@@ -106,6 +106,20 @@ const SCHEMES: &str = "redis://, rediss://, redis+unix://, redis+sentinel://, re
                        redis+cluster://, rediss+cluster://";
 
 impl RedisOptions {
+    /// Where the servers are, for logs: hosts and ports, separated by commas, or a socket; no names and passwords.
+    pub fn addresses(&self) -> String {
+        let listed = |nodes: &[(String, u16)]| {
+            let nodes = nodes.iter().map(|(host, port)| format!("{host}:{port}"));
+            nodes.collect::<Vec<_>>().join(",")
+        };
+        match &self.topology {
+            Topology::Single(Address::Tcp(host, port)) => format!("{host}:{port}"),
+            Topology::Single(Address::Unix(path)) => path.display().to_string(),
+            Topology::Sentinel { sentinels, .. } => listed(sentinels),
+            Topology::Cluster(nodes) => listed(nodes),
+        }
+    }
+
     /// The defaults.
     pub fn new(topology: Topology) -> RedisOptions {
         RedisOptions {

@@ -62,6 +62,7 @@ pub(super) fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn about() -> About {
         let mut about = About::default();
@@ -88,7 +89,7 @@ mod tests {
                 let [before, behind] = first(kind, about.as_ref());
                 let now = 1_700_000_000_000_000u64;
                 let bytes = [&before[..], &now.to_be_bytes(), &behind[..]].concat();
-                let history = History::first(kind, about.map(Box::new), now);
+                let history = History::first(kind, about.map(Arc::new), now);
                 assert_eq!(bytes, history.encode());
             }
         }

@@ -8,9 +8,7 @@ use crate::record::StoredOutcome;
 use crate::replay::{self, damaged};
 use crate::store::{RecordView, Resolved, StoreError};
 use bytes::{Buf, Bytes};
-use idempotency_protocol::{
-    Answer, Fault, FaultCode, Grant, LookupKey, Operation, Outcome, Stored,
-};
+use idempotency_protocol::{Answer, CarriedOutcome, Fault, FaultCode, Grant, LookupKey, Stored};
 use redis::{RedisError, Value};
 
 /// An answer, or the way to it.
@@ -69,22 +67,13 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub fn of(operation: &Operation) -> Asked {
-        let lease_ms = match operation {
-            Operation::Acquire(a) => a.lease_ms,
-            Operation::Extend { lease_ms, .. } => *lease_ms,
+    pub fn of_event(event: &Event) -> Asked {
+        let lease_ms = match event {
+            Event::Acquire(a) => a.lease_ms,
+            Event::Extend { lease_ms, .. } => *lease_ms,
             _ => 0,
         };
         Asked { lease_ms }
-    }
-
-    pub fn of_event(event: &Event) -> Asked {
-        match event {
-            Event::Acquire(a) => Asked {
-                lease_ms: a.lease_ms,
-            },
-            _ => Asked::nothing(),
-        }
     }
 
     pub fn nothing() -> Asked {
@@ -198,7 +187,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             let attempt = u32::try_from(parts.number()?).ok()?;
             let age_ms = parts.number()?;
             let expires_at_ms = parts.number()?;
-            match Outcome::decode(parts.bytes()??) {
+            match CarriedOutcome::decode(parts.bytes()??) {
                 Ok(outcome) => Answer::Stored(Stored {
                     outcome,
                     fence,
@@ -322,6 +311,22 @@ pub(super) fn record(value: Value, key: &LookupKey) -> Result<Option<RecordView>
         Some("illegible") => Err(illegible()),
         _ => Err(unreadable()),
     }
+}
+
+/// What is stored for a completed record, without its data.
+pub(super) fn stored(value: Value) -> Result<Option<StoredOutcome>, StoreError> {
+    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    match parts.word().as_deref() {
+        Some("none") => return Ok(None),
+        Some("record") => {}
+        Some("illegible") => return Err(illegible()),
+        _ => return Err(unreadable()),
+    }
+    parts.number().ok_or_else(unreadable)?;
+    let m = parts.bytes().flatten().ok_or_else(unreadable)?;
+    let slot = meta::decode(&m, None).ok_or_else(unreadable)?;
+    let execution = slot.execution.as_ref();
+    Ok(execution.and_then(|e| e.state.outcome().cloned()))
 }
 
 /// The same, of one of many: what cannot be read does not hide the others.

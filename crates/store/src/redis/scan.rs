@@ -28,12 +28,12 @@ const MAX_LOOKED_AT: usize = 4_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     /// Which master, in the order of their addresses.
-    node: usize,
-    cursor: u64,
+    pub node: usize,
+    pub cursor: u64,
 }
 
 /// One step of a pass: names, and where to go on (`None`: that was all).
-async fn step(
+pub(super) async fn step(
     connection: &Connection,
     masters: &[(String, u16)],
     place: &Place,
@@ -92,7 +92,9 @@ async fn run(
     }
 }
 
-async fn connected(caller: &Caller) -> Result<(Connection, Vec<(String, u16)>), StoreError> {
+pub(super) async fn connected(
+    caller: &Caller,
+) -> Result<(Connection, Vec<(String, u16)>), StoreError> {
     let link = caller.side();
     let (number, connection) = link.get().await.map_err(|e| store_error(&e))?;
     match health::masters(&connection).await {

@@ -58,7 +58,7 @@ impl Shared {
             other => other?,
         };
         if self.away.swap(false, Ordering::AcqRel) {
-            // A connection that nobody used meanwhile may lead to the master of before, who does
+            // A connection that was not used meanwhile may lead to the former master, which does
             // not know yet that it has been replaced.
             self.caller.reconnect();
         }

@@ -1,10 +1,10 @@
 //! Transactions of applications on the tables of a PostgreSQL store: what they run ([`statement`]), and what the store
-//! tells whoever runs them ([`Transactions`]). None of it needs a driver.
+//! tells the program that runs them ([`Transactions`]). None of it needs a driver.
 
 pub(crate) mod ids;
 pub mod statement;
 
-pub use statement::{Parameter, Statement, Statements};
+pub use statement::{Parameter, Statement, Statements, LOST};
 
 use crate::store::StoreError;
 use async_trait::async_trait;
@@ -35,7 +35,18 @@ pub trait Transactions: Send + Sync {
         begun_on: Primary,
     ) -> Result<ReadBack, StoreError>;
 
-    /// Wakes those who wait for these keys, in all processes. Nothing depends on it: who is not woken looks again.
+    /// To be called before the statements of this key are run by an application that has not acquired it through this
+    /// store. Does nothing but where records are about to be moved: see `sealed`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: it is not known where the record is. Do not run the statement.
+    async fn prepare(&self, key: &LookupKey) -> Result<(), StoreError> {
+        let _ = key;
+        Ok(())
+    }
+
+    /// Wakes the waiters of these keys, in all processes. Nothing depends on it: a waiter that is not woken looks again.
     async fn wake(&self, keys: &[LookupKey]);
 }
 

@@ -1,7 +1,8 @@
 //! What an application runs in a transaction of its own, so that its effects and their record are one commit.
 //!
 //! Any driver will do: a [`Statement`] is SQL with scalar parameters. The order is: acquire through the store, which
-//! commits at once, so that everybody sees the key in flight; begin a transaction; the effects; the statement, last;
+//! commits at once, so that everybody sees the key in flight (without waiting for the disk if the attempt is a
+//! [`Transaction`](idempotency_protocol::AttemptKind::Transaction)); begin a transaction; the effects; the statement, last;
 //! commit. Then [`Statements::after_commit`], which wakes those who wait.
 //!
 //! **One row, or roll back.** The statement returns one row if it has made its change. No row means that the
@@ -22,6 +23,7 @@ use super::ids::Id;
 use crate::record::StoredOutcome;
 use bytes::Bytes;
 use idempotency_protocol::{LookupKey, Owner};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One statement with its parameters.
@@ -49,7 +51,14 @@ pub struct Statements {
     settle: Arc<str>,
     fail: Arc<str>,
     after_commit: Arc<str>,
+    /// Completes, or fails.
+    commit: Option<Arc<str>>,
+    #[cfg(feature = "encryption")]
+    sealer: Option<crate::sealed::Sealer>,
 }
+
+/// The SQLSTATE with which [`Statements::commit_in_tx`] fails where the execution is not (any more) the caller's.
+pub const LOST: &str = "IG001";
 
 /// Whether this program can read the row `r`; what statements ask that write without having read. The first
 /// byte of a history is its format.
@@ -129,20 +138,86 @@ const FAIL: &str = in_transaction!(
         AND (r.history IS NULL OR substring(r.history FROM 2 FOR 1) NOT IN ('\\x01', '\\x03')))"
 );
 
+/// As [`COMPLETE`]; the server keeps the plan of what is in the function. `$or_fail`: in place of returning no row.
+macro_rules! complete_function {
+    ($or_fail:literal) => {
+        concat!(
+            "SELECT state, expires_at_ms FROM {}.idempotency_complete_in_tx($1::bytea, $2::bigint, $3::bytea, \
+             $4::bigint, $5::bigint, $6::bigint, $7::bytea, $8::bigint, $9::bytea, ",
+            $or_fail,
+            ")"
+        )
+    };
+}
+
+/// As [`SETTLE`].
+const SETTLE_FUNCTION: &str =
+    "SELECT state, expires_at_ms FROM {}.idempotency_settle_in_tx($1::bytea, $2::bigint, $3::bigint, \
+     $4::bigint, $5::bigint, $6::bytea, $7::bigint, $8::bytea)";
+
 const AFTER_COMMIT: &str =
     "SELECT pg_catalog.pg_notify('idempotency_changed', encode($1::bytea, 'hex'))::text";
 
 impl Statements {
-    /// For tables in this schema, named as it is (not quoted).
+    /// For tables in this schema, named as it is (not quoted), of this release or of the one before: the server plans
+    /// each statement that is not prepared.
     pub fn in_schema(schema: &str) -> Statements {
+        Statements::of(schema, [COMPLETE, SETTLE], None)
+    }
+
+    /// For tables in this schema that are known to be this release's: by functions that came with it.
+    pub fn with_functions(schema: &str) -> Statements {
+        let complete = complete_function!("false");
+        let commit = complete_function!("true");
+        Statements::of(schema, [complete, SETTLE_FUNCTION], Some(commit))
+    }
+
+    fn of(schema: &str, [complete, settle]: [&str; 2], commit: Option<&str>) -> Statements {
         let schema = format!("\"{}\"", schema.replace('"', "\"\""));
         let text = |sql: &str| Arc::from(sql.replace("{}", &schema));
         Statements {
-            complete: text(COMPLETE),
-            settle: text(SETTLE),
+            complete: text(complete),
+            settle: text(settle),
             fail: text(FAIL),
             after_commit: text(AFTER_COMMIT),
+            commit: commit.map(text),
+            #[cfg(feature = "encryption")]
+            sealer: None,
         }
+    }
+
+    /// The same for a store whose records are encrypted: what the statements store is sealed.
+    #[cfg(feature = "encryption")]
+    #[must_use]
+    pub fn sealed_by(self, sealer: crate::sealed::Sealer) -> Statements {
+        Statements {
+            sealer: Some(sealer),
+            ..self
+        }
+    }
+
+    /// The key under which the record is kept.
+    fn place<'k>(&self, key: &'k LookupKey) -> Cow<'k, LookupKey> {
+        #[cfg(feature = "encryption")]
+        if let Some(sealer) = &self.sealer {
+            return Cow::Owned(sealer.place(key));
+        }
+        Cow::Borrowed(key)
+    }
+
+    /// What is stored of an outcome, in the order of the columns.
+    fn columns(
+        &self,
+        place: &LookupKey,
+        fence: u64,
+        outcome: &StoredOutcome,
+    ) -> Option<[Parameter; 5]> {
+        #[cfg(feature = "encryption")]
+        if let Some(sealer) = &self.sealer {
+            return columns(&sealer.outcome(place, fence, outcome)?);
+        }
+        let _ = (place, fence);
+        columns(outcome)
     }
 
     /// Completes the execution of this owner and fence, in the transaction that holds its effects. `None` if the
@@ -157,13 +232,32 @@ impl Statements {
         fence: u64,
         outcome: &StoredOutcome,
     ) -> Option<Statement> {
-        let [id, number] = row(key);
-        let fence = Parameter::Integer(signed(fence));
-        let mut parameters = vec![id, number, bytes(&owner.0), fence];
-        parameters.extend(columns(outcome)?);
+        let place = self.place(key);
+        let [id, number] = row(&place);
+        let of_fence = Parameter::Integer(signed(fence));
+        let mut parameters = vec![id, number, bytes(&owner.0), of_fence];
+        parameters.extend(self.columns(&place, fence, outcome)?);
         Some(Statement {
             sql: Arc::clone(&self.complete),
             parameters,
+        })
+    }
+
+    /// As [`Statements::complete_in_tx`], to be sent together with a COMMIT: where that would return no row, this
+    /// fails with SQLSTATE [`LOST`], and the COMMIT behind it is a rollback. `None` also where the tables may be
+    /// those of the release before.
+    pub fn commit_in_tx(
+        &self,
+        key: &LookupKey,
+        owner: Owner,
+        fence: u64,
+        outcome: &StoredOutcome,
+    ) -> Option<Statement> {
+        let commit = Arc::clone(self.commit.as_ref()?);
+        let complete = self.complete_in_tx(key, owner, fence, outcome)?;
+        Some(Statement {
+            sql: commit,
+            ..complete
         })
     }
 
@@ -179,9 +273,10 @@ impl Statements {
         fence: u64,
         outcome: &StoredOutcome,
     ) -> Option<Statement> {
-        let [id, number] = row(key);
+        let place = self.place(key);
+        let [id, number] = row(&place);
         let mut parameters = vec![id, number, Parameter::Integer(signed(fence))];
-        parameters.extend(columns(outcome)?);
+        parameters.extend(self.columns(&place, fence, outcome)?);
         Some(Statement {
             sql: Arc::clone(&self.settle),
             parameters,
@@ -193,19 +288,19 @@ impl Statements {
     /// One row: `state` is `failed`, or `unknown` where an earlier attempt may have been done. No row: somebody else
     /// has the key, or the execution was settled before; roll back.
     pub fn fail_in_tx(&self, key: &LookupKey, fence: u64) -> Statement {
-        let [id, number] = row(key);
+        let [id, number] = row(&self.place(key));
         Statement {
             sql: Arc::clone(&self.fail),
             parameters: vec![id, number, Parameter::Integer(signed(fence))],
         }
     }
 
-    /// Wakes those who wait for this key, in all services. To be run after the commit and outside of a transaction:
-    /// within one it would make commits wait for each other. Nothing depends on it: who is not woken looks again
-    /// within a second where the attempt is a
+    /// Wakes the waiters of this key, in all services. To be run after the commit and outside of a transaction:
+    /// within one it would make commits wait for each other. Nothing depends on it: a waiter that is not woken looks
+    /// again within a second where the attempt is a
     /// [`Transaction`](idempotency_protocol::AttemptKind::Transaction), and within `poll_interval` otherwise.
     pub fn after_commit(&self, key: &LookupKey) -> Statement {
-        let [id, _] = row(key);
+        let [id, _] = row(&self.place(key));
         Statement {
             sql: Arc::clone(&self.after_commit),
             parameters: vec![id],
@@ -244,7 +339,15 @@ mod tests {
 
     #[test]
     fn every_name_is_qualified_and_every_parameter_is_there() {
-        let statements = Statements::in_schema("odd \"name");
+        for statements in [
+            Statements::in_schema("odd \"name"),
+            Statements::with_functions("odd \"name"),
+        ] {
+            names_and_parameters(&statements);
+        }
+    }
+
+    fn names_and_parameters(statements: &Statements) {
         let key = LookupKey {
             tenant: "t".into(),
             namespace: String::new(),
@@ -265,7 +368,8 @@ mod tests {
             statements.fail_in_tx(&key, 7),
             statements.after_commit(&key),
         ];
-        for Statement { sql, parameters } in all {
+        let commit = statements.commit_in_tx(&key, Owner([1; 16]), 7, &outcome);
+        for Statement { sql, parameters } in all.into_iter().chain(commit) {
             assert!(!sql.contains("{}"), "{sql}");
             let names = sql.matches("idempotency_").count();
             let ours = sql.matches("\"odd \"\"name\".idempotency_").count();

@@ -60,7 +60,7 @@ pub fn complete(name: &str, owner: u8, body: &[u8]) -> Operation {
     Operation::Complete(Complete {
         key: key(name),
         owner: Owner([owner; 16]),
-        outcome: response(body),
+        outcome: response(body).into(),
     })
 }
 

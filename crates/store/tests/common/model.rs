@@ -177,7 +177,7 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
                 AttemptKind::Gateway
             },
             about: transaction.then(|| {
-                Box::new(About {
+                Arc::new(About {
                     path: format!("/{payload}"),
                     ..About::default()
                 })
@@ -190,7 +190,7 @@ async fn operation(draft: Draft, model: &Memory) -> Operation {
         } => Operation::Complete(Complete {
             key: key(k),
             owner: owner(o),
-            outcome: outcome(body),
+            outcome: outcome(body).into(),
         }),
         Draft::Fail {
             key: k,

@@ -17,7 +17,7 @@ pub struct Backend {
 }
 
 /// All of them. A run under another name fails.
-pub const BACKENDS: [Backend; 12] = [
+pub const BACKENDS: [Backend; 16] = [
     Backend {
         name: "Memory",
         what: "the model, on a clock that the test moves",
@@ -77,6 +77,26 @@ pub const BACKENDS: [Backend; 12] = [
         name: "PostgreSQL, moved clock",
         what: "one connection, and a clock that the test moves",
         test: "postgres/contract.rs: on_a_moved_clock_and_one_connection",
+    },
+    Backend {
+        name: "Memory, encrypted",
+        what: "the model with a sealed store around it, after a rotation",
+        test: "sealed/contract.rs: memory",
+    },
+    Backend {
+        name: "Embedded, encrypted",
+        what: "likewise, durable",
+        test: "sealed/contract.rs: embedded",
+    },
+    Backend {
+        name: "Redis, encrypted",
+        what: "likewise, one server, two instances",
+        test: "sealed/contract.rs: redis",
+    },
+    Backend {
+        name: "PostgreSQL, encrypted",
+        what: "likewise, one server, two instances",
+        test: "sealed/contract.rs: postgres",
     },
 ];
 

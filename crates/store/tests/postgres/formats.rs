@@ -5,6 +5,7 @@ use crate::common::*;
 use crate::server::Database;
 use idempotency_protocol::{Answer, FaultCode, Operation, Owner, Settle, Settlement, Wait};
 use idempotency_store::{ListFilter, Resolution, Resolve, Store, StoreError};
+use std::sync::Arc;
 use std::time::Duration;
 
 const NAMES: [&str; 4] = ["executing", "completed", "failed", "unknown"];
@@ -176,7 +177,7 @@ async fn a_description_is_kept_with_its_attempt() {
     let described = |name: &str, owner: u8, path: &str| {
         let mut operation = acquire(name, owner);
         if let Operation::Acquire(acquire) = &mut operation {
-            acquire.about = Some(Box::new(idempotency_protocol::About {
+            acquire.about = Some(Arc::new(idempotency_protocol::About {
                 method: "POST".into(),
                 path: path.into(),
                 ..idempotency_protocol::About::default()

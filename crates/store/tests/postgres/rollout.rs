@@ -32,7 +32,7 @@ impl Rollout {
         assert_eq!(old.version().await, 2);
         old.grant("before", 1).await.unwrap();
         let migrated = Postgres::migrate(&database.options()).await.unwrap();
-        assert_eq!(migrated, Migrated { from: 2, to: 3 });
+        assert_eq!(migrated, Migrated { from: 2, to: 4 });
         let new = database.open().await;
         Rollout {
             _database: database,
@@ -233,7 +233,7 @@ async fn redirects_and_kinds_hold_for_the_same_record_only() {
         }))
     };
     let is_moved = |answer: Answer| match answer {
-        Answer::Stored(stored) => match stored.outcome {
+        Answer::Stored(stored) => match stored.outcome.into_outcome() {
             idempotency_protocol::Outcome::Response(response) => response.status == 307,
             _ => false,
         },

@@ -159,7 +159,7 @@ async fn a_foreign_search_path_changes_nothing() {
     let store = Postgres::open(options).await.unwrap();
     assert_eq!(
         store.statements(),
-        &Statements::in_schema("our \"idempotency")
+        &Statements::with_functions("our \"idempotency")
     );
     store
         .set_quotas(idempotency_store::Quotas {

@@ -86,7 +86,7 @@ async fn without_memory_no_key_is_granted_but_every_execution_ends() {
         match one(&*store, acquire(name, 2)).await {
             Answer::Stored(stored) => {
                 assert!(
-                    matches!(stored.outcome, Outcome::Tombstone(_)),
+                    matches!(*stored.outcome, Outcome::Tombstone(_)),
                     "{stored:?}"
                 );
             }

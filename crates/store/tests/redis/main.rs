@@ -16,6 +16,7 @@ mod quotas;
 mod ready;
 mod redlock;
 mod releases;
+mod search;
 mod storm;
 mod support;
 mod tls;

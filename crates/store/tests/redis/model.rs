@@ -61,7 +61,7 @@ fn operation(step: Step, slot: Option<&Slot>) -> Operation {
                 _ => AttemptKind::Gateway,
             },
             about: (b % 2 == 0).then(|| {
-                Box::new(About {
+                Arc::new(About {
                     method: "POST".into(),
                     client: "x".repeat(a.into()),
                     ..About::default()
@@ -71,7 +71,7 @@ fn operation(step: Step, slot: Option<&Slot>) -> Operation {
         5 | 6 => Operation::Complete(Complete {
             key,
             owner,
-            outcome: outcome(),
+            outcome: outcome().into(),
         }),
         7 | 8 => Operation::Fail {
             key,

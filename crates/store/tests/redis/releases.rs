@@ -164,7 +164,7 @@ async fn name_of(store: &RedisStore, operation: Operation) -> &'static str {
 
 async fn stored(store: &RedisStore, operation: Operation) -> Outcome {
     match one(store, operation).await {
-        Answer::Stored(stored) => stored.outcome,
+        Answer::Stored(stored) => stored.outcome.into_outcome(),
         other => panic!("{other:?}"),
     }
 }

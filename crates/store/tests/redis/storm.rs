@@ -207,7 +207,7 @@ impl Seen {
         let mut lost = Vec::new();
         for (name, owner) in &self.completed {
             let replayed = match one(store, acquire_as(name, Owner([0xff; 16]))).await {
-                Answer::Stored(stored) => match stored.outcome {
+                Answer::Stored(stored) => match stored.outcome.into_outcome() {
                     Outcome::Response(response) => response.body == owner.0.as_slice(),
                     Outcome::Tombstone(_) => false,
                 },

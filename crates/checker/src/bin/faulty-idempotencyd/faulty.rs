@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use idempotency_protocol::{
     Acquire, Answer, Complete, Fingerprint, LookupKey, Operation, Outcome, Owner, Wait,
 };
+use idempotency_store::search::{Found, Search};
 use idempotency_store::{
     ListFilter, Page, RecordView, Resolution, Resolve, Resolved, Store, StoreError, Swept, Usage,
     WaitCounts,
@@ -173,12 +174,14 @@ impl Faulty {
         }
         match (self.bug, &mut answer) {
             (Bug::ReplayChanged, Answer::Stored(stored)) => {
-                if let Outcome::Response(response) = &mut stored.outcome {
+                if let Outcome::Response(response) = &*stored.outcome {
+                    let mut response = response.clone();
                     let mut body = response.body.to_vec();
                     if let Some(last) = body.last_mut() {
                         *last ^= 1;
                     }
                     response.body = body.into();
+                    stored.outcome = Outcome::Response(response).into();
                 }
             }
             (Bug::FenceStuck, Answer::Granted(grant)) => grant.fence = 7,
@@ -289,6 +292,14 @@ impl Store for Faulty {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         self.store.list(filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.store.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.store.stored(key).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

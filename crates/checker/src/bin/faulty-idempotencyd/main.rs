@@ -30,7 +30,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
         all.join("\n")
     })?;
-    let store = config.store.open(&config.limits).await?;
+    let store = config.open_store().await?;
     let store = Arc::new(Faulty::new(store, arguments.bug));
     let server = Server::bind(config, store).await?;
     // It ends with the test that started it.

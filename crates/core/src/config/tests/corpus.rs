@@ -50,6 +50,7 @@ pub(super) const VALID: &[Text] = &[
     Top(r#""replay_header":"X-Idempotency-Replayed""#),
     Top(r#""detached":{"cluster":"detached"},"defaults":{"execution":"inline"}"#),
     Top(r#""hop":{"key":"0123456789abcdef"}"#),
+    Top(r#""hop":{"key_env":"HOP_KEYS","last":true}"#),
     Top(r#""hop":{"key":["0123456789abcdef","fedcba9876543210"],"last":true}"#),
     Top(r#""defaults":{"scope":"global","key":{},"fingerprint":{},"outcomes":{}}"#),
     Top(r#""host":"kong""#),
@@ -137,6 +138,16 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         SCHEMA,
     ),
     (Top(r#""hop":{}"#), "hop.key: is required", SCHEMA),
+    (
+        Top(r#""hop":{"key_env":"A-B"}"#),
+        "hop.key_env: must be the name",
+        SCHEMA,
+    ),
+    (
+        Top(r#""hop":{"key":"0123456789abcdef","key_env":"HOP"}"#),
+        "hop.key_env: goes without hop.key",
+        SCHEMA,
+    ),
     (
         Top(r#""hop":{"key":"too short"}"#),
         "hop.key: must be 16 to 255",
@@ -235,6 +246,21 @@ pub(super) const INVALID: &[(Text, &str, bool)] = &[
         ),
         "service.token: must be",
         SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","token_env":"A-B"},"rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.token_env: must be the name",
+        SCHEMA,
+    ),
+    (
+        Whole(
+            r#"{"service":{"target":"s","token":"0123456789abcdef","token_env":"T"},
+                "rules":[{"match":{},"scope":"global"}]}"#,
+        ),
+        "service.token_env: goes without service.token",
+        PARSER,
     ),
     (
         Whole(

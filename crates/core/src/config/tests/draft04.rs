@@ -16,10 +16,23 @@ fn the_file_for_kong_is_made_from_the_published_schema() {
     made::must_be(made::META_FILE, present == Some(wanted), &text);
 }
 
+/// The published schema in draft-04.
+pub fn schema() -> Value {
+    let published: Value = serde_json::from_str(made::schema()).unwrap();
+    draft04(&published)
+}
+
 /// What is in the file.
 fn meta() -> Value {
-    let published: Value = serde_json::from_str(made::schema()).unwrap();
-    json!({ "config_schema": draft04(&published) })
+    json!({ "config_schema": schema(), "metrics": { "label_patterns": labels() } })
+}
+
+/// Kong makes labels of the end of a metric's name: the first group is cut off, the second one is the value.
+fn labels() -> Value {
+    json!([
+        { "label": "outcome", "pattern": "(_outcome_([a-z_]+?)(?=_rule_))" },
+        { "label": "rule", "pattern": "(_rule_([a-z0-9_]+)$)" },
+    ])
 }
 
 #[test]

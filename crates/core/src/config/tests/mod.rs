@@ -6,6 +6,7 @@ mod draft04;
 mod hosts;
 mod json;
 mod kinds;
+mod lua;
 mod made;
 mod schema;
 mod values;
@@ -34,6 +35,7 @@ fn a_minimal_configuration_has_the_documented_defaults() {
             authority: "idempotencyd".into(),
             timeout_ms: 1_000,
             token: None,
+            token_env: None,
             bearer: None,
             batch: BatchLimits {
                 max_in_flight: 4,
@@ -376,6 +378,80 @@ fn a_token_is_not_shown() {
     let plan = parse(&format!("{{{service}}}")).unwrap();
     assert_eq!(plan.service.token.as_deref(), Some("s3cret"));
     assert!(!format!("{plan:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_token_of_the_environment_is_taken_and_never_told() {
+    let text =
+        r#"{"service":{"target":"t","token_env":"TOKEN"},"rules":[{"match":{},"scope":"global"}]}"#;
+    let plan = || parse(text).unwrap();
+    assert_eq!(plan().service.bearer, None);
+    let taken = plan().take_secrets(|name| (name == "TOKEN").then(|| "s3cret\n".into()));
+    let service = taken.unwrap().service;
+    assert_eq!(service.bearer.as_deref(), Some(&b"Bearer s3cret"[..]));
+    assert!(!format!("{service:?}").contains("s3cret"));
+    let refused = |value: Option<&'static [u8]>| {
+        let result = plan().take_secrets(|_| value.map(bytes::Bytes::from_static));
+        shown(result).join("; ")
+    };
+    let absent = "service.token_env: TOKEN: the environment of the VM has no such variable";
+    assert_eq!(refused(None), absent);
+    for value in [&b""[..], b"\n", b"two words-s3cret", b"\xff"] {
+        let said = refused(Some(value));
+        assert!(
+            said.starts_with("service.token_env: TOKEN: its value must be"),
+            "{said}"
+        );
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    // Without the field, nobody is asked.
+    let plain = parse(&config("", r#"{"match":{},"scope":"global"}"#)).unwrap();
+    assert!(plain.take_secrets(|_| panic!("asked")).is_ok());
+}
+
+#[test]
+fn keys_between_gateways_are_taken_from_the_environment_and_never_told() {
+    let with = |token: &str| {
+        let text = format!(
+            r#"{{"service":{{"target":"t"{token}}},"hop":{{"key_env":"HOP","last":true}},
+                "rules":[{{"match":{{}},"scope":"global"}}]}}"#
+        );
+        parse(&text).unwrap()
+    };
+    let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+    let hop = with("").policies.hop.unwrap();
+    assert!(hop.keys.is_empty() && hop.last);
+    let value = format!("{new}\n{old}\n");
+    let give = |name: &str| (name == "HOP").then(|| bytes::Bytes::from(value.clone()));
+    let taken = with("").take_secrets(give).unwrap().policies.hop.unwrap();
+    assert_eq!(taken.keys, [new, old]);
+    assert!(!format!("{taken:?}").contains(new), "{taken:?}");
+    let absent = "hop.key_env: HOP: the environment of the VM has no such variable";
+    assert_eq!(shown(with("").take_secrets(|_| None)).join("; "), absent);
+    for value in [
+        &b""[..],
+        b"\n",
+        b"too-short",
+        b"0123456789abcdef short",
+        b"\xff",
+    ] {
+        let value = bytes::Bytes::from_static(value);
+        let said = shown(with("").take_secrets(|_| Some(value.clone()))).join("; ");
+        assert!(
+            said.starts_with("hop.key_env: HOP: its value must be"),
+            "{said}"
+        );
+        assert!(!said.contains("0123"), "{said}");
+    }
+    // A token is none, whichever of them is in the environment.
+    let own = "hop: its key must be one of its own, not service.token";
+    for token in [
+        format!(r#","token":"{old}""#),
+        r#","token_env":"HOP""#.to_owned(),
+    ] {
+        let one = |_: &str| Some(bytes::Bytes::from(old));
+        assert_eq!(shown(with(&token).take_secrets(one)).join("; "), own);
+    }
 }
 
 proptest! {

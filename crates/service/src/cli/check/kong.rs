@@ -2,7 +2,7 @@
 //! protection away. Kong itself sees nothing wrong there.
 
 use super::rules;
-use idempotency_core::config::{self, Gateway};
+use idempotency_core::config::{self, ConfigError, Gateway};
 use serde_json::Value;
 use std::fmt;
 
@@ -19,8 +19,20 @@ const GUARD: &str = "post-function";
 const READS_BODIES: &str = "get_raw_body";
 const REFUSES_BUFFERING: &str = "buffered_proxying";
 
-/// What is in it, or what is wrong: the place first, then the field.
-pub(super) fn check(document: &Value, filter: &str) -> Result<String, Vec<String>> {
+/// Something that is wrong, or worth a thought.
+#[derive(Debug)]
+pub(super) struct Problem<'a> {
+    /// Where: a configuration, or an entity around it.
+    pub at: &'a Value,
+    /// Of a configuration: the field.
+    pub error: Option<ConfigError>,
+    /// The place first, then the field.
+    pub text: String,
+    pub is_note: bool,
+}
+
+/// The places with the filter, and what is wrong.
+pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<Problem<'a>>) {
     let tree = Tree::of(document);
     let mut problems = Vec::new();
     let mut found = Vec::new();
@@ -29,42 +41,93 @@ pub(super) fn check(document: &Value, filter: &str) -> Result<String, Vec<String
         if configs.is_empty() {
             continue;
         }
-        let mut tell = |problem: String| problems.push(format!("{place}: {problem}"));
+        let mut tell = |at: &'a Value, text: String, is_note: bool| {
+            problems.push(Problem {
+                at,
+                error: None,
+                text: format!("{place}: {text}"),
+                is_note,
+            });
+        };
         let mut count = 0;
         let mut reads_itself = true;
+        let mut lease_ms = None;
+        let mut wrong = Vec::new();
         for config in &configs {
             match plan(config) {
                 Ok(plan) => {
                     count += plan.policies.rules.len();
                     reads_itself &= plan.kong_late_bodies;
+                    let leases = plan.policies.rules.iter().map(|rule| rule.policy.lease_ms);
+                    lease_ms = lease_ms.into_iter().chain(leases).min();
                 }
-                Err(errors) => errors.into_iter().for_each(&mut tell),
+                Err(errors) => wrong.extend(errors.into_iter().map(|error| (*config, error))),
             }
         }
-        if configs.len() > 1 {
-            tell("the filter stands here twice: it would meet its own lock".to_owned());
+        if let Some(second) = configs.get(1) {
+            let text = "the filter stands here twice: it would meet its own lock";
+            tell(second, text.to_owned(), false);
         }
-        tree.around(place, filter, reads_itself, &mut tell);
+        tree.around(place, filter, reads_itself, &mut |at, text| {
+            tell(at, text, false)
+        });
+        if let (Some(service), Some(lease_ms)) = (place.service(), lease_ms) {
+            // Kong's default is a minute.
+            let given = service.get("read_timeout");
+            let ms = given.map_or(Some(60_000), Value::as_u64);
+            if let Some(ms) = ms.filter(|ms| *ms >= lease_ms) {
+                let text = format!(
+                    "read_timeout ({ms} ms) is not less than lease_ms ({lease_ms} ms): an execution \
+                     may go on after its lease"
+                );
+                tell(given.unwrap_or(service), text, true);
+            }
+        }
+        problems.extend(wrong.into_iter().map(|(at, error)| Problem {
+            at,
+            text: format!("{place}: {error}"),
+            error: Some(error),
+            is_note: false,
+        }));
         found.push(format!("{place} ({})", rules(count)));
     }
-    if found.is_empty() && problems.is_empty() {
-        problems.push(format!("there is no filter {filter} in it"));
-    }
-    if problems.is_empty() {
-        Ok(found.join(", "))
-    } else {
-        Err(problems)
+    (found, problems)
+}
+
+/// What is in it, or what is wrong.
+#[cfg(test)]
+fn check(document: &Value, filter: &str) -> Result<String, Vec<String>> {
+    let (found, problems) = find(document, filter);
+    let wrong = problems.into_iter().filter(|problem| !problem.is_note);
+    let wrong: Vec<String> = wrong.map(|problem| problem.text).collect();
+    match (found.is_empty(), wrong.is_empty()) {
+        (true, true) => Err(vec![nothing(filter)]),
+        (_, false) => Err(wrong),
+        (false, true) => Ok(found.join(", ")),
     }
 }
 
+/// What to say of a document without the filter.
+pub(super) fn nothing(filter: &str) -> String {
+    format!("there is no filter {filter} in it")
+}
+
+/// The filter's configuration in a plugin of Kong's ingress controller, if this manifest is one. What stands around it
+/// there is in annotations of other manifests, and is not looked at.
+pub(super) fn of_ingress<'a>(manifest: &'a Value, filter: &str) -> Option<&'a Value> {
+    let kind = manifest.get("kind")?.as_str()?;
+    let is_plugin = ["KongPlugin", "KongClusterPlugin"].contains(&kind);
+    let is_ours = is_plugin && manifest.get("plugin").is_some_and(|name| name == filter);
+    manifest.get("config").filter(|_| is_ours)
+}
+
 /// The filter's configuration: Kong hands objects on as JSON, and texts as they are.
-fn plan(config: &Value) -> Result<config::Plan, Vec<String>> {
+pub(super) fn plan(config: &Value) -> Result<config::Plan, Vec<ConfigError>> {
     let text = match config {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let plan = config::parse(&text).and_then(|plan| config::fit(plan, Gateway::Kong));
-    plan.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    config::parse(&text).and_then(|plan| config::fit(plan, Gateway::Kong))
 }
 
 /// Where a filter can be.
@@ -200,60 +263,77 @@ impl<'a> Tree<'a> {
         place: Place<'a>,
         filter: &str,
         reads_itself: bool,
-        tell: &mut impl FnMut(String),
+        tell: &mut impl FnMut(&'a Value, String),
     ) {
+        let entity = place.entity();
         if let Some(service) = place.service() {
             let name = names(service).next().unwrap_or_default();
             // Kong's default is 5.
             let retries = service.get("retries").unwrap_or(&Value::Null);
             if *retries != 0 {
-                tell(format!(
+                tell(
+                    service.get("retries").unwrap_or(service),
+                    format!(
                     "retries of service {name} must be 0: Kong would send a request again by itself"
-                ));
+                ),
+                );
             }
             if matches!(place, Place::Route(..))
                 && !self.filters(Place::Service(service), filter).is_empty()
             {
-                tell(format!(
-                    "the filter stands on service {name}, too: both would run, and the second \
+                tell(
+                    entity,
+                    format!(
+                        "the filter stands on service {name}, too: both would run, and the second \
                      would meet the first one's lock"
-                ));
+                    ),
+                );
             }
         }
         let plugins = self.plugins(place);
         for (at, plugin) in &plugins {
             let name = plugin["name"].as_str().unwrap_or_default();
             if BUFFERING.contains(&name) {
-                tell(format!(
+                tell(
+                    plugin,
+                    format!(
                     "plugin {name} ({at}) holds whole responses back: the filter would never see \
                      them, and every retry would execute"
-                ));
+                ),
+                );
             }
         }
-        self.guard(&plugins, reads_itself, tell);
+        self.guard(entity, &plugins, reads_itself, tell);
     }
 
     /// The code that must run before the filter. Of one plugin's instances Kong runs the nearest.
     fn guard(
         &self,
-        plugins: &[(String, &Value)],
+        entity: &'a Value,
+        plugins: &[(String, &'a Value)],
         reads_itself: bool,
-        tell: &mut impl FnMut(String),
+        tell: &mut impl FnMut(&'a Value, String),
     ) {
         let mut guards = plugins.iter().filter(|(_, plugin)| plugin["name"] == GUARD);
         let code = guards.next().map(|(_, plugin)| self.code(plugin));
         let has = |word: &str| code.as_ref().is_some_and(|code| code.contains(word));
         if !reads_itself && !has(READS_BODIES) {
-            tell(format!(
+            tell(
+                entity,
+                format!(
                 "no {GUARD} that reads bodies in access ({READS_BODIES}): requests with bodies \
                  would be refused"
-            ));
+            ),
+            );
         }
         if !has(REFUSES_BUFFERING) {
-            tell(format!(
+            tell(
+                entity,
+                format!(
                 "no {GUARD} that refuses what another plugin buffers ({REFUSES_BUFFERING}): such \
                  a request would run without protection"
-            ));
+            ),
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use idempotency_protocol::{
 };
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::net::{TcpStream, UnixStream};
 
 #[derive(Clone, Debug)]
@@ -26,6 +27,15 @@ pub struct Client {
     token: Option<String>,
     http2: bool,
     headers: Vec<(&'static str, String)>,
+    tunnel: Option<Tunnel>,
+}
+
+/// TLS around a TCP connection.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    pub config: Arc<rustls::ClientConfig>,
+    /// The name that the service's certificate must have.
+    pub name: &'static str,
 }
 
 /// A whole answer.
@@ -70,6 +80,27 @@ impl Reply {
     }
 }
 
+/// A connection that is used again.
+pub struct Kept {
+    sender: conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl Kept {
+    /// The status of the answer.
+    pub async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> u16 {
+        let request = Request::post(target)
+            .header("host", "localhost")
+            .header("content-type", CONTENT_TYPE)
+            .body(Full::new(body.into()))
+            .unwrap();
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        response.into_body().collect().await.unwrap();
+        status
+    }
+}
+
 impl Client {
     pub fn tcp(address: SocketAddr) -> Client {
         Client::new(Target::Tcp(address))
@@ -85,6 +116,14 @@ impl Client {
             token: None,
             http2: false,
             headers: Vec::new(),
+            tunnel: None,
+        }
+    }
+
+    pub fn over(&self, tunnel: Tunnel) -> Client {
+        Client {
+            tunnel: Some(tunnel),
+            ..self.clone()
         }
     }
 
@@ -155,6 +194,13 @@ impl Client {
                     let stream = TcpStream::connect(address)
                         .await
                         .map_err(|e| e.to_string())?;
+                    let Some(tunnel) = &self.tunnel else {
+                        return self.exchange(stream, request).await;
+                    };
+                    let connector = tokio_rustls::TlsConnector::from(tunnel.config.clone());
+                    let name = tunnel.name.try_into().unwrap();
+                    let stream = connector.connect(name, stream).await;
+                    let stream = stream.map_err(|e| e.to_string())?;
                     self.exchange(stream, request).await
                 }
                 Target::Unix(path) => {
@@ -194,23 +240,54 @@ impl Client {
         request.body(Full::new(body)).unwrap()
     }
 
+    /// One connection of HTTP/1.1 over TLS for many requests.
+    pub async fn keep(&self) -> Kept {
+        let (Target::Tcp(address), Some(tunnel)) = (&self.target, &self.tunnel) else {
+            panic!("only over TLS");
+        };
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(tunnel.config.clone());
+        let name = tunnel.name.try_into().unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        let (sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Kept { sender }
+    }
+
     async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Reply, String>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let io = TokioIo::new(stream);
-        let failed = |e: hyper::Error| e.to_string();
+        // The innermost cause is what TLS says.
+        let failed = |e: hyper::Error| {
+            let mut cause: &dyn std::error::Error = &e;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            cause.to_string()
+        };
         let head = request.method() == Method::HEAD;
-        let response = if self.http2 {
+        let (sent, connection) = if self.http2 {
             let (mut sender, connection) = conn::http2::handshake(TokioExecutor::new(), io)
                 .await
                 .map_err(failed)?;
-            tokio::spawn(connection);
-            sender.send_request(request).await.map_err(failed)?
+            let connection = tokio::spawn(connection);
+            (sender.send_request(request).await, connection)
         } else {
             let (mut sender, connection) = conn::http1::handshake(io).await.map_err(failed)?;
-            tokio::spawn(connection);
-            sender.send_request(request).await.map_err(failed)?
+            let connection = tokio::spawn(connection);
+            (sender.send_request(request).await, connection)
+        };
+        // In TLS 1.3 a server refuses a certificate after the client's part of the handshake: the connection says so.
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                return Err(match connection.await.unwrap() {
+                    Err(why) => failed(why),
+                    Ok(()) => failed(error),
+                })
+            }
         };
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(failed)?.to_bytes();

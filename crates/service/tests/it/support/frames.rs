@@ -60,7 +60,7 @@ pub fn complete(name: &str, owner: Owner, body: &str) -> Operation {
     Operation::Complete(Complete {
         key: key(name),
         owner,
-        outcome: response(body),
+        outcome: response(body).into(),
     })
 }
 
@@ -83,7 +83,7 @@ pub fn granted(answer: Answer) -> Grant {
 /// The stored body.
 pub fn replayed(answer: &Answer) -> &[u8] {
     match answer {
-        Answer::Stored(stored) => match &stored.outcome {
+        Answer::Stored(stored) => match &*stored.outcome {
             Outcome::Response(response) => &response.body,
             other => panic!("not a response: {other:?}"),
         },

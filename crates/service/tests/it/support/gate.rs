@@ -1,7 +1,8 @@
 //! A store that can be held up: calls of `apply` wait at a gate.
 
 use async_trait::async_trait;
-use idempotency_protocol::{Answer, LookupKey, Operation, Wait};
+use idempotency_protocol::{Answer, LookupKey, Operation, Outcome, Wait};
+use idempotency_store::search::{Found, Search};
 use idempotency_store::{
     ListFilter, Memory, Page, RecordView, Resolve, Resolved, Store, StoreError, Swept, Usage,
     WaitCounts,
@@ -63,6 +64,14 @@ impl Store for Gate {
 
     async fn list(&self, filter: ListFilter) -> Result<Page, StoreError> {
         self.inner.list(filter).await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, StoreError> {
+        self.inner.search(search).await
+    }
+
+    async fn stored(&self, key: &LookupKey) -> Result<Option<Outcome>, StoreError> {
+        self.inner.stored(key).await
     }
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {

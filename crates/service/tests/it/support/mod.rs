@@ -6,9 +6,10 @@ pub mod frames;
 pub mod gate;
 pub mod http2;
 pub mod shared;
+pub mod tls;
 
 pub use child::Child;
-pub use client::Client;
+pub use client::{Client, Tunnel};
 pub use frames::*;
 pub use gate::Gate;
 pub(crate) use shared::on_shared_stores;
@@ -46,6 +47,8 @@ pub fn settings() -> Settings {
 pub struct TestServer {
     pub address: SocketAddr,
     pub socket: PathBuf,
+    /// Where the operators' page is, if there is one.
+    pub page: Option<SocketAddr>,
     pub reloader: idempotency_service::server::Reloader,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<()>>,
@@ -74,11 +77,13 @@ impl TestServer {
         let config: Config = settings.check().unwrap();
         let store = match store {
             Some(store) => store,
-            None => config.store.open(&config.limits).await.unwrap(),
+            None => config.open_store().await.unwrap(),
         };
         let server = Server::bind(config, store).await.unwrap();
         let address = server.addresses()[0].to_string().parse();
         let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let page = server.ui_addresses().first().map(ToString::to_string);
+        let page = page.map(|address| address.parse().unwrap());
         let reloader = server.reloader();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
@@ -90,6 +95,7 @@ impl TestServer {
         TestServer {
             address,
             socket,
+            page,
             reloader,
             stop: Some(stop),
             running: Some(running),

@@ -119,6 +119,12 @@ fn run() -> Result<(), Error> {
     if std::env::var_os("STOP_WITH_PARENT").is_some() {
         terminate_with_parent().map_err(|error| Error::new(error.to_string()))?;
     }
+    if let Some(argument) = std::env::args().nth(1) {
+        return Err(Error::new(format!(
+            "unexpected argument {argument:?}: settings are environment variables: GATEWAY_PORT, \
+             ENVOY_ADMIN_PORT, SERVICE_PORT, UPSTREAM_PORT, CONCURRENCY, LOG, STORE, DATA_DIR, FILTER_CONFIG"
+        )));
+    }
     let settings = Settings::from_env()?;
     let (stop, running) = signals()?;
     let mut demo = Demo::start(&settings)?;

@@ -25,6 +25,7 @@ const HEAD: &str = include_str!("head.lua");
 const SHORT_WAY: &str = include_str!("short.lua");
 const EACH: &str = include_str!("each.lua");
 const LEDGER: &str = include_str!("ledger.lua");
+const WHOLE: &str = include_str!("whole.lua");
 const LOCK: &str = include_str!("lock.lua");
 
 /// A script's text and the name that the server has for it.
@@ -91,6 +92,8 @@ pub(super) struct Scripts {
     pub together: Option<Text>,
     /// About what a tenant has.
     pub ledger: Text,
+    /// About whole records.
+    pub whole: Text,
 }
 
 impl Scripts {
@@ -122,6 +125,7 @@ impl Scripts {
             normal: Text::new(normal),
             together: together.map(Text::new),
             ledger: Text::new([clock, LEDGER].concat()),
+            whole: Text::new(WHOLE.to_owned()),
         }
     }
 }

@@ -8,7 +8,7 @@ use idempotency_e2e::{
     assert_problem, assert_replay, eventually, fresh_key, record_state, replayed, side_by_side,
     Answer, Connection, Request,
 };
-use idempotency_stack::{filter_config, Stack, Tokens};
+use idempotency_stack::{calls_are_shared, filter_config, Stack, Tokens};
 use serde_json::json;
 
 use crate::support::{assert_alive, await_execution, charge, counter, persist, problem, rule};
@@ -189,7 +189,7 @@ fn two_thousand_streams_of_all_outcomes() {
     let alone = by_host!(
         "on Kong what streams ask travels alone, and settlements travel together; the library's \
          layer always shares",
-        envoy: std::env::var_os("BATCH").is_some(),
+        envoy: !calls_are_shared(),
         kong: false,
         layer: false,
     );

@@ -83,6 +83,6 @@ pub use redis::{Redis, RedisCluster, RedisRedlock, RedisSentinel};
 pub use relay::Relay;
 pub use service::{Backend, Durability, Service, ServiceOptions, Tokens, ENCRYPTION_KEYS};
 pub use spawn::terminate_with_parent;
-pub use stack::{charges_rule, filter_config, Stack, StackBuilder};
+pub use stack::{calls_are_shared, charges_rule, filter_config, Stack, StackBuilder};
 pub use upstream::{Execution, Executions, Upstream, UpstreamOptions};
 pub use wait::until;

@@ -187,10 +187,15 @@ pub fn filter_config(tokens: &Tokens, rules: Value) -> Value {
         "detached": { "cluster": "idempotency_execution" },
         "rules": rules,
     });
-    if std::env::var("BATCH").is_ok_and(|batch| batch == "off") {
+    if !calls_are_shared() {
         config["service"]["batch"] = json!({ "max_in_flight": 0 });
     }
     config
+}
+
+/// Whether operations of several requests may share a callout, as they do unless the environment says `BATCH=off`.
+pub fn calls_are_shared() -> bool {
+    std::env::var("BATCH").map_or(true, |batch| batch != "off")
 }
 
 /// The demo's rule.

@@ -217,7 +217,10 @@ fn the_span_of_a_batch_is_linked_to_the_traces_of_its_operations() {
         .filter(|s| s.name == "idempotency call")
         .collect();
     if !calls_are_shared() {
-        assert!(calls.is_empty(), "every operation travels alone: {calls:#?}");
+        assert!(
+            calls.is_empty(),
+            "every operation travels alone: {calls:#?}"
+        );
         return;
     }
     assert!(!calls.is_empty(), "{all:#?}");

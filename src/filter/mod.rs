@@ -4,49 +4,23 @@
 
 mod answers;
 mod batches;
-#[cfg(test)]
-mod bench;
 mod callouts;
-#[cfg(test)]
-mod clock_test;
-#[cfg(test)]
-mod cost_test;
-#[cfg(test)]
-mod decisions_test;
-#[cfg(any(test, feature = "testing"))]
-mod fake;
-#[cfg(test)]
-mod fake_kong;
-#[cfg(test)]
-mod kong_test;
 mod lane;
-#[cfg(test)]
-mod lane_test;
 mod metrics;
-#[cfg(test)]
-mod nginx;
 mod notes;
 mod own_reply;
 mod owners;
 mod perform;
-#[cfg(test)]
-mod random_kong_test;
-#[cfg(any(test, feature = "testing"))]
-mod random_service;
-#[cfg(any(test, feature = "testing"))]
-mod random_test;
 mod request;
 mod response;
 mod root;
-#[cfg(test)]
-mod shared_calls_test;
+#[cfg(any(test, feature = "testing"))]
+mod tests;
 mod tick;
 mod work;
-#[cfg(test)]
-mod work_test;
 
 #[cfg(feature = "testing")]
-pub use random_test::random_events;
+pub use tests::random::random_events;
 
 use crate::body::Body;
 use crate::clock::{Clock, Moment};

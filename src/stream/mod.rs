@@ -26,19 +26,11 @@
 //! | `Observing` | called from the root | called from the root's tick |
 
 mod acquire;
-#[cfg(test)]
-mod behaviour_test;
-#[cfg(test)]
-mod bench;
 mod effect;
-#[cfg(test)]
-mod endings_test;
-#[cfg(test)]
-mod hops_test;
 mod inline;
 mod observe;
 #[cfg(test)]
-mod table_test;
+mod tests;
 
 pub use acquire::Ticket;
 pub use effect::{Effect, Execute, Flow};

@@ -1,6 +1,6 @@
 //! Brings a stream into each state, and says in one line what an event led to.
 
-use super::{Effect, Env, Event, Flow, State, Stream};
+use crate::stream::{Effect, Env, Event, Flow, State, Stream};
 use crate::call::{Call, CallResult};
 use crate::clock::SteadyClock;
 use crate::profile::Profile;

@@ -1,7 +1,7 @@
 //! What takes more than one cell of the table to see.
 
 use super::bench::*;
-use super::{Effect, Env, Event, Flow, Stream};
+use crate::stream::{Effect, Env, Event, Flow, Stream};
 use crate::call::{Call, CallFailed};
 use crate::clock::Moment;
 use crate::profile::Profile;

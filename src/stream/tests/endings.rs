@@ -2,7 +2,7 @@
 //! detached or observed, in Envoy or in Kong.
 
 use super::bench::*;
-use super::{Effect, Event};
+use crate::stream::{Effect, Event};
 use crate::call::Call;
 use crate::execution::{Executed, Execution};
 use crate::profile::Profile;

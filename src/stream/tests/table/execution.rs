@@ -1,7 +1,7 @@
 //! From the grant to the last byte of the response.
 
 use super::super::bench::*;
-use super::super::Event;
+use crate::stream::Event;
 use crate::call::CallFailed;
 use idempotency_core::classify::Source;
 use idempotency_protocol::*;

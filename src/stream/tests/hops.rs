@@ -1,7 +1,7 @@
 //! What a stream does with what another gateway of ours has sent.
 
 use super::bench::*;
-use super::{Effect, Event};
+use crate::stream::{Effect, Event};
 use crate::call::{Call, CallFailed, CallResult};
 use crate::forward::HeaderChange;
 use crate::profile::Profile;

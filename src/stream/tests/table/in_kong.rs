@@ -1,7 +1,7 @@
 //! What is different in Kong.
 
 use super::super::bench::*;
-use super::super::Event;
+use crate::stream::Event;
 use crate::call::CallFailed;
 use crate::profile::Profile;
 use idempotency_core::classify::Source;

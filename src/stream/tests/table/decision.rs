@@ -1,7 +1,7 @@
 //! From the first callback to the decision.
 
 use super::super::bench::*;
-use super::super::Event;
+use crate::stream::Event;
 use crate::call::CallFailed;
 use idempotency_core::headers::Headers;
 use idempotency_protocol::*;

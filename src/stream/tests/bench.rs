@@ -1,10 +1,10 @@
 //! Brings a stream into each state, and says in one line what an event led to.
 
-use crate::stream::{Effect, Env, Event, Flow, State, Stream};
 use crate::call::{Call, CallResult};
 use crate::clock::SteadyClock;
 use crate::profile::Profile;
 use crate::settings::Settings;
+use crate::stream::{Effect, Env, Event, Flow, State, Stream};
 use bytes::Bytes;
 use idempotency_core::classify::Source;
 use idempotency_core::config::{self, Plan};

@@ -2,10 +2,10 @@
 //! detached or observed, in Envoy or in Kong.
 
 use super::bench::*;
-use crate::stream::{Effect, Event};
 use crate::call::Call;
 use crate::execution::{Executed, Execution};
 use crate::profile::Profile;
+use crate::stream::{Effect, Event};
 use idempotency_core::classify::Source;
 use idempotency_protocol::*;
 

@@ -113,7 +113,7 @@ impl fmt::Display for CallFailed {
             ),
             CallFailed::Status(status @ 500..=599) => write!(
                 f,
-                "status {status}: the service is not ready, or the gateway found nobody at \
+                "status {status}: the service is not ready, or the gateway could not reach \
                  service.target, or one of the two does not trust the other's certificate"
             ),
             CallFailed::Status(status) => write!(

@@ -24,7 +24,7 @@ pub fn settle(ending: Ending, lease: &Lease, effects: &mut Vec<Effect>) -> Opera
 /// Why an outcome is unknown: the client or the gateway ended the request before its answer was whole.
 pub const CUT: &str = "the request or its answer was cut off";
 /// Why an outcome is unknown: an answer of its class proves nothing.
-pub const UNCLEAR: &str = "by this answer nobody can tell whether it was executed";
+pub const UNCLEAR: &str = "this answer does not show whether the request was executed";
 
 /// The same, and the operator is told of an outcome that nobody knows. `status`: what the client gets; 0: nothing
 /// whole.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// What the operator is told where nothing can be decided.
 const WITHOUT_SETTINGS: &str =
-    "the configuration was rejected, or the gateway sends requests twice; an earlier error line says what to mend";
+    "the configuration was rejected, or the gateway sends requests twice; an earlier error line says what to correct";
 
 impl<H: Host> Filter<H> {
     /// Request headers have come. `end`: there is no body.

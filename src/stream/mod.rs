@@ -269,7 +269,7 @@ impl Stream {
             (State::Hashing(h), Event::RequestTrailers(t)) => h.trailers(t, env),
             (State::Hashing(h), Event::BodiesNeverCome) => h.refuse(
                 Problem::Misconfigured,
-                Some("The filter's plugin configuration lacks allow_on_headers_stop_iteration."),
+                Some("The filter's plugin configuration does not set allow_on_headers_stop_iteration."),
                 env,
             ),
 

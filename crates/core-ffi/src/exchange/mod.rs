@@ -195,7 +195,7 @@ impl Exchange {
             return (Step::Pass, (!unchanged).then_some(exchange));
         }
         exchange.why = "misconfigured: the configuration was rejected; an earlier error line says \
-                        what to mend"
+                        what to correct"
             .to_owned();
         exchange.reply = Some(Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None));
         (Step::Reply, Some(exchange))

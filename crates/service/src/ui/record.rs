@@ -255,7 +255,7 @@ fn facts(view: &RecordView, now: u64) -> Markup {
             dt { "Version" } dd.mono { (view.version) }
             @if let Some(left) = view.lease_left_ms {
                 dt { "Lease" }
-                dd { @if left == 0 { "over: nobody has reported back" } @else { (span(left)) " left" } }
+                dd { @if left == 0 { "over; no outcome was reported" } @else { (span(left)) " left" } }
             }
             @if let Some(expires) = view.expires_at_ms {
                 dt { "Forgotten" } dd title=(moment(expires)) { (ago(now, expires)) }

@@ -7,7 +7,7 @@
 //! locked between two statements, so a process that stands still holds up nobody. A row that somebody
 //! else has locked is not waited for here, either: what concerns it leaves the batch ([`super::locked`]).
 
-use super::error::{PostgresFailure, Remedy};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::groups::{by_key, in_use, KeyGroup};
 use super::ids::Id;
 use super::lanes::Prepared;
@@ -65,7 +65,7 @@ impl Retry {
 
     /// Waits a little if there is time for another try.
     pub async fn again(&mut self, trouble: &PostgresFailure) -> bool {
-        if trouble.kind != Remedy::Retry || Instant::now() + self.pause >= self.deadline {
+        if trouble.kind != RetryAdvice::Retry || Instant::now() + self.pause >= self.deadline {
             return false;
         }
         tokio::time::sleep(self.pause).await;
@@ -99,9 +99,9 @@ impl PostgresShared {
         let settled = self.settle(groups, &mut retry, answers, &mut locked).await;
         if let Err((trouble, left)) = settled {
             // One bad operation must not take the others along.
-            let alone = left.len() > 1 && trouble.kind != Remedy::Retry;
+            let alone = left.len() > 1 && trouble.kind != RetryAdvice::Retry;
             for group in left {
-                let trouble = if alone && (trouble.kind == Remedy::Final || !retry.is_over()) {
+                let trouble = if alone && (trouble.kind == RetryAdvice::Final || !retry.is_over()) {
                     let one = vec![group];
                     match self.settle(one, &mut retry, answers, &mut locked).await {
                         Ok(()) => continue,

@@ -6,7 +6,7 @@
 //! lost, and what was written since is not there: so it is not used any more once the new timeline
 //! was seen. This is no fence around the old primary; only taking it from the network is.
 
-use super::error::{PostgresFailure, Remedy};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::options::PostgresOptions;
 use crate::transaction::Primary;
 use deadpool_postgres::ClientWrapper;
@@ -211,7 +211,7 @@ impl PostgresConnector {
             // A String takes everything.
             let _ = write!(text, "; {name}: {}", trouble.error);
         }
-        if troubles.iter().all(|(_, t)| t.kind == Remedy::Final) {
+        if troubles.iter().all(|(_, t)| t.kind == RetryAdvice::Final) {
             PostgresFailure::permanent(text)
         } else {
             PostgresFailure::transient(text)

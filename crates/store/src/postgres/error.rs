@@ -10,12 +10,12 @@ use tokio_postgres::error::SqlState;
 #[derive(Debug)]
 pub(super) struct PostgresFailure {
     pub error: StoreError,
-    pub kind: Remedy,
+    pub kind: RetryAdvice,
 }
 
 /// What may be done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
+pub(super) enum RetryAdvice {
     /// Try again: a connection was lost, the server restarts, two writers met. Every operation
     /// can be repeated, since its owner recognises what it has already done.
     Retry,
@@ -29,21 +29,21 @@ impl PostgresFailure {
     pub fn transient(what: impl Into<String>) -> PostgresFailure {
         PostgresFailure {
             error: StoreError::Transient(what.into()),
-            kind: Remedy::Retry,
+            kind: RetryAdvice::Retry,
         }
     }
 
     pub fn permanent(what: impl Into<String>) -> PostgresFailure {
         PostgresFailure {
             error: StoreError::Permanent(what.into()),
-            kind: Remedy::Final,
+            kind: RetryAdvice::Final,
         }
     }
 
     pub fn too_slow(what: impl Into<String>) -> PostgresFailure {
         PostgresFailure {
             error: StoreError::Transient(what.into()),
-            kind: Remedy::TooSlow,
+            kind: RetryAdvice::TooSlow,
         }
     }
 }
@@ -66,7 +66,7 @@ impl From<PoolError<PostgresFailure>> for PostgresFailure {
             }
             PoolError::Closed => PostgresFailure {
                 error: StoreError::Transient("store is closed".into()),
-                kind: Remedy::Final,
+                kind: RetryAdvice::Final,
             },
             other => PostgresFailure::transient(format!("PostgreSQL: the pool: {other:?}")),
         }
@@ -80,9 +80,9 @@ impl From<tokio_postgres::Error> for PostgresFailure {
                 // Neither detail nor hint: they may quote a row, and so a key.
                 let text = format!("PostgreSQL: {} ({})", db.message(), db.code().code());
                 match kind(db.code()) {
-                    Remedy::Retry => PostgresFailure::transient(text),
-                    Remedy::TooSlow => PostgresFailure::too_slow(text),
-                    Remedy::Final => PostgresFailure::permanent(text),
+                    RetryAdvice::Retry => PostgresFailure::transient(text),
+                    RetryAdvice::TooSlow => PostgresFailure::too_slow(text),
+                    RetryAdvice::Final => PostgresFailure::permanent(text),
                 }
             }
             None => {
@@ -99,10 +99,10 @@ impl From<tokio_postgres::Error> for PostgresFailure {
 }
 
 /// What the server's code means.
-fn kind(code: &SqlState) -> Remedy {
+fn kind(code: &SqlState) -> RetryAdvice {
     let text = code.code();
     if *code == SqlState::QUERY_CANCELED || *code == SqlState::LOCK_NOT_AVAILABLE {
-        return Remedy::TooSlow;
+        return RetryAdvice::TooSlow;
     }
     // 0A000: a prepared statement met a changed table. 25006: the server has become a standby.
     // 42501 and the rest of class 42, class 28, class 3D: somebody must act.
@@ -110,9 +110,9 @@ fn kind(code: &SqlState) -> Remedy {
         "08", "40", "53", "57", "58", "55P03", "0A000", "25006", "25P0",
     ];
     if retry.iter().any(|prefix| text.starts_with(prefix)) {
-        Remedy::Retry
+        RetryAdvice::Retry
     } else {
-        Remedy::Final
+        RetryAdvice::Final
     }
 }
 
@@ -125,13 +125,13 @@ mod tests {
         for retry in [
             "40001", "40P01", "57P01", "57P03", "53300", "08006", "25006", "0A000",
         ] {
-            assert_eq!(kind(&SqlState::from_code(retry)), Remedy::Retry, "{retry}");
+            assert_eq!(kind(&SqlState::from_code(retry)), RetryAdvice::Retry, "{retry}");
         }
         for slow in ["57014", "55P03"] {
-            assert_eq!(kind(&SqlState::from_code(slow)), Remedy::TooSlow, "{slow}");
+            assert_eq!(kind(&SqlState::from_code(slow)), RetryAdvice::TooSlow, "{slow}");
         }
         for last in ["28P01", "3D000", "42P01", "42501", "23514", "XX001"] {
-            assert_eq!(kind(&SqlState::from_code(last)), Remedy::Final, "{last}");
+            assert_eq!(kind(&SqlState::from_code(last)), RetryAdvice::Final, "{last}");
         }
     }
 }

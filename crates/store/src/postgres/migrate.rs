@@ -1,6 +1,6 @@
 //! The schema: numbered scripts inside the program, and a version that says which services can use it.
 
-use super::error::{PostgresFailure, Remedy};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::pool::{Pool, PooledConnection};
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Tries {
     /// Waits a little if it is worth another try.
     pub async fn again(&mut self, trouble: &PostgresFailure) -> bool {
         self.0 += 1;
-        if trouble.kind != Remedy::TooSlow || self.0 > TRIES {
+        if trouble.kind != RetryAdvice::TooSlow || self.0 > TRIES {
             return false;
         }
         tokio::time::sleep(PAUSE).await;
@@ -88,7 +88,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), PostgresFailure> 
     loop {
         match migrate_once(pool).await {
             Err(trouble) if tries.again(&trouble).await => {}
-            Err(trouble) if trouble.kind == Remedy::TooSlow => {
+            Err(trouble) if trouble.kind == RetryAdvice::TooSlow => {
                 return Err(PostgresFailure::too_slow(format!(
                     "a transaction uses the tables all the time, end it and migrate again: {}",
                     trouble.error

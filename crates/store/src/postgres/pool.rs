@@ -1,7 +1,7 @@
 //! Connections: how many, and when one is thrown away.
 
 use super::connect::{PostgresConnector, Session};
-use super::error::{PostgresFailure, Remedy};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::options::PostgresOptions;
 use crate::transaction::Primary;
 use deadpool::managed::{self, Metrics, PoolConfig, RecycleError, RecycleResult, Timeouts};
@@ -121,7 +121,7 @@ impl PooledConnection {
             }
         };
         if let Err(PostgresFailure {
-            kind: Remedy::Retry,
+            kind: RetryAdvice::Retry,
             ..
         }) = &result
         {

@@ -77,7 +77,7 @@ impl RedisStore {
 }
 
 fn senseless() -> StoreError {
-    StoreError::Permanent("Redis: an answer makes no sense".to_owned())
+    StoreError::Permanent("Redis: an answer cannot be understood".to_owned())
 }
 
 fn illegible() -> StoreError {

@@ -169,8 +169,9 @@ impl ServiceCaller {
 }
 
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandFailure> {
-    serde_json::from_slice(body)
-        .map_err(|error| CommandFailure::Service(format!("the answer cannot be understood: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        CommandFailure::Service(format!("the answer cannot be understood: {error}"))
+    })
 }
 
 fn read_token(keys: &Keys) -> Result<Option<String>, CommandFailure> {

@@ -73,7 +73,9 @@ fn entry(line: &str) -> Result<(Role, San), String> {
     };
     let all = [Role::Gateway, Role::Upstream, Role::Operator];
     let Some(role) = all.into_iter().find(|known| known.name() == role) else {
-        return Err(format!("`{role}` is not one of gateway, upstream, operator"));
+        return Err(format!(
+            "`{role}` is not one of gateway, upstream, operator"
+        ));
     };
     Ok((role, name.parse()?))
 }

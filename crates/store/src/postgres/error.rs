@@ -125,13 +125,25 @@ mod tests {
         for retry in [
             "40001", "40P01", "57P01", "57P03", "53300", "08006", "25006", "0A000",
         ] {
-            assert_eq!(kind(&SqlState::from_code(retry)), RetryAdvice::Retry, "{retry}");
+            assert_eq!(
+                kind(&SqlState::from_code(retry)),
+                RetryAdvice::Retry,
+                "{retry}"
+            );
         }
         for slow in ["57014", "55P03"] {
-            assert_eq!(kind(&SqlState::from_code(slow)), RetryAdvice::TooSlow, "{slow}");
+            assert_eq!(
+                kind(&SqlState::from_code(slow)),
+                RetryAdvice::TooSlow,
+                "{slow}"
+            );
         }
         for last in ["28P01", "3D000", "42P01", "42501", "23514", "XX001"] {
-            assert_eq!(kind(&SqlState::from_code(last)), RetryAdvice::Final, "{last}");
+            assert_eq!(
+                kind(&SqlState::from_code(last)),
+                RetryAdvice::Final,
+                "{last}"
+            );
         }
     }
 }

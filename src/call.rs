@@ -19,7 +19,7 @@ pub enum Call {
     /// One operation.
     Operation(Box<Operation>),
     /// A wait; in a call of its own.
-    Wait(Wait),
+    Wait(Box<Wait>),
 }
 
 /// There is no usable answer, and why.

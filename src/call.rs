@@ -1,5 +1,6 @@
 //! Callouts to the service, as data.
 
+use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::config::Service;
 use idempotency_core::reply::decimal;
@@ -201,6 +202,8 @@ fn content_length(length: usize) -> (Bytes, Bytes) {
 #[derive(Debug, Default)]
 pub struct Writer {
     headers: Vec<(Bytes, Bytes)>,
+    /// The last header is the length of the body. Envoy sets it itself (docs/envoy-facts.md).
+    tells_length: bool,
     body: Vec<u8>,
 }
 
@@ -208,12 +211,18 @@ pub struct Writer {
 const KEPT_ROOM: usize = 64 << 10;
 
 impl Writer {
-    /// For a service.
-    pub fn new(service: &Service) -> Writer {
+    /// For a service, in this host.
+    pub fn new(service: &Service, profile: Profile) -> Writer {
         let mut headers = service_headers(OPERATIONS_PATH, service);
-        headers.push(content_length(0));
-        let body = Vec::new();
-        Writer { headers, body }
+        let tells_length = profile == Profile::Kong;
+        if tells_length {
+            headers.push(content_length(0));
+        }
+        Writer {
+            headers,
+            tells_length,
+            body: Vec::new(),
+        }
     }
 
     /// One call that carries these operations, each with the `traceparent` of its request: its headers and its body.
@@ -227,8 +236,7 @@ impl Writer {
         }
         let before = self.body.len();
         Request::encode_into(wire, operations, &mut self.body);
-        if self.body.len() != before {
-            // It is the last one.
+        if self.tells_length && self.body.len() != before {
             self.headers.pop();
             self.headers.push(content_length(self.body.len()));
         }

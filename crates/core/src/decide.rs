@@ -226,6 +226,7 @@ fn judge(
         false => &[],
     };
     let found = rules::decide(rules, &head.method, place, path, replacing);
+    let replaces = unwelcome.replaces;
     let (index, detail) = match found {
         RuleMatch::None if left => {
             return refuse_anywhere(settings, ONLY_OURS, &head.headers);
@@ -243,7 +244,7 @@ fn judge(
                 }
             }
             let carried = unwelcome.carried.take();
-            return match protect(settings, &matched, &authority, head, carried, properties) {
+            return match protect(settings, &matched, &authority, head, (carried, replaces), properties) {
                 Ok(Some(protect)) => protect,
                 Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,
@@ -390,7 +391,7 @@ fn protect(
     matched: &rules::Matched,
     authority: &[u8],
     head: &mut RequestHead,
-    carried: Option<Box<Carried>>,
+    (carried, replaces): (Option<Box<Carried>>, bool),
     properties: &dyn Properties,
 ) -> Result<Option<Verdict>, Refusal> {
     let RequestHead {
@@ -445,6 +446,7 @@ fn protect(
         query: matched.query,
         host: authority,
         headers: &headers.0,
+        replaces,
     };
     let mut hasher = Box::new(settings.hasher(matched, &head));
     if let Some(pointer) = &policy.key.from {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::canonical_json::Canonical;
 use crate::config::{BodyMode, FingerprintPolicy, JsonPolicy};
 use crate::json::JsonError;
-use crate::{canonical_json, names, query, rules};
+use crate::{canonical_json, headers, names, query, rules};
 
 /// Version of the format; part of every scheme id.
 pub const VERSION: &str = "1";
@@ -92,6 +92,8 @@ pub(crate) struct Head<'a> {
     pub host: &'a [u8],
     /// All of them.
     pub headers: &'a [(Bytes, Bytes)],
+    /// One of them may be a header that [replaces](names::replaces) method or path.
+    pub replaces: bool,
 }
 
 impl Head<'_> {
@@ -134,7 +136,7 @@ impl Head<'_> {
     ) -> bool {
         let host = if policy.host { self.host } else { &[] };
         let counts = |name: &[u8]| {
-            counted.iter().any(|c| name.eq_ignore_ascii_case(c)) || names::replaces(name)
+            counted.iter().any(|c| headers::is(name, c)) || self.replaces && names::replaces(name)
         };
         let begin = [self.method, self.path.as_bytes(), self.query, host];
         begin.into_iter().all(&mut each)
@@ -264,6 +266,7 @@ impl Hasher {
             query,
             host,
             headers,
+            replaces: true,
         };
         Hasher::of(policy, scheme, &head)
     }

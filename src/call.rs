@@ -247,14 +247,14 @@ impl Writer {
 /// An answer, if it can be read.
 pub type Read = Result<Answer, DecodeError>;
 
-/// Reads the answers of a callout that carried `count` calls; `None`: these are none.
+/// Reads the answers of a callout that carried `count` calls into room that is there; `None`: these are none.
 ///
 /// The status is not looked at, since to ask for it would cost a hostcall of every callout. Who answers
 /// otherwise than with status 200 has no such body: the service sends problem documents, which are JSON, and
 /// nothing that is no service of ours writes this format.
-pub fn read_answers(body: Bytes, count: usize) -> Option<Vec<Read>> {
-    let received = Response::decode(body).ok()?;
-    (received.items.len() == count).then_some(received.items)
+pub fn read_answers(body: &Bytes, count: usize, answers: &mut Vec<Read>) -> Option<()> {
+    Response::decode_into(body, answers).ok()?;
+    (answers.len() == count).then_some(())
 }
 
 /// One of the answers. An answer of a later release fails alone.

@@ -148,10 +148,7 @@ impl Capturing {
         let ending = passing.ending();
         let operation = settle_telling(&run.request, ending, &run.lease, told, env.effects);
         env.effect(call(operation));
-        (
-            State::Settling(Settling { run, held, cut }),
-            Flow::Pause,
-        )
+        (State::Settling(Settling { run, held, cut }), Flow::Pause)
     }
 
     /// The stream ended in the middle of the response.

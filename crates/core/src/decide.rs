@@ -244,7 +244,14 @@ fn judge(
                 }
             }
             let carried = unwelcome.carried.take();
-            return match protect(settings, &matched, &authority, head, (carried, replaces), properties) {
+            return match protect(
+                settings,
+                &matched,
+                &authority,
+                head,
+                (carried, replaces),
+                properties,
+            ) {
                 Ok(Some(protect)) => protect,
                 Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,

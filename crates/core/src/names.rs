@@ -97,6 +97,7 @@ pub fn same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Whether some frameworks take method or path of a request from this field.
+#[inline]
 pub fn replaces(name: &[u8]) -> bool {
     // All of them begin alike; most names of a request do not.
     let is = |names: &[&str]| names.iter().any(|n| same(n.as_bytes(), name));

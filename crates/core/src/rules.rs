@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Match, PathMatch, Rule};
-use crate::{headers, names};
 use crate::path::{self, Clarity, Readings};
+use crate::{headers, names};
 
 /// What the rules say about a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -284,10 +284,7 @@ pub(crate) fn is_safe(method: &[u8]) -> bool {
 
 /// An empty list is every method that is not safe.
 fn method_matches(methods: &[String], method: &[u8]) -> bool {
-    methods.is_empty()
-        || methods
-            .iter()
-            .any(|m| headers::is(m.as_bytes(), method))
+    methods.is_empty() || methods.iter().any(|m| headers::is(m.as_bytes(), method))
 }
 
 /// A trailing slash does not matter: many routers ignore it.

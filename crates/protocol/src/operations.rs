@@ -101,11 +101,7 @@ pub(crate) fn decode(kind: u8, mut r: Reader, wire: Wire) -> Decoded<Operation> 
 }
 
 /// The same, with the `traceparent` of its request. One that cannot be read is none: nothing is decided by it.
-pub(crate) fn decode_traced(
-    kind: u8,
-    mut r: Reader,
-    wire: Wire,
-) -> Decoded<(Operation, Bytes)> {
+pub(crate) fn decode_traced(kind: u8, mut r: Reader, wire: Wire) -> Decoded<(Operation, Bytes)> {
     let operation = read(kind, &mut r, wire)?;
     wire.end(&r)?;
     let trace = r.short("traceparent").unwrap_or_default();

@@ -98,7 +98,8 @@ impl Bench {
             effects: Vec::new(),
             flow: Flow::Continue,
         };
-        let (stream, flow) = bench.with_env(|env| Stream::protect(Arc::new(request), Box::new(hasher), None, env));
+        let (stream, flow) =
+            bench.with_env(|env| Stream::protect(Arc::new(request), Box::new(hasher), None, env));
         bench.stream = stream;
         bench.flow = flow;
         bench

@@ -226,7 +226,6 @@ fn judge(
         false => &[],
     };
     let found = rules::decide(rules, &head.method, place, path, replacing);
-    let replaces = unwelcome.replaces;
     let (index, detail) = match found {
         RuleMatch::None if left => {
             return refuse_anywhere(settings, ONLY_OURS, &head.headers);
@@ -244,14 +243,7 @@ fn judge(
                 }
             }
             let carried = unwelcome.carried.take();
-            return match protect(
-                settings,
-                &matched,
-                &authority,
-                head,
-                (carried, replaces),
-                properties,
-            ) {
+            return match protect(settings, &matched, &authority, head, carried, properties) {
                 Ok(Some(protect)) => protect,
                 Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,
@@ -398,7 +390,7 @@ fn protect(
     matched: &rules::Matched,
     authority: &[u8],
     head: &mut RequestHead,
-    (carried, replaces): (Option<Box<Carried>>, bool),
+    carried: Option<Box<Carried>>,
     properties: &dyn Properties,
 ) -> Result<Option<Verdict>, Refusal> {
     let RequestHead {
@@ -453,7 +445,6 @@ fn protect(
         query: matched.query,
         host: authority,
         headers: &headers.0,
-        replaces,
     };
     let mut hasher = Box::new(settings.hasher(matched, &head));
     if let Some(pointer) = &policy.key.from {

@@ -92,8 +92,6 @@ pub(crate) struct Head<'a> {
     pub host: &'a [u8],
     /// All of them.
     pub headers: &'a [(Bytes, Bytes)],
-    /// One of them may be a header that [replaces](names::replaces) method or path.
-    pub replaces: bool,
 }
 
 impl Head<'_> {
@@ -135,9 +133,8 @@ impl Head<'_> {
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> bool {
         let host = if policy.host { self.host } else { &[] };
-        let counts = |name: &[u8]| {
-            counted.iter().any(|c| headers::is(name, c)) || self.replaces && names::replaces(name)
-        };
+        let counts =
+            |name: &[u8]| counted.iter().any(|c| headers::is(name, c)) || names::replaces(name);
         let begin = [self.method, self.path.as_bytes(), self.query, host];
         begin.into_iter().all(&mut each)
             && self
@@ -266,7 +263,6 @@ impl Hasher {
             query,
             host,
             headers,
-            replaces: true,
         };
         Hasher::of(policy, scheme, &head)
     }

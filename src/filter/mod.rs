@@ -23,6 +23,7 @@ mod work;
 pub use tests::random::random_events;
 
 use crate::body::Body;
+use crate::call::Read;
 use crate::clock::{Clock, Moment};
 use crate::host::{Buffer, Host};
 use crate::ids::IdMap;
@@ -30,7 +31,7 @@ use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Effect, Env, Event, Flow, Look, Stream};
 use bytes::Bytes;
-use callouts::Pending;
+use callouts::{Pending, SpareLists};
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
@@ -109,6 +110,9 @@ pub struct Filter<H: Host> {
     work: WorkQueue,
     /// Room for effects, used again and again.
     effects: Vec<Effect>,
+    /// Room for answers of the service, used again and again.
+    answers: Vec<Read>,
+    spare: SpareLists,
     /// The context that hostcalls act on.
     current: u32,
     inside: Option<(u32, Phase)>,
@@ -132,6 +136,8 @@ impl<H: Host> Filter<H> {
             pending: IdMap::default(),
             work: WorkQueue::default(),
             effects: Vec::new(),
+            answers: Vec::new(),
+            spare: SpareLists::default(),
             current: 0,
             inside: None,
             resumed: false,

@@ -98,7 +98,8 @@ impl Bench {
             effects: Vec::new(),
             flow: Flow::Continue,
         };
-        let (stream, flow) = bench.with_env(|env| Stream::protect(request, hasher, None, env));
+        let (stream, flow) =
+            bench.with_env(|env| Stream::protect(Arc::new(request), Box::new(hasher), None, env));
         bench.stream = stream;
         bench.flow = flow;
         bench
@@ -310,7 +311,7 @@ pub(super) fn settled(result: CallResult) -> Event<'static> {
         owner: Owner([1; 16]),
         outcome: outcome.into(),
     };
-    Event::Settled(Operation::Complete(complete), result)
+    Event::Settled(Box::new(Operation::Complete(complete)), result)
 }
 
 pub(super) fn response(status: &'static str, end: bool) -> Event<'static> {

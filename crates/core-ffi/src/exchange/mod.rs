@@ -158,11 +158,13 @@ impl Exchange {
                 mut request,
                 hasher,
             } => {
-                request.client = names.client;
-                if request.request_id.is_empty() {
-                    request.request_id = names.request_id;
+                if let Some(request) = Arc::get_mut(&mut request) {
+                    request.client = names.client;
+                    if request.request_id.is_empty() {
+                        request.request_id = names.request_id;
+                    }
                 }
-                exchange.request = Some(Arc::new(*request));
+                exchange.request = Some(request);
                 exchange.state = State::Hashing { hasher, seen: 0 };
                 Step::Body
             }

@@ -165,7 +165,6 @@ where
                 ResponseFuture::ready(context.problem(refused.problem, reply))
             }
             Verdict::Protect { request, hasher } if request.policy().mode == Mode::Observe => {
-                let request = Arc::from(request);
                 let about = context.about(&request, &parts);
                 let (watch, watching) = observe::begin(context, &request, about, *hasher, &body);
                 let body = RequestBody::watched(body, watch);
@@ -176,7 +175,7 @@ where
                 let protected = Protected {
                     context: Arc::clone(context),
                     about: context.about(&request, &parts),
-                    request: Arc::from(request),
+                    request,
                     parts,
                     carried,
                 };

@@ -252,8 +252,13 @@ impl<H: Host> Filter<H> {
         }
     }
 
+    /// Whether anything is known of a stream; if not, its bodies and its response are nothing to the filter.
+    pub fn knows(&self, context: u32) -> bool {
+        self.streams.contains_key(&context)
+    }
+
     /// Whether a root has nothing left to do. What is no root has nothing to do.
-    fn is_idle(&self, context: u32) -> bool {
+    pub fn is_idle(&self, context: u32) -> bool {
         let lingers = |e: &Entry| e.deleted && e.root == context;
         self.roots
             .get(&context)

@@ -195,7 +195,7 @@ fn pages_read_first_answers_replays_and_refusals() {
     let said = other.found();
     // Its preflight is answered for the shop only.
     blocked(&said["upstream"]["replay"]);
-    if Host::chosen() == Host::Envoy {
+    if Host::chosen().is_envoy() {
         blocked(&said["gateway"]["replay"]);
     }
     // What everyone may read is replayed to everyone; the rule names the shop alone for refusals.

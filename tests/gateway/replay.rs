@@ -95,7 +95,7 @@ fn every_answer_is_replayed_byte_for_byte_inline_over_http2() {
 /// latencies; on a complete Kong, `via` is its own.
 fn is_of_the_gateway(name: &str) -> bool {
     match Host::chosen() {
-        Host::Envoy => name.starts_with("x-envoy-"),
+        Host::Envoy | Host::Native => name.starts_with("x-envoy-"),
         Host::Kong => name == "via" || name.starts_with("x-kong-"),
         Host::KongHost | Host::Nginx | Host::Layer => false,
     }

@@ -47,7 +47,7 @@ fn assert_hidden(stack: &mut Stack, token: &str) {
         ("the service's log", stack.service.log()),
         ("the service's metrics", stack.service.metrics()),
     ];
-    if Host::chosen() == Host::Envoy {
+    if Host::chosen().is_envoy() {
         let dump = stack
             .gateway
             .envoy()

@@ -3,10 +3,15 @@
 
 use idempotency_stack::Host;
 
-/// Whether the case runs on the chosen host; if not, says so.
+/// Whether the case runs on the chosen host; if not, says so. What is for Envoy is for Envoy with the native module,
+/// too, but for what [`not_on!`](crate::not_on) says.
 pub fn runs_on(hosts: &[Host], why: &str) -> bool {
     let host = Host::chosen();
-    let runs = hosts.contains(&host);
+    let alike = match host {
+        Host::Native => Host::Envoy,
+        other => other,
+    };
+    let runs = hosts.contains(&host) || hosts.contains(&alike);
     if !runs {
         eprintln!("not on {}: {why}", host.name());
     }
@@ -19,6 +24,27 @@ pub fn runs_on(hosts: &[Host], why: &str) -> bool {
 macro_rules! only_on {
     ($($host:ident)|+, $why:literal) => {
         if !$crate::cases::runs_on(&[$(idempotency_stack::Host::$host),+], $why) {
+            return;
+        }
+    };
+}
+
+/// Whether the case runs on the chosen host, which is none of these; if not, says so.
+pub fn runs_elsewhere(hosts: &[Host], why: &str) -> bool {
+    let host = Host::chosen();
+    let runs = !hosts.contains(&host);
+    if !runs {
+        eprintln!("not on {}: {why}", host.name());
+    }
+    runs
+}
+
+/// Declares that a case is not for some hosts, and why: `not_on!(Native, "it executes inline only")`. There the
+/// case ends here.
+#[macro_export]
+macro_rules! not_on {
+    ($($host:ident)|+, $why:literal) => {
+        if !$crate::cases::runs_elsewhere(&[$(idempotency_stack::Host::$host),+], $why) {
             return;
         }
     };

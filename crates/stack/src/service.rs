@@ -305,7 +305,7 @@ impl Service {
 fn mtls_is_chosen() -> Result<bool, Error> {
     match std::env::var("TRANSPORT").unwrap_or_default().as_str() {
         "" | "plain" => Ok(false),
-        "mtls" if Host::chosen() == Host::Envoy => Ok(true),
+        "mtls" if Host::chosen().is_envoy() => Ok(true),
         "mtls" => Err(Error::new(
             "TRANSPORT=mtls is for Envoy: no other host shows a certificate",
         )),

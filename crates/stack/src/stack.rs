@@ -137,7 +137,7 @@ impl StackBuilder {
         });
         let address = match service.tls() {
             // Whoever else is called by certificates alone has no way to show one.
-            Some(tls) if Host::chosen() == Host::Envoy => ServiceAddress::Tls(tls),
+            Some(tls) if Host::chosen().is_envoy() => ServiceAddress::Tls(tls),
             _ if self.service_over_tcp => ServiceAddress::Tcp(service.address()),
             _ => ServiceAddress::Unix(service.socket().to_owned()),
         };
@@ -146,7 +146,7 @@ impl StackBuilder {
             change(&mut config);
         }
         let gateway = match Host::chosen() {
-            Host::Envoy => {
+            Host::Envoy | Host::Native => {
                 let mut config = config.into();
                 for change in self.envoy {
                     change(&mut config);

@@ -204,6 +204,25 @@ pub fn wasm() -> Result<PathBuf, Error> {
         })
 }
 
+/// The directory that has the native module for Envoy.
+///
+/// # Errors
+///
+/// If it is not built; the message says how to build it.
+pub fn native_module() -> Result<PathBuf, Error> {
+    let file = match from_env("IDEMPOTENCY_NATIVE")? {
+        Some(path) => Some(path),
+        None => target_dir().map(|dir| dir.join("libidempotency_envoy.so")),
+    };
+    let dir = file.filter(|path| path.is_file());
+    dir.and_then(|path| path.parent().map(Path::to_owned))
+        .ok_or_else(|| {
+            Error::new(
+                "no libidempotency_envoy.so found: run `make native`, or set IDEMPOTENCY_NATIVE",
+            )
+        })
+}
+
 /// Cargo's target directory: the one that the running program is in.
 pub fn target_dir() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;

@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 
 use super::parts;
 use crate::error::Error;
-use crate::gateway::{Cluster, Route, ServiceAddress};
+use crate::gateway::{Cluster, Host, Route, ServiceAddress};
 use crate::{ports, tools};
 
 /// Everything that can be chosen about an Envoy. [`EnvoyConfig::new`] has the defaults.
@@ -25,6 +25,8 @@ pub struct EnvoyConfig {
     pub filter: Option<String>,
     /// The compiled filter; `None` is where [`tools::wasm`] finds it.
     pub wasm: Option<PathBuf>,
+    /// The native module in place of the WebAssembly one (off, unless the environment's `GATEWAY` says `native`).
+    pub native: bool,
     /// The setting without which the filter cannot see bodies before it decides (on).
     pub allow_on_headers_stop_iteration: bool,
     /// Make the filter only for requests that need it, by what `idempotencyd envoy-config` prints (off).
@@ -101,6 +103,7 @@ impl EnvoyConfig {
             concurrency: 1,
             filter: None,
             wasm: None,
+            native: Host::chosen() == Host::Native,
             allow_on_headers_stop_iteration: true,
             only_where_needed: false,
             filters_before: Vec::new(),
@@ -151,7 +154,9 @@ impl EnvoyConfig {
             filters.insert(0, parts::cors_filter());
         }
         let mut printed = None;
-        if let Some(configuration) = &self.filter {
+        if let Some(configuration) = self.filter.as_ref().filter(|_| self.native) {
+            filters.push(parts::native_filter(configuration));
+        } else if let Some(configuration) = &self.filter {
             let wasm = self.wasm.clone().map_or_else(tools::wasm, Ok)?;
             if self.only_where_needed {
                 let fields = printed.insert(print(configuration, &wasm)?);

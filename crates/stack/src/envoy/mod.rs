@@ -191,9 +191,15 @@ fn launch(config: &EnvoyConfig, files: &Files) -> Result<Process, Error> {
         .args(["--log-level", &config.log_level])
         .args([
             "--component-log-level",
-            &format!("wasm:{}", config.wasm_log_level),
+            &format!(
+                "wasm:{level},dynamic_modules:{level}",
+                level = config.wasm_log_level
+            ),
         ])
         .args(["--file-flush-interval-msec", "50"]);
+    if config.native {
+        command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", tools::native_module()?);
+    }
     let mut process = Process::start("envoy", command, files.log.clone())?;
     let admin = config.admin_address();
     let ready = || {

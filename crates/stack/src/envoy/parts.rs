@@ -256,6 +256,32 @@ pub(super) fn wasm_filter<'e>(
     filter
 }
 
+/// The name of the native module: its file is `lib` + this + `.so`.
+pub(super) const MODULE: &str = "idempotency_envoy";
+
+/// The filter as a native module, from a directory of modules.
+pub(super) fn native_filter(configuration: &str) -> Value {
+    json!({
+        "name": FILTER,
+        "typed_config": typed(
+            "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            json!({
+                "dynamic_module_config": {
+                    "name": MODULE,
+                    "do_not_close": true,
+                    // As with WebAssembly, so that dashboards need not know.
+                    "metrics_namespace": "wasmcustom",
+                },
+                "filter_name": FILTER,
+                "filter_config": typed(
+                    "google.protobuf.StringValue",
+                    json!({ "value": configuration }),
+                ),
+            }),
+        ),
+    })
+}
+
 /// An HTTP connection manager.
 #[derive(Debug, Clone)]
 pub(super) struct Hcm<'a> {

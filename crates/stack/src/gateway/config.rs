@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use super::Route;
+use super::{Host, Route};
 use crate::envoy::{parts, EnvoyConfig};
 use crate::kong::KongSettings;
 
@@ -135,18 +135,46 @@ impl GatewayConfig {
     }
 }
 
+/// A configuration for the native module: it executes inline only, and refuses one that says otherwise.
+fn inline_only(text: String) -> String {
+    let Ok(mut value) = serde_json::from_str::<Value>(&text) else {
+        return text;
+    };
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("detached");
+    }
+    let rules = value.get_mut("rules").and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if rule.get("execution") == Some(&json!("detached")) {
+            rule.remove("execution");
+        }
+    }
+    value.to_string()
+}
+
 impl From<GatewayConfig> for EnvoyConfig {
     fn from(config: GatewayConfig) -> Self {
         let identity = config.identity.map(|(from, to)| parts::set_from(from, to));
+        let native = Host::chosen() == Host::Native;
+        let filter = config.filter.map(|text| match native {
+            true => inline_only(text),
+            false => text,
+        });
+        let bare = EnvoyConfig::bare(config.upstream, config.service);
         Self {
-            filter: config.filter,
+            filter,
+            // Where nothing is detached, the only route has the upstream's timeout.
+            gateway_timeout: match native {
+                true => config.upstream_timeout,
+                false => bare.gateway_timeout,
+            },
             filters_before: identity.into_iter().collect(),
             routes: config.routes,
             concurrency: config.workers,
             execution_timeout: config.upstream_timeout,
             buffer_limit_bytes: config.buffer_bytes,
             environment: config.environment,
-            ..EnvoyConfig::bare(config.upstream, config.service)
+            ..bare
         }
     }
 }

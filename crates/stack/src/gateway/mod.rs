@@ -36,16 +36,19 @@ pub enum Host {
     Kong,
     /// The library's HTTP layer: no filter, and no gateway.
     Layer,
+    /// A real Envoy with the filter as a native module in place of the WebAssembly one.
+    Native,
 }
 
 impl Host {
     /// All of them.
-    pub const ALL: [Host; 5] = [
+    pub const ALL: [Host; 6] = [
         Host::Envoy,
         Host::KongHost,
         Host::Nginx,
         Host::Kong,
         Host::Layer,
+        Host::Native,
     ];
 
     /// Its name in the environment's `GATEWAY`.
@@ -56,6 +59,7 @@ impl Host {
             Host::Nginx => "nginx",
             Host::Kong => "kong",
             Host::Layer => "layer",
+            Host::Native => "native",
         }
     }
 
@@ -77,6 +81,11 @@ impl Host {
                 ),
             }
         })
+    }
+
+    /// Whether it is an Envoy, whichever form of the filter runs in it.
+    pub fn is_envoy(self) -> bool {
+        matches!(self, Host::Envoy | Host::Native)
     }
 
     /// Whether the filter meets Kong's rules there.
@@ -104,7 +113,7 @@ impl Gateway {
     /// If it is not there, refuses the configuration or does not get ready.
     pub fn start(config: GatewayConfig) -> Result<Self, Error> {
         Ok(match Host::chosen() {
-            Host::Envoy => Gateway::Envoy(Box::new(Envoy::start(config.into())?)),
+            Host::Envoy | Host::Native => Gateway::Envoy(Box::new(Envoy::start(config.into())?)),
             Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
             Host::Nginx => Gateway::Nginx(Nginx::start(config)?),
             Host::Kong => Gateway::Kong(Box::new(Kong::start(config)?)),

@@ -111,6 +111,10 @@ extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
             }
         };
         envoy::set(callbacks);
+        // The place goes to Envoy's log; what the panic means for streams is the unit's.
+        std::panic::set_hook(Box::new(|info| {
+            envoy::log(4, &format!("idempotency: a defect: {info}"));
+        }));
         if !abi::stay() {
             envoy::log(
                 4,

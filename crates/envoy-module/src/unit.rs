@@ -419,7 +419,10 @@ impl Unit {
             drop(state);
             core.run_on_main();
         });
-        let more = self.with(|core| !core.state().for_main.is_empty() || core.state().turn);
+        let more = self.with(|core| {
+            let state = core.state();
+            !state.for_main.is_empty() || state.turn
+        });
         if more == Ok(true) {
             self.home.bell.ring();
         }
@@ -462,7 +465,8 @@ impl Unit {
 impl Core {
     /// What a stream has carried is carried on by another one, or by the main thread.
     fn carry_over(&mut self, number: u32) {
-        for token in self.state().callouts.orphans(number) {
+        let orphans = self.state().callouts.orphans(number);
+        for token in orphans {
             let (message, left_ms, carrier) = {
                 let mut state = self.state();
                 let may = state.callouts.may_move(token);

@@ -54,6 +54,16 @@ wasm: prepare ## Build the filter, target/idempotency.wasm
 	@. scripts/need.sh; phase "the filter"
 	@scripts/build-wasm.sh
 
+.PHONY: native
+native: prepare ## Build the filter as a native module for Envoy 1.39.1 or later, target/libidempotency_envoy.so
+	@cargo build --release --package idempotency-envoy-module
+	@cp $(TARGET)/release/libidempotency_envoy.so $(TARGET)/libidempotency_envoy.so
+
+.PHONY: test-native
+test-native: build native ## The end-to-end tests with the native module in the newest Envoy; ARGS="replay races"
+	@ENVOY_BIN="$$(scripts/get-envoy.sh newest)" POSTGRES_BIN="$$(scripts/get-postgres.sh)" GATEWAY=native \
+		cargo test --package idempotency-e2e --test gateway -- $(ARGS)
+
 .PHONY: test
 test: build wasm ## All tests, the end-to-end ones on the newest and the oldest supported Envoy
 	@scripts/test.sh
@@ -115,7 +125,7 @@ bench-transaction: prepare ## The library's transaction beside the same one with
 		POSTGRES_BIN="$$postgres" $(TARGET)/release/transaction-bench $(ARGS)
 
 .PHONY: check
-check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED= ENCRYPT=1
+check: prepare $(if $(filter native,$(HOST)),native,wasm) ## Clients, kills, pauses and cuts: nothing runs twice? DURATION=60 STORE=embedded|redis|postgres SEED= ENCRYPT=1 HOST=native
 	@case "$(STORE)" in \
 		redis) scripts/need-redis.sh ;; \
 		postgres) scripts/get-postgres.sh >/dev/null ;; \
@@ -123,7 +133,7 @@ check: prepare wasm ## Clients, kills, pauses and cuts: nothing runs twice? DURA
 	@cargo build --package idempotency-checker --package idempotency-service \
 		--package idempotency-demo-upstream --bins
 	@envoy="$$(scripts/get-envoy.sh)"; \
-		ENVOY_BIN="$$envoy" exec $(TARGET)/debug/gateway-check --dir $(TARGET)/check \
+		GATEWAY="$(HOST)" ENVOY_BIN="$$envoy" exec $(TARGET)/debug/gateway-check --dir $(TARGET)/check \
 		$(if $(DURATION),--duration $(DURATION)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(ENCRYPT),--encrypt) $(ARGS)
 

@@ -172,7 +172,15 @@ static STACK: Shared = Shared::new(|| {
     with_rules(&rules.concat()).envoy(|envoy| envoy.filters_behind = behind)
 });
 
-const WAYS: [&str; 2] = ["inline", "detached"];
+/// The ways to execute that differ there.
+fn ways() -> &'static [&'static str] {
+    by_host!(
+        "the native module executes inline only",
+        envoy: &["inline", "detached"],
+        kong: &[],
+        native: &["inline"],
+    )
+}
 
 fn post(path: &str, key: &str) -> Request {
     // More than the buffer takes, and more than comes in one piece.
@@ -188,7 +196,7 @@ fn by_lua(stack: &Stack, path: &str, key: &str, status: u16) -> Answer {
 fn an_error_of_a_filter_behind_ours_leaves_the_key_free() {
     only_on!(Envoy, "other hosts have no filters of Envoy behind ours");
     let stack = STACK.get();
-    for way in WAYS {
+    for way in ways() {
         for (name, status, _) in filters() {
             let path = format!("/{way}/charges");
             // The limit has room for one request.
@@ -215,7 +223,7 @@ fn an_error_of_a_filter_behind_ours_leaves_the_key_free() {
 fn a_success_of_a_filter_behind_ours_is_unknown_unless_its_status_is_named() {
     only_on!(Envoy, "other hosts have no filters of Envoy behind ours");
     let stack = STACK.get();
-    for way in WAYS {
+    for way in ways() {
         let path = format!("/{way}/charges");
         for status in [200, 202, 302] {
             let key = fresh_key("local");
@@ -248,7 +256,7 @@ fn a_success_of_a_filter_behind_ours_is_unknown_unless_its_status_is_named() {
 fn a_reset_after_the_request_was_read_stays_unknown() {
     only_on!(Envoy, "other hosts have no filters of Envoy behind ours");
     let stack = STACK.get();
-    for way in WAYS {
+    for way in ways() {
         let key = fresh_key("reset");
         let path = format!("/{way}/charges?reset=before");
         let answer = post(&path, &key).send(&stack);

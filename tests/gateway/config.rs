@@ -205,6 +205,7 @@ fn check_config_accepts_what_the_filter_accepts() {
 
 #[test]
 fn the_missing_knob_is_reported_with_its_name() {
+    not_on!(Native, "a native module needs no such setting");
     only_on!(Envoy, "allow_on_headers_stop_iteration is Envoy's");
     for execution in EXECUTIONS {
         let stack = with_rule(execution, json!({}))
@@ -248,6 +249,7 @@ fn mended(stack: &Stack) -> Gateway {
 
 #[test]
 fn a_missing_execution_cluster_is_told_and_the_key_is_free_again() {
+    not_on!(Native, "the native module executes inline only");
     only_on!(Envoy, "Kong needs no cluster for detached executions");
     let mut config = config_with(json!([rule("detached", json!({}))]));
     config["detached"]["cluster"] = json!("nowhere");
@@ -270,6 +272,7 @@ fn a_missing_execution_cluster_is_told_and_the_key_is_free_again() {
 
 #[test]
 fn an_execution_cluster_without_its_listener_runs_nothing_twice() {
+    not_on!(Native, "the native module executes inline only");
     only_on!(Envoy, "Kong needs no cluster for detached executions");
     let mut config = config_with(json!([rule("detached", json!({}))]));
     // A cluster that is there and leads nowhere.
@@ -290,6 +293,7 @@ fn an_execution_cluster_without_its_listener_runs_nothing_twice() {
 
 #[test]
 fn an_execution_cluster_without_marks_is_told_and_leaves_the_key_unknown() {
+    not_on!(Native, "the native module executes inline only");
     only_on!(Envoy, "Kong needs no cluster for detached executions");
     let mut config = config_with(json!([rule("detached", json!({}))]));
     // Straight to the upstream, past the internal listener.

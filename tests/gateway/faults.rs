@@ -254,11 +254,12 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
                 Ok(answer) => {
                     // Who collects the whole answer first can tell what happened.
                     let whole = by_host!(
-                        "Kong passes a response on as it comes, and so does the library's layer if \
-                         it is long or of unknown length",
+                        "Kong passes a response on as it comes, and so do the library's layer and the native \
+                         module if it is long or of unknown length",
                         envoy: "detached",
                         kong: "none",
                         layer: "none",
+                        native: "none",
                     );
                     assert_eq!(execution, whole, "{query}: {answer:?}");
                     assert_eq!(answer.status, 502, "{query}: {answer:?}");
@@ -282,6 +283,7 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
 
 #[test]
 fn the_gateways_own_answer_to_a_cut_response_is_a_problem_document() {
+    not_on!(Native, "the native module executes inline only");
     only_on!(
         Envoy | Layer,
         "Kong cannot hold a response: its client sees the cut"
@@ -427,10 +429,11 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
     })
     .start();
     let paths = by_host!(
-        "on Kong the route's own timeout is the only one, and the library's layer has none",
+        "on Kong and of an inline execution the route's own timeout is the only one, and the library's layer has none",
         envoy: &["/slow/inline", "/slow", "/charges"][..],
         kong: &["/slow/inline", "/slow"][..],
         layer: &["/slow/inline", "/slow"][..],
+        native: &["/slow/inline", "/slow"][..],
     );
     for path in paths {
         let first = check(
@@ -447,10 +450,11 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
     }
     // Whoever allows it executes again.
     let (again, total): (&[&str], u64) = by_host!(
-        "on Kong the route's own timeout is the only one, and the library's layer has none",
+        "on Kong and of an inline execution the route's own timeout is the only one, and the library's layer has none",
         envoy: (&["/charges/again"], 5),
         kong: (&[], 2),
         layer: (&[], 2),
+        native: (&[], 2),
     );
     for path in again {
         check(

@@ -43,6 +43,7 @@ fn assert_first(stack: &Stack, key: &str, answer: &Answer) {
 
 #[test]
 fn detached_the_retry_of_a_client_that_left_gets_the_first_answer() {
+    not_on!(Native, "the native module executes inline only");
     let stack = STACK.get();
     for leave in LEAVES {
         let key = fresh_key("left");
@@ -60,6 +61,7 @@ fn detached_the_retry_of_a_client_that_left_gets_the_first_answer() {
 
 #[test]
 fn detached_a_retry_may_wait_for_the_first_answer() {
+    not_on!(Native, "the native module executes inline only");
     let stack = STACK.get();
     for leave in LEAVES {
         let key = fresh_key("left");
@@ -77,6 +79,7 @@ fn detached_a_retry_may_wait_for_the_first_answer() {
 
 #[test]
 fn detached_a_cancelled_http2_stream_changes_nothing() {
+    not_on!(Native, "the native module executes inline only");
     let stack = STACK.get();
     let key = fresh_key("cancelled");
     let request = Request::post("/charges?delay_ms=1000").key(&key).body("{}");
@@ -101,6 +104,7 @@ fn detached_a_cancelled_http2_stream_changes_nothing() {
 
 #[test]
 fn detached_a_large_answer_is_there_for_the_retry() {
+    not_on!(Native, "the native module executes inline only");
     let stack = STACK.get();
     let key = fresh_key("large");
     let request = Request::post("/charges?delay_ms=500&bytes=1048576")
@@ -130,6 +134,7 @@ fn detached_a_large_answer_is_there_for_the_retry() {
 
 #[test]
 fn detached_a_client_that_leaves_while_it_is_answered_can_come_back() {
+    not_on!(Native, "the native module executes inline only");
     let stack = STACK.get();
     for leave in LEAVES {
         let key = fresh_key("answered");

@@ -62,10 +62,12 @@ fn a_rule_that_streams_streams() {
         assert!(streams(&stack, path), "{path}");
     }
     let detached = by_host!(
-        "a detached answer arrives whole on Envoy; nginx and the library's layer stream it",
+        "a detached answer arrives whole on Envoy; nginx and the library's layer stream it, and the native module \
+         executes inline",
         envoy: false,
         kong: true,
         layer: true,
+        native: true,
     );
     assert_eq!(streams(&stack, "/charges"), detached);
 }

@@ -8,12 +8,13 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The hosts, as `only_on!` names them, and the heads of their columns.
-const HOSTS: [(&str, &str); 5] = [
+const HOSTS: [(&str, &str); 6] = [
     ("Envoy", "Envoy"),
     ("KongHost", "Kong, played"),
     ("Nginx", "nginx"),
     ("Kong", "Kong"),
     ("Layer", "layer"),
+    ("Native", "native"),
 ];
 
 /// One file of cases.
@@ -38,6 +39,8 @@ pub struct Case {
 struct Item {
     is_case: bool,
     hosts: Option<BTreeSet<String>>,
+    /// The hosts that it is not for.
+    left_out: BTreeSet<String>,
     reasons: BTreeSet<String>,
     /// How many differences it declares.
     declared: usize,
@@ -62,6 +65,10 @@ impl Item {
                     };
                     match (name.to_string().as_str(), arguments) {
                         ("only_on", Some(arguments)) => self.only_on(arguments),
+                        ("not_on", Some(arguments)) => {
+                            self.left_out.extend(names(arguments.clone()));
+                            self.declare(arguments);
+                        }
                         ("by_host", Some(arguments)) => self.declare(arguments),
                         (name, _) if !is_member => {
                             self.uses.insert(name.to_owned());
@@ -82,12 +89,21 @@ impl Item {
 
     fn only_on(&mut self, arguments: TokenStream) {
         self.declare(arguments.clone());
-        let names = arguments.into_iter().filter_map(|token| match token {
-            TokenTree::Ident(name) => Some(name.to_string()),
-            _ => None,
-        });
-        self.hosts = Some(names.collect());
+        let mut hosts: BTreeSet<_> = names(arguments).collect();
+        // What is for Envoy is for Envoy with the native module.
+        if hosts.contains("Envoy") {
+            hosts.insert("Native".to_owned());
+        }
+        self.hosts = Some(hosts);
     }
+}
+
+/// The names among the arguments of a macro.
+fn names(arguments: TokenStream) -> impl Iterator<Item = String> {
+    arguments.into_iter().filter_map(|token| match token {
+        TokenTree::Ident(name) => Some(name.to_string()),
+        _ => None,
+    })
 }
 
 fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
@@ -175,8 +191,11 @@ fn module(name: &str, source: &str) -> Module {
     let cases = cases.map(|(name, item)| Case {
         name: name.clone(),
         hosts: match &item.hosts {
-            Some(hosts) => hosts.clone(),
-            None => HOSTS.iter().map(|(host, _)| (*host).to_owned()).collect(),
+            Some(hosts) => hosts - &item.left_out,
+            None => {
+                let all: BTreeSet<_> = HOSTS.iter().map(|(host, _)| (*host).to_owned()).collect();
+                &all - &item.left_out
+            }
         },
         differences: reasons(name, &by_name, &mut BTreeSet::new()),
     });
@@ -191,7 +210,8 @@ fn module(name: &str, source: &str) -> Module {
         .flat_map(|case| &case.differences)
         .collect();
     let seen: usize = items.iter().map(|(_, item)| item.declared).sum();
-    let written = source.matches("by_host!(").count() + source.matches("only_on!(").count();
+    let macros = ["by_host!(", "only_on!(", "not_on!("];
+    let written: usize = macros.iter().map(|name| source.matches(name).count()).sum();
     assert_eq!(
         seen, written,
         "{name} declares differences in other places than functions"
@@ -249,7 +269,7 @@ pub fn page(modules: &[Module]) -> String {
         let heads = HOSTS.map(|(_, head)| head).join(" | ");
         let _ = writeln!(
             page,
-            "| | {heads} | differs |\n|---|:-:|:-:|:-:|:-:|:-:|---|"
+            "| | {heads} | differs |\n|---|:-:|:-:|:-:|:-:|:-:|:-:|---|"
         );
         for case in &module.cases {
             let signs = HOSTS.map(|(host, _)| {
@@ -276,14 +296,14 @@ const INTRODUCTION: &str = "\
 # The end-to-end cases, host by host
 
 One list of cases (`tests/gateway`) runs against every host: real requests over real sockets, the same
-`idempotency.wasm` in the gateways and the same rules in the library's layer, the real service, an upstream
+`idempotency.wasm` in the gateways and the same rules in the library's layer and in the native module, the real service, an upstream
 that counts its executions. A case that expects something else of a host than of Envoy says so itself, and
 why; this page is made of what the cases say (`cargo run -p idempotency-e2e --example cases_page`), and a
 test keeps it current.
 
 ";
 
-const WHAT: [&str; 5] = [
+const WHAT: [&str; 6] = [
     "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
      PostgreSQL, and with one callout for every operation: `make test`",
     "a host of our own that enforces the rules of Kong's ([kong-facts.md](kong-facts.md)) and fails \
@@ -294,6 +314,8 @@ const WHAT: [&str; 5] = [
      `make test-kong KONG=…`",
     "the [library](library.md)'s HTTP layer in front of a handler that asks the upstream, its records \
      in the service: `make test`",
+    "a real Envoy with the filter as a [native module](native-module.md), which executes inline only: \
+     `make test-native`",
 ];
 
 const LEGEND: &str = "

@@ -52,9 +52,18 @@ macro_rules! not_on {
 
 /// What is expected depends on the host, and why:
 /// `by_host!("chunked bodies are refused on Kong", envoy: 201, kong: 411)`. The library's layer expects what
-/// Envoy does, unless it says otherwise: `by_host!("…", envoy: 503, kong: 502, layer: 502)`.
+/// Envoy does, unless it says otherwise: `by_host!("…", envoy: 503, kong: 502, layer: 502)`. So does Envoy with the native
+/// module: `by_host!("…", envoy: 502, kong: 502, native: 504)`.
 #[macro_export]
 macro_rules! by_host {
+    ($why:literal, envoy: $envoy:expr, kong: $kong:expr $(, layer: $layer:expr)?, native: $native:expr $(,)?) => {{
+        if idempotency_stack::Host::chosen() == idempotency_stack::Host::Native {
+            const _WHY: &str = $why;
+            $native
+        } else {
+            $crate::by_host!($why, envoy: $envoy, kong: $kong $(, layer: $layer)?)
+        }
+    }};
     ($why:literal, envoy: $envoy:expr, kong: $kong:expr $(,)?) => {{
         const _WHY: &str = $why;
         if idempotency_stack::Host::chosen().is_kong() {

@@ -138,6 +138,8 @@ callbacks! {
     fn http_received_buffered_response_body(stream: Object) -> bool;
     fn http_set_filter_state_bytes(stream: Object, key: Slice, value: Slice) -> bool;
     fn http_get_metadata_string(stream: Object, source: u32, namespace: Slice, key: Slice, value: *mut Slice) -> bool;
+    fn http_get_metadata_number(stream: Object, source: u32, namespace: Slice, key: Slice, value: *mut f64) -> bool;
+    fn http_get_metadata_bool(stream: Object, source: u32, namespace: Slice, key: Slice, value: *mut bool) -> bool;
     fn http_filter_get_attribute_string(stream: Object, attribute: u32, value: *mut Slice) -> bool;
     fn http_filter_get_attribute_int(stream: Object, attribute: u32, value: *mut u64) -> bool;
     fn http_filter_continue_decoding(stream: Object);

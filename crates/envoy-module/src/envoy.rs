@@ -251,16 +251,24 @@ pub fn set_filter_state(stream: Object, key: &str, value: &[u8]) -> Done {
     done(unsafe { (envoy.http_set_filter_state_bytes)(stream, key, value) })
 }
 
-/// A text of the stream's dynamic metadata.
+/// A text, a number or a truth of the stream's dynamic metadata; the latter two in the octets that proxy-wasm has
+/// for them.
 pub fn metadata(stream: Object, namespace: &str, key: &str) -> Option<Bytes> {
     const DYNAMIC: u32 = 0;
     let envoy = envoy()?;
     let mut value = Slice::NULL;
     let (namespace, key) = (Slice::of(namespace.as_bytes()), Slice::of(key.as_bytes()));
-    // SAFETY: see the module; the callback writes to a local, which is copied at once.
+    let (mut number, mut truth) = (0.0_f64, false);
+    // SAFETY: see the module; the callbacks write to locals, and a text is copied at once.
     unsafe {
-        (envoy.http_get_metadata_string)(stream, DYNAMIC, namespace, key, &mut value)
-            .then(|| Bytes::copy_from_slice(value.bytes()))
+        if (envoy.http_get_metadata_string)(stream, DYNAMIC, namespace, key, &mut value) {
+            return Some(Bytes::copy_from_slice(value.bytes()));
+        }
+        if (envoy.http_get_metadata_number)(stream, DYNAMIC, namespace, key, &mut number) {
+            return Some(Bytes::copy_from_slice(&number.to_le_bytes()));
+        }
+        (envoy.http_get_metadata_bool)(stream, DYNAMIC, namespace, key, &mut truth)
+            .then(|| Bytes::copy_from_slice(&[u8::from(truth)]))
     }
 }
 

@@ -227,6 +227,8 @@ impl Native {
 pub enum Property<'p> {
     /// A text attribute of Envoy's, by its number.
     Text(u32),
+    /// A number of Envoy's; it is told as proxy-wasm tells it, in eight octets.
+    Number(u32),
     /// Dynamic metadata: namespace and key.
     Metadata(&'p str, &'p str),
 }
@@ -246,6 +248,7 @@ impl<'p> Property<'p> {
             ["request", "id"] => 9,
             ["response", "code_details"] => 16,
             ["source", "address"] => 24,
+            ["upstream", "request_attempt_count"] => return Some(Property::Number(53)),
             ["connection", "requested_server_name"] => 30,
             ["connection", "subject_peer_certificate"] => 33,
             ["connection", "dns_san_peer_certificate"] => 35,
@@ -355,6 +358,8 @@ impl Host for Native {
         let stream = self.stream().ok()?;
         match Property::find(path)? {
             Property::Text(number) => envoy::text_attribute(stream, number),
+            Property::Number(number) => envoy::number_attribute(stream, number)
+                .map(|value| Bytes::copy_from_slice(&value.to_le_bytes())),
             Property::Metadata(namespace, key) => envoy::metadata(stream, namespace, key),
         }
     }

@@ -30,6 +30,8 @@ pub mod abi;
 pub mod callouts;
 mod check;
 pub mod envoy;
+#[cfg(test)]
+mod fake;
 pub mod home;
 mod hooks;
 pub mod host;

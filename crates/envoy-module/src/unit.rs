@@ -675,3 +675,7 @@ fn send_raw(envoy: Object, reply: Reply) {
     }
     envoy::send_head(envoy, &headers, body.is_empty());
 }
+
+#[cfg(test)]
+#[path = "unit_test.rs"]
+mod tests;

@@ -155,7 +155,7 @@ impl EnvoyConfig {
         }
         let mut printed = None;
         if let Some(configuration) = self.filter.as_ref().filter(|_| self.native) {
-            filters.push(parts::native_filter(configuration));
+            filters.push(parts::native_filter(&inline_only(configuration)));
         } else if let Some(configuration) = &self.filter {
             let wasm = self.wasm.clone().map_or_else(tools::wasm, Ok)?;
             if self.only_where_needed {
@@ -275,11 +275,40 @@ impl EnvoyConfig {
         if self.limits {
             bootstrap["overload_manager"] = parts::overload_manager();
         }
+        let mut layers = Vec::new();
         if self.tracing.is_some() {
-            bootstrap["layered_runtime"] = parts::spans_at_once();
+            layers.push(parts::spans_at_once());
+        }
+        if self.native {
+            layers.push(parts::plain_metric_names());
+        }
+        if !layers.is_empty() {
+            bootstrap["layered_runtime"] = json!({ "layers": layers });
         }
         Ok(bootstrap)
     }
+}
+
+/// A configuration for the native module: it executes inline only, and refuses one that says otherwise.
+fn inline_only(text: &str) -> String {
+    let Ok(mut value) = serde_json::from_str::<Value>(text) else {
+        return text.to_owned();
+    };
+    let fields = value.as_object_mut();
+    if fields
+        .and_then(|fields| fields.remove("detached"))
+        .is_none()
+    {
+        // A rule that is detached all the same is a mistake, and is to be found.
+        return text.to_owned();
+    }
+    let rules = value.get_mut("rules").and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if rule.get("execution") == Some(&json!("detached")) {
+            rule.remove("execution");
+        }
+    }
+    value.to_string()
 }
 
 /// What `idempotencyd envoy-config` prints for this configuration of the filter.

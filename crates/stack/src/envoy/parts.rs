@@ -424,10 +424,20 @@ fn tracing(collector: SocketAddr, name: &str) -> Value {
 
 /// Settings of Envoy's tracer: a test does not wait for five spans to gather.
 pub(super) fn spans_at_once() -> Value {
-    json!({ "layers": [{
+    json!({
         "name": "traces",
         "static_layer": { "tracing.opentelemetry.min_flush_spans": 1 },
-    }] })
+    })
+}
+
+/// Prometheus is told a native module's metrics by their own names, as those of WebAssembly are.
+pub(super) fn plain_metric_names() -> Value {
+    json!({
+        "name": "metrics",
+        "static_layer": {
+            "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix": true,
+        },
+    })
 }
 
 /// What a client may take, as in `envoy/envoy.yaml`; a test compares the two.

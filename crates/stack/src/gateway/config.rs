@@ -135,34 +135,13 @@ impl GatewayConfig {
     }
 }
 
-/// A configuration for the native module: it executes inline only, and refuses one that says otherwise.
-fn inline_only(text: String) -> String {
-    let Ok(mut value) = serde_json::from_str::<Value>(&text) else {
-        return text;
-    };
-    if let Some(fields) = value.as_object_mut() {
-        fields.remove("detached");
-    }
-    let rules = value.get_mut("rules").and_then(Value::as_array_mut);
-    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
-        if rule.get("execution") == Some(&json!("detached")) {
-            rule.remove("execution");
-        }
-    }
-    value.to_string()
-}
-
 impl From<GatewayConfig> for EnvoyConfig {
     fn from(config: GatewayConfig) -> Self {
         let identity = config.identity.map(|(from, to)| parts::set_from(from, to));
         let native = Host::chosen() == Host::Native;
-        let filter = config.filter.map(|text| match native {
-            true => inline_only(text),
-            false => text,
-        });
         let bare = EnvoyConfig::bare(config.upstream, config.service);
         Self {
-            filter,
+            filter: config.filter,
             // Where nothing is detached, the only route has the upstream's timeout.
             gateway_timeout: match native {
                 true => config.upstream_timeout,

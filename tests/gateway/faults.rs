@@ -266,11 +266,12 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
                 }
                 Err(broken) => {
                     let held = by_host!(
-                        "Kong passes a response on as it comes, and so does the library's layer if \
-                         it is long or of unknown length",
+                        "Kong passes a response on as it comes, and so do the library's layer and the native \
+                         module if it is long or of unknown length",
                         envoy: "detached",
                         kong: "none",
                         layer: "none",
+                        native: "none",
                     );
                     assert_ne!(execution, held, "{query}: {broken:?}");
                     let part = broken.partial.unwrap_or_default();

@@ -25,6 +25,8 @@ pub struct Asked {
     pub rung: usize,
     /// Called back when a request goes on, as Envoy does when its router answers at once.
     pub on_resume: Option<fn(usize)>,
+    /// How many callouts each has sent.
+    numbers: std::collections::BTreeMap<usize, u64>,
     /// Callouts are refused.
     pub refuses: bool,
 }
@@ -57,7 +59,9 @@ fn key(stream: Object) -> &'static [u8] {
     Box::leak(key.into_boxed_str()).as_bytes()
 }
 
-unsafe extern "C" fn log(_: u32, _: Slice) {}
+unsafe extern "C" fn log(_: u32, line: Slice) {
+    println!("{}", String::from_utf8_lossy(unsafe { line.bytes() }));
+}
 
 unsafe extern "C" fn get_header(
     stream: Object,
@@ -173,7 +177,9 @@ fn send(whose: usize, id: *mut u64, body: Slice) -> u32 {
             return 4;
         }
         // Envoy counts for each by itself.
-        let number = a.sent.iter().filter(|sent| sent.whose == whose).count() as u64 + 1;
+        let last = a.numbers.entry(whose).or_default();
+        *last += 1;
+        let number = *last;
         unsafe { *id = number };
         let body = unsafe { body.bytes() }.to_vec();
         a.sent.push(Sent {

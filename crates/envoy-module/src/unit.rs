@@ -396,7 +396,7 @@ impl Unit {
         let more = self.with(|core| {
             let mut state = core.state();
             state.busy = state.dirty || !state.callouts.is_empty() || !core.filter.is_idle(ROOT);
-            !state.for_main.is_empty() || state.turn
+            !state.for_main.is_empty() || state.turn && state.streams.is_empty()
         });
         if more == Ok(true) {
             self.home.bell.ring();
@@ -421,7 +421,7 @@ impl Unit {
         });
         let more = self.with(|core| {
             let state = core.state();
-            !state.for_main.is_empty() || state.turn
+            !state.for_main.is_empty() || state.turn && state.streams.is_empty()
         });
         if more == Ok(true) {
             self.home.bell.ring();

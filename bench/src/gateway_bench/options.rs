@@ -22,7 +22,7 @@ usage: gateway-bench [--quick] [--rounds N] [--seconds N] [--rows a,b] [--connec
   --name         name of the files (default: `gateway-quick` or `gateway`)
   --out          where they go (default: bench/results)
   --against      compare: each row also runs through an Envoy that differs in these, a list of
-                 wasm=FILE, tcp, http1, execution-http1
+                 wasm=FILE, native, tcp, http1, execution-http1
   --no-pin       leave the placing of the parts to the kernel
   --no-save      only print
 
@@ -113,6 +113,8 @@ impl Options {
 pub struct Against {
     /// Another build of the filter.
     pub wasm: Option<PathBuf>,
+    /// The native module in place of WebAssembly.
+    pub native: bool,
     /// TCP to the service, instead of its Unix socket.
     pub tcp: bool,
     /// HTTP/1.1 to the service, instead of HTTP/2.
@@ -127,6 +129,7 @@ impl Against {
         for part in text.split(',') {
             match part.split_once('=') {
                 Some(("wasm", path)) => against.wasm = Some(path.into()),
+                None if part == "native" => against.native = true,
                 None if part == "tcp" => against.tcp = true,
                 None if part == "http1" => against.http1 = true,
                 None if part == "execution-http1" => against.execution_http1 = true,

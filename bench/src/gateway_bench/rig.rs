@@ -136,6 +136,7 @@ impl Rig {
         config.concurrency = workers;
         if let (true, Some(against)) = (row.other, &options.against) {
             config.wasm = against.wasm.clone();
+            config.native = against.native;
             config.service_http2 = !against.http1;
             config.execution_http2 = !against.execution_http1;
             if let (true, Some(Asked::Ours(service))) = (against.tcp, service) {

@@ -30,8 +30,8 @@ pub struct Home {
     envoy: Object,
     /// The filter's configuration.
     pub text: Bytes,
-    /// Calls the main thread.
-    pub bell: MainBell,
+    /// Calls the main thread, until Envoy destroys the configuration: its event loop may be next.
+    bell: Mutex<Option<MainBell>>,
     metrics: Mutex<Metrics>,
     /// Envoy still has it.
     alive: AtomicBool,
@@ -46,7 +46,7 @@ impl Home {
         Some(Arc::new(Home {
             envoy,
             text,
-            bell: MainBell::new(envoy)?,
+            bell: Mutex::new(Some(MainBell::new(envoy)?)),
             metrics: Mutex::default(),
             alive: AtomicBool::new(true),
             units: Mutex::default(),
@@ -57,6 +57,13 @@ impl Home {
     /// Whether Envoy still has it.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// Asks for a turn of the main thread ([`Home::turn`]), from any thread.
+    pub fn call_main(&self) {
+        if let Some(bell) = &*lock(&self.bell) {
+            bell.ring();
+        }
     }
 
     /// A worker of it.
@@ -72,6 +79,7 @@ impl Home {
     /// Envoy destroys it: nothing may be asked of it any more.
     pub fn end(&self) -> Vec<Arc<Unit>> {
         self.alive.store(false, Ordering::Release);
+        drop(lock(&self.bell).take());
         lock(&self.out).clear();
         std::mem::take(&mut *lock(&self.units))
     }

@@ -366,7 +366,7 @@ impl Unit {
         self.draining.store(false, Ordering::Relaxed);
         let main = self.with(Core::rest);
         if main == Ok(true) {
-            self.home.bell.ring();
+            self.home.call_main();
         }
     }
 
@@ -399,7 +399,7 @@ impl Unit {
             !state.for_main.is_empty() || state.turn && state.streams.is_empty()
         });
         if more == Ok(true) {
-            self.home.bell.ring();
+            self.home.call_main();
         }
     }
 
@@ -424,7 +424,7 @@ impl Unit {
             !state.for_main.is_empty() || state.turn && state.streams.is_empty()
         });
         if more == Ok(true) {
-            self.home.bell.ring();
+            self.home.call_main();
         }
     }
 
@@ -443,7 +443,7 @@ impl Unit {
             false
         });
         if main == Ok(true) {
-            self.home.bell.ring();
+            self.home.call_main();
         }
     }
 

@@ -194,8 +194,8 @@ fn a_body_without_its_key_is_refused() {
     let stack = STACK.get();
     let long = format!("{{\"id\":\"{}\"}}", "k".repeat(256));
     let large = format!("{{\"id\":\"evt\",\"text\":\"{}\"}}", "x".repeat(1000));
-    for path in both("/hooks") {
-        let before = total(&stack, &path);
+    // Other tests send to the same rule at the same time: this one counts on a path of its own.
+    for path in both("/hooks/without-key") {
         for (body, status, problem) in [
             (r#"{"ID":"evt"}"#, 400, "missing-key"),
             (r#"{"data":{"id":"evt"}}"#, 400, "missing-key"),
@@ -219,7 +219,7 @@ fn a_body_without_its_key_is_refused() {
             .header("content-length", "0")
             .send(&stack);
         assert_problem(&answer, 400, "missing-key");
-        assert_eq!(total(&stack, &path), before);
+        assert_eq!(total(&stack, &path), 0);
     }
 }
 
@@ -380,15 +380,14 @@ const GZIP: &[u8] = &[
 #[test]
 fn a_compressed_body_is_not_read_as_json() {
     let stack = STACK.get();
-    for rule in ["/json", "/hooks"] {
-        for path in both(rule) {
-            let before = total(&stack, &path);
+    for path in ["/json/compressed", "/hooks/compressed"] {
+        for path in both(path) {
             let key = fresh_key("gzip");
             let zipped = json(&path, "").key(&key).header("content-encoding", "gzip");
             let answer = zipped.body(GZIP).send(&stack);
             assert_problem(&answer, 400, "unsupported-request");
             assert!(answer.text().contains("decompressor"), "{answer:?}");
-            assert_eq!(total(&stack, &path), before);
+            assert_eq!(total(&stack, &path), 0);
             let plain = json(&path, &format!("{{\"id\":\"{key}\"}}"));
             let plain = plain.header("content-encoding", "identity");
             assert_eq!(plain.key(&key).send(&stack).status, 201);

@@ -212,7 +212,7 @@ fn ordinary_headers_reach_the_upstream() {
         let answer = request.send(&stack);
         let forwarded = match Host::chosen() {
             // A complete Kong adds the client, whatever the filter does.
-            Host::Kong => "192.0.2.7, 127.0.0.1",
+            Host::Kong | Host::KongLua => "192.0.2.7, 127.0.0.1",
             _ => "192.0.2.7",
         };
         assert_eq!(

@@ -8,11 +8,12 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The hosts, as `only_on!` names them, and the heads of their columns.
-const HOSTS: [(&str, &str); 5] = [
+const HOSTS: [(&str, &str); 6] = [
     ("Envoy", "Envoy"),
     ("KongHost", "Kong, played"),
     ("Nginx", "nginx"),
     ("Kong", "Kong"),
+    ("KongLua", "Kong, Lua"),
     ("Layer", "layer"),
 ];
 

@@ -26,13 +26,33 @@ macro_rules! only_on {
 
 /// What is expected depends on the host, and why:
 /// `by_host!("chunked bodies are refused on Kong", envoy: 201, kong: 411)`. The library's layer expects what
-/// Envoy does, unless it says otherwise: `by_host!("…", envoy: 503, kong: 502, layer: 502)`.
+/// Envoy does, unless it says otherwise: `by_host!("…", envoy: 503, kong: 502, layer: 502)`. So does Kong's Lua
+/// plugin (`lua: 502`): `kong` means the filter in Kong.
 #[macro_export]
 macro_rules! by_host {
     ($why:literal, envoy: $envoy:expr, kong: $kong:expr $(,)?) => {{
         const _WHY: &str = $why;
         if idempotency_stack::Host::chosen().is_kong() {
             $kong
+        } else {
+            $envoy
+        }
+    }};
+    ($why:literal, envoy: $envoy:expr, kong: $kong:expr, lua: $lua:expr $(,)?) => {{
+        const _WHY: &str = $why;
+        let host = idempotency_stack::Host::chosen();
+        if host == idempotency_stack::Host::KongLua {
+            $lua
+        } else if host.is_kong() {
+            $kong
+        } else {
+            $envoy
+        }
+    }};
+    ($why:literal, envoy: $envoy:expr, lua: $lua:expr $(,)?) => {{
+        const _WHY: &str = $why;
+        if idempotency_stack::Host::chosen() == idempotency_stack::Host::KongLua {
+            $lua
         } else {
             $envoy
         }

@@ -116,7 +116,8 @@ local function before(ctx)
     ctx.balancer_data.port = tonumber(port)
   end
   var.upstream_scheme = to.scheme
-  var.upstream_uri = var.request_uri
+  -- Without the query, which Kong adds when the plugins have had their turn.
+  var.upstream_uri = var.request_uri:match("^[^?]*")
   var.upstream_host = ""
   local before_us = var.http_x_forwarded_for
   var.upstream_x_forwarded_for = (before_us and before_us .. ", " or "") .. var.remote_addr
@@ -147,6 +148,9 @@ function _M.access()
   local answer = ctx.delayed_response
   if answer then
     return _M.send(answer.status, answer.body, answer.headers)
+  end
+  if ngx.var.is_args == "?" then
+    ngx.var.upstream_uri = ngx.var.upstream_uri .. "?" .. ngx.var.args
   end
   local data = ctx.balancer_data
   require("kong.runloop.balancer").execute(data, ctx)

@@ -79,7 +79,7 @@ pub(super) fn of(config: &GatewayConfig, body: Body) -> Result<Document, Error> 
             plugins.push(json!({
                 "name": "idempotency",
                 "service": format!("service-{index}"),
-                "config": for_plugin(filter),
+                "config": filter,
             }));
         }
         if let (Some(filter), Body::Wasm) = (&filter, body) {
@@ -117,15 +117,6 @@ pub(super) fn of(config: &GatewayConfig, body: Body) -> Result<Document, Error> 
         value,
         fits_the_schema,
     })
-}
-
-/// The same configuration without what only Envoy has, which the plugin's schema does not know.
-fn for_plugin(filter: &Value) -> Value {
-    let mut config = filter.clone();
-    if let Some(fields) = config.as_object_mut() {
-        fields.remove("detached");
-    }
-    config
 }
 
 fn split(address: std::net::SocketAddr) -> (String, u16) {

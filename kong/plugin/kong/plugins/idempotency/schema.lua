@@ -83,12 +83,12 @@ local function check(entity)
 end
 
 local config = { type = "record", required = true, fields = {} }
-for _, name in ipairs({ "host", "service", "hop", "kong", "problem_base", "replay_header", "defaults", "rules" }) do
+for _, name in ipairs({ "host", "service", "detached", "hop", "kong", "problem_base", "replay_header", "defaults", "rules" }) do
   local property = schema.properties[name]
   local required = (name == "service" or name == "rules") or nil
   -- What is no simple value is a record only where its members are: those of rules are many and of many forms.
   local field = (name == "service") and record_of(property) or field_of(property, required)
-  if name == "rules" or name == "defaults" or name == "hop" then
+  if name == "rules" or name == "defaults" or name == "hop" or name == "detached" then
     field = json_of(property, required)
   end
   field.required = required

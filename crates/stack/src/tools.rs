@@ -126,9 +126,6 @@ pub fn kong() -> Result<PathBuf, Error> {
 ///
 /// If it is not built.
 pub fn core_library() -> Result<PathBuf, Error> {
-    if let Some(path) = from_env("CORE_LIBRARY_DIR")? {
-        return Ok(path);
-    }
     let program = std::env::current_exe().unwrap_or_default();
     let near = program.ancestors().skip(1).take(2);
     // (Beside a test is what was built for it; one directory up may be an older one.)

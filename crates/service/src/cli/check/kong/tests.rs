@@ -79,7 +79,10 @@ fn places_with_the_filter_are_found_wherever_it_is_written() {
 fn without_the_filter_there_is_nothing_to_check() {
     let mut none = document();
     none["services"][0]["filter_chains"][0]["enabled"] = json!(false);
-    assert_eq!(faults(&none), ["there is no filter or plugin idempotency in it"]);
+    assert_eq!(
+        faults(&none),
+        ["there is no filter or plugin idempotency in it"]
+    );
     assert_eq!(
         check(&document(), "other"),
         Err(vec!["there is no filter or plugin other in it".into()])

@@ -49,6 +49,19 @@ macro_rules! by_host {
             $envoy
         }
     }};
+    ($why:literal, envoy: $envoy:expr, kong: $kong:expr, layer: $layer:expr, lua: $lua:expr $(,)?) => {{
+        const _WHY: &str = $why;
+        let host = idempotency_stack::Host::chosen();
+        if host == idempotency_stack::Host::KongLua {
+            $lua
+        } else if host == idempotency_stack::Host::Layer {
+            $layer
+        } else if host.is_kong() {
+            $kong
+        } else {
+            $envoy
+        }
+    }};
     ($why:literal, envoy: $envoy:expr, lua: $lua:expr $(,)?) => {{
         const _WHY: &str = $why;
         if idempotency_stack::Host::chosen() == idempotency_stack::Host::KongLua {

@@ -229,6 +229,18 @@ impl Kong {
 /// The plugin's counters by the filter's names: those of all rules together.
 fn plugin_stats(page: &str) -> BTreeMap<String, u64> {
     const COUNTER: &str = "kong_idempotency_requests_total{";
+    /// What is no problem.
+    const ENDS: [&str; 9] = [
+        "executed",
+        "replayed",
+        "waited",
+        "relayed",
+        "not_sent",
+        "unknown",
+        "withheld",
+        "lease_renewed",
+        "lease_lost",
+    ];
     let mut stats = BTreeMap::new();
     for line in page.lines().filter_map(|line| line.strip_prefix(COUNTER)) {
         let outcome = line.split("outcome=\"").nth(1);
@@ -236,7 +248,13 @@ fn plugin_stats(page: &str) -> BTreeMap<String, u64> {
         let value = line.rsplit_once(' ');
         let value = value.and_then(|(_, value)| value.parse::<u64>().ok());
         if let (Some(outcome), Some(value)) = (outcome, value) {
-            *stats.entry(format!("idempotency_{outcome}")).or_default() += value;
+            let kind = match ENDS.contains(&outcome) {
+                true => "",
+                false => "problem_",
+            };
+            *stats
+                .entry(format!("idempotency_{kind}{outcome}"))
+                .or_default() += value;
         }
     }
     stats

@@ -213,6 +213,10 @@ impl Kong {
     /// If it does not answer.
     pub fn stats(&self) -> BTreeMap<String, u64> {
         const FILTER: &str = "pw_idempotency_";
+        if self.body == Body::Lua {
+            // Kong's workers put their counters together once a second, and nothing says that it was done.
+            std::thread::sleep(Duration::from_millis(1100));
+        }
         let page = self.metrics_page();
         if self.body == Body::Lua {
             return plugin_stats(&page);

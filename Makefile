@@ -44,12 +44,14 @@ bench-kafka: prepare ## Consumers of Kafka with the library's guard beside bare 
 
 .PHONY: build
 build: prepare ## Build the tests and the programs that they start
+	@. scripts/need.sh; phase "build"
 	@# With the tests, although they are not asked for here: without them cargo chooses other features of the
 	@# dependencies, and builds those twice.
 	@cargo build --workspace --bins --tests --examples
 
 .PHONY: wasm
 wasm: prepare ## Build the filter, target/idempotency.wasm
+	@. scripts/need.sh; phase "the filter"
 	@scripts/build-wasm.sh
 
 .PHONY: test

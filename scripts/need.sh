@@ -15,6 +15,12 @@ skip() {
     if [ -n "${SKIPPED_FILE:-}" ]; then printf '%s\n' "$*" >>"$SKIPPED_FILE"; fi
 }
 
+# phase WHAT: says that a phase of a long run begins; .ci/run tells how long each took.
+phase() {
+    say "== $*"
+    if [ -n "${PHASES_FILE:-}" ]; then printf '%s %s\n' "$(date +%s)" "$*" >>"$PHASES_FILE"; fi
+}
+
 # need_packages WHAT PACKAGE...: installs Debian packages. WHAT says, in the one line that a
 # machine without apt or without root gets, why they are needed.
 need_packages() {

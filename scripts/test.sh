@@ -43,7 +43,7 @@ else
     oldest="$ENVOY_BIN"
 fi
 
-say "== all tests; end to end: records embedded, Envoy $newest"
+phase "all tests; end to end: records embedded, Envoy $newest"
 ENVOY_BIN="$newest" cargo test --workspace --no-fail-fast
 
 # tests DIR TARGET...: these test programs of the package in DIR again, as they were built for the first run. Of a part of
@@ -63,29 +63,29 @@ tests() {
 }
 # Every store, both Envoys, both transports, encryption, and callouts for one operation each have their turn with the whole list, but not
 # every combination of them: the store knows nothing of the Envoy.
-say "== end-to-end tests again, records in Redis and encrypted, gateway and service over mTLS, Envoy $oldest"
+phase "end-to-end tests again, records in Redis and encrypted, gateway and service over mTLS, Envoy $oldest"
 STORE=redis ENCRYPTION=on TRANSPORT=mtls ENVOY_BIN="$oldest" tests tests gateway clients shipped
 ENVOY_BIN="$oldest" tests crates/stack demo_files envoy gateway_demo stack
-say "== end-to-end tests again, records in PostgreSQL, a callout for every operation, Envoy $newest"
+phase "end-to-end tests again, records in PostgreSQL, a callout for every operation, Envoy $newest"
 STORE=postgres BATCH=off ENVOY_BIN="$newest" tests tests gateway clients shipped
-say "== end-to-end tests again, in Kong's host as the tests play it"
+phase "end-to-end tests again, in Kong's host as the tests play it"
 GATEWAY=kong-host tests tests gateway clients
-say "== end-to-end tests again, against the library's HTTP layer"
+phase "end-to-end tests again, against the library's HTTP layer"
 GATEWAY=layer tests tests gateway clients
 
-say "== the library outside of the workspace, feature by feature"
+phase "the library outside of the workspace, feature by feature"
 scripts/features.sh
 
-say "== the filter once more, from another directory: the same bytes"
+phase "the filter once more, from another directory: the same bytes"
 scripts/same-wasm.sh
 
-say "== fuzz targets, 5 s each"
+phase "fuzz targets, 5 s each"
 PROFILE=dev DURATION=5 JOBS=2 scripts/fuzz.sh
-say "== the store's contract: cases × backends"
+phase "the store's contract: cases × backends"
 "${CARGO_TARGET_DIR:-target}/debug/examples/contract_table"
 
 if valkey="$(scripts/get-valkey.sh)"; then
-    say "== the Redis store again, on $("$valkey" --version | cut -d ' ' -f 1-3)"
+    phase "the Redis store again, on $("$valkey" --version | cut -d ' ' -f 1-3)"
     REDIS_SERVER_BIN="$valkey" tests crates/store redis
 else
     [ -z "${CI:-}" ] || die "CI must test Valkey too"

@@ -1,5 +1,6 @@
 //! Callouts to the service, as data.
 
+use crate::profile::Profile;
 use bytes::Bytes;
 use idempotency_core::config::Service;
 use idempotency_core::reply::decimal;
@@ -19,7 +20,7 @@ pub enum Call {
     /// One operation.
     Operation(Box<Operation>),
     /// A wait; in a call of its own.
-    Wait(Wait),
+    Wait(Box<Wait>),
 }
 
 /// There is no usable answer, and why.
@@ -113,7 +114,7 @@ impl fmt::Display for CallFailed {
             ),
             CallFailed::Status(status @ 500..=599) => write!(
                 f,
-                "status {status}: the service is not ready, or the gateway found nobody at \
+                "status {status}: the service is not ready, or the gateway could not reach \
                  service.target, or one of the two does not trust the other's certificate"
             ),
             CallFailed::Status(status) => write!(
@@ -201,6 +202,8 @@ fn content_length(length: usize) -> (Bytes, Bytes) {
 #[derive(Debug, Default)]
 pub struct Writer {
     headers: Vec<(Bytes, Bytes)>,
+    /// The last header is the length of the body. Envoy sets it itself (docs/envoy-facts.md).
+    tells_length: bool,
     body: Vec<u8>,
 }
 
@@ -208,12 +211,18 @@ pub struct Writer {
 const KEPT_ROOM: usize = 64 << 10;
 
 impl Writer {
-    /// For a service.
-    pub fn new(service: &Service) -> Writer {
+    /// For a service, in this host.
+    pub fn new(service: &Service, profile: Profile) -> Writer {
         let mut headers = service_headers(OPERATIONS_PATH, service);
-        headers.push(content_length(0));
-        let body = Vec::new();
-        Writer { headers, body }
+        let tells_length = profile == Profile::Kong;
+        if tells_length {
+            headers.push(content_length(0));
+        }
+        Writer {
+            headers,
+            tells_length,
+            body: Vec::new(),
+        }
     }
 
     /// One call that carries these operations, each with the `traceparent` of its request: its headers and its body.
@@ -227,8 +236,7 @@ impl Writer {
         }
         let before = self.body.len();
         Request::encode_into(wire, operations, &mut self.body);
-        if self.body.len() != before {
-            // It is the last one.
+        if self.tells_length && self.body.len() != before {
             self.headers.pop();
             self.headers.push(content_length(self.body.len()));
         }
@@ -239,14 +247,14 @@ impl Writer {
 /// An answer, if it can be read.
 pub type Read = Result<Answer, DecodeError>;
 
-/// Reads the answers of a callout that carried `count` calls; `None`: these are none.
+/// Reads the answers of a callout that carried `count` calls into room that is there; `None`: these are none.
 ///
 /// The status is not looked at, since to ask for it would cost a hostcall of every callout. Who answers
 /// otherwise than with status 200 has no such body: the service sends problem documents, which are JSON, and
 /// nothing that is no service of ours writes this format.
-pub fn read_answers(body: Bytes, count: usize) -> Option<Vec<Read>> {
-    let received = Response::decode(body).ok()?;
-    (received.items.len() == count).then_some(received.items)
+pub fn read_answers(body: &Bytes, count: usize, answers: &mut Vec<Read>) -> Option<()> {
+    Response::decode_into(body, answers).ok()?;
+    (answers.len() == count).then_some(())
 }
 
 /// One of the answers. An answer of a later release fails alone.

@@ -15,16 +15,16 @@ use idempotency_protocol::{LookupKey, Operation};
 pub use idempotency_core::ending::Ending;
 
 /// Ends the execution that holds a lease: it is renewed no more. What the service is to be told.
-pub fn settle(ending: Ending, lease: &Lease, effects: &mut Vec<Effect>) -> Operation {
+pub fn settle(ending: Ending, lease: &Lease, effects: &mut Vec<Effect>) -> Box<Operation> {
     effects.push(Effect::Untrack(lease.owner));
     let key = LookupKey::clone(&lease.key);
-    ending.end().operation(key, lease.owner)
+    Box::new(ending.end().operation(key, lease.owner))
 }
 
 /// Why an outcome is unknown: the client or the gateway ended the request before its answer was whole.
 pub const CUT: &str = "the request or its answer was cut off";
 /// Why an outcome is unknown: an answer of its class proves nothing.
-pub const UNCLEAR: &str = "by this answer nobody can tell whether it was executed";
+pub const UNCLEAR: &str = "this answer does not show whether the request was executed";
 
 /// The same, and the operator is told of an outcome that nobody knows. `status`: what the client gets; 0: nothing
 /// whole.
@@ -34,7 +34,7 @@ pub fn settle_telling(
     lease: &Lease,
     (status, why): (u16, &'static str),
     effects: &mut Vec<Effect>,
-) -> Operation {
+) -> Box<Operation> {
     if matches!(ending, Ending::Unknown) {
         let mut note = Note::of(request, Counter::Unknown).about(&lease.key, lease.fence);
         (note.status, note.why) = (status, why.into());

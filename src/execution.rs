@@ -68,7 +68,7 @@ impl Execution {
     }
 
     /// The callout ended: the operation to settle with.
-    pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Operation {
+    pub fn executed(&mut self, executed: Executed, effects: &mut Vec<Effect>) -> Box<Operation> {
         let request = &self.request;
         let mut why = UNCLEAR;
         let (ending, reply) = match executed {
@@ -116,7 +116,7 @@ impl Execution {
     /// The settlement was answered (or not): what the client gets.
     pub fn settled(
         self,
-        operation: Operation,
+        operation: Box<Operation>,
         result: &CallResult,
         effects: &mut Vec<Effect>,
     ) -> Option<LocalReply> {

@@ -50,7 +50,7 @@ pub fn note(what: Counter, operation: &Operation, result: &CallResult) -> Option
 /// one that it is about, if that is still known.
 pub fn returned(
     request: Option<&Request>,
-    operation: Operation,
+    operation: Box<Operation>,
     result: &CallResult,
     effects: &mut Vec<Effect>,
 ) -> Settled {
@@ -76,12 +76,12 @@ pub fn returned(
 /// still be added. `Err`: it gets this in its place, or sees its answer cut off.
 pub fn answered(
     request: &Request,
-    operation: Operation,
+    operation: Box<Operation>,
     result: &CallResult,
     effects: &mut Vec<Effect>,
 ) -> Result<Option<(Bytes, Bytes)>, LocalReply> {
     let withhold = request.policy().on_complete_failure == OnCompleteFailure::Withhold
-        && matches!(operation, Operation::Complete(_));
+        && matches!(*operation, Operation::Complete(_));
     let key = withhold.then(|| operation.key().clone());
     match returned(Some(request), operation, result, effects) {
         Settled::Recorded { expires_at_ms } => Ok(expires_at_ms.map(reply::expires)),

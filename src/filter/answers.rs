@@ -27,17 +27,17 @@ impl<H: Host> Filter<H> {
                 Operation::Acquire(_) | Operation::Redeem(_) => {
                     self.feed(context, Event::Answer(result));
                 }
-                operation if self.is_active(context) => {
-                    self.feed(context, Event::Settled(operation, result));
+                _ if self.is_active(context) => {
+                    self.feed(context, Event::Settled(job.operation, result));
                 }
-                operation => {
+                _ => {
                     let mut effects = Vec::new();
-                    settlement::returned(None, operation, &result, &mut effects);
+                    settlement::returned(None, job.operation, &result, &mut effects);
                     self.perform(root, context, Some(&job.trace), effects);
                 }
             },
             Purpose::ExecutionSettlement(execution) => {
-                self.execution_settled(root, execution, *job.operation, &result);
+                self.execution_settled(root, execution, job.operation, &result);
             }
             Purpose::Outbox(id) => self.outbox_answered(root, id, &result),
             Purpose::Renewal(owner) => {
@@ -157,14 +157,20 @@ impl<H: Host> Filter<H> {
         let trace = execution.trace();
         self.perform(root, stream, Some(&trace), effects);
         let job = Job {
-            operation: Box::new(operation),
+            operation,
             trace,
             purpose: Purpose::ExecutionSettlement(id),
         };
         self.ask(root, job);
     }
 
-    fn execution_settled(&mut self, root: u32, id: u32, operation: Operation, result: &CallResult) {
+    fn execution_settled(
+        &mut self,
+        root: u32,
+        id: u32,
+        operation: Box<Operation>,
+        result: &CallResult,
+    ) {
         let Some(r) = self.roots.get_mut(&root) else {
             return;
         };

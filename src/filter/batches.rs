@@ -14,15 +14,21 @@ impl<H: Host> Filter<H> {
     /// Sends an operation, with others or alone.
     pub(super) fn ask(&mut self, root: u32, job: Job) {
         let Some(r) = self.roots.get_mut(&root) else {
-            return self.operations_answered(root, vec![job], Err(CallFailed::NotSent), Way::Alone);
+            return self.operations_failed(root, vec![job], CallFailed::NotSent, Way::Alone);
         };
         let bytes = batch::bytes(&job.operation);
         let rank = rank(&job);
         let (clock, host) = (&self.clock, &self.host);
         let now_ns = || clock.now(host).least_ns;
         match r.batches.arrive(job, rank, bytes, now_ns) {
-            Arrival::Alone(job) => self.send_operations(root, vec![job], Way::Alone),
-            Arrival::Leaves(job) => self.send_operations(root, vec![job], Way::Batch),
+            Arrival::Alone(job) => {
+                let jobs = self.spare.of(job);
+                self.send_operations(root, jobs, Way::Alone);
+            }
+            Arrival::Leaves(job) => {
+                let jobs = self.spare.of(job);
+                self.send_operations(root, jobs, Way::Batch);
+            }
             Arrival::Waits { call: true } => self.ask_for_turn(root),
             Arrival::Waits { call: false } => {}
         }
@@ -94,7 +100,7 @@ impl<H: Host> Filter<H> {
         let timeout_ms = r.settings().map_or(0, |s| s.service.timeout_ms);
         let turn = r.batches.turn(now_ns, timeout_ms.saturating_mul(1_000_000));
         if !turn.expired.is_empty() {
-            self.operations_answered(root, turn.expired, Err(CallFailed::NotSent), Way::Alone);
+            self.operations_failed(root, turn.expired, CallFailed::NotSent, Way::Alone);
         }
         if !turn.leaves.is_empty() {
             self.send_operations(root, turn.leaves, Way::Batch);

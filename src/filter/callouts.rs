@@ -69,6 +69,28 @@ pub(super) struct Job {
     pub purpose: Purpose,
 }
 
+/// Lists of jobs that a callout has brought back, to be used for the next ones.
+#[derive(Default)]
+pub(super) struct SpareLists(Vec<Vec<Job>>);
+
+impl SpareLists {
+    /// As many as there are callouts with one operation at a time, in a usual configuration.
+    const MOST: usize = 8;
+
+    fn keep(&mut self, list: Vec<Job>) {
+        if self.0.len() < SpareLists::MOST {
+            self.0.push(list);
+        }
+    }
+
+    /// A list of this one.
+    pub fn of(&mut self, job: Job) -> Vec<Job> {
+        let mut list = self.0.pop().unwrap_or_default();
+        list.push(job);
+        list
+    }
+}
+
 /// How operations leave, and so who is told when they are back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -152,7 +174,7 @@ impl<H: Host> Filter<H> {
         match self.write_and_send(root, &jobs, way, wire) {
             Some(token) => self.sent(root, token, Cargo::Operations { jobs, way, wire }),
             None => {
-                self.operations_answered(root, jobs, Err(CallFailed::NotSent), way);
+                self.operations_failed(root, jobs, CallFailed::NotSent, way);
                 self.returned(root, way);
             }
         }
@@ -294,24 +316,27 @@ impl<H: Host> Filter<H> {
             }
             Cargo::Operations { jobs, way, wire } => {
                 self.measure(root, pending.sent_ns, jobs.len());
-                let answers = self.service_answers(headers, body, jobs.len());
-                match answers {
+                let mut answers = std::mem::take(&mut self.answers);
+                match self.service_answers(headers, body, jobs.len(), &mut answers) {
                     Err(failed) if self.is_older(root, wire, failed) => {
                         self.ask_again(root, jobs, way);
                     }
-                    answers => self.operations_answered(root, jobs, answers, way),
+                    Err(failed) => self.operations_failed(root, jobs, failed, way),
+                    Ok(()) => self.operations_answered(root, jobs, answers.drain(..), way),
                 }
+                self.answers = answers;
                 self.returned(root, way);
             }
             Cargo::Probe => self.returned(root, Way::Lane),
             Cargo::Wait { stream, wire } => {
                 self.measure(root, pending.sent_ns, 0);
-                let answers = self.service_answers(headers, body, 1);
-                if let Err(failed) = &answers {
+                let mut answers = Vec::new();
+                let read = self.service_answers(headers, body, 1, &mut answers);
+                if let Err(failed) = read {
                     // The next one speaks the older version; this one's client asks again.
-                    self.is_older(root, wire, *failed);
+                    self.is_older(root, wire, failed);
                 }
-                let answer = answers.and_then(|mut answers| match answers.pop() {
+                let answer = read.and_then(|()| match answers.pop() {
                     Some(answer) => read_answer(answer),
                     None => Err(CallFailed::Undecodable),
                 });
@@ -335,20 +360,21 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// What the service has answered, one for each of `count` calls.
+    /// What the service has answered, one for each of `count` calls, into room that is there.
     fn service_answers(
         &self,
         headers: usize,
         body: Option<Bytes>,
         count: usize,
-    ) -> Result<Vec<Read>, CallFailed> {
+        answers: &mut Vec<Read>,
+    ) -> Result<(), CallFailed> {
         // Of an answer that never came, hosts must not be asked for a header.
         if headers == 0 {
             return Err(CallFailed::Unanswered);
         }
         let is_readable = body.is_some();
-        if let Some(answers) = body.and_then(|body| read_answers(body, count)) {
-            return Ok(answers);
+        if body.is_some_and(|body| read_answers(&body, count, answers).is_some()) {
+            return Ok(());
         }
         let status = self.host.header(Map::CalloutHeaders, ":status").ok();
         Err(match status.flatten() {
@@ -359,43 +385,47 @@ impl<H: Host> Filter<H> {
     }
 
     /// Notes the answer of each operation.
-    pub(super) fn operations_answered(
+    fn operations_answered(
+        &mut self,
+        root: u32,
+        mut jobs: Vec<Job>,
+        answers: impl Iterator<Item = Read>,
+        way: Way,
+    ) {
+        let shared = jobs.len() > 1;
+        for (job, answer) in jobs.drain(..).zip(answers) {
+            let result = read_answer(answer);
+            if shared && result == Ok(Answer::AskAlone) {
+                self.ask_alone(root, job, way);
+                continue;
+            }
+            if let Err(failed) = &result {
+                self.call_failed(root, *failed);
+            }
+            self.work.push(Work::Answered { root, job, result });
+        }
+        self.spare.keep(jobs);
+    }
+
+    /// Notes that no operation has an answer.
+    pub(super) fn operations_failed(
         &mut self,
         root: u32,
         jobs: Vec<Job>,
-        answers: Result<Vec<Read>, CallFailed>,
+        failed: CallFailed,
         way: Way,
     ) {
-        match answers {
-            Ok(answers) => {
-                let shared = jobs.len() > 1;
-                for (job, answer) in jobs.into_iter().zip(answers) {
-                    let answer = read_answer(answer);
-                    if shared && answer == Ok(Answer::AskAlone) {
-                        self.ask_alone(root, job, way);
-                        continue;
-                    }
-                    if let Err(failed) = &answer {
-                        self.call_failed(root, *failed);
-                    }
-                    let result = answer;
-                    self.work.push(Work::Answered { root, job, result });
-                }
-            }
-            Err(failed) => {
-                self.call_failed(root, failed);
-                let too_large = failed == CallFailed::Status(CONTENT_TOO_LARGE);
-                let shared = jobs.len() > 1;
-                for mut job in jobs {
-                    match too_large && make_smaller(&mut job, shared) {
-                        true => self.ask_alone(root, job, way),
-                        false => self.work.push(Work::Answered {
-                            root,
-                            job,
-                            result: Err(failed),
-                        }),
-                    }
-                }
+        self.call_failed(root, failed);
+        let too_large = failed == CallFailed::Status(CONTENT_TOO_LARGE);
+        let shared = jobs.len() > 1;
+        for mut job in jobs {
+            match too_large && make_smaller(&mut job, shared) {
+                true => self.ask_alone(root, job, way),
+                false => self.work.push(Work::Answered {
+                    root,
+                    job,
+                    result: Err(failed),
+                }),
             }
         }
     }

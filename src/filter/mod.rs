@@ -4,51 +4,26 @@
 
 mod answers;
 mod batches;
-#[cfg(test)]
-mod bench;
 mod callouts;
-#[cfg(test)]
-mod clock_test;
-#[cfg(test)]
-mod cost_test;
-#[cfg(test)]
-mod decisions_test;
-#[cfg(any(test, feature = "testing"))]
-mod fake;
-#[cfg(test)]
-mod fake_kong;
-#[cfg(test)]
-mod kong_test;
 mod lane;
-#[cfg(test)]
-mod lane_test;
 mod metrics;
-#[cfg(test)]
-mod nginx;
 mod notes;
 mod own_reply;
 mod owners;
 mod perform;
-#[cfg(test)]
-mod random_kong_test;
-#[cfg(any(test, feature = "testing"))]
-mod random_service;
-#[cfg(any(test, feature = "testing"))]
-mod random_test;
 mod request;
 mod response;
 mod root;
-#[cfg(test)]
-mod shared_calls_test;
+#[cfg(any(test, feature = "testing"))]
+mod tests;
 mod tick;
 mod work;
-#[cfg(test)]
-mod work_test;
 
 #[cfg(feature = "testing")]
-pub use random_test::random_events;
+pub use tests::random::random_events;
 
 use crate::body::Body;
+use crate::call::Read;
 use crate::clock::{Clock, Moment};
 use crate::host::{Buffer, Host};
 use crate::ids::IdMap;
@@ -56,7 +31,7 @@ use crate::profile::Profile;
 use crate::stats::Counter;
 use crate::stream::{Effect, Env, Event, Flow, Look, Stream};
 use bytes::Bytes;
-use callouts::Pending;
+use callouts::{Pending, SpareLists};
 use own_reply::OwnReply;
 use owners::Owners;
 use root::Root;
@@ -135,6 +110,9 @@ pub struct Filter<H: Host> {
     work: WorkQueue,
     /// Room for effects, used again and again.
     effects: Vec<Effect>,
+    /// Room for answers of the service, used again and again.
+    answers: Vec<Read>,
+    spare: SpareLists,
     /// The context that hostcalls act on.
     current: u32,
     inside: Option<(u32, Phase)>,
@@ -158,6 +136,8 @@ impl<H: Host> Filter<H> {
             pending: IdMap::default(),
             work: WorkQueue::default(),
             effects: Vec::new(),
+            answers: Vec::new(),
+            spare: SpareLists::default(),
             current: 0,
             inside: None,
             resumed: false,

@@ -94,7 +94,7 @@ impl<H: Host> Filter<H> {
             Effect::Call(call) => self.call(root, context, call),
             Effect::Background(operation) => {
                 let trace = trace(self);
-                self.background(root, operation, trace);
+                self.background(root, *operation, trace);
             }
             Effect::Execute(execute) => self.execute(root, context, *execute),
             Effect::Track(lease) => {

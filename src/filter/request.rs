@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// What the operator is told where nothing can be decided.
 const WITHOUT_SETTINGS: &str =
-    "the configuration was rejected, or the gateway sends requests twice; an earlier error line says what to mend";
+    "the configuration was rejected, or the gateway sends requests twice; an earlier error line says what to correct";
 
 impl<H: Host> Filter<H> {
     /// Request headers have come. `end`: there is no body.
@@ -80,7 +80,9 @@ impl<H: Host> Filter<H> {
                         return self.refuse(context, root_id, refused, reply);
                     }
                 };
-                head::describe(self.profile, &mut request, &self.host);
+                if let Some(request) = Arc::get_mut(&mut request) {
+                    head::describe(self.profile, request, &self.host);
+                }
                 let enforced = request.policy().mode == Mode::Enforce;
                 if self.sends_twice && enforced && body == Body::Coming {
                     return self.misconfigured(context, root_id);
@@ -103,7 +105,7 @@ impl<H: Host> Filter<H> {
                     effects: &mut effects,
                 };
                 let trace = request.traceparent();
-                let (stream, flow) = Stream::protect(*request, *hasher, whole, &mut env);
+                let (stream, flow) = Stream::protect(request, hasher, whole, &mut env);
                 // Where a worker that is told to end can record nothing any more, somebody has to know
                 // when nothing is under way.
                 let counted = self.profile == Profile::Kong;

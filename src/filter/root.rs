@@ -66,7 +66,7 @@ impl Root {
                     Profile::Kong => BatchLimits::ALONE,
                 });
                 self.lane.configure(profile, &plan.service.target);
-                self.writer = Writer::new(&plan.service);
+                self.writer = Writer::new(&plan.service, profile);
                 self.settings = Some(Arc::new(Settings::new(plan, profile)));
                 host.log(
                     Level::Info,

@@ -59,12 +59,13 @@ impl Ticket {
             let why = Some("The host gives no random numbers.");
             return refuse(&request, Problem::Misconfigured, why, env);
         };
-        env.effect(call(request.acquire(
+        let acquire = request.acquire(
             LookupKey::clone(&key),
             owner,
             fingerprint,
             env.profile.name(),
-        )));
+        );
+        env.effect(call(Box::new(acquire)));
         let sent = env.sent();
         let ticket = Ticket {
             request,
@@ -95,11 +96,8 @@ impl Ticket {
         let Some(proven) = proven.filter(|proven| proven.ours) else {
             return Ticket::acquire(request, key, fingerprint, trailers, None, env);
         };
-        env.effect(call(Request::redeem(
-            LookupKey::clone(&key),
-            fingerprint,
-            &proven,
-        )));
+        let redeem = Request::redeem(LookupKey::clone(&key), fingerprint, &proven);
+        env.effect(call(Box::new(redeem)));
         let sent = env.sent();
         let ticket = Ticket {
             request,
@@ -165,10 +163,9 @@ impl Ticket {
     }
 
     /// Takes the acquire back, whether or not it has arrived: nothing was sent upstream.
-    pub(super) fn fail(&self) -> Operation {
-        Ending::NotSent
-            .end()
-            .operation(LookupKey::clone(&self.key), self.owner)
+    pub(super) fn fail(&self) -> Box<Operation> {
+        let key = LookupKey::clone(&self.key);
+        Box::new(Ending::NotSent.end().operation(key, self.owner))
     }
 
     /// A wait holds nothing.
@@ -316,7 +313,7 @@ impl Ticket {
             fence,
             left_ms,
         );
-        env.effect(Effect::Call(Call::Wait(wait)));
+        env.effect(Effect::Call(Call::Wait(Box::new(wait))));
         (State::Waiting(self), Flow::Pause)
     }
 

@@ -29,7 +29,7 @@ pub enum Effect {
     /// stream has gone. A settlement whose stream has gone goes on in the background.
     Call(Call),
     /// Settle in the background: retried until it is answered, or its time is over.
-    Background(Operation),
+    Background(Box<Operation>),
     /// Execute detached; the end comes back as [`crate::stream::Event::Executed`].
     Execute(Box<Execute>),
     /// Renew this lease while the execution runs.

@@ -36,7 +36,7 @@ pub(super) enum Held {
 /// A response that is streaming by.
 #[derive(Debug)]
 pub(super) struct Capturing {
-    run: Run,
+    run: Box<Run>,
     passing: Passing,
     held: Held,
     /// What is held says with this status that the execution was cut.
@@ -46,14 +46,14 @@ pub(super) struct Capturing {
 /// A response whose end waits for the settlement's answer.
 #[derive(Debug)]
 pub(super) struct Settling {
-    run: Run,
+    run: Box<Run>,
     held: Held,
     cut: Option<u16>,
 }
 
 impl Run {
     pub(super) fn response(
-        self,
+        self: Box<Self>,
         headers: &Headers,
         source: &Source,
         end: bool,
@@ -148,10 +148,7 @@ impl Capturing {
         let ending = passing.ending();
         let operation = settle_telling(&run.request, ending, &run.lease, told, env.effects);
         env.effect(call(operation));
-        (
-            State::Settling(Box::new(Settling { run, held, cut })),
-            Flow::Pause,
-        )
+        (State::Settling(Settling { run, held, cut }), Flow::Pause)
     }
 
     /// The stream ended in the middle of the response.
@@ -161,7 +158,12 @@ impl Capturing {
 }
 
 impl Settling {
-    pub(super) fn settled(self, operation: Operation, result: &CallResult, env: &mut Env) -> Step {
+    pub(super) fn settled(
+        self,
+        operation: Box<Operation>,
+        result: &CallResult,
+        env: &mut Env,
+    ) -> Step {
         let Settling { run, held, cut } = self;
         let told = settlement::answered(&run.request, operation, result, env.effects);
         let told = match cut {

@@ -26,19 +26,11 @@
 //! | `Observing` | called from the root | called from the root's tick |
 
 mod acquire;
-#[cfg(test)]
-mod behaviour_test;
-#[cfg(test)]
-mod bench;
 mod effect;
-#[cfg(test)]
-mod endings_test;
-#[cfg(test)]
-mod hops_test;
 mod inline;
 mod observe;
 #[cfg(test)]
-mod table_test;
+mod tests;
 
 pub use acquire::Ticket;
 pub use effect::{Effect, Execute, Flow};
@@ -80,7 +72,7 @@ pub enum Event<'a> {
     /// The answer to the stream's [`Effect::Call`], unless that was a settlement.
     Answer(CallResult),
     /// The answer to the stream's settlement, and the settlement itself, as it was sent in the end.
-    Settled(Operation, CallResult),
+    Settled(Box<Operation>, CallResult),
     /// The end of the stream's [`Effect::Execute`]: what the client gets.
     Executed(LocalReply),
     /// The response's headers.
@@ -159,7 +151,7 @@ impl Env<'_> {
 #[derive(Debug)]
 struct Hashing {
     request: Arc<Request>,
-    hasher: Hasher,
+    hasher: Box<Hasher>,
     seen: usize,
 }
 
@@ -170,7 +162,7 @@ enum State {
     /// The client has its answer, or will get none from us.
     Answered,
     /// The body is arriving and being hashed; nothing has left yet.
-    Hashing(Box<Hashing>),
+    Hashing(Hashing),
     /// An acquire is out.
     Acquiring(Box<Ticket>),
     /// The proof of another gateway is shown to the store.
@@ -184,7 +176,7 @@ enum State {
     /// The response is streaming by.
     Capturing(Box<Capturing>),
     /// The settlement is out; the end of the response waits for it.
-    Settling(Box<Settling>),
+    Settling(Settling),
     /// Nothing is changed, only watched.
     Observing(Box<Observing>),
 }
@@ -212,23 +204,22 @@ impl Stream {
 
     /// A protected request whose headers have come. `body`: all of it, if it is known.
     pub fn protect(
-        request: Request,
-        hasher: Hasher,
+        request: Arc<Request>,
+        hasher: Box<Hasher>,
         body: Option<&[u8]>,
         env: &mut Env,
     ) -> (Self, Flow) {
-        let request = Arc::new(request);
         let mut stream = if request.policy().mode == Mode::Observe {
             Stream {
-                state: State::Observing(Box::new(Observing::new(request, hasher))),
+                state: State::Observing(Box::new(Observing::new(request, *hasher))),
             }
         } else {
             Stream {
-                state: State::Hashing(Box::new(Hashing {
+                state: State::Hashing(Hashing {
                     request,
                     hasher,
                     seen: 0,
-                })),
+                }),
             }
         };
         let mut flow = match &stream.state {
@@ -277,7 +268,7 @@ impl Stream {
             (State::Hashing(h), Event::RequestTrailers(t)) => h.trailers(t, env),
             (State::Hashing(h), Event::BodiesNeverCome) => h.refuse(
                 Problem::Misconfigured,
-                Some("The filter's plugin configuration lacks allow_on_headers_stop_iteration."),
+                Some("The filter's plugin configuration does not set allow_on_headers_stop_iteration."),
                 env,
             ),
 
@@ -383,7 +374,7 @@ fn refuse_with(
 }
 
 impl Hashing {
-    fn body(mut self: Box<Self>, chunk: &[u8], end: bool, env: &mut Env) -> Step {
+    fn body(mut self, chunk: &[u8], end: bool, env: &mut Env) -> Step {
         self.seen = self.seen.saturating_add(chunk.len());
         let cap = self.request.policy().max_body_bytes;
         if self.seen > cap {
@@ -410,7 +401,7 @@ impl Hashing {
         let Hashing {
             request, hasher, ..
         } = self;
-        match request.identify(hasher) {
+        match request.identify(*hasher) {
             Identity::Known(key, fingerprint) => {
                 Ticket::begin(request, Arc::new(key), fingerprint, trailers, env)
             }
@@ -446,6 +437,6 @@ fn refuse_unannounced(request: &Request, env: &mut Env) -> Step {
     (State::Answered, Flow::Pause)
 }
 
-fn call(operation: Operation) -> Effect {
-    Effect::Call(Call::Operation(Box::new(operation)))
+fn call(operation: Box<Operation>) -> Effect {
+    Effect::Call(Call::Operation(operation))
 }

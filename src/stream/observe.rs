@@ -137,12 +137,11 @@ impl Observing {
                 env,
             );
         };
-        env.effect(call(self.request.acquire(
-            key.clone(),
-            owner,
-            fingerprint,
-            env.profile.name(),
-        )));
+        let gateway = env.profile.name();
+        let acquire = self
+            .request
+            .acquire(key.clone(), owner, fingerprint, gateway);
+        env.effect(call(Box::new(acquire)));
         let lease_ms = self.request.policy().lease_ms;
         self.right = Right::Asked(Lease {
             key: Arc::new(key),

@@ -12,6 +12,7 @@ mod envoy;
 mod kong;
 mod kong_settings;
 mod kubernetes;
+mod names;
 mod observability;
 mod parts;
 mod regions;

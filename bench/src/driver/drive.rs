@@ -1,5 +1,7 @@
 //! One request after the other through the filter, as Envoy's callbacks bring them.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use idempotency_filter::filter::Filter;
 use idempotency_filter::stream::Flow;
@@ -42,7 +44,7 @@ pub struct Driver {
     filter: Filter<Memory>,
     next: u32,
     /// Headers of the service's answers.
-    service: Fields,
+    service: Rc<Fields>,
     /// The service's answers, as bytes. They are made once, so that what is counted is the filter's work alone.
     granted_or_stored: Bytes,
     completed: Bytes,
@@ -182,12 +184,12 @@ impl Driver {
             kind,
             filter,
             next: ROOT,
-            service: fields(&[
+            service: Rc::new(fields(&[
                 (":status", "200"),
                 ("content-type", "application/vnd.idempotency.v1"),
                 ("content-length", "100"),
                 ("x-envoy-upstream-service-time", "0"),
-            ]),
+            ])),
             granted_or_stored,
             completed,
         }
@@ -242,36 +244,37 @@ impl Driver {
 
     /// Answers the callout to the service that is out. That it is what it should be is looked at in the first request.
     fn answer_service(&mut self, asked: Asked) -> Result<(), String> {
-        let (token, body) = self.callout()?;
+        let (token, _) = self.callout()?;
         if self.next == ROOT + 1 {
-            look_at(body, asked)?;
+            look_at(Bytes::copy_from_slice(&self.host().sent.borrow()), asked)?;
         }
         let answer = match asked {
             Asked::Acquire => &self.granted_or_stored,
             Asked::Complete => &self.completed,
         };
-        let (headers, answer) = (self.service.clone(), answer.clone());
+        let (headers, answer) = (Rc::clone(&self.service), answer.clone());
         self.answered(token, headers, answer);
         Ok(())
     }
 
     /// Answers the callout that carries a detached execution.
     fn answer_execution(&mut self) -> Result<(), String> {
-        let (token, body) = self.callout()?;
-        if body.len() != self.kind.octets() {
+        let (token, length) = self.callout()?;
+        if length != self.kind.octets() {
             return Err("this is no execution".to_owned());
         }
-        let headers = self.host().response.clone();
+        let headers = Rc::new(self.host().response.clone());
+        let body = self.host().body.clone();
         self.answered(token, headers, body);
         Ok(())
     }
 
-    fn callout(&self) -> Result<(u32, Bytes), String> {
+    fn callout(&self) -> Result<(u32, usize), String> {
         let next = self.host().callouts.borrow_mut().pop_front();
         next.ok_or_else(|| format!("{}: no callout", self.kind.name()))
     }
 
-    fn answered(&mut self, token: u32, headers: Fields, body: Bytes) {
+    fn answered(&mut self, token: u32, headers: Rc<Fields>, body: Bytes) {
         let (count, size) = (headers.len(), body.len());
         *self.host().answer.borrow_mut() = body;
         *self.host().callout.borrow_mut() = headers;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use idempotency_filter::host::{Buffer, Host, HostError, HostResult, Level, Map, MetricKind};
@@ -21,11 +22,13 @@ pub struct Memory {
     /// The plugin's configuration.
     pub configuration: Bytes,
     /// Headers of a callout's answer.
-    pub callout: RefCell<Fields>,
+    pub callout: RefCell<Rc<Fields>>,
     /// Body of a callout's answer.
     pub answer: RefCell<Bytes>,
-    /// Callouts that are out: token and body.
-    pub callouts: RefCell<VecDeque<(u32, Bytes)>>,
+    /// Callouts that are out: token and length of the body.
+    pub callouts: RefCell<VecDeque<(u32, usize)>>,
+    /// Body of the last callout. Its room is used again, since a host of this kind must cost as little as it can.
+    pub sent: RefCell<Vec<u8>>,
     /// How often each hostcall was made, while [`Memory::counting`].
     pub calls: RefCell<BTreeMap<&'static str, u64>>,
     /// Whether hostcalls are counted, which costs more than most of them.
@@ -60,8 +63,8 @@ impl Host for Memory {
         self.called("random_get");
         for owner in buffer.chunks_mut(16) {
             let seed = self.fresh().to_le_bytes();
-            for (to, from) in owner.iter_mut().zip(seed.iter().cycle()) {
-                *to = *from;
+            for part in owner.chunks_exact_mut(seed.len()) {
+                part.copy_from_slice(&seed);
             }
         }
         Ok(())
@@ -103,7 +106,7 @@ impl Host for Memory {
         Ok(match map {
             Map::Request => self.request.clone(),
             Map::Response => self.response.clone(),
-            Map::CalloutHeaders => self.callout.borrow().clone(),
+            Map::CalloutHeaders => Fields::clone(&self.callout.borrow()),
             Map::RequestTrailers => Vec::new(),
         })
     }
@@ -179,8 +182,10 @@ impl Host for Memory {
     ) -> HostResult<u32> {
         self.called("http_call");
         let token = self.fresh();
-        let body = Bytes::copy_from_slice(body);
-        self.callouts.borrow_mut().push_back((token, body));
+        self.callouts.borrow_mut().push_back((token, body.len()));
+        let mut sent = self.sent.borrow_mut();
+        sent.clear();
+        sent.extend_from_slice(body);
         Ok(token)
     }
 

@@ -9,6 +9,7 @@
 
 mod options;
 mod others;
+mod peer;
 mod picture;
 mod places;
 mod plan;

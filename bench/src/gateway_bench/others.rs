@@ -3,6 +3,7 @@
 use serde_json::{json, Value};
 
 const CALLOUTS: &str = include_str!("callouts.lua");
+const BY_HAND: &str = include_str!("by_hand.lua");
 
 /// Envoy's own filter for asking somebody else first. It asks the service's health check, which
 /// does nothing: what is measured is one callout.
@@ -27,11 +28,20 @@ pub fn ext_authz() -> Value {
 
 /// A Lua filter that makes the two calls of a first request.
 pub fn lua(token: &str) -> Value {
+    lua_filter(&CALLOUTS.replace("@TOKEN@", token))
+}
+
+/// A Lua filter that asks the service that one would write by hand.
+pub fn by_hand() -> Value {
+    lua_filter(BY_HAND)
+}
+
+fn lua_filter(source: &str) -> Value {
     json!({
         "name": "envoy.filters.http.lua",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            "default_source_code": { "inline_string": CALLOUTS.replace("@TOKEN@", token) },
+            "default_source_code": { "inline_string": source },
         },
     })
 }

@@ -78,7 +78,7 @@ fn bar(line: &Line) -> Option<Bar> {
         },
         colour: match way.flavour() {
             Flavour::Bare => "#afb8c1",
-            Flavour::ExtAuthz | Flavour::Lua => "#d4a72c",
+            Flavour::ExtAuthz | Flavour::Lua | Flavour::ByHand => "#d4a72c",
             Flavour::Filter => "#54aeff",
         },
     })

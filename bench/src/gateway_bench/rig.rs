@@ -13,6 +13,7 @@ use serde_json::{json, Value};
 
 use crate::options::Options;
 use crate::others;
+use crate::peer::ByHand;
 use crate::places::Cores;
 use crate::plan::Section;
 use crate::rows::{Flavour, Row, Store, Way};
@@ -35,11 +36,29 @@ pub struct Rig {
 #[derive(Debug)]
 struct Backing {
     store: Store,
-    service: Service,
+    service: Asked,
     service_id: u32,
     server_id: Option<u32>,
     _redis: Option<Redis>,
     _postgres: Option<Postgres>,
+}
+
+/// What a gateway asks.
+#[derive(Debug)]
+enum Asked {
+    /// Our service.
+    Ours(Service),
+    /// The one that one would write by hand.
+    ByHand(ByHand),
+}
+
+impl Asked {
+    fn socket(&self) -> &std::path::Path {
+        match self {
+            Self::Ours(service) => service.socket(),
+            Self::ByHand(service) => service.socket(),
+        }
+    }
 }
 
 /// An Envoy.
@@ -119,7 +138,7 @@ impl Rig {
             config.wasm = against.wasm.clone();
             config.service_http2 = !against.http1;
             config.execution_http2 = !against.execution_http1;
-            if let (true, Some(service)) = (against.tcp, service) {
+            if let (true, Some(Asked::Ours(service))) = (against.tcp, service) {
                 config.service = ServiceAddress::Tcp(service.address());
             }
         }
@@ -194,21 +213,30 @@ impl Gateway {
         match (self.flavour, self.store) {
             (Flavour::ExtAuthz, _) => "Envoy, `ext_authz`".to_owned(),
             (Flavour::Lua, _) => "Envoy, Lua".to_owned(),
+            (Flavour::ByHand, _) => "Envoy, Lua, by hand".to_owned(),
             (Flavour::Filter, Some(store)) => format!("Envoy, {}{mark}", store.name()),
             _ => "Envoy, bare".to_owned(),
         }
     }
 }
 
-fn config(row: &Row, upstream: SocketAddr, service: Option<&Service>) -> EnvoyConfig {
+fn config(row: &Row, upstream: SocketAddr, service: Option<&Asked>) -> EnvoyConfig {
     let Some(service) = service else {
         // Nobody asks it.
         return EnvoyConfig::bare(upstream, ServiceAddress::Tcp(([127, 0, 0, 1], 1).into()));
     };
     let socket = ServiceAddress::Unix(service.socket().to_owned());
     let mut config = EnvoyConfig::bare(upstream, socket);
+    let service = match service {
+        Asked::Ours(service) => service,
+        Asked::ByHand(_) => {
+            config.service_http2 = false;
+            config.filters_before = vec![others::by_hand()];
+            return config;
+        }
+    };
     match row.way.flavour() {
-        Flavour::Bare => {}
+        Flavour::Bare | Flavour::ByHand => {}
         Flavour::ExtAuthz => config.filters_before = vec![others::ext_authz()],
         Flavour::Lua => config.filters_before = vec![others::lua(&service.tokens().gateway)],
         Flavour::Filter => {
@@ -225,6 +253,9 @@ fn config(row: &Row, upstream: SocketAddr, service: Option<&Service>) -> EnvoyCo
 
 impl Backing {
     fn start(store: Store, cores: Option<&Cores>) -> Result<Self, Error> {
+        if store == Store::ByHand {
+            return Self::by_hand(cores);
+        }
         let (mut redis, mut postgres) = (None, None);
         let mut options = ServiceOptions {
             durability: match store {
@@ -235,7 +266,7 @@ impl Backing {
             ..ServiceOptions::default()
         };
         match store {
-            Store::Relaxed | Store::Durable => {}
+            Store::Relaxed | Store::Durable | Store::ByHand => {}
             Store::Redis => {
                 let server = Redis::start(&[])?;
                 options.backend = Backend::Named(server.url());
@@ -273,11 +304,28 @@ impl Backing {
         }
         Ok(Self {
             store,
-            service,
+            service: Asked::Ours(service),
             service_id,
             server_id,
             _redis: redis,
             _postgres: postgres,
+        })
+    }
+
+    fn by_hand(cores: Option<&Cores>) -> Result<Self, Error> {
+        let mut peer = ByHand::start()?;
+        let (service_id, server_id) = (peer.id(), peer.redis_id());
+        if let Some(cores) = cores {
+            pin_process(service_id, &[cores.service])?;
+            pin_process(server_id, &[cores.upstream])?;
+        }
+        Ok(Self {
+            store: Store::ByHand,
+            service: Asked::ByHand(peer),
+            service_id,
+            server_id: Some(server_id),
+            _redis: None,
+            _postgres: None,
         })
     }
 }

@@ -11,6 +11,8 @@ pub enum Store {
     Redis,
     /// One PostgreSQL server.
     Postgres,
+    /// A cache in Redis, of the service that one would write by hand.
+    ByHand,
 }
 
 /// What the requests of a row meet.
@@ -32,6 +34,10 @@ pub enum Way {
     Detached,
     /// Every request is answered from its record.
     Replay,
+    /// Every request has a new key; a Lua filter asks the service that one would write by hand.
+    ByHand,
+    /// The same, and every request is answered from the cache.
+    ByHandReplay,
 }
 
 /// Which of the Envoys before one service.
@@ -45,6 +51,8 @@ pub enum Flavour {
     Lua,
     /// With our filter.
     Filter,
+    /// With the Lua filter of the service that one would write by hand.
+    ByHand,
 }
 
 /// A row of the result.
@@ -63,7 +71,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which a round runs them. The first is the one that ratios are of.
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 19] = [
     row("bare", "bare Envoy", Way::Bare, None),
     row(
         "ext-authz",
@@ -76,6 +84,18 @@ pub const ROWS: [Row; 17] = [
         "Lua: two callouts, embedded relaxed",
         Way::Lua,
         Some(Store::Relaxed),
+    ),
+    row(
+        "by-hand",
+        "by hand: first request, Redis",
+        Way::ByHand,
+        Some(Store::ByHand),
+    ),
+    row(
+        "by-hand-replay",
+        "by hand: replay, Redis",
+        Way::ByHandReplay,
+        Some(Store::ByHand),
     ),
     row(
         "unprotected",
@@ -193,11 +213,11 @@ impl Way {
     /// Path of its requests. The filter's rules go by it.
     pub fn path(self) -> &'static str {
         match self {
-            Self::Bare | Self::ExtAuthz | Self::Lua | Self::Unprotected => "/plain",
+            Self::Bare | Self::ExtAuthz | Self::Lua | Self::Unprotected | Self::ByHand => "/plain",
             Self::Disabled => "/disabled",
             Self::Inline => "/inline",
             Self::Detached => "/detached",
-            Self::Replay => "/replay",
+            Self::Replay | Self::ByHandReplay => "/replay",
         }
     }
 
@@ -210,9 +230,14 @@ impl Way {
         }
     }
 
+    /// Whether every request is answered from what is stored.
+    pub fn replays(self) -> bool {
+        matches!(self, Self::Replay | Self::ByHandReplay)
+    }
+
     /// Whether every request reaches the upstream; otherwise none does.
     pub fn executes(self) -> bool {
-        self != Self::Replay
+        !self.replays()
     }
 
     /// The Envoy that it goes through.
@@ -221,6 +246,7 @@ impl Way {
             Self::Bare => Flavour::Bare,
             Self::ExtAuthz => Flavour::ExtAuthz,
             Self::Lua => Flavour::Lua,
+            Self::ByHand | Self::ByHandReplay => Flavour::ByHand,
             _ => Flavour::Filter,
         }
     }
@@ -234,6 +260,7 @@ impl Store {
             Self::Durable => "embedded durable",
             Self::Redis => "Redis",
             Self::Postgres => "PostgreSQL",
+            Self::ByHand => "by hand, Redis",
         }
     }
 }

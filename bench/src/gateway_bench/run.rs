@@ -70,9 +70,10 @@ impl Plan<'_> {
             method: row.way.method(),
             target: target(row.way, size),
             size,
-            keys: match row.way {
-                Way::Replay => Keys::Cycle(self.key_prefix(), seed::KEYS),
-                _ => Keys::Unique(self.key_prefix()),
+            keys: if row.way.replays() {
+                Keys::Cycle(self.key_prefix(), seed::KEYS)
+            } else {
+                Keys::Unique(self.key_prefix())
             },
             connections,
             duration: self.duration,
@@ -98,9 +99,10 @@ impl Plan<'_> {
 
     /// What the keys of this run begin with, and those of no other run but of other replays.
     fn key_prefix(&self) -> String {
-        match self.cell.row.way {
-            Way::Replay => seed::prefix(self.session, self.cell.size),
-            _ => format!("{}-{}-", self.session, self.number),
+        if self.cell.row.way.replays() {
+            seed::prefix(self.session, self.cell.size)
+        } else {
+            format!("{}-{}-", self.session, self.number)
         }
     }
 

@@ -8,7 +8,6 @@ use idempotency_stack::Error;
 
 use crate::plan::{Cell, Size};
 use crate::rig::Rig;
-use crate::rows::Way;
 use crate::run::target;
 use idempotency_bench::wrk::STATUS;
 
@@ -30,16 +29,17 @@ pub fn prefix(session: &str, size: Size) -> String {
 /// If an answer is not the expected one.
 pub fn prepare(rig: &Rig, cell: &Cell, session: &str) -> Result<(), Error> {
     let (row, gateway) = (&cell.row, rig.path(&cell.row)?.gateway);
-    if row.way == Way::Replay {
+    if row.way.replays() {
         seed(gateway, cell, session)?;
     }
-    let key = match row.way {
-        Way::Replay => format!("{}0", prefix(session, cell.size)),
-        _ => format!("{session}-look-{row}-{}", cell.size.id),
+    let key = if row.way.replays() {
+        format!("{}0", prefix(session, cell.size))
+    } else {
+        format!("{session}-look-{row}-{}", cell.size.id)
     };
     let answer = ask(gateway, cell, &key)?;
     let marked = answer.header(MARKER) == Some("true");
-    if marked != (row.way == Way::Replay) {
+    if marked != row.way.replays() {
         let headers = &answer.headers;
         return Err(Error::new(format!("{row}: replayed or not? {headers:?}")));
     }

@@ -195,7 +195,9 @@ impl Record {
 }
 
 pub(crate) fn senseless(detail: impl std::fmt::Display) -> StoreError {
-    StoreError::Permanent(format!("the service's answer makes no sense: {detail}"))
+    StoreError::Permanent(format!(
+        "the service's answer cannot be understood: {detail}"
+    ))
 }
 
 pub(crate) fn state(state: RecordState) -> &'static str {

@@ -6,7 +6,7 @@
 //! Parts of a text are named by JSON Pointers (RFC 6901), in their one spelling (`~` is `~0` and `/` is `~1`
 //! in a name, nothing else is escaped), so that two pointers are equal if their texts are.
 
-use crate::json::{Fault, JsonError, Kind, Scanner};
+use crate::json::{Fault, JsonError, JsonKind, Scanner};
 use crate::named::{self, Named};
 
 /// Which parts of a text count. No pointer is empty: that is the whole text.
@@ -81,8 +81,8 @@ struct Walk<'p> {
 impl Walk<'_> {
     fn value(&mut self, scanner: &mut Scanner<'_>, out: &mut Vec<u8>) -> Result<(), JsonError> {
         match scanner.kind()? {
-            Kind::Object => return self.object(scanner, out),
-            Kind::Array => {
+            JsonKind::Object => return self.object(scanner, out),
+            JsonKind::Array => {
                 out.push(b'[');
                 let start = out.len();
                 let mut index = 0usize;
@@ -101,9 +101,9 @@ impl Walk<'_> {
                 }
                 out.push(b']');
             }
-            Kind::String => bytes(&scanner.string()?, out),
-            Kind::Number => out.extend_from_slice(scanner.number()?.as_bytes()),
-            Kind::Literal => out.extend_from_slice(scanner.literal()?.as_bytes()),
+            JsonKind::String => bytes(&scanner.string()?, out),
+            JsonKind::Number => out.extend_from_slice(scanner.number()?.as_bytes()),
+            JsonKind::Literal => out.extend_from_slice(scanner.literal()?.as_bytes()),
         }
         Ok(())
     }

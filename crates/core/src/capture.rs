@@ -3,7 +3,7 @@
 
 use crate::config::Policy;
 use crate::cors::{is_cors, STORED_ORIGIN};
-use crate::headers::Headers;
+use crate::headers::{is_one_line, Headers};
 use bytes::Bytes;
 use idempotency_protocol::limits::MAX_REDIRECT_BYTES;
 use idempotency_protocol::{Outcome, StoredResponse, Tombstone, TombstoneReason};
@@ -73,7 +73,7 @@ impl Capture {
                 continue;
             }
             cors |= is_cors;
-            if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+            if !is_one_line(value) {
                 tombstone = Some(TombstoneReason::NotStorable);
                 continue;
             }

@@ -81,8 +81,8 @@ pub enum Verdict {
     Refuse(Box<Refused>, LocalReply),
     /// Protected.
     Protect {
-        /// What stays the same for its life.
-        request: Box<Request>,
+        /// What stays the same for its life. Nobody else has it yet.
+        request: Arc<Request>,
         /// Its fingerprint so far.
         hasher: Box<Hasher>,
     },
@@ -149,7 +149,7 @@ impl Whereabouts {
 /// Decides from the head of a request.
 pub fn decide(
     settings: &Arc<Settings>,
-    head: RequestHead,
+    mut head: RequestHead,
     properties: &dyn Properties,
 ) -> Decision {
     let mut strip = Vec::new();
@@ -160,7 +160,7 @@ pub fn decide(
         .as_ref()
         .map(|carried| carried.mark(MayBe::NotExecuted));
     unwelcome.carried = carried;
-    let mut verdict = judge(settings, head, properties, unwelcome, &mut strip);
+    let mut verdict = judge(settings, &mut head, properties, unwelcome, &mut strip);
     if let (Verdict::Refuse(_, reply), Some(mark)) = (&mut verdict, mark) {
         reply.headers.push(mark);
     }
@@ -169,15 +169,15 @@ pub fn decide(
 
 fn judge(
     settings: &Arc<Settings>,
-    mut head: RequestHead,
+    head: &mut RequestHead,
     properties: &dyn Properties,
-    unwelcome: Unwelcome,
+    mut unwelcome: Unwelcome,
     strip: &mut Vec<Bytes>,
 ) -> Verdict {
     let rules = settings.rules();
     let whereabouts = Whereabouts::read(settings, properties);
-    let authority = head.authority.clone();
-    let target = head.target.clone();
+    let authority = std::mem::take(&mut head.authority);
+    let target = std::mem::take(&mut head.target);
     let (place, path) = (whereabouts.place(&authority), &target);
 
     // Where they cannot be removed, they are left to a gateway of ours that may prove them (`Carried::is_replaceable`).
@@ -242,14 +242,9 @@ fn judge(
                     remove_named(name, &mut head.headers, strip);
                 }
             }
-            return match protect(settings, &matched, &mut head, properties) {
-                Ok(Some((mut request, hasher))) => {
-                    request.carried = unwelcome.carried;
-                    Verdict::Protect {
-                        request: Box::new(request),
-                        hasher: Box::new(hasher),
-                    }
-                }
+            let carried = unwelcome.carried.take();
+            return match protect(settings, &matched, &authority, head, carried, properties) {
+                Ok(Some(protect)) => protect,
                 Ok(None) if left => refuse_anywhere(settings, ONLY_OURS, &head.headers),
                 Ok(None) => Verdict::Pass,
                 Err(refusal) => refuse(settings, matched.index, refusal, &head.headers),
@@ -393,12 +388,13 @@ pub fn unreadable() -> Verdict {
 fn protect(
     settings: &Arc<Settings>,
     matched: &rules::Matched,
+    authority: &[u8],
     head: &mut RequestHead,
+    carried: Option<Box<Carried>>,
     properties: &dyn Properties,
-) -> Result<Option<(Request, Hasher)>, Refusal> {
+) -> Result<Option<Verdict>, Refusal> {
     let RequestHead {
         method,
-        authority,
         headers,
         bodiless,
         ..
@@ -450,12 +446,12 @@ fn protect(
         host: authority,
         headers: &headers.0,
     };
-    let mut hasher = settings.hasher(matched, &head);
+    let mut hasher = Box::new(settings.hasher(matched, &head));
     if let Some(pointer) = &policy.key.from {
-        hasher = hasher.with_key(pointer);
+        *hasher = hasher.with_key(pointer);
     }
     let request_id = headers.get("x-request-id").cloned().unwrap_or_default();
-    let request = Request {
+    let request = Arc::new(Request {
         settings: Arc::clone(settings),
         rule: Arc::clone(rule),
         tenant,
@@ -463,11 +459,11 @@ fn protect(
         method: std::mem::take(method),
         path: matched.path.clone().into_owned(),
         headers: std::mem::take(headers),
-        carried: None,
+        carried,
         client: Bytes::new(),
         request_id,
-    };
-    Ok(Some((request, hasher)))
+    });
+    Ok(Some(Verdict::Protect { request, hasher }))
 }
 
 fn first_of(policy: &KeyPolicy) -> &str {

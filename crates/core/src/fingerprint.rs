@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::canonical_json::Canonical;
 use crate::config::{BodyMode, FingerprintPolicy, JsonPolicy};
 use crate::json::JsonError;
-use crate::{canonical_json, names, query, rules};
+use crate::{canonical_json, headers, names, query, rules};
 
 /// Version of the format; part of every scheme id.
 pub const VERSION: &str = "1";
@@ -133,9 +133,8 @@ impl Head<'_> {
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> bool {
         let host = if policy.host { self.host } else { &[] };
-        let counts = |name: &[u8]| {
-            counted.iter().any(|c| name.eq_ignore_ascii_case(c)) || names::replaces(name)
-        };
+        let counts =
+            |name: &[u8]| counted.iter().any(|c| headers::is(name, c)) || names::replaces(name);
         let begin = [self.method, self.path.as_bytes(), self.query, host];
         begin.into_iter().all(&mut each)
             && self

@@ -27,7 +27,7 @@ impl Headers {
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> + 'a {
         self.0
             .iter()
-            .filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+            .filter(move |(n, _)| is(n, name.as_bytes()))
             .map(|(_, v)| v)
     }
 
@@ -40,14 +40,14 @@ impl Headers {
     /// a `usize`: that has 32 bits in wasm, and lengths of 4 GiB and more are told.
     pub fn content_length(&self) -> Option<u64> {
         let digits = self.get("content-length")?.trim_ascii();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        if digits.is_empty() {
             return None;
         }
-        let add = |sum: u64, digit: &u8| {
-            let sum = sum.saturating_mul(10);
-            sum.saturating_add(u64::from(digit - b'0'))
-        };
-        Some(digits.iter().fold(0, add))
+        digits.iter().try_fold(0u64, |sum, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            let sum = sum.saturating_mul(10).saturating_add(u64::from(digit));
+            (digit < 10).then_some(sum)
+        })
     }
 
     /// `:status` of a response.
@@ -61,6 +61,20 @@ impl Headers {
             ref other => std::str::from_utf8(other).ok()?.parse().ok(),
         }
     }
+}
+
+/// Whether a field has this name, in any case. Hosts send lower case, so the names that are the same are the same
+/// bytes, which are compared at once.
+#[inline]
+pub(crate) fn is(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && (name == wanted || name.eq_ignore_ascii_case(wanted))
+}
+
+/// Whether a value has no byte that would end it (RFC 9110 §5.5). All of it is looked at, which is faster than to stop
+/// at the first one: most values have none.
+pub(crate) fn is_one_line(value: &[u8]) -> bool {
+    let ends = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+    !value.iter().fold(false, |found, byte| found | ends(byte))
 }
 
 impl FromIterator<(Bytes, Bytes)> for Headers {

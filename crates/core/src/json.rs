@@ -119,7 +119,7 @@ pub(crate) fn write(value: &Value, out: &mut Vec<u8>) {
 
 fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
     Ok(match scanner.kind()? {
-        Kind::Object => {
+        JsonKind::Object => {
             let mut members: Vec<(String, Value)> = Vec::new();
             scanner.members(&mut |scanner, name| {
                 if members.iter().any(|(known, _)| *known == name) {
@@ -130,7 +130,7 @@ fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
             })?;
             Value::Object(members)
         }
-        Kind::Array => {
+        JsonKind::Array => {
             let mut elements = Vec::new();
             scanner.elements(&mut |scanner| {
                 elements.push(tree(scanner)?);
@@ -138,9 +138,9 @@ fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
             })?;
             Value::Array(elements)
         }
-        Kind::String => Value::String(scanner.text()?),
-        Kind::Number => Value::Number(scanner.number()?.to_owned()),
-        Kind::Literal => match scanner.literal()? {
+        JsonKind::String => Value::String(scanner.text()?),
+        JsonKind::Number => Value::Number(scanner.number()?.to_owned()),
+        JsonKind::Literal => match scanner.literal()? {
             "null" => Value::Null,
             text => Value::Bool(text == "true"),
         },
@@ -149,7 +149,7 @@ fn tree(scanner: &mut Scanner<'_>) -> Result<Value, JsonError> {
 
 /// What comes next in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum JsonKind {
     Object,
     Array,
     String,
@@ -233,14 +233,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips white space and says what kind of value comes next.
-    pub(crate) fn kind(&mut self) -> Result<Kind, JsonError> {
+    pub(crate) fn kind(&mut self) -> Result<JsonKind, JsonError> {
         self.skip_space();
         match self.peek() {
-            Some(b'{') => Ok(Kind::Object),
-            Some(b'[') => Ok(Kind::Array),
-            Some(b'"') => Ok(Kind::String),
-            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
-            Some(b't' | b'f' | b'n') => Ok(Kind::Literal),
+            Some(b'{') => Ok(JsonKind::Object),
+            Some(b'[') => Ok(JsonKind::Array),
+            Some(b'"') => Ok(JsonKind::String),
+            Some(b'-' | b'0'..=b'9') => Ok(JsonKind::Number),
+            Some(b't' | b'f' | b'n') => Ok(JsonKind::Literal),
             _ => Err(self.unexpected()),
         }
     }

@@ -46,7 +46,7 @@ impl fmt::Display for KeyError {
             KeyError::TooLong => "the idempotency key is longer than 255 characters",
             KeyError::Parameters => "the idempotency key must not have parameters",
             KeyError::NotQuoted => "the idempotency key must be a quoted string (RFC 9651)",
-            KeyError::Unterminated => "the idempotency key lacks its closing quote",
+            KeyError::Unterminated => "the idempotency key has no closing quote",
             KeyError::InvalidEscape => {
                 "in the idempotency key, a backslash may only precede a quote or a backslash"
             }

@@ -40,12 +40,12 @@ pub struct Normalised<'a> {
 /// Takes a raw request target (the `:path` header) apart. Allocates only if the path needs
 /// interpretation.
 pub fn normalise(raw: &[u8]) -> Normalised<'_> {
-    let fragment = raw.iter().position(|b| *b == b'#');
-    let target = fragment.and_then(|at| raw.get(..at)).unwrap_or(raw);
-    let mut parts = target.splitn(2, |b| *b == b'?');
-    let raw_path = parts.next().unwrap_or_default();
-    let query = parts.next().unwrap_or_default();
-    if fragment.is_none() && is_plain(raw_path) {
+    let end = raw.iter().position(|b| matches!(b, b'?' | b'#'));
+    let (raw_path, rest) = raw.split_at(end.unwrap_or(raw.len()));
+    let behind = rest.iter().position(|b| *b == b'#');
+    let query = rest.get(..behind.unwrap_or(rest.len()));
+    let query = query.and_then(|q| q.strip_prefix(b"?")).unwrap_or_default();
+    if behind.is_none() && is_plain(raw_path) {
         if let Ok(path) = std::str::from_utf8(raw_path) {
             return Normalised {
                 path: Cow::Borrowed(path),
@@ -59,7 +59,7 @@ pub fn normalise(raw: &[u8]) -> Normalised<'_> {
         None => (!raw_path.starts_with(b"/"), raw_path),
     };
     let (escaped, ambiguous) = normal_escapes(raw_path);
-    let clarity = match fragment.is_some() || absolute || ambiguous {
+    let clarity = match behind.is_some() || absolute || ambiguous {
         true => Clarity::Ambiguous,
         false => Clarity::Odd,
     };

@@ -180,7 +180,7 @@ impl Problem {
                 503,
                 "Gateway misconfigured",
                 "The request was not executed because the gateway's idempotency configuration \
-                 needs to be mended.",
+                 needs to be corrected.",
                 true,
                 true,
                 true,

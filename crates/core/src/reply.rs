@@ -2,6 +2,7 @@
 
 use crate::config::{Policies, Policy};
 use crate::cors::{self, STORED_ORIGIN};
+use crate::headers::{is, is_one_line};
 use bytes::Bytes;
 use idempotency_protocol::{Stored, StoredResponse};
 
@@ -83,7 +84,7 @@ pub fn is_replayable(response: &StoredResponse) -> bool {
         && response.headers.iter().all(|(name, value)| {
             !name.is_empty()
                 && name.iter().all(|b| b.is_ascii_graphic() && *b != b':')
-                && !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+                && is_one_line(value)
         })
 }
 
@@ -95,6 +96,14 @@ pub fn expires(expires_at_ms: u64) -> (Bytes, Bytes) {
 /// A number as the value of a header, behind a short prefix. (`format!` is five times as long, and a request has
 /// several numbers.)
 pub fn decimal(prefix: &str, number: u64) -> Bytes {
+    const DIGITS: &[u8] = b"0123456789";
+    if prefix.is_empty() {
+        // Attempts, almost always.
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(digit) = DIGITS.get(at..at.saturating_add(1)) {
+            return Bytes::from_static(digit);
+        }
+    }
     let mut text = [0; 24];
     let mut left = number;
     let mut length = 0;
@@ -119,9 +128,9 @@ pub fn decimal(prefix: &str, number: u64) -> Bytes {
 /// Headers by which the filter tells clients about the record. An upstream that sends them would
 /// speak for the gateway, so they do not pass on the first answer.
 pub fn is_ours(policies: &Policies, name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(policies.replay_header.as_bytes())
-        || name.eq_ignore_ascii_case(EXPIRES_HEADER.as_bytes())
-        || name.eq_ignore_ascii_case(crate::hop::REFUSAL.as_bytes())
+    is(name, policies.replay_header.as_bytes())
+        || is(name, EXPIRES_HEADER.as_bytes())
+        || is(name, crate::hop::REFUSAL.as_bytes())
 }
 
 #[cfg(test)]

@@ -161,8 +161,10 @@ impl Request {
         gateway: &str,
     ) -> Operation {
         let policy = self.policy();
-        let mut about = self.about();
-        about.gateway.push_str(gateway);
+        let about = About {
+            gateway: gateway.to_owned(),
+            ..self.about()
+        };
         Operation::Acquire(Acquire {
             key,
             owner,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Match, PathMatch, Rule};
-use crate::names;
 use crate::path::{self, Clarity, Readings};
+use crate::{headers, names};
 
 /// What the rules say about a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -279,15 +279,12 @@ fn search<'p, 'r>(
 /// Methods that no rule can name (RFC 9110 §9.2.1: they change nothing).
 pub(crate) fn is_safe(method: &[u8]) -> bool {
     let safe: [&[u8]; 4] = [b"GET", b"HEAD", b"OPTIONS", b"TRACE"];
-    safe.iter().any(|s| s.eq_ignore_ascii_case(method))
+    safe.iter().any(|s| headers::is(s, method))
 }
 
 /// An empty list is every method that is not safe.
 fn method_matches(methods: &[String], method: &[u8]) -> bool {
-    methods.is_empty()
-        || methods
-            .iter()
-            .any(|m| m.as_bytes().eq_ignore_ascii_case(method))
+    methods.is_empty() || methods.iter().any(|m| headers::is(m.as_bytes(), method))
 }
 
 /// A trailing slash does not matter: many routers ignore it.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::config::Scope;
-use crate::fingerprint;
+use crate::{fingerprint, headers};
 
 /// Longest tenant, in bytes.
 pub const MAX_LEN: usize = 255;
@@ -75,7 +75,7 @@ pub fn resolve(
 fn single<'h>(headers: &'h [(Bytes, Bytes)], name: &str) -> Result<&'h [u8], TenantError> {
     let mut values = headers
         .iter()
-        .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
+        .filter(|(n, _)| headers::is(n, name.as_bytes()));
     match (values.next(), values.next()) {
         (Some((_, value)), None) => Ok(value),
         (None, _) => Err(TenantError::Missing),

@@ -5,7 +5,7 @@ use crate::counters::Counter;
 use crate::outbox;
 use crate::renewal::{Lease, Renewals};
 use crate::settle::{self, Settled};
-use crate::shared::{Place, Shared};
+use crate::shared::{RunningPlace, Shared};
 use crate::wakes;
 use idempotency_core::ending::End;
 use idempotency_protocol::{AttemptKind, FailCause, LookupKey, Operation, Owner};
@@ -49,7 +49,7 @@ impl Sent {
     }
 }
 
-enum State {
+enum ClaimState {
     /// The acquire is out: nothing was executed.
     Asked,
     /// Granted: whatever the caller does may have an effect.
@@ -66,10 +66,10 @@ pub(crate) struct Claim {
     owner: Owner,
     kind: AttemptKind,
     begun_on: Primary,
-    state: State,
+    state: ClaimState,
     lost: Arc<AtomicBool>,
     handle: Handle,
-    _running: (TaskTrackerToken, Option<Place>),
+    _running: (TaskTrackerToken, Option<RunningPlace>),
 }
 
 impl Claim {
@@ -87,7 +87,7 @@ impl Claim {
             key,
             owner,
             kind,
-            state: State::Asked,
+            state: ClaimState::Asked,
             lost: Arc::default(),
             handle: Handle::current(),
             _running: (shared.executions.token(), None),
@@ -108,17 +108,17 @@ impl Claim {
 
     /// It holds the key, and dropped from here on it says that nothing was done.
     pub fn nothing_done(&mut self) {
-        self.state = State::Asked;
+        self.state = ClaimState::Asked;
     }
 
     /// It holds the key, and dropped from here on it says that the execution has failed.
     pub fn has_failed(&mut self) {
-        self.state = State::Failed;
+        self.state = ClaimState::Failed;
     }
 
     /// After [`Claim::nothing_done`]: from here on it may have an effect.
     pub fn has_begun(&mut self) {
-        self.state = State::Held;
+        self.state = ClaimState::Held;
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -136,7 +136,7 @@ impl Claim {
 
     /// The store has answered that there is nothing to hold.
     pub fn forget(mut self) {
-        self.state = State::Over;
+        self.state = ClaimState::Over;
     }
 
     /// Its transaction is on its way to be committed: dropped from here on, nobody knows how it ended.
@@ -148,7 +148,7 @@ impl Claim {
     pub fn committed(mut self) {
         self.shared.counters.count(Counter::Completed);
         self.shared.renewals.untrack(self.owner);
-        self.state = State::Over;
+        self.state = ClaimState::Over;
         wakes::put(&self.shared, LookupKey::clone(&self.key), &self.handle);
     }
 
@@ -156,13 +156,13 @@ impl Claim {
     pub fn lost(mut self) {
         self.shared.counters.count(Counter::CompleteRefused);
         self.shared.renewals.untrack(self.owner);
-        self.state = State::Over;
+        self.state = ClaimState::Over;
     }
 
     /// It was granted, at last, or may have been: from here on it may have an effect, and its lease is
     /// renewed, `renew_for` at most.
-    pub fn hold(&mut self, place: Place, length: Duration, sent: Sent, renew_for: Duration) {
-        self.state = State::Held;
+    pub fn hold(&mut self, place: RunningPlace, length: Duration, sent: Sent, renew_for: Duration) {
+        self.state = ClaimState::Held;
         self._running.1 = Some(place);
         let lease = Lease {
             key: Arc::clone(&self.key),
@@ -176,8 +176,8 @@ impl Claim {
     }
 
     /// As [`Claim::hold`], where nobody knows if it was granted.
-    pub fn hold_in_doubt(&mut self, place: Place) {
-        self.state = State::Held;
+    pub fn hold_in_doubt(&mut self, place: RunningPlace) {
+        self.state = ClaimState::Held;
         self._running.1 = Some(place);
     }
 
@@ -207,7 +207,7 @@ impl Claim {
     }
 
     fn over(&mut self, end: End) -> Operation {
-        self.state = State::Over;
+        self.state = ClaimState::Over;
         self.shared.renewals.untrack(self.owner);
         end.operation(LookupKey::clone(&self.key), self.owner)
     }
@@ -217,12 +217,14 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let end = match self.state {
-            State::Asked => End::NotDone(FailCause::NotSent),
-            State::Failed => End::NotDone(FailCause::Other),
+            ClaimState::Asked => End::NotDone(FailCause::NotSent),
+            ClaimState::Failed => End::NotDone(FailCause::Other),
             // Without its end in the transaction it is not committed, and never will be: this takes the key from it.
-            State::Held if self.kind == AttemptKind::Transaction => End::NotDone(FailCause::Other),
-            State::Held => End::Unknown,
-            State::Over => return,
+            ClaimState::Held if self.kind == AttemptKind::Transaction => {
+                End::NotDone(FailCause::Other)
+            }
+            ClaimState::Held => End::Unknown,
+            ClaimState::Over => return,
         };
         let operation = self.over(end);
         outbox::put(&self.shared, operation, &self.handle);

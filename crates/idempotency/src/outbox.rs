@@ -26,7 +26,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(crate) struct Outbox {
-    inner: Mutex<Inner>,
+    inner: Mutex<OutboxContents>,
     /// There is no room, or something is given up.
     losses: Seldom,
     /// The store does not answer.
@@ -34,25 +34,25 @@ pub(crate) struct Outbox {
 }
 
 #[derive(Default)]
-struct Inner {
-    outcomes: VecDeque<Entry>,
-    releases: VecDeque<Entry>,
+struct OutboxContents {
+    outcomes: VecDeque<WaitingOperation>,
+    releases: VecDeque<WaitingOperation>,
     bytes: usize,
     is_running: bool,
 }
 
-struct Entry {
+struct WaitingOperation {
     operation: Operation,
     until: Instant,
 }
 
-impl Inner {
+impl OutboxContents {
     fn is_empty(&self) -> bool {
         self.outcomes.is_empty() && self.releases.is_empty()
     }
 
     /// Whether there was room for it.
-    fn put(&mut self, entry: Entry) -> bool {
+    fn put(&mut self, entry: WaitingOperation) -> bool {
         let bytes = self.bytes.saturating_add(size(&entry.operation));
         let is_release = matches!(entry.operation, Operation::Fail { .. });
         let (queue, most) = match is_release {
@@ -67,7 +67,7 @@ impl Inner {
         true
     }
 
-    fn take(&mut self) -> Option<Entry> {
+    fn take(&mut self) -> Option<WaitingOperation> {
         let outcome = self.outcomes.pop_front();
         let entry = outcome.or_else(|| self.releases.pop_front())?;
         self.bytes = self.bytes.saturating_sub(size(&entry.operation));
@@ -82,7 +82,7 @@ impl Outbox {
         inner.outcomes.len() + inner.releases.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, OutboxContents> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ impl Outbox {
 pub(crate) fn put(shared: &Arc<Shared>, operation: Operation, handle: &Handle) {
     let (until, name) = (Instant::now() + LONGEST, operation.name());
     let mut inner = shared.outbox.lock();
-    if !inner.put(Entry { operation, until }) {
+    if !inner.put(WaitingOperation { operation, until }) {
         return lost(shared, name);
     }
     shared.counters.count(Counter::OutboxEntered);
@@ -100,7 +100,7 @@ pub(crate) fn put(shared: &Arc<Shared>, operation: Operation, handle: &Handle) {
     drop(inner);
     if starts {
         let cut = shared.cut.clone();
-        let running = Running {
+        let running = OutboxTask {
             shared: Arc::clone(shared),
             has_ended: false,
         };
@@ -122,13 +122,13 @@ fn lost(shared: &Shared, operation: &str) {
     }
 }
 
-struct Running {
+struct OutboxTask {
     shared: Arc<Shared>,
     has_ended: bool,
 }
 
 /// When a runtime that is shut down drops the task, the next operation starts another one.
-impl Drop for Running {
+impl Drop for OutboxTask {
     fn drop(&mut self) {
         if !self.has_ended {
             self.shared.outbox.lock().is_running = false;
@@ -136,7 +136,7 @@ impl Drop for Running {
     }
 }
 
-async fn run(mut running: Running) {
+async fn run(mut running: OutboxTask) {
     let mut pause = Duration::ZERO;
     loop {
         sleep(pause).await;
@@ -159,7 +159,7 @@ async fn run(mut running: Running) {
 }
 
 /// What is sent next; `None`: nothing is left, and the task is over.
-fn next(shared: &Shared) -> Option<Vec<Entry>> {
+fn next(shared: &Shared) -> Option<Vec<WaitingOperation>> {
     let mut batch = Vec::new();
     let now = Instant::now();
     let mut inner = shared.outbox.lock();
@@ -183,7 +183,7 @@ fn next(shared: &Shared) -> Option<Vec<Entry>> {
 }
 
 /// Sends a batch; what got no answer goes back. `Err`: nothing got one.
-async fn send(shared: &Shared, batch: Vec<Entry>) -> Result<(), String> {
+async fn send(shared: &Shared, batch: Vec<WaitingOperation>) -> Result<(), String> {
     let operations: Vec<Operation> = batch.iter().map(|e| e.operation.clone()).collect();
     let mut any = batch.is_empty();
     let mut trouble = String::new();
@@ -203,7 +203,7 @@ async fn send(shared: &Shared, batch: Vec<Entry>) -> Result<(), String> {
                         tracing::warn!(%error, unsaid, "an outcome is not recorded");
                     }
                 }
-                without.map(|operation| Entry { operation, ..entry })
+                without.map(|operation| WaitingOperation { operation, ..entry })
             }
             Settled::Recorded { .. } => {
                 any = true;
@@ -250,14 +250,14 @@ mod tests {
     use idempotency_core::ending::End;
     use idempotency_protocol::{LookupKey, Origin, Owner, StoredResponse};
 
-    fn entry(operation: fn(LookupKey, Owner) -> Operation) -> Entry {
+    fn entry(operation: fn(LookupKey, Owner) -> Operation) -> WaitingOperation {
         let key = LookupKey {
             tenant: String::new(),
             namespace: String::new(),
             origin: Origin::Client,
             key: "k".to_owned(),
         };
-        Entry {
+        WaitingOperation {
             operation: operation(key, Owner([0; 16])),
             until: Instant::now(),
         }
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn refusals_push_no_outcome_out_and_outcomes_leave_first() {
-        let mut inner = Inner::default();
+        let mut inner = OutboxContents::default();
         while inner.put(entry(fail)) {}
         assert_eq!(inner.releases.len(), MAX_RELEASES);
         for _ in 0..MAX_OUTCOMES {
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_comes_back() {
-        let mut inner = Inner::default();
+        let mut inner = OutboxContents::default();
         let mut count = 0;
         while inner.put(entry(large)) {
             count += 1;

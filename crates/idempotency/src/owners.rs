@@ -12,14 +12,14 @@ use std::cell::RefCell;
 const FROM_ONE_SEED: u32 = 4_096;
 
 /// A generator, and how many tokens it may still make.
-struct Source {
+struct TokenSource {
     rng: StdRng,
     left: u32,
 }
 
 thread_local! {
     /// One for each thread: a token costs no call of the operating system, and no lock.
-    static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
+    static SOURCE: RefCell<Option<TokenSource>> = const { RefCell::new(None) };
 }
 
 /// A new one. What is random in it comes from a generator for cryptography (`StdRng`), which the operating system
@@ -41,10 +41,10 @@ pub(crate) fn new(sent: &Sent) -> Result<Owner, Error> {
     Ok(Owner(token))
 }
 
-fn seeded() -> Result<Source, Error> {
+fn seeded() -> Result<TokenSource, Error> {
     let mut seed = <StdRng as SeedableRng>::Seed::default();
     getrandom::fill(&mut seed).map_err(|error| Error::NoRandomness(error.to_string()))?;
-    Ok(Source {
+    Ok(TokenSource {
         rng: StdRng::from_seed(seed),
         left: FROM_ONE_SEED,
     })

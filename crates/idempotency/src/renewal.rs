@@ -32,13 +32,13 @@ pub(crate) struct Lease {
 
 #[derive(Default)]
 pub(crate) struct Renewals {
-    inner: Mutex<Inner>,
+    inner: Mutex<LeaseTable>,
     /// The earliest renewal is earlier than it was.
     earlier: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct LeaseTable {
     leases: HashMap<Owner, Tracked>,
     due: BTreeSet<(Instant, Owner)>,
     is_running: bool,
@@ -49,7 +49,7 @@ struct Tracked {
     due: Instant,
 }
 
-impl Inner {
+impl LeaseTable {
     fn remove(&mut self, owner: Owner) -> Option<Lease> {
         let tracked = self.leases.remove(&owner)?;
         self.due.remove(&(tracked.due, owner));
@@ -93,7 +93,7 @@ impl Inner {
 
 impl Renewals {
     /// Nothing panics under this lock.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, LeaseTable> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +109,7 @@ impl Renewals {
         // A runtime that is shut down drops the task at once, and dropping it takes the lock.
         drop(inner);
         if starts {
-            handle.spawn(run(Running {
+            handle.spawn(run(RenewalTask {
                 shared: Arc::downgrade(shared),
                 has_ended: false,
             }));
@@ -161,13 +161,13 @@ impl Renewals {
 }
 
 /// The task's hold on the guard, which does not keep the guard alive.
-struct Running {
+struct RenewalTask {
     shared: Weak<Shared>,
     has_ended: bool,
 }
 
 /// When a runtime that is shut down drops the task, the next lease starts another one.
-impl Drop for Running {
+impl Drop for RenewalTask {
     fn drop(&mut self) {
         if let (false, Some(shared)) = (self.has_ended, self.shared.upgrade()) {
             shared.renewals.lock().is_running = false;
@@ -175,7 +175,7 @@ impl Drop for Running {
     }
 }
 
-impl Running {
+impl RenewalTask {
     /// When the next renewal is due; `None`: the task is to end.
     fn next(&mut self) -> Option<(Instant, Arc<Notify>)> {
         let shared = self.shared.upgrade()?;
@@ -190,7 +190,7 @@ impl Running {
     }
 }
 
-async fn run(mut running: Running) {
+async fn run(mut running: RenewalTask) {
     while let Some((next, earlier)) = running.next() {
         tokio::select! {
             () = sleep_until(next) => {}

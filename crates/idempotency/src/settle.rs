@@ -100,10 +100,10 @@ async fn ask_one(shared: &Shared, operation: &Operation) -> Settled {
 
 /// Asks once; an answer each.
 pub(crate) async fn ask(shared: &Shared, operations: Vec<Operation>) -> Vec<Settled> {
-    let kinds: Vec<Kind> = operations.iter().map(Kind::of).collect();
+    let kinds: Vec<SettlementKind> = operations.iter().map(SettlementKind::of).collect();
     let call = within(LONGEST_CALL, shared.store.apply(operations)).await;
     let mut answers = call.unwrap_or_default().into_iter();
-    let read = |kind: Kind| {
+    let read = |kind: SettlementKind| {
         let settled = Settled::read(answers.next());
         if let Some(counter) = counter(&settled, kind) {
             shared.counters.count(counter);
@@ -133,30 +133,30 @@ pub(crate) fn without_bytes(operation: &Operation, error: &SettleError) -> Optio
 
 /// What a settlement says.
 #[derive(Clone, Copy)]
-enum Kind {
+enum SettlementKind {
     Complete,
     Fail,
     Abandon,
     Other,
 }
 
-impl Kind {
-    fn of(operation: &Operation) -> Kind {
+impl SettlementKind {
+    fn of(operation: &Operation) -> SettlementKind {
         match operation {
-            Operation::Complete(_) => Kind::Complete,
-            Operation::Fail { .. } => Kind::Fail,
-            Operation::Abandon { .. } => Kind::Abandon,
-            _ => Kind::Other,
+            Operation::Complete(_) => SettlementKind::Complete,
+            Operation::Fail { .. } => SettlementKind::Fail,
+            Operation::Abandon { .. } => SettlementKind::Abandon,
+            _ => SettlementKind::Other,
         }
     }
 }
 
-fn counter(settled: &Settled, kind: Kind) -> Option<Counter> {
+fn counter(settled: &Settled, kind: SettlementKind) -> Option<Counter> {
     Some(match (settled, kind) {
-        (Settled::Recorded { .. }, Kind::Complete) => Counter::Completed,
-        (Settled::Recorded { .. }, Kind::Fail) => Counter::Failed,
-        (Settled::Recorded { .. }, Kind::Abandon) => Counter::Unknown,
-        (Settled::Refused(_), Kind::Complete) => Counter::CompleteRefused,
+        (Settled::Recorded { .. }, SettlementKind::Complete) => Counter::Completed,
+        (Settled::Recorded { .. }, SettlementKind::Fail) => Counter::Failed,
+        (Settled::Recorded { .. }, SettlementKind::Abandon) => Counter::Unknown,
+        (Settled::Refused(_), SettlementKind::Complete) => Counter::CompleteRefused,
         _ => return None,
     })
 }

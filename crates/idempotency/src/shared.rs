@@ -63,13 +63,13 @@ impl Shared {
     }
 
     /// A place among the running executions; `None` if there is none left.
-    pub fn enter(self: &Arc<Shared>) -> Option<Place> {
+    pub fn enter(self: &Arc<Shared>) -> Option<RunningPlace> {
         let most = self.max_running.load(Ordering::Relaxed);
         let one_more = |running: usize| (running < most).then(|| running + 1);
         self.running
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
-        Some(Place(Arc::clone(self)))
+        Some(RunningPlace(Arc::clone(self)))
     }
 
     /// No new executions; the running ones get `longest`, and what is left then ends unknown. Whether
@@ -109,9 +109,9 @@ async fn within(longest: Duration, work: impl std::future::Future) -> bool {
 }
 
 /// A running execution, as long as it lives.
-pub(crate) struct Place(Arc<Shared>);
+pub(crate) struct RunningPlace(Arc<Shared>);
 
-impl Drop for Place {
+impl Drop for RunningPlace {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }

@@ -14,17 +14,17 @@ const MAX_KEYS: usize = 1_024;
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
-pub(crate) struct Wakes(Mutex<Inner>);
+pub(crate) struct Wakes(Mutex<WaitingKeys>);
 
 #[derive(Default)]
-struct Inner {
+struct WaitingKeys {
     keys: Vec<LookupKey>,
     is_running: bool,
 }
 
 impl Wakes {
     /// Nothing panics under this lock.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, WaitingKeys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,7 +43,7 @@ pub(crate) fn put(shared: &Arc<Shared>, key: LookupKey, handle: &Handle) {
     // A runtime that is shut down drops the task at once, and dropping it takes the lock.
     drop(inner);
     if starts {
-        let running = Running {
+        let running = WakesTask {
             shared: Arc::clone(shared),
             has_ended: false,
         };
@@ -55,13 +55,13 @@ pub(crate) fn put(shared: &Arc<Shared>, key: LookupKey, handle: &Handle) {
     }
 }
 
-struct Running {
+struct WakesTask {
     shared: Arc<Shared>,
     has_ended: bool,
 }
 
 /// When a runtime that is shut down drops the task, the next key starts another one.
-impl Drop for Running {
+impl Drop for WakesTask {
     fn drop(&mut self) {
         if !self.has_ended {
             self.shared.wakes.lock().is_running = false;
@@ -70,7 +70,7 @@ impl Drop for Running {
 }
 
 /// What is told next; `None`: nothing is left, and the task is over.
-fn next(running: &mut Running) -> Option<Vec<LookupKey>> {
+fn next(running: &mut WakesTask) -> Option<Vec<LookupKey>> {
     let mut inner = running.shared.wakes.lock();
     let keys = std::mem::take(&mut inner.keys);
     if keys.is_empty() {
@@ -82,7 +82,7 @@ fn next(running: &mut Running) -> Option<Vec<LookupKey>> {
     Some(keys)
 }
 
-async fn run(mut running: Running) {
+async fn run(mut running: WakesTask) {
     while let Some(keys) = next(&mut running) {
         if let Some(database) = running.shared.store.transactions() {
             database.wake(&keys).await;

@@ -4,7 +4,6 @@ use crate::answer::{Answer, Fault, FaultCode, Grant, Stored};
 use crate::codec::{put_short, DecodeError, Decoded, Reader};
 use crate::frame::{framed, Wire};
 use crate::response::{CarriedOutcome, Outcome, Tombstone, TombstoneReason};
-use bytes::Bytes;
 
 mod answer_kind {
     pub const GRANTED: u8 = 1;
@@ -124,9 +123,8 @@ pub(crate) fn encode(answer: &Answer, revision: u16, out: &mut Vec<u8>) {
 }
 
 /// Reads an answer of that kind.
-pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Answer> {
+pub(crate) fn decode(kind: u8, mut r: Reader, wire: Wire) -> Decoded<Answer> {
     use answer_kind as k;
-    let mut r = Reader(payload);
     let answer = match kind {
         k::GRANTED => Answer::Granted(Grant {
             fence: r.u64("fence")?,

@@ -1,7 +1,7 @@
 //! Big-endian, length-prefixed primitives. Decoding never panics and never allocates more than
 //! the input holds.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use std::fmt;
 
 /// Why bytes are not a message of this protocol.
@@ -44,33 +44,69 @@ pub(crate) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A cursor over a message; slices share the message's memory.
-pub(crate) struct Reader(pub Bytes);
+/// A cursor over a message, or over a part of one. Numbers and texts are read where they stand; slices share the
+/// message's memory.
+pub(crate) struct Reader<'m> {
+    message: &'m Bytes,
+    rest: &'m [u8],
+}
 
-impl Reader {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl<'m> Reader<'m> {
+    pub fn of(message: &'m Bytes) -> Reader<'m> {
+        Reader {
+            message,
+            rest: message,
+        }
+    }
+
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn bytes(&mut self, n: usize, field: &'static str) -> Decoded<&'m [u8]> {
+        let parts = self.rest.split_at_checked(n);
+        let (taken, rest) = parts.ok_or(DecodeError::Truncated(field))?;
+        self.rest = rest;
+        Ok(taken)
     }
 
     pub fn take(&mut self, n: usize, field: &'static str) -> Decoded<Bytes> {
-        if self.0.len() < n {
-            return Err(DecodeError::Truncated(field));
-        }
-        Ok(self.0.split_to(n))
+        let taken = self.bytes(n, field)?;
+        Ok(self.message.slice_ref(taken))
+    }
+
+    /// A part that has its length in front.
+    pub fn part(&mut self, field: &'static str) -> Decoded<Reader<'m>> {
+        let len = self.long_length(field)?;
+        Ok(Reader {
+            message: self.message,
+            rest: self.bytes(len, field)?,
+        })
+    }
+
+    /// What `read` reads, and the bytes that it was read from.
+    pub fn keeping<T>(
+        &mut self,
+        read: impl FnOnce(&mut Reader<'m>) -> Decoded<T>,
+    ) -> Decoded<(T, Bytes)> {
+        let before = self.rest;
+        let value = read(self)?;
+        let length = before.len() - self.rest.len();
+        let bytes = before.get(..length).unwrap_or_default();
+        Ok((value, self.message.slice_ref(bytes)))
     }
 
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Decoded<[u8; N]> {
-        let bytes = self.0.first_chunk().copied();
-        let bytes = bytes.ok_or(DecodeError::Truncated(field))?;
-        self.0.advance(N);
-        Ok(bytes)
+        let parts = self.rest.split_first_chunk();
+        let (bytes, rest) = parts.ok_or(DecodeError::Truncated(field))?;
+        self.rest = rest;
+        Ok(*bytes)
     }
 
     pub fn u8(&mut self, field: &'static str) -> Decoded<u8> {
-        if self.0.is_empty() {
-            return Err(DecodeError::Truncated(field));
-        }
-        Ok(self.0.get_u8())
+        let [byte] = self.array(field)?;
+        Ok(byte)
     }
 
     #[inline(never)]
@@ -93,22 +129,25 @@ impl Reader {
         self.take(usize::from(len), field)
     }
 
-    pub fn long(&mut self, field: &'static str) -> Decoded<Bytes> {
+    fn long_length(&mut self, field: &'static str) -> Decoded<usize> {
         let len = self.u32(field)?;
-        let len = usize::try_from(len).map_err(|_| DecodeError::BadValue(field))?;
+        usize::try_from(len).map_err(|_| DecodeError::BadValue(field))
+    }
+
+    pub fn long(&mut self, field: &'static str) -> Decoded<Bytes> {
+        let len = self.long_length(field)?;
         self.take(len, field)
     }
 
     pub fn text(&mut self, field: &'static str) -> Decoded<String> {
-        let len = usize::from(self.u16(field)?);
-        let bytes = self.0.get(..len).ok_or(DecodeError::Truncated(field))?;
+        let len = self.u16(field)?;
+        let bytes = self.bytes(usize::from(len), field)?;
         let text = std::str::from_utf8(bytes).map(str::to_owned);
-        self.0.advance(len);
         text.map_err(|_| DecodeError::BadValue(field))
     }
 
     pub fn end(&self) -> Decoded<()> {
-        if self.is_empty() {
+        if self.rest.is_empty() {
             Ok(())
         } else {
             Err(DecodeError::TrailingBytes)

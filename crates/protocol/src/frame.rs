@@ -204,6 +204,12 @@ impl Response {
     pub fn decode(bytes: Bytes) -> Decoded<Received<Answer>> {
         decode_all(bytes, answers::decode)
     }
+
+    /// The same into room that is there, which holds nothing else afterwards; the revision that the sender knows.
+    pub fn decode_into(bytes: &Bytes, answers: &mut Vec<Decoded<Answer>>) -> Decoded<u16> {
+        answers.clear();
+        decode_items(bytes, answers::decode, answers).inspect_err(|_| answers.clear())
+    }
 }
 
 impl Wait {
@@ -225,7 +231,7 @@ impl Wait {
 
     /// Decodes the message: the revision that the sender knows, and the wait.
     pub fn decode(bytes: Bytes) -> Decoded<(u16, Wait)> {
-        let mut r = Reader(bytes);
+        let mut r = Reader::of(&bytes);
         let (wire, revision) = open(&mut r)?;
         let wait = Wait {
             key: key(&mut r)?,
@@ -270,7 +276,7 @@ impl Outcome {
 
     /// Reads what [`Outcome::encode`] wrote.
     pub fn decode(bytes: Bytes) -> Decoded<Outcome> {
-        let mut r = Reader(bytes);
+        let mut r = Reader::of(&bytes);
         let value = outcome(&mut r)?;
         r.end()?;
         Ok(value)
@@ -313,19 +319,30 @@ fn open(reader: &mut Reader) -> Decoded<(Wire, u16)> {
 
 fn decode_all<T>(
     bytes: Bytes,
-    decode: impl Fn(u8, Bytes, Wire) -> Decoded<T>,
+    decode: impl Fn(u8, Reader, Wire) -> Decoded<T>,
 ) -> Decoded<Received<T>> {
-    let mut reader = Reader(bytes);
+    let mut items = Vec::new();
+    let revision = decode_items(&bytes, decode, &mut items)?;
+    Ok(Received { revision, items })
+}
+
+/// Adds the items of a message; the revision that the sender knows.
+fn decode_items<T>(
+    bytes: &Bytes,
+    decode: impl Fn(u8, Reader, Wire) -> Decoded<T>,
+    items: &mut Vec<Decoded<T>>,
+) -> Decoded<u16> {
+    let mut reader = Reader::of(bytes);
     let (wire, revision) = open(&mut reader)?;
     let count = reader.u16("count")?;
-    let mut items = Vec::with_capacity(usize::from(count).min(reader.0.len() / 5));
+    items.reserve(usize::from(count).min(reader.left() / 5));
     for _ in 0..count {
         let kind = reader.u8("kind")?;
-        let payload = reader.long("payload")?;
+        let payload = reader.part("payload")?;
         items.push(decode(kind, payload, wire));
     }
     reader.end()?;
-    Ok(Received { revision, items })
+    Ok(revision)
 }
 
 /// Writes `kind`, then the length of what `payload` writes, then that.

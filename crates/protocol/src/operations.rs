@@ -94,16 +94,14 @@ pub(crate) fn encode_traced(operation: &Operation, trace: &[u8], wire: Wire, out
 }
 
 /// Reads an operation of that kind.
-pub(crate) fn decode(kind: u8, payload: Bytes, wire: Wire) -> Decoded<Operation> {
-    let mut r = Reader(payload);
+pub(crate) fn decode(kind: u8, mut r: Reader, wire: Wire) -> Decoded<Operation> {
     let operation = read(kind, &mut r, wire)?;
     wire.end(&r)?;
     Ok(operation)
 }
 
 /// The same, with the `traceparent` of its request. One that cannot be read is none: nothing is decided by it.
-pub(crate) fn decode_traced(kind: u8, payload: Bytes, wire: Wire) -> Decoded<(Operation, Bytes)> {
-    let mut r = Reader(payload);
+pub(crate) fn decode_traced(kind: u8, mut r: Reader, wire: Wire) -> Decoded<(Operation, Bytes)> {
     let operation = read(kind, &mut r, wire)?;
     wire.end(&r)?;
     let trace = r.short("traceparent").unwrap_or_default();

@@ -86,7 +86,7 @@ pub(crate) fn put_response(out: &mut Vec<u8>, response: &StoredResponse) {
 pub(crate) fn response(r: &mut Reader) -> Decoded<StoredResponse> {
     let status = r.u16("status")?;
     let count = r.u16("header count")?;
-    let mut headers = Vec::with_capacity(usize::from(count).min(r.0.len() / 6));
+    let mut headers = Vec::with_capacity(usize::from(count).min(r.left() / 6));
     for _ in 0..count {
         headers.push((r.short("header name")?, r.long("header value")?));
     }

@@ -72,9 +72,7 @@ impl CarriedOutcome {
 
     /// Reads an outcome after which more may follow.
     pub(crate) fn read(r: &mut Reader) -> Decoded<CarriedOutcome> {
-        let mut bytes = r.0.clone();
-        let outcome = parts::outcome(r)?;
-        bytes.truncate(bytes.len() - r.0.len());
+        let (outcome, bytes) = r.keeping(parts::outcome)?;
         let bytes = Some(bytes);
         Ok(CarriedOutcome { outcome, bytes })
     }

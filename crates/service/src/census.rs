@@ -6,7 +6,7 @@
 //! also show when they were counted.
 
 use crate::api::App;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use idempotency_store::search::Search;
 use idempotency_store::{RecordState, RecordView, StoreError};
 use std::collections::HashMap;
@@ -55,12 +55,12 @@ pub(crate) struct Census {
     /// those that it did not see.
     pub complete: bool,
     counts: [u64; STATES.len()],
-    watched: [Watched; WATCHED.len()],
+    watched: [WatchedRecords; WATCHED.len()],
 }
 
 /// The records of one state that somebody may have to look at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedRecords {
     /// The oldest ones, oldest first.
     pub oldest: Vec<RecordView>,
     groups: HashMap<(String, String), Group>,
@@ -91,7 +91,7 @@ fn route(view: &RecordView) -> (String, bool) {
     }
 }
 
-impl Watched {
+impl WatchedRecords {
     fn add(&mut self, view: RecordView) {
         let (route, is_rule) = route(&view);
         let key = (view.key.tenant.clone(), route);
@@ -150,7 +150,7 @@ impl Census {
     }
 
     /// The records in each of the [`WATCHED`] states.
-    pub(crate) fn watched(&self) -> impl Iterator<Item = (RecordState, &Watched)> {
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (RecordState, &WatchedRecords)> {
         WATCHED.into_iter().zip(&self.watched)
     }
 
@@ -224,7 +224,11 @@ async fn count(app: &App) -> Result<Census, StoreError> {
             ..Search::default()
         };
         let found = app.store.search(search);
-        let found = app.metrics.store.measure(Asked::Search, found).await?;
+        let found = app
+            .metrics
+            .store
+            .measure(StoreQuestion::Search, found)
+            .await?;
         for view in found.records {
             census.add(view);
         }

@@ -1,7 +1,7 @@
 //! Forgets what is over, a bounded batch at a time.
 
 use crate::api::App;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use idempotency_store::Swept;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(crate) async fn run(app: Arc<App>, interval: Duration, batch: usize) {
         let sweep = app
             .metrics
             .store
-            .measure(Asked::Sweep, app.store.sweep(batch));
+            .measure(StoreQuestion::Sweep, app.store.sweep(batch));
         let more = match sweep.await {
             Ok(swept) => {
                 app.metrics.swept(&swept);

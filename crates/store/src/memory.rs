@@ -20,19 +20,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Records in memory.
 pub struct Memory {
     clock: Arc<dyn Clock>,
-    inner: Mutex<Inner>,
+    inner: Mutex<MemoryRecords>,
     waiters: Arc<Waiters>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct MemoryRecords {
     slots: BTreeMap<Vec<u8>, Slot>,
     room: Room,
     tenants: Tenants,
     closed: bool,
 }
 
-impl Inner {
+impl MemoryRecords {
     /// What one event does to the slot of this key, looked up once; whether the slot has changed.
     fn apply(&mut self, key: Vec<u8>, context: &Context, event: &Event) -> (Reply, bool) {
         if self.tenants.counts() {
@@ -115,11 +115,11 @@ impl Memory {
         self.waiters.counts().now
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, MemoryRecords> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn context(&self, inner: &Inner) -> Context {
+    fn context(&self, inner: &MemoryRecords) -> Context {
         Context {
             now: self.clock.now(),
             boot: 0,

@@ -73,11 +73,11 @@ struct Registry {
     closed: bool,
     counts: WaitCounts,
     tenants: HashMap<String, usize>,
-    keys: HashMap<Arc<LookupKey>, Group>,
+    keys: HashMap<Arc<LookupKey>, KeyWaiters>,
 }
 
 /// Those who wait for the same key.
-struct Group {
+struct KeyWaiters {
     size: usize,
     changes: watch::Sender<()>,
 }
@@ -104,7 +104,7 @@ impl Registry {
             None => Arc::new(key.clone()),
         };
         let group = self.keys.entry(Arc::clone(&shared));
-        let group = group.or_insert_with(|| Group {
+        let group = group.or_insert_with(|| KeyWaiters {
             size: 0,
             changes: watch::Sender::new(()),
         });

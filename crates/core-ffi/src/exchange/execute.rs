@@ -160,7 +160,7 @@ impl Exchange {
         };
         if matches!(ending, Ending::Unknown) {
             let why = match cut {
-                None => "by this answer nobody can tell whether it was executed",
+                None => "this answer does not show whether the request was executed",
                 Some(_) => "the answer was cut off",
             };
             self.why = format!("outcome-unknown: {why}");

@@ -158,11 +158,13 @@ impl Exchange {
                 mut request,
                 hasher,
             } => {
-                request.client = names.client;
-                if request.request_id.is_empty() {
-                    request.request_id = names.request_id;
+                if let Some(request) = Arc::get_mut(&mut request) {
+                    request.client = names.client;
+                    if request.request_id.is_empty() {
+                        request.request_id = names.request_id;
+                    }
                 }
-                exchange.request = Some(Arc::new(*request));
+                exchange.request = Some(request);
                 exchange.state = State::Hashing { hasher, seen: 0 };
                 Step::Body
             }
@@ -195,7 +197,7 @@ impl Exchange {
             return (Step::Pass, (!unchanged).then_some(exchange));
         }
         exchange.why = "misconfigured: the configuration was rejected; an earlier error line says \
-                        what to mend"
+                        what to correct"
             .to_owned();
         exchange.reply = Some(Problem::Misconfigured.reply(&ProblemSettings::DEFAULT, None));
         (Step::Reply, Some(exchange))

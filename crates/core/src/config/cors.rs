@@ -1,6 +1,6 @@
 //! How `cors` is read.
 
-use super::kinds::{words, Kind, Words};
+use super::kinds::{words, ValueKind, Words};
 use super::reader::{Faults, Field};
 use super::{checks, fields};
 use crate::json::Value;
@@ -28,7 +28,7 @@ impl Cors {
 /// Who makes CORS headers, and for whom. A value replaces the one in `defaults` as a whole.
 pub(super) struct Sharing;
 
-impl Kind<Cors> for Sharing {
+impl ValueKind<Cors> for Sharing {
     fn read(&self, field: &Field<'_>, into: &mut Cors, faults: &mut Faults) {
         let before = faults.0.len();
         let read = read(field, faults);

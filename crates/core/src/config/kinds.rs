@@ -5,7 +5,7 @@ use super::reader::{Check, Faults, Field};
 use super::table::Table;
 
 /// A kind of values, for a field of the type `S`.
-pub(super) trait Kind<S> {
+pub(super) trait ValueKind<S> {
     /// Writes the field's value over `into`; tells what is wrong with it otherwise.
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults);
 }
@@ -17,7 +17,7 @@ pub(super) struct Integer {
     pub max: u64,
 }
 
-impl<S: TryFrom<u64>> Kind<S> for Integer {
+impl<S: TryFrom<u64>> ValueKind<S> for Integer {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         let number = faults.integer(field, self.min, self.max);
         if let Some(number) = number.and_then(|number| S::try_from(number).ok()) {
@@ -51,7 +51,7 @@ impl<T: Copy> Words<T> {
     }
 }
 
-impl<T: Copy, S: From<T>> Kind<S> for Words<T> {
+impl<T: Copy, S: From<T>> ValueKind<S> for Words<T> {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         if let Some(value) = self.find(field, faults) {
             *into = value.into();
@@ -62,7 +62,7 @@ impl<T: Copy, S: From<T>> Kind<S> for Words<T> {
 /// A string that passes a check.
 pub(super) struct Text(pub Check);
 
-impl<S: From<String>> Kind<S> for Text {
+impl<S: From<String>> ValueKind<S> for Text {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         if let Some(text) = faults.string(field, self.0) {
             *into = text.into();
@@ -83,7 +83,7 @@ fn in_order(texts: Vec<String>) -> Vec<String> {
 /// A list of distinct strings that pass a check, kept sorted.
 pub(super) struct Texts(pub Check);
 
-impl Kind<Vec<String>> for Texts {
+impl ValueKind<Vec<String>> for Texts {
     fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
         let elements = faults.array(field);
         if let Some(texts) = elements.and_then(|list| faults.strings(&list, self.0, str::eq)) {
@@ -95,7 +95,7 @@ impl Kind<Vec<String>> for Texts {
 /// The name of a header, kept in lower case.
 pub(super) struct Header(pub Check);
 
-impl Kind<String> for Header {
+impl ValueKind<String> for Header {
     fn read(&self, field: &Field<'_>, into: &mut String, faults: &mut Faults) {
         if let Some(name) = faults.string(field, self.0) {
             *into = name;
@@ -107,7 +107,7 @@ impl Kind<String> for Header {
 /// A list of names of headers, kept in lower case and in its order.
 pub(super) struct Ordered(pub Check);
 
-impl Kind<Vec<String>> for Ordered {
+impl ValueKind<Vec<String>> for Ordered {
     fn read(&self, field: &Field<'_>, into: &mut Vec<String>, faults: &mut Faults) {
         if let Some(names) = headers(self.0, field, faults) {
             *into = names;
@@ -125,9 +125,9 @@ fn headers(check: Check, field: &Field<'_>, faults: &mut Faults) -> Option<Vec<S
 }
 
 /// A list of names of headers, kept in lower case and sorted.
-pub(super) struct Headers(pub Check);
+pub(super) struct HeaderNames(pub Check);
 
-impl<S: From<Vec<String>>> Kind<S> for Headers {
+impl<S: From<Vec<String>>> ValueKind<S> for HeaderNames {
     fn read(&self, field: &Field<'_>, into: &mut S, faults: &mut Faults) {
         if let Some(names) = headers(self.0, field, faults) {
             *into = in_order(names).into();
@@ -138,7 +138,7 @@ impl<S: From<Vec<String>>> Kind<S> for Headers {
 /// `true` or `false`.
 pub(super) struct Flag;
 
-impl Kind<bool> for Flag {
+impl ValueKind<bool> for Flag {
     fn read(&self, field: &Field<'_>, into: &mut bool, faults: &mut Faults) {
         if let Some(flag) = faults.boolean(field) {
             *into = flag;
@@ -149,7 +149,7 @@ impl Kind<bool> for Flag {
 /// An object with a table of its own, written over member by member.
 pub(super) struct Group;
 
-impl<T: Table> Kind<T> for Group {
+impl<T: Table> ValueKind<T> for Group {
     fn read(&self, field: &Field<'_>, into: &mut T, faults: &mut Faults) {
         if let Some(object) = faults.object(field, &[T::NAMES]) {
             into.apply(&object, faults);
@@ -159,9 +159,9 @@ impl<T: Table> Kind<T> for Group {
 
 /// Where keys are and how they are read: a group, of which one member of three says where. One that is
 /// said here replaces another that the defaults have.
-pub(super) struct Keys;
+pub(super) struct KeyPlaces;
 
-impl Kind<KeyPolicy> for Keys {
+impl ValueKind<KeyPolicy> for KeyPlaces {
     fn read(&self, field: &Field<'_>, into: &mut KeyPolicy, faults: &mut Faults) {
         let places = ["header", "headers", "from"].iter();
         match places.filter(|name| field.says(name)).count() {

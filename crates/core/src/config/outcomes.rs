@@ -1,6 +1,6 @@
 //! What an upstream's answers mean for their keys, and how a configuration says it.
 
-use super::kinds::{words, Kind, Words};
+use super::kinds::{words, ValueKind, Words};
 use super::reader::{Faults, Field};
 use crate::json::Value;
 
@@ -100,7 +100,7 @@ pub(super) fn default_outcomes() -> Outcomes {
 /// Statuses and what they mean, written over status by status.
 pub(super) struct Meanings;
 
-impl Kind<Outcomes> for Meanings {
+impl ValueKind<Outcomes> for Meanings {
     fn read(&self, field: &Field<'_>, into: &mut Outcomes, faults: &mut Faults) {
         read(field, into, faults);
     }

@@ -15,12 +15,13 @@
 
 use super::cors::{Cors, Sharing};
 use super::kinds::{
-    words, Flag, Group, Header, Headers, Integer, Keys, Kind, Ordered, Text, Texts, Words,
+    words, Flag, Group, Header, HeaderNames, Integer, KeyPlaces, Ordered, Text, Texts, ValueKind,
+    Words,
 };
 use super::outcomes::{default_outcomes, Meanings, Outcomes};
 use super::problems::{Problems, Refusals};
 use super::reader::{Faults, Object};
-use super::scope::Source;
+use super::scope::TenantSource;
 use super::table::{declare, Table};
 #[cfg(test)]
 use super::tests::described::{About, Described, EXECUTION, PARSER, RESULTS, SCHEMA, WHO};
@@ -230,7 +231,7 @@ declare! {
         ///
         /// In lower case, sorted, no duplicates. `None`: the default list, which keeps the scheme that it
         /// had when it was longer ([`crate::fingerprint::scheme`]).
-        headers: Vec<String>, Headers(checks::fingerprint_header), {
+        headers: Vec<String>, HeaderNames(checks::fingerprint_header), {
             usual: "`content-encoding`, `content-range`",
             docs: "request headers that must be equal, besides content-type. `if-match` and the like are \
                    not among them: a client that resumes an answer sends them on the retry only",
@@ -397,7 +398,7 @@ declare! {
         /// Response headers that are stored and replayed besides the built-in list.
         ///
         /// In lower case, sorted, no duplicates.
-        replay_headers: Vec<String> = Vec::new(), Headers(checks::replayed_header), {
+        replay_headers: Vec<String> = Vec::new(), HeaderNames(checks::replayed_header), {
             section: RESULTS,
             docs: "response headers to keep besides the built-in list. Never `set-cookie`, `date`, \
                    credentials or connection headers",
@@ -549,7 +550,7 @@ declare! {
             docs: "the `Retry-After` of refusals",
         }
         /// How keys are read.
-        key: KeyPolicy = KeyPolicy::built_in(), Keys, {
+        key: KeyPolicy = KeyPolicy::built_in(), KeyPlaces, {
             section: WHO,
         }
         /// What counts as the same payload, besides method, path, query and content-type.
@@ -557,7 +558,7 @@ declare! {
             section: WHO,
         }
         /// Where the tenant comes from. Required in each rule or in defaults.
-        scope: Scope, Source, {
+        scope: Scope, TenantSource, {
             section: WHO,
             values: "`\"global\"`, `{\"header\": name}`, `{\"property\": [path…]}`, `{\"credentials\": \"static\"}`",
             usual: "**required**",

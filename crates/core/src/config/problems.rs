@@ -1,6 +1,6 @@
 //! How `problems` is read: what a rule adds to its refusals.
 
-use super::kinds::{words, Kind, Words};
+use super::kinds::{words, ValueKind, Words};
 use super::reader::{Check, Faults, Field};
 use super::{checks, fields};
 use crate::canonical_json::string;
@@ -58,7 +58,7 @@ fn has(headers: &[(Bytes, Bytes)], name: &str) -> bool {
 /// `headers`.
 pub(super) struct Refusals;
 
-impl Kind<Problems> for Refusals {
+impl ValueKind<Problems> for Refusals {
     fn read(&self, field: &Field<'_>, into: &mut Problems, faults: &mut Faults) {
         if let Value::String(_) = field.value {
             if let Some(stripe) = words!["default" = false, "stripe" = true].find(field, faults) {

@@ -1,14 +1,14 @@
 //! How `scope` is read.
 
-use super::kinds::Kind;
+use super::kinds::ValueKind;
 use super::reader::{Faults, Field};
 use super::{checks, fields, Scope};
 use crate::json::Value;
 
 /// A source of tenants.
-pub(super) struct Source;
+pub(super) struct TenantSource;
 
-impl Kind<Option<Scope>> for Source {
+impl ValueKind<Option<Scope>> for TenantSource {
     fn read(&self, field: &Field<'_>, into: &mut Option<Scope>, faults: &mut Faults) {
         if let Some(scope) = scope(field, faults) {
             *into = Some(scope);

@@ -1,6 +1,6 @@
 //! How requests are protected: in code, or by the gateway's rules.
 
-use super::service::{Context, IdempotencyService};
+use super::service::{IdempotencyService, LayerContext};
 use crate::guard::{Guard, OnUnknown};
 use crate::seldom::Seldom;
 use http::request::Parts;
@@ -93,7 +93,7 @@ pub struct IdempotencyLayer<T = Tenant> {
     rules: Rules,
     tenant: Option<TenantOf>,
     client: Option<TenantOf>,
-    made: OnceLock<Arc<Context>>,
+    made: OnceLock<Arc<LayerContext>>,
     chosen: PhantomData<T>,
 }
 
@@ -330,7 +330,7 @@ impl<T> IdempotencyLayer<T> {
         Ok(policies)
     }
 
-    fn context(&self) -> Arc<Context> {
+    fn context(&self) -> Arc<LayerContext> {
         let make = || {
             let capabilities = Capabilities {
                 removes_fields: true,
@@ -344,7 +344,7 @@ impl<T> IdempotencyLayer<T> {
                     None
                 }
             };
-            Arc::new(Context {
+            Arc::new(LayerContext {
                 guard: self.guard.clone(),
                 settings,
                 tenant: self.tenant.clone(),

@@ -4,7 +4,7 @@
 use super::head;
 use super::not_sent::source;
 use super::response_body::ResponseBody;
-use super::service::Context;
+use super::service::LayerContext;
 use crate::acquire::Refused;
 use crate::claim::Claim;
 use crate::counters::Counter;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What is asked about: the key, and what the request is.
-type Asked = (LookupKey, Fingerprint);
+type WatchedKey = (LookupKey, Fingerprint);
 
 /// Begins to watch a request.
 pub(super) fn begin<B: Body>(
-    context: &Arc<Context>,
+    context: &Arc<LayerContext>,
     request: &Arc<Request>,
     about: Arc<About>,
     hasher: Hasher,
@@ -64,12 +64,12 @@ pub(super) fn begin<B: Body>(
 
 /// Looks at the body of a request as it passes.
 pub(super) struct RequestWatch {
-    context: Arc<Context>,
+    context: Arc<LayerContext>,
     request: Arc<Request>,
     seen: usize,
     /// Gone with the end of the body, or when there is nothing to be asked.
     hasher: Option<Hasher>,
-    asks: Option<oneshot::Sender<Asked>>,
+    asks: Option<oneshot::Sender<WatchedKey>>,
 }
 
 impl RequestWatch {
@@ -204,13 +204,17 @@ impl Drop for ResponseWatch {
 
 /// Asks the store what would have been, and tells it what was.
 struct Observer {
-    context: Arc<Context>,
+    context: Arc<LayerContext>,
     request: Arc<Request>,
     about: Arc<About>,
 }
 
 impl Observer {
-    async fn watch(self, asked: oneshot::Receiver<Asked>, answered: oneshot::Receiver<Ending>) {
+    async fn watch(
+        self,
+        asked: oneshot::Receiver<WatchedKey>,
+        answered: oneshot::Receiver<Ending>,
+    ) {
         let Ok((key, fingerprint)) = asked.await else {
             return;
         };

@@ -5,7 +5,7 @@ use super::head::{self, Forwarding};
 use super::request_body::{self, RequestBody, Unread, Whole};
 use super::response_body::ResponseBody;
 use super::run::{self, Run};
-use super::service::Context;
+use super::service::LayerContext;
 use super::{answer, BoxError};
 use crate::acquire::Refused;
 use crate::claim::Claim;
@@ -33,7 +33,7 @@ use tower_service::Service;
 
 /// A request that a rule protects.
 pub(super) struct Protected {
-    pub context: Arc<Context>,
+    pub context: Arc<LayerContext>,
     pub request: Arc<Request>,
     /// What its record says of it.
     pub about: Arc<About>,
@@ -48,7 +48,7 @@ const TWICE: &str =
                      share their records. One of them needs another namespace.";
 
 /// What becomes of a request that asked for its key.
-enum Asked {
+enum AcquireResult {
     Execute(Execution),
     /// Without an answer from the store, by the rule's policy.
     Unprotected(Claim),
@@ -97,13 +97,15 @@ where
         }
     };
     let (claim, forwarding) = match protected.ask(Arc::clone(&key), fingerprint).await {
-        Asked::Execute(execution) => {
+        AcquireResult::Execute(execution) => {
             let attempt = Attempt::new(execution.grant(), &key);
             (execution.into_claim(), Forwarding::Granted(attempt))
         }
-        Asked::Unprotected(claim) => (claim, Forwarding::Unprotected),
-        Asked::Replay(done) => return Ok(protected.replay(&key, &done)),
-        Asked::Refuse(problem, detail) => return Ok(protected.refuse(Some(&key), problem, detail)),
+        AcquireResult::Unprotected(claim) => (claim, Forwarding::Unprotected),
+        AcquireResult::Replay(done) => return Ok(protected.replay(&key, &done)),
+        AcquireResult::Refuse(problem, detail) => {
+            return Ok(protected.refuse(Some(&key), problem, detail))
+        }
     };
     protected
         .execute(claim, key, forwarding, whole, inner)
@@ -130,7 +132,7 @@ impl Protected {
     }
 
     /// Asks for the key, and waits for another execution as long as the rule says.
-    async fn ask(&self, key: Arc<LookupKey>, fingerprint: Fingerprint) -> Asked {
+    async fn ask(&self, key: Arc<LookupKey>, fingerprint: Fingerprint) -> AcquireResult {
         let terms = match self.context.terms(self.request.policy()) {
             Ok(terms) => terms,
             Err(error) => return self.refused(error.into()),
@@ -143,7 +145,7 @@ impl Protected {
         let asked = match asked {
             // To wait for it would be to wait for itself, and to refuse it would become its answer.
             Ok(Entry::InFlight(running)) if Some(running.fence()) == self.carried => {
-                return Asked::Refuse(Problem::Misconfigured, Some(TWICE));
+                return AcquireResult::Refuse(Problem::Misconfigured, Some(TWICE));
             }
             Ok(Entry::InFlight(running)) if !wait.is_zero() => {
                 self.context.count(Counter::Waited);
@@ -153,25 +155,25 @@ impl Protected {
             asked => asked,
         };
         match asked {
-            Ok(Entry::Execute(execution)) => Asked::Execute(execution),
-            Ok(Entry::Replay(done)) => Asked::Replay(done),
-            Ok(Entry::InFlight(_)) => Asked::Refuse(Problem::InFlight, None),
-            Ok(Entry::Mismatch) => Asked::Refuse(Problem::KeyReused, None),
-            Ok(Entry::NotComparable) => Asked::Refuse(Problem::NotComparable, None),
-            Ok(Entry::Unknown(_)) => Asked::Refuse(Problem::OutcomeUnknown, None),
+            Ok(Entry::Execute(execution)) => AcquireResult::Execute(execution),
+            Ok(Entry::Replay(done)) => AcquireResult::Replay(done),
+            Ok(Entry::InFlight(_)) => AcquireResult::Refuse(Problem::InFlight, None),
+            Ok(Entry::Mismatch) => AcquireResult::Refuse(Problem::KeyReused, None),
+            Ok(Entry::NotComparable) => AcquireResult::Refuse(Problem::NotComparable, None),
+            Ok(Entry::Unknown(_)) => AcquireResult::Refuse(Problem::OutcomeUnknown, None),
             Err(refused) => self.refused(refused),
         }
     }
 
-    fn refused(&self, refused: Refused) -> Asked {
+    fn refused(&self, refused: Refused) -> AcquireResult {
         let Refused { error, claim } = refused;
         let detail = match &error {
-            Error::Quota(_) => return Asked::Refuse(Problem::TenantQuota, None),
+            Error::Quota(_) => return AcquireResult::Refuse(Problem::TenantQuota, None),
             Error::Settings(_) | Error::InvalidKey(_) | Error::NoRandomness(_) => {
                 if let Some(unsaid) = self.context.refusals.say() {
                     tracing::error!(%error, unsaid, "a request cannot be protected");
                 }
-                return Asked::Refuse(Problem::Misconfigured, None);
+                return AcquireResult::Refuse(Problem::Misconfigured, None);
             }
             Error::Busy => Some("Too many requests are being executed at this moment."),
             Error::Closing => Some("This server is shutting down."),
@@ -186,13 +188,13 @@ impl Protected {
                     tracing::warn!(rule, %error, unsaid, "executed without protection");
                 }
                 claim.hold_in_doubt(place);
-                return Asked::Unprotected(claim);
+                return AcquireResult::Unprotected(claim);
             }
         }
         if let Some(unsaid) = self.context.refusals.say() {
             tracing::warn!(rule, %error, unsaid, "refused");
         }
-        Asked::Refuse(Problem::StoreUnavailable, detail)
+        AcquireResult::Refuse(Problem::StoreUnavailable, detail)
     }
 
     fn replay<R>(&self, key: &LookupKey, done: &Done) -> Response<ResponseBody<R>> {

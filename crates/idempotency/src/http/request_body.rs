@@ -14,13 +14,13 @@ pin_project! {
     /// The client's body: as it comes where nothing is protected, read before where it is.
     pub struct RequestBody<B> {
         #[pin]
-        kind: Kind<B>,
+        kind: RequestBodyKind<B>,
     }
 }
 
 pin_project! {
     #[project = KindProjection]
-    enum Kind<B> {
+    enum RequestBodyKind<B> {
         /// As it comes.
         Passed { #[pin] body: B },
         /// As it comes, and looked at.
@@ -39,20 +39,20 @@ impl<B> std::fmt::Debug for RequestBody<B> {
 impl<B> RequestBody<B> {
     pub(super) fn passed(body: B) -> RequestBody<B> {
         RequestBody {
-            kind: Kind::Passed { body },
+            kind: RequestBodyKind::Passed { body },
         }
     }
 
     pub(super) fn watched(body: B, watch: RequestWatch) -> RequestBody<B> {
         RequestBody {
-            kind: Kind::Watched { body, watch },
+            kind: RequestBodyKind::Watched { body, watch },
         }
     }
 
     pub(super) fn whole(whole: Whole) -> RequestBody<B> {
         let Whole { data, trailers } = whole;
         RequestBody {
-            kind: Kind::Whole { data, trailers },
+            kind: RequestBodyKind::Whole { data, trailers },
         }
     }
 }
@@ -86,15 +86,19 @@ impl<B: Body<Data = Bytes>> Body for RequestBody<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passed { body } | Kind::Watched { body, .. } => body.is_end_stream(),
-            Kind::Whole { data, trailers } => data.is_empty() && trailers.is_none(),
+            RequestBodyKind::Passed { body } | RequestBodyKind::Watched { body, .. } => {
+                body.is_end_stream()
+            }
+            RequestBodyKind::Whole { data, trailers } => data.is_empty() && trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
-            Kind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
+            RequestBodyKind::Passed { body } | RequestBodyKind::Watched { body, .. } => {
+                body.size_hint()
+            }
+            RequestBodyKind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
         }
     }
 }

@@ -14,13 +14,13 @@ pin_project! {
     /// The handler's body, or one that was made in its place.
     pub struct ResponseBody<B> {
         #[pin]
-        kind: Kind<B>,
+        kind: ResponseBodyKind<B>,
     }
 }
 
 pin_project! {
     #[project = KindProjection]
-    enum Kind<B> {
+    enum ResponseBodyKind<B> {
         /// As it comes.
         Passed { #[pin] body: B },
         /// As it comes, and looked at.
@@ -70,23 +70,23 @@ impl std::error::Error for Cut {}
 
 impl<B> ResponseBody<B> {
     pub(super) fn passed(body: B) -> ResponseBody<B> {
-        let kind = Kind::Passed { body };
+        let kind = ResponseBodyKind::Passed { body };
         ResponseBody { kind }
     }
 
     pub(super) fn watched(body: B, watch: ResponseWatch) -> ResponseBody<B> {
-        let kind = Kind::Watched { body, watch };
+        let kind = ResponseBodyKind::Watched { body, watch };
         ResponseBody { kind }
     }
 
     pub(super) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> ResponseBody<B> {
-        let kind = Kind::Whole { data, trailers };
+        let kind = ResponseBodyKind::Whole { data, trailers };
         ResponseBody { kind }
     }
 
     /// `length`: of the whole body, where it is known.
     pub(super) fn stream(pieces: mpsc::Receiver<Piece>, length: Option<u64>) -> ResponseBody<B> {
-        let kind = Kind::Stream {
+        let kind = ResponseBodyKind::Stream {
             pieces,
             left: length,
             is_over: false,
@@ -159,20 +159,24 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passed { body } | Kind::Watched { body, .. } => body.is_end_stream(),
-            Kind::Whole { data, trailers } => data.is_empty() && trailers.is_none(),
-            Kind::Stream { is_over, .. } => *is_over,
+            ResponseBodyKind::Passed { body } | ResponseBodyKind::Watched { body, .. } => {
+                body.is_end_stream()
+            }
+            ResponseBodyKind::Whole { data, trailers } => data.is_empty() && trailers.is_none(),
+            ResponseBodyKind::Stream { is_over, .. } => *is_over,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
-            Kind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
-            Kind::Stream {
+            ResponseBodyKind::Passed { body } | ResponseBodyKind::Watched { body, .. } => {
+                body.size_hint()
+            }
+            ResponseBodyKind::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
+            ResponseBodyKind::Stream {
                 left: Some(left), ..
             } => SizeHint::with_exact(*left),
-            Kind::Stream { left: None, .. } => SizeHint::default(),
+            ResponseBodyKind::Stream { left: None, .. } => SizeHint::default(),
         }
     }
 }

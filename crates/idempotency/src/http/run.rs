@@ -4,7 +4,7 @@ use super::head;
 use super::not_sent::source;
 use super::request_body::{Pieces, RequestBody};
 use super::response_body::{Cut, Piece, ResponseBody};
-use super::service::Context;
+use super::service::LayerContext;
 use super::{answer, BoxError};
 use crate::claim::Claim;
 use crate::counters::Counter;
@@ -37,14 +37,15 @@ const QUEUE: usize = 2;
 
 /// A running execution.
 pub(super) struct Run {
-    pub context: Arc<Context>,
+    pub context: Arc<LayerContext>,
     pub request: Arc<Request>,
     pub claim: Claim,
     /// The fence that the request is executed under.
     pub fence: u64,
 }
 
-type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
+/// What the layer answers, or the inner service's error.
+pub(super) type LayerAnswer<R, E> = Result<Response<ResponseBody<R>>, E>;
 
 /// Runs it; the answer, or nothing if it ended without one.
 ///
@@ -55,7 +56,7 @@ pub(super) fn start<S, B, R>(
     run: Run,
     mut inner: S,
     request: HttpRequest<RequestBody<B>>,
-) -> impl Future<Output = Option<Answer<R, S::Error>>> + Send
+) -> impl Future<Output = Option<LayerAnswer<R, S::Error>>> + Send
 where
     S: Service<HttpRequest<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -98,7 +99,7 @@ impl Run {
     async fn execute<R, E>(
         self,
         call: impl Future<Output = Result<Response<R>, E>>,
-        teller: oneshot::Sender<Answer<R, E>>,
+        teller: oneshot::Sender<LayerAnswer<R, E>>,
     ) where
         R: Body<Data = Bytes>,
         R::Error: Into<BoxError>,
@@ -122,7 +123,7 @@ impl Run {
     async fn respond<R, E>(
         self,
         response: Response<R>,
-        teller: oneshot::Sender<Answer<R, E>>,
+        teller: oneshot::Sender<LayerAnswer<R, E>>,
         end: Instant,
     ) where
         R: Body<Data = Bytes>,
@@ -166,7 +167,7 @@ impl Run {
 
 /// An answer on its way to the client and into the record.
 struct Copying {
-    context: Arc<Context>,
+    context: Arc<LayerContext>,
     request: Arc<Request>,
     claim: Claim,
     ending: Ending,
@@ -175,7 +176,7 @@ struct Copying {
 }
 
 /// What comes next of an answer.
-enum Next {
+enum NextPiece {
     Frame(Frame<Bytes>),
     End,
     Cut(BoxError),
@@ -187,7 +188,7 @@ impl Copying {
         mut self,
         mut parts: Parts,
         mut body: Pin<&mut R>,
-        teller: oneshot::Sender<Answer<R, E>>,
+        teller: oneshot::Sender<LayerAnswer<R, E>>,
     ) where
         R: Body<Data = Bytes>,
         R::Error: Into<BoxError>,
@@ -196,15 +197,15 @@ impl Copying {
         let mut trailers: Option<HeaderMap> = None;
         while !body.is_end_stream() {
             match self.next(body.as_mut()).await {
-                Next::End => break,
-                Next::Frame(frame) => match frame.into_data() {
+                NextPiece::End => break,
+                NextPiece::Frame(frame) => match frame.into_data() {
                     Ok(data) if pieces.len() as u64 <= HOLD_LIMIT => pieces.push(data),
                     // Longer than it says.
                     Ok(_) => return self.cut_off().await,
                     Err(other) => trailers = other.into_trailers().ok(),
                 },
                 // The client has nothing of it yet, and learns from the teller, which is dropped.
-                Next::Cut(_) => return self.cut_off().await,
+                NextPiece::Cut(_) => return self.cut_off().await,
             }
         }
         let (context, request) = (Arc::clone(&self.context), Arc::clone(&self.request));
@@ -233,7 +234,7 @@ impl Copying {
         parts: Parts,
         mut body: Pin<&mut R>,
         length: Option<u64>,
-        teller: oneshot::Sender<Answer<R, E>>,
+        teller: oneshot::Sender<LayerAnswer<R, E>>,
     ) where
         R: Body<Data = Bytes>,
         R::Error: Into<BoxError>,
@@ -250,7 +251,7 @@ impl Copying {
         let end = self.end;
         loop {
             match self.next(body.as_mut()).await {
-                Next::Frame(frame) => {
+                NextPiece::Frame(frame) => {
                     if let (Some(left), Some(data)) = (&mut left, frame.data_ref()) {
                         *left = left.saturating_sub(data.len() as u64);
                     }
@@ -267,8 +268,8 @@ impl Copying {
                         break;
                     }
                 }
-                Next::End => break,
-                Next::Cut(error) => {
+                NextPiece::End => break,
+                NextPiece::Cut(error) => {
                     self.cut_off().await;
                     client.send(Piece::Cut(error), end).await;
                     return;
@@ -289,7 +290,7 @@ impl Copying {
     }
 
     /// The next piece of the answer, copied.
-    async fn next<R>(&mut self, body: Pin<&mut R>) -> Next
+    async fn next<R>(&mut self, body: Pin<&mut R>) -> NextPiece
     where
         R: Body<Data = Bytes>,
         R::Error: Into<BoxError>,
@@ -300,17 +301,17 @@ impl Copying {
         let frame = match unless_cut(cut, until(self.end, frame)).await {
             Some(Some(Ok(frame))) => frame,
             // The process ends, the execution's time is over, or its body has panicked.
-            None | Some(None | Some(Err(CutOff))) => return Next::Cut(Cut::Ended.into()),
+            None | Some(None | Some(Err(CutOff))) => return NextPiece::Cut(Cut::Ended.into()),
         };
         match frame {
-            None => Next::End,
-            Some(Err(error)) => Next::Cut(error.into()),
+            None => NextPiece::End,
+            Some(Err(error)) => NextPiece::Cut(error.into()),
             Some(Ok(frame)) => {
                 match frame.data_ref() {
                     Some(data) => self.ending.body(data),
                     None => self.ending.trailers(),
                 }
-                Next::Frame(frame)
+                NextPiece::Frame(frame)
             }
         }
     }

@@ -5,6 +5,7 @@ use super::observe::{self, Watching};
 use super::protect::{self, Protected};
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
+use super::run::LayerAnswer;
 use super::{answer, head, BoxError};
 use crate::counters::Counter;
 use crate::error::Error;
@@ -29,7 +30,7 @@ use std::task::{ready, Poll};
 use tower_service::Service;
 
 /// What all requests through one layer share.
-pub(super) struct Context {
+pub(super) struct LayerContext {
     pub guard: Guard,
     /// `None`: the configuration was rejected.
     pub settings: Option<Arc<Settings>>,
@@ -44,7 +45,7 @@ pub(super) struct Context {
     pub observations: Seldom,
 }
 
-impl Context {
+impl LayerContext {
     pub fn count(&self, counter: Counter) {
         self.guard.shared.counters.count(counter);
     }
@@ -97,7 +98,7 @@ impl Context {
 #[derive(Clone)]
 pub struct IdempotencyService<S> {
     inner: S,
-    context: Arc<Context>,
+    context: Arc<LayerContext>,
 }
 
 impl<S: std::fmt::Debug> std::fmt::Debug for IdempotencyService<S> {
@@ -109,7 +110,7 @@ impl<S: std::fmt::Debug> std::fmt::Debug for IdempotencyService<S> {
 }
 
 impl<S> IdempotencyService<S> {
-    pub(super) fn new(inner: S, context: Arc<Context>) -> IdempotencyService<S> {
+    pub(super) fn new(inner: S, context: Arc<LayerContext>) -> IdempotencyService<S> {
         IdempotencyService { inner, context }
     }
 }
@@ -164,7 +165,6 @@ where
                 ResponseFuture::ready(context.problem(refused.problem, reply))
             }
             Verdict::Protect { request, hasher } if request.policy().mode == Mode::Observe => {
-                let request = Arc::from(request);
                 let about = context.about(&request, &parts);
                 let (watch, watching) = observe::begin(context, &request, about, *hasher, &body);
                 let body = RequestBody::watched(body, watch);
@@ -175,7 +175,7 @@ where
                 let protected = Protected {
                     context: Arc::clone(context),
                     about: context.about(&request, &parts),
-                    request: Arc::from(request),
+                    request,
                     parts,
                     carried,
                 };
@@ -189,30 +189,28 @@ fn passed<B>(parts: Parts, body: B) -> Request<RequestBody<B>> {
     Request::from_parts(parts, RequestBody::passed(body))
 }
 
-fn misconfigured<B>(context: &Context) -> Response<ResponseBody<B>> {
+fn misconfigured<B>(context: &LayerContext) -> Response<ResponseBody<B>> {
     let problem = Problem::Misconfigured;
     context.problem(problem, problem.reply(&ProblemSettings::DEFAULT, None))
 }
-
-type Answer<R, E> = Result<Response<ResponseBody<R>>, E>;
 
 pin_project! {
     /// The answer to one request.
     pub struct ResponseFuture<F, R, E> {
         #[pin]
-        kind: Kind<F, R, E>,
+        kind: ResponseFutureKind<F, R, E>,
     }
 }
 
 pin_project! {
     #[project = KindProjection]
-    enum Kind<F, R, E> {
+    enum ResponseFutureKind<F, R, E> {
         /// Not protected.
         Passing { #[pin] call: F },
         /// Looked at.
         Observing { #[pin] call: F, watching: Option<Watching> },
         /// Protected.
-        Boxed { answer: Pin<Box<dyn Future<Output = Answer<R, E>> + Send>> },
+        Boxed { answer: Pin<Box<dyn Future<Output = LayerAnswer<R, E>> + Send>> },
         /// Refused.
         Ready { response: Option<Response<ResponseBody<R>>> },
     }
@@ -226,25 +224,25 @@ impl<F, R, E> std::fmt::Debug for ResponseFuture<F, R, E> {
 
 impl<F, R, E> ResponseFuture<F, R, E> {
     fn passing(call: F) -> Self {
-        let kind = Kind::Passing { call };
+        let kind = ResponseFutureKind::Passing { call };
         ResponseFuture { kind }
     }
 
     fn observing(call: F, watching: Watching) -> Self {
         let watching = Some(watching);
-        let kind = Kind::Observing { call, watching };
+        let kind = ResponseFutureKind::Observing { call, watching };
         ResponseFuture { kind }
     }
 
-    fn boxed(answer: impl Future<Output = Answer<R, E>> + Send + 'static) -> Self {
-        let answer: Pin<Box<dyn Future<Output = Answer<R, E>> + Send>> = Box::pin(answer);
-        let kind = Kind::Boxed { answer };
+    fn boxed(answer: impl Future<Output = LayerAnswer<R, E>> + Send + 'static) -> Self {
+        let answer: Pin<Box<dyn Future<Output = LayerAnswer<R, E>> + Send>> = Box::pin(answer);
+        let kind = ResponseFutureKind::Boxed { answer };
         ResponseFuture { kind }
     }
 
     fn ready(response: Response<ResponseBody<R>>) -> Self {
         let response = Some(response);
-        let kind = Kind::Ready { response };
+        let kind = ResponseFutureKind::Ready { response };
         ResponseFuture { kind }
     }
 }
@@ -254,7 +252,7 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body<Data = Bytes>,
 {
-    type Output = Answer<R, E>;
+    type Output = LayerAnswer<R, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {

@@ -4,9 +4,9 @@
 //! then in the name of a generation in which the partition is somebody else's. The thread that waits for the answer is
 //! the one that would take part in the next rebalance, so no commit outlives its generation.
 
-use super::ledger::{Commit, Place};
-use super::metrics::Counter;
-use super::state::State;
+use super::ledger::{Commit, Partition};
+use super::metrics::ConsumerCounter;
+use super::state::ConsumerState;
 use crate::seldom::Seldom;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::{Offset, TopicPartitionList};
@@ -14,8 +14,8 @@ use rdkafka::{Offset, TopicPartitionList};
 /// Commits what is done, of all partitions or of these. What fails is tried again with the next commit.
 pub(crate) fn commit<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    state: &State,
-    of: Option<&[Place]>,
+    state: &ConsumerState,
+    of: Option<&[Partition]>,
     troubles: &Seldom,
 ) {
     let commits = state.lock().ledger.to_commit(of);
@@ -32,12 +32,12 @@ pub(crate) fn commit<C: ConsumerContext>(
     }
     match consumer.commit(&list, CommitMode::Sync) {
         Ok(()) => {
-            state.counters.count(Counter::Commits);
+            state.counters.count(ConsumerCounter::Commits);
             let ledger = &mut state.lock().ledger;
             commits.iter().for_each(|commit| ledger.committed(commit));
         }
         Err(error) => {
-            state.counters.count(Counter::CommitErrors);
+            state.counters.count(ConsumerCounter::CommitErrors);
             if let Some(unsaid) = troubles.say() {
                 tracing::warn!(%error, unsaid, "offsets are not committed; they will be tried again");
             }

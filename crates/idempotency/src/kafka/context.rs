@@ -1,9 +1,9 @@
 //! What librdkafka tells: rebalances, statistics, errors. All of it comes in the consumer's thread.
 
 use super::commit::commit;
-use super::ledger::Place;
-use super::metrics::Counter;
-use super::state::State;
+use super::ledger::Partition;
+use super::metrics::ConsumerCounter;
+use super::state::ConsumerState;
 use crate::seldom::Seldom;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -12,17 +12,17 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) struct Context {
-    pub state: Arc<State>,
+pub(crate) struct GuardContext {
+    pub state: Arc<ConsumerState>,
     /// How long a partition that is revoked waits for its handler, so that its offset can be committed.
     pub patience: Duration,
     pub troubles: Seldom,
 }
 
-impl Context {
+impl GuardContext {
     /// Handlers that end soon are waited for, so that the next consumer need not look them up. The others go on; what
     /// they say about offsets is not heard any more.
-    fn revoked(&self, consumer: &BaseConsumer<Context>, places: &[Place]) {
+    fn revoked(&self, consumer: &BaseConsumer<GuardContext>, places: &[Partition]) {
         self.state.leave(Some(places));
         // A lost partition may be somebody else's by now.
         if !consumer.assignment_lost() {
@@ -35,7 +35,7 @@ impl Context {
         }
     }
 
-    fn assigned(&self, places: &[Place]) {
+    fn assigned(&self, places: &[Partition]) {
         let mut inner = self.state.lock();
         for place in places {
             inner.ledger.assigned(place.clone());
@@ -43,21 +43,21 @@ impl Context {
     }
 }
 
-fn places(list: &TopicPartitionList) -> Vec<Place> {
+fn places(list: &TopicPartitionList) -> Vec<Partition> {
     let elements = list.elements();
-    let places = elements.iter().map(|element| Place {
+    let places = elements.iter().map(|element| Partition {
         topic: element.topic().into(),
         partition: element.partition(),
     });
     places.collect()
 }
 
-impl ClientContext for Context {
+impl ClientContext for GuardContext {
     fn stats(&self, statistics: Statistics) {
         for (topic, of_topic) in statistics.topics {
             let topic: Arc<str> = topic.into();
             for (partition, of_partition) in of_topic.partitions {
-                let place = Place {
+                let place = Partition {
                     topic: Arc::clone(&topic),
                     partition,
                 };
@@ -91,19 +91,19 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Context>, rebalance: &Rebalance<'_>) {
+impl ConsumerContext for GuardContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<GuardContext>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Revoke(list) => self.revoked(consumer, &places(list)),
             Rebalance::Assign(list) => {
-                self.state.counters.count(Counter::Rebalances);
+                self.state.counters.count(ConsumerCounter::Rebalances);
                 self.assigned(&places(list));
             }
             Rebalance::Error(error) => tracing::error!(%error, "a rebalance has failed"),
         }
     }
 
-    fn post_rebalance(&self, consumer: &BaseConsumer<Context>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<GuardContext>, rebalance: &Rebalance<'_>) {
         // A pause can outlast the assignment in which it was made.
         if let Rebalance::Assign(list) = rebalance {
             if let Err(error) = consumer.resume(list) {

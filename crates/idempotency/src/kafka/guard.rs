@@ -1,10 +1,10 @@
 //! How a consumer is made, and how it ends.
 
-use super::context::Context;
+use super::context::GuardContext;
 use super::dead_letters::DeadLetters;
 use super::metrics::Lag;
 use super::poll::{Poller, Stop};
-use super::state::State;
+use super::state::ConsumerState;
 use super::worker::{Handler, Shop};
 use super::Error;
 use crate::message::{Attempt, Deduplicator, Failure};
@@ -132,13 +132,13 @@ impl KafkaGuard {
             return Err(settings("a dead letter topic is needed"));
         };
         let dead_letters = DeadLetters::new(&producer_config(&self.config), dead_letter_topic)?;
-        let state = State::new(self.high_water);
-        let context = Context {
+        let state = ConsumerState::new(self.high_water);
+        let context = GuardContext {
             state: Arc::clone(&state),
             patience: self.patience,
             troubles: Seldom::default(),
         };
-        let consumer: BaseConsumer<Context> = self.config.create_with_context(context)?;
+        let consumer: BaseConsumer<GuardContext> = self.config.create_with_context(context)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
         let handler: Handler =
@@ -240,7 +240,7 @@ fn producer_config(config: &ClientConfig) -> ClientConfig {
 /// A consumer that runs. Dropped, it stops at once: running handlers are cut off, and their outcomes are unknown.
 #[must_use = "dropped, the consumer stops"]
 pub struct Running {
-    state: Arc<State>,
+    state: Arc<ConsumerState>,
     stop: Arc<Stop>,
     workers: TaskTracker,
     end: watch::Receiver<Option<Result<(), Arc<Error>>>>,

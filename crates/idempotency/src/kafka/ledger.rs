@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Partition {
     pub topic: Arc<str>,
     pub partition: i32,
 }
@@ -27,14 +27,14 @@ pub(crate) enum Flow {
 /// An offset to be committed: the next one to be consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Commit {
-    pub place: Place,
+    pub place: Partition,
     pub generation: Generation,
     pub next: i64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    partitions: BTreeMap<Place, Assigned>,
+    partitions: BTreeMap<Partition, Assigned>,
     generations: Generation,
     /// A partition with so many messages that are not done is paused; with half of them it is resumed.
     high_water: usize,
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// The partition is this consumer's from now on.
-    pub fn assigned(&mut self, place: Place) -> Generation {
+    pub fn assigned(&mut self, place: Partition) -> Generation {
         self.generations += 1;
         let assigned = Assigned {
             generation: self.generations,
@@ -81,22 +81,22 @@ impl Ledger {
     }
 
     /// It is not any more.
-    pub fn revoked(&mut self, place: &Place) {
+    pub fn revoked(&mut self, place: &Partition) {
         self.partitions.remove(place);
     }
 
     /// The generation that the partition has now.
-    pub fn generation(&self, place: &Place) -> Option<Generation> {
+    pub fn generation(&self, place: &Partition) -> Option<Generation> {
         self.partitions.get(place).map(|a| a.generation)
     }
 
     /// The partitions that this consumer has.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &Partition> {
         self.partitions.keys()
     }
 
     /// A message has come; in which generation it is handled. `None`: the partition is not this consumer's.
-    pub fn delivered(&mut self, place: &Place, offset: i64) -> Option<Generation> {
+    pub fn delivered(&mut self, place: &Partition, offset: i64) -> Option<Generation> {
         let assigned = self.partitions.get_mut(place)?;
         let is_done = false;
         assigned.pending.push_back(Pending { offset, is_done });
@@ -105,7 +105,7 @@ impl Ledger {
 
     /// A message is done: its record is stored, or it was put aside. `false`: its generation is over, so it is not
     /// this consumer's to say.
-    pub fn done(&mut self, place: &Place, generation: Generation, offset: i64) -> bool {
+    pub fn done(&mut self, place: &Partition, generation: Generation, offset: i64) -> bool {
         let Some(assigned) = self.partitions.get_mut(place) else {
             return false;
         };
@@ -124,8 +124,8 @@ impl Ledger {
     }
 
     /// What is to be committed, of all partitions or of these.
-    pub fn to_commit(&self, of: Option<&[Place]>) -> Vec<Commit> {
-        let wanted = |place: &&Place| of.is_none_or(|of| of.contains(place));
+    pub fn to_commit(&self, of: Option<&[Partition]>) -> Vec<Commit> {
+        let wanted = |place: &&Partition| of.is_none_or(|of| of.contains(place));
         let assigned = self.partitions.iter().filter(|(place, _)| wanted(place));
         let commits = assigned.filter_map(|(place, assigned)| {
             let next = assigned
@@ -150,7 +150,7 @@ impl Ledger {
     }
 
     /// The next offset to be done, if it is known.
-    pub fn position(&self, place: &Place) -> Option<i64> {
+    pub fn position(&self, place: &Partition) -> Option<i64> {
         let assigned = self.partitions.get(place)?;
         let first = assigned.pending.front().map(|p| p.offset);
         first.or(assigned.next)
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// Which partitions are to be paused or resumed now. Each is told once.
-    pub fn flow(&mut self) -> Vec<(Place, Flow)> {
+    pub fn flow(&mut self) -> Vec<(Partition, Flow)> {
         let mut changes = Vec::new();
         for (place, assigned) in &mut self.partitions {
             let waiting = assigned.pending.len();
@@ -182,8 +182,8 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn place(partition: i32) -> Place {
-        Place {
+    fn place(partition: i32) -> Partition {
+        Partition {
             topic: "t".into(),
             partition,
         }

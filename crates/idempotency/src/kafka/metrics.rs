@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub type Lag = BTreeMap<(String, i32), i64>;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Counter {
+pub(crate) enum ConsumerCounter {
     Done,
     Duplicates,
     InFlight,
@@ -23,26 +23,26 @@ pub(crate) enum Counter {
     Pauses,
 }
 
-const ALL: [(Counter, &str); 12] = [
-    (Counter::Done, "messages_done"),
-    (Counter::Duplicates, "messages_duplicate"),
-    (Counter::InFlight, "retries_in_flight"),
-    (Counter::Failed, "retries_failed"),
-    (Counter::StoreDown, "retries_store"),
-    (Counter::DeadLetters, "dead_letters"),
-    (Counter::DeadLetterErrors, "dead_letter_errors"),
-    (Counter::Commits, "commits"),
-    (Counter::CommitErrors, "commit_errors"),
-    (Counter::Rebalances, "rebalances"),
-    (Counter::Stale, "ends_of_old_generations"),
-    (Counter::Pauses, "pauses"),
+const ALL: [(ConsumerCounter, &str); 12] = [
+    (ConsumerCounter::Done, "messages_done"),
+    (ConsumerCounter::Duplicates, "messages_duplicate"),
+    (ConsumerCounter::InFlight, "retries_in_flight"),
+    (ConsumerCounter::Failed, "retries_failed"),
+    (ConsumerCounter::StoreDown, "retries_store"),
+    (ConsumerCounter::DeadLetters, "dead_letters"),
+    (ConsumerCounter::DeadLetterErrors, "dead_letter_errors"),
+    (ConsumerCounter::Commits, "commits"),
+    (ConsumerCounter::CommitErrors, "commit_errors"),
+    (ConsumerCounter::Rebalances, "rebalances"),
+    (ConsumerCounter::Stale, "ends_of_old_generations"),
+    (ConsumerCounter::Pauses, "pauses"),
 ];
 
 #[derive(Debug, Default)]
-pub(crate) struct Counters([AtomicU64; ALL.len()]);
+pub(crate) struct ConsumerCounters([AtomicU64; ALL.len()]);
 
-impl Counters {
-    pub fn count(&self, counter: Counter) {
+impl ConsumerCounters {
+    pub fn count(&self, counter: ConsumerCounter) {
         if let Some(cell) = self.0.get(counter as usize) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
@@ -64,7 +64,7 @@ mod tests {
     fn every_counter_has_its_name() {
         for (at, (counter, name)) in ALL.iter().enumerate() {
             assert_eq!(*counter as usize, at, "{name}");
-            let counters = Counters::default();
+            let counters = ConsumerCounters::default();
             counters.count(*counter);
             assert_eq!(counters.read().get(*name), Some(&1));
         }

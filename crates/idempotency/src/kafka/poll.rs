@@ -2,9 +2,9 @@
 //! happen at the same time.
 
 use super::commit::commit;
-use super::context::Context;
-use super::ledger::{Flow, Place};
-use super::metrics::Counter;
+use super::context::GuardContext;
+use super::ledger::{Flow, Partition};
+use super::metrics::ConsumerCounter;
 use super::state::Worker;
 use super::worker::{self, Shop};
 use super::Error;
@@ -44,7 +44,7 @@ impl Stop {
 }
 
 pub(crate) struct Poller {
-    pub consumer: BaseConsumer<Context>,
+    pub consumer: BaseConsumer<GuardContext>,
     pub shop: Arc<Shop>,
     pub stop: Arc<Stop>,
     pub workers: TaskTracker,
@@ -94,7 +94,7 @@ impl Poller {
     }
 
     fn deliver(&self, message: &BorrowedMessage<'_>, topics: &mut Topics) {
-        let place = Place {
+        let place = Partition {
             topic: topics.get(message.topic()),
             partition: message.partition(),
         };
@@ -113,7 +113,7 @@ impl Poller {
         }
     }
 
-    fn hire(&self, place: &Place, generation: u64) -> Worker {
+    fn hire(&self, place: &Partition, generation: u64) -> Worker {
         let (messages, receiver) = unbounded_channel();
         // A worker hears of the end as soon as it is asked for.
         let leave = self.stop.asked.child_token();
@@ -138,7 +138,7 @@ impl Poller {
             list.add_partition(&place.topic, place.partition);
             let done = match flow {
                 Flow::Pause => {
-                    self.shop.state.counters.count(Counter::Pauses);
+                    self.shop.state.counters.count(ConsumerCounter::Pauses);
                     self.consumer.pause(&list)
                 }
                 Flow::Resume => self.consumer.resume(&list),

@@ -1,7 +1,7 @@
 //! What the consumer's thread, its callbacks and the workers share.
 
-use super::ledger::{Generation, Ledger, Place};
-use super::metrics::{Counter, Counters, Lag};
+use super::ledger::{Generation, Ledger, Partition};
+use super::metrics::{ConsumerCounter, ConsumerCounters, Lag};
 use rdkafka::message::OwnedMessage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,43 +18,43 @@ pub(crate) struct Worker {
     pub leave: CancellationToken,
 }
 
-pub(crate) struct Inner {
+pub(crate) struct ConsumerContents {
     pub ledger: Ledger,
-    pub workers: BTreeMap<Place, Worker>,
+    pub workers: BTreeMap<Partition, Worker>,
     /// Where a handler runs at this moment.
-    running: BTreeSet<(Place, Generation)>,
+    running: BTreeSet<(Partition, Generation)>,
     /// The end of each partition, and how far behind its consumer is, by librdkafka's statistics.
-    ends: BTreeMap<Place, (i64, i64)>,
+    ends: BTreeMap<Partition, (i64, i64)>,
 }
 
-pub(crate) struct State {
-    inner: Mutex<Inner>,
+pub(crate) struct ConsumerState {
+    inner: Mutex<ConsumerContents>,
     /// A handler has ended.
     ended: Condvar,
-    pub counters: Counters,
+    pub counters: ConsumerCounters,
 }
 
-impl State {
-    pub fn new(high_water: usize) -> Arc<State> {
-        Arc::new(State {
-            inner: Mutex::new(Inner {
+impl ConsumerState {
+    pub fn new(high_water: usize) -> Arc<ConsumerState> {
+        Arc::new(ConsumerState {
+            inner: Mutex::new(ConsumerContents {
                 ledger: Ledger::new(high_water),
                 workers: BTreeMap::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             }),
             ended: Condvar::new(),
-            counters: Counters::default(),
+            counters: ConsumerCounters::default(),
         })
     }
 
     /// Nothing panics under this lock, and nothing waits.
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub fn lock(&self) -> MutexGuard<'_, ConsumerContents> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A handler begins, unless its generation is over.
-    pub fn begins(&self, place: &Place, generation: Generation) -> bool {
+    pub fn begins(&self, place: &Partition, generation: Generation) -> bool {
         let mut inner = self.lock();
         if inner.ledger.generation(place) != Some(generation) {
             return false;
@@ -64,7 +64,7 @@ impl State {
     }
 
     /// It has ended, and with `offset` its message is done.
-    pub fn ends(&self, place: &Place, generation: Generation, offset: Option<i64>) {
+    pub fn ends(&self, place: &Partition, generation: Generation, offset: Option<i64>) {
         let mut inner = self.lock();
         inner.running.remove(&(place.clone(), generation));
         let is_stale = match offset {
@@ -73,13 +73,13 @@ impl State {
         };
         drop(inner);
         if is_stale {
-            self.counters.count(Counter::Stale);
+            self.counters.count(ConsumerCounter::Stale);
         }
         self.ended.notify_all();
     }
 
     /// The workers of these partitions, or all, begin nothing new from now on.
-    pub fn leave(&self, places: Option<&[Place]>) {
+    pub fn leave(&self, places: Option<&[Partition]>) {
         let mut inner = self.lock();
         inner.workers.retain(|place, worker| {
             let leaves = places.is_none_or(|places| places.contains(place));
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Waits until no handler of these partitions runs, at most so long.
-    pub fn wait_for(&self, places: &[Place], longest: Duration) {
+    pub fn wait_for(&self, places: &[Partition], longest: Duration) {
         let until = Instant::now() + longest;
         let mut inner = self.lock();
         while inner
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// What librdkafka's statistics say of a partition.
-    pub fn note_end(&self, place: Place, end: i64, behind: i64) {
+    pub fn note_end(&self, place: Partition, end: i64, behind: i64) {
         self.lock().ends.insert(place, (end, behind));
     }
 
@@ -135,8 +135,8 @@ impl State {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place {
+    fn place() -> Partition {
+        Partition {
             topic: "t".into(),
             partition: 0,
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_old_generation_begins_nothing() {
-        let state = State::new(10);
+        let state = ConsumerState::new(10);
         let old = state.lock().ledger.assigned(place());
         assert!(state.begins(&place(), old));
         state.ends(&place(), old, None);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_wait_ends_with_the_handler_or_with_the_time() {
-        let state = State::new(10);
+        let state = ConsumerState::new(10);
         let generation = state.lock().ledger.assigned(place());
         assert!(state.begins(&place(), generation));
         let started = Instant::now();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn lag_is_what_is_not_done() {
-        let state = State::new(10);
+        let state = ConsumerState::new(10);
         let generation = state.lock().ledger.assigned(place());
         state.note_end(place(), 10, 4);
         let key = ("t".to_owned(), 0);

@@ -1,9 +1,9 @@
 //! One partition's messages, one after the other.
 
 use super::dead_letters::DeadLetters;
-use super::ledger::{Generation, Place};
-use super::metrics::Counter;
-use super::state::State;
+use super::ledger::{Generation, Partition};
+use super::metrics::ConsumerCounter;
+use super::state::ConsumerState;
 use crate::message::{Attempt, Begun, Deduplicator, Failure, Verdict, Why};
 use crate::seldom::Seldom;
 use rdkafka::message::OwnedMessage;
@@ -29,7 +29,7 @@ pub(crate) struct Shop {
     pub dedup: Deduplicator,
     pub handler: Handler,
     pub dead_letters: DeadLetters,
-    pub state: Arc<State>,
+    pub state: Arc<ConsumerState>,
     pub troubles: Seldom,
 }
 
@@ -40,14 +40,14 @@ enum Ran {
 }
 
 /// A message, and perhaps what the store has said about it already.
-struct Next {
+struct NextMessage {
     message: Arc<OwnedMessage>,
     begun: Option<Result<Begun, Verdict>>,
 }
 
-impl Next {
-    fn new(message: OwnedMessage) -> Next {
-        Next {
+impl NextMessage {
+    fn new(message: OwnedMessage) -> NextMessage {
+        NextMessage {
             message: Arc::new(message),
             begun: None,
         }
@@ -57,17 +57,17 @@ impl Next {
 /// Handles messages until the partition is taken away. A handler that runs then ends first.
 pub(crate) async fn work(
     shop: Arc<Shop>,
-    place: Place,
+    place: Partition,
     generation: Generation,
     mut messages: UnboundedReceiver<OwnedMessage>,
     leave: CancellationToken,
 ) {
-    let mut ahead: Option<Next> = None;
+    let mut ahead: Option<NextMessage> = None;
     loop {
         let mut next = match ahead.take() {
             Some(next) => next,
             None => match leave.run_until_cancelled(messages.recv()).await {
-                Some(Some(message)) => Next::new(message),
+                Some(Some(message)) => NextMessage::new(message),
                 _ => return,
             },
         };
@@ -75,7 +75,7 @@ pub(crate) async fn work(
             if leave.is_cancelled() || !shop.state.begins(&place, generation) {
                 return;
             }
-            let running = Running {
+            let running = RunningHandler {
                 state: &shop.state,
                 place: &place,
                 generation,
@@ -83,7 +83,7 @@ pub(crate) async fn work(
             // Nothing is begun ahead that would be given back at once.
             let following = || match leave.is_cancelled() || ahead.is_some() {
                 true => None,
-                false => messages.try_recv().ok().map(Next::new),
+                false => messages.try_recv().ok().map(NextMessage::new),
             };
             let (verdict, followed) = shop.run(&mut next, following).await;
             ahead = followed.or(ahead);
@@ -105,20 +105,20 @@ pub(crate) async fn work(
 }
 
 /// A handler that has begun ends in the books, too, when its task is cut off.
-struct Running<'a> {
-    state: &'a State,
-    place: &'a Place,
+struct RunningHandler<'a> {
+    state: &'a ConsumerState,
+    place: &'a Partition,
     generation: Generation,
 }
 
-impl Running<'_> {
+impl RunningHandler<'_> {
     fn end(self, offset: Option<i64>) {
         self.state.ends(self.place, self.generation, offset);
         std::mem::forget(self);
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningHandler<'_> {
     fn drop(&mut self) {
         self.state.ends(self.place, self.generation, None);
     }
@@ -129,9 +129,9 @@ impl Shop {
     /// handler does not begin before that record is stored.
     async fn run(
         &self,
-        next: &mut Next,
-        following: impl FnOnce() -> Option<Next>,
-    ) -> (Verdict, Option<Next>) {
+        next: &mut NextMessage,
+        following: impl FnOnce() -> Option<NextMessage>,
+    ) -> (Verdict, Option<NextMessage>) {
         let ahead = match next.begun.take() {
             Some(Ok(begun)) if begun.is_lost() => None,
             begun => begun,
@@ -164,25 +164,25 @@ impl Shop {
         let count = |counter| self.state.counters.count(counter);
         match verdict {
             Verdict::Done => {
-                count(Counter::Done);
+                count(ConsumerCounter::Done);
                 Ran::Done
             }
             Verdict::Duplicate(_) => {
-                count(Counter::Duplicates);
+                count(ConsumerCounter::Duplicates);
                 Ran::Done
             }
             Verdict::Retry(retry) => {
                 count(match &retry.why {
-                    Why::InFlight => Counter::InFlight,
-                    Why::Failed { .. } | Why::Unknown { .. } => Counter::Failed,
-                    Why::Store(_) | Why::NotRecorded(_) => Counter::StoreDown,
+                    Why::InFlight => ConsumerCounter::InFlight,
+                    Why::Failed { .. } | Why::Unknown { .. } => ConsumerCounter::Failed,
+                    Why::Store(_) | Why::NotRecorded(_) => ConsumerCounter::StoreDown,
                 });
                 self.tell(message, &retry.why);
                 Ran::Again(retry.after)
             }
             Verdict::DeadLetter(letter) => match self.dead_letters.send(message, &letter).await {
                 Ok(()) => {
-                    count(Counter::DeadLetters);
+                    count(ConsumerCounter::DeadLetters);
                     let reason = letter.reason().name();
                     tracing::error!(
                         topic = message.topic(),
@@ -197,7 +197,7 @@ impl Shop {
                     Ran::Done
                 }
                 Err(error) => {
-                    count(Counter::DeadLetterErrors);
+                    count(ConsumerCounter::DeadLetterErrors);
                     if let Some(unsaid) = self.troubles.say() {
                         tracing::error!(%error, unsaid, "a dead letter cannot be sent: its partition waits");
                     }

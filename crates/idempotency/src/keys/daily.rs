@@ -20,10 +20,10 @@ const LONGEST: Duration = Duration::from_secs(48 * 3600);
 /// from its end, so a record outlives midnight by as long as its execution took. An *unknown* outcome does
 /// not end at midnight: see [`Guard::unknown_ttl`](crate::Guard::unknown_ttl).
 #[derive(Clone, Debug)]
-pub struct Daily(Arc<Inner>);
+pub struct Daily(Arc<DailyRules>);
 
 #[derive(Clone, Debug)]
-struct Inner {
+struct DailyRules {
     zone: TimeZone,
     overlap: Duration,
 }
@@ -58,14 +58,14 @@ impl Daily {
     pub fn in_zone(name: &str) -> Result<Daily, UnknownZone> {
         let zone = TimeZone::get(name).map_err(|_| UnknownZone(name.to_owned()))?;
         let overlap = Duration::from_secs(3600);
-        Ok(Daily(Arc::new(Inner { zone, overlap })))
+        Ok(Daily(Arc::new(DailyRules { zone, overlap })))
     }
 
     /// How long a record is kept after its execution ended, at least, also past midnight: longer than any
     /// client goes on retrying.
     pub fn overlap(self, overlap: Duration) -> Daily {
         let zone = self.0.zone.clone();
-        Daily(Arc::new(Inner { zone, overlap }))
+        Daily(Arc::new(DailyRules { zone, overlap }))
     }
 
     /// The TTL of a record whose execution begins at this moment.

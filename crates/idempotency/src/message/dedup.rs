@@ -3,7 +3,7 @@
 use super::builder::{Builder, Missing};
 use super::failure::Failure;
 use super::id::MessageId;
-use super::judge::{self, After, Found, Step};
+use super::judge::{self, After, FoundMessage, Step};
 use super::letter::Message;
 use super::verdict::{DeadLetter, Reason, Retry, Verdict, Why};
 use crate::entry::Entry;
@@ -331,16 +331,16 @@ impl Settings {
             }
         };
         let found = match &entry {
-            Entry::Execute(execution) => Found::Granted {
+            Entry::Execute(execution) => FoundMessage::Granted {
                 number: execution.number(),
             },
-            Entry::Replay(_) => Found::Done,
-            Entry::InFlight(running) => Found::InFlight {
+            Entry::Replay(_) => FoundMessage::Done,
+            Entry::InFlight(running) => FoundMessage::InFlight {
                 lease_left: running.lease_left(),
             },
-            Entry::Mismatch => Found::Mismatch,
-            Entry::NotComparable => Found::NotComparable,
-            Entry::Unknown(_) => Found::Unknown,
+            Entry::Mismatch => FoundMessage::Mismatch,
+            Entry::NotComparable => FoundMessage::NotComparable,
+            Entry::Unknown(_) => FoundMessage::Unknown,
         };
         let step = judge::found(found, self.max_attempts);
         Err(match (step, entry) {

@@ -16,13 +16,13 @@ use std::fmt;
 /// assert!(book("-1").unwrap_err().is_rejection());
 /// ```
 pub struct Failure {
-    pub(super) kind: Kind,
+    pub(super) kind: FailureMeaning,
     pub(super) error: String,
 }
 
 /// What it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureMeaning {
     Again,
     Reject,
     Unknown,
@@ -32,21 +32,21 @@ impl Failure {
     /// It may be run again: it did nothing, or what it did can be done twice. After the last attempt the message is
     /// put aside.
     pub fn again(error: impl fmt::Display) -> Failure {
-        Failure::new(Kind::Again, &error)
+        Failure::new(FailureMeaning::Again, &error)
     }
 
     /// No attempt will ever succeed, for example since the message cannot be read: it is put aside at once.
     pub fn reject(error: impl fmt::Display) -> Failure {
-        Failure::new(Kind::Reject, &error)
+        Failure::new(FailureMeaning::Reject, &error)
     }
 
     /// It may have been done, for example since the answer of another system was lost: what
     /// [`OnUnknown`](super::OnUnknown) says. The same as a panic.
     pub fn unknown(error: impl fmt::Display) -> Failure {
-        Failure::new(Kind::Unknown, &error)
+        Failure::new(FailureMeaning::Unknown, &error)
     }
 
-    fn new(kind: Kind, error: &dyn fmt::Display) -> Failure {
+    fn new(kind: FailureMeaning, error: &dyn fmt::Display) -> Failure {
         Failure {
             kind,
             error: error.to_string(),
@@ -55,7 +55,7 @@ impl Failure {
 
     /// Whether the message is put aside at once.
     pub fn is_rejection(&self) -> bool {
-        self.kind == Kind::Reject
+        self.kind == FailureMeaning::Reject
     }
 }
 
@@ -75,7 +75,7 @@ impl<E: std::error::Error> From<E> for Failure {
             cause = next.source();
         }
         Failure {
-            kind: Kind::Again,
+            kind: FailureMeaning::Again,
             error: text,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// it, it is a duplicate of what was put aside.
 pub const REDRIVE_HEADER: &str = "idempotency-redrive";
 
-type Business = Arc<dyn Fn(&dyn Message) -> Option<String> + Send + Sync>;
+type BusinessId = Arc<dyn Fn(&dyn Message) -> Option<String> + Send + Sync>;
 
 /// How the id of a message is found: the first source that has one.
 ///
@@ -37,22 +37,22 @@ type Business = Arc<dyn Fn(&dyn Message) -> Option<String> + Send + Sync>;
 /// assert_eq!(id.of(&Letter::new("orders", "")), None);
 /// ```
 #[derive(Clone)]
-pub struct MessageId(Vec<Source>);
+pub struct MessageId(Vec<IdSource>);
 
 #[derive(Clone)]
-enum Source {
+enum IdSource {
     /// All of these, in this order.
     Headers(Arc<[String]>),
-    Business(Business),
+    Business(BusinessId),
     Offset,
 }
 
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.0.iter().map(|source| match source {
-            Source::Headers(names) => names.join("+"),
-            Source::Business(_) => "business".to_owned(),
-            Source::Offset => "offset".to_owned(),
+            IdSource::Headers(names) => names.join("+"),
+            IdSource::Business(_) => "business".to_owned(),
+            IdSource::Offset => "offset".to_owned(),
         });
         f.debug_list().entries(names).finish()
     }
@@ -67,7 +67,7 @@ impl MessageId {
     /// The values of these headers together; all of them have to be there.
     pub fn headers<'a>(names: impl IntoIterator<Item = &'a str>) -> MessageId {
         let names = names.into_iter().map(str::to_owned).collect();
-        MessageId(vec![Source::Headers(names)])
+        MessageId(vec![IdSource::Headers(names)])
     }
 
     /// Of a CloudEvent in Kafka's binary mode: its source and its id, which together are unique.
@@ -89,7 +89,7 @@ impl MessageId {
 
     /// Else the value of this header.
     pub fn or_header(mut self, name: &str) -> MessageId {
-        self.0.push(Source::Headers([name.to_owned()].into()));
+        self.0.push(IdSource::Headers([name.to_owned()].into()));
         self
     }
 
@@ -98,13 +98,13 @@ impl MessageId {
         mut self,
         find: impl Fn(&dyn Message) -> Option<String> + Send + Sync + 'static,
     ) -> MessageId {
-        self.0.push(Source::Business(Arc::new(find)));
+        self.0.push(IdSource::Business(Arc::new(find)));
         self
     }
 
     /// Else the message's place.
     pub fn or_offset(mut self) -> MessageId {
-        self.0.push(Source::Offset);
+        self.0.push(IdSource::Offset);
         self
     }
 
@@ -126,10 +126,10 @@ impl MessageId {
     }
 }
 
-impl Source {
+impl IdSource {
     fn of(&self, message: &dyn Message) -> Option<String> {
         match self {
-            Source::Headers(names) => {
+            IdSource::Headers(names) => {
                 let mut id = "header".to_owned();
                 for name in names.iter() {
                     let value = message.header(name).filter(|value| !value.is_empty())?;
@@ -143,11 +143,11 @@ impl Source {
                 }
                 Some(id)
             }
-            Source::Business(find) => {
+            IdSource::Business(find) => {
                 let found = find(message).filter(|found| !found.is_empty())?;
                 Some(format!("business:{found}"))
             }
-            Source::Offset => {
+            IdSource::Offset => {
                 let at = message.position()?;
                 Some(format!("offset:{}:{}", at.partition, at.offset))
             }

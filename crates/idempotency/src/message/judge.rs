@@ -1,6 +1,6 @@
 //! What is done with a delivery: all decisions, without a store and without a clock.
 
-use super::failure::Kind;
+use super::failure::FailureMeaning;
 use super::verdict::Reason;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_millis(20);
 
 /// What the store said to the acquire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundMessage {
     Granted { number: u32 },
     Done,
     InFlight { lease_left: Duration },
@@ -32,17 +32,19 @@ pub(super) enum Step {
 
 /// What is done with a message that was found so. `unknown` comes only where it is not run again: else the store has
 /// granted it.
-pub(super) fn found(found: Found, max_attempts: u32) -> Step {
+pub(super) fn found(found: FoundMessage, max_attempts: u32) -> Step {
     match found {
-        Found::Granted { number } if number > max_attempts => Step::PutAside(Reason::Poison {
-            attempts: max_attempts,
-        }),
-        Found::Granted { .. } => Step::Run,
-        Found::Done => Step::Skip,
-        Found::InFlight { lease_left } => Step::Later(lease_left.clamp(SOON, LOOK_AGAIN)),
-        Found::Mismatch => Step::PutAside(Reason::OtherContent),
-        Found::NotComparable => Step::PutAside(Reason::NotComparable),
-        Found::Unknown => Step::PutAside(Reason::Unknown),
+        FoundMessage::Granted { number } if number > max_attempts => {
+            Step::PutAside(Reason::Poison {
+                attempts: max_attempts,
+            })
+        }
+        FoundMessage::Granted { .. } => Step::Run,
+        FoundMessage::Done => Step::Skip,
+        FoundMessage::InFlight { lease_left } => Step::Later(lease_left.clamp(SOON, LOOK_AGAIN)),
+        FoundMessage::Mismatch => Step::PutAside(Reason::OtherContent),
+        FoundMessage::NotComparable => Step::PutAside(Reason::NotComparable),
+        FoundMessage::Unknown => Step::PutAside(Reason::Unknown),
     }
 }
 
@@ -62,13 +64,13 @@ pub(super) enum After {
 }
 
 /// What is done after the attempt with this number.
-pub(super) fn ended(end: Result<(), Kind>, number: u32, max_attempts: u32) -> After {
+pub(super) fn ended(end: Result<(), FailureMeaning>, number: u32, max_attempts: u32) -> After {
     match end {
         Ok(()) => After::Record,
-        Err(Kind::Again) if number >= max_attempts => After::Exhausted,
-        Err(Kind::Again) => After::Again,
-        Err(Kind::Reject) => After::Rejected,
-        Err(Kind::Unknown) => After::Unknown,
+        Err(FailureMeaning::Again) if number >= max_attempts => After::Exhausted,
+        Err(FailureMeaning::Again) => After::Again,
+        Err(FailureMeaning::Reject) => After::Rejected,
+        Err(FailureMeaning::Unknown) => After::Unknown,
     }
 }
 
@@ -86,8 +88,8 @@ mod tests {
 
     #[test]
     fn what_is_done_with_a_delivery() {
-        let granted = |number| Found::Granted { number };
-        let in_flight = |lease_left| Found::InFlight { lease_left };
+        let granted = |number| FoundMessage::Granted { number };
+        let in_flight = |lease_left| FoundMessage::InFlight { lease_left };
         let table = [
             (granted(1), Step::Run),
             (granted(5), Step::Run),
@@ -96,16 +98,19 @@ mod tests {
                 granted(u32::MAX),
                 Step::PutAside(Reason::Poison { attempts: 5 }),
             ),
-            (Found::Done, Step::Skip),
+            (FoundMessage::Done, Step::Skip),
             (in_flight(S(0)), Step::Later(SOON)),
             (
                 in_flight(Duration::from_millis(300)),
                 Step::Later(Duration::from_millis(300)),
             ),
             (in_flight(S(60)), Step::Later(LOOK_AGAIN)),
-            (Found::Mismatch, Step::PutAside(Reason::OtherContent)),
-            (Found::NotComparable, Step::PutAside(Reason::NotComparable)),
-            (Found::Unknown, Step::PutAside(Reason::Unknown)),
+            (FoundMessage::Mismatch, Step::PutAside(Reason::OtherContent)),
+            (
+                FoundMessage::NotComparable,
+                Step::PutAside(Reason::NotComparable),
+            ),
+            (FoundMessage::Unknown, Step::PutAside(Reason::Unknown)),
         ];
         for (what, expected) in table {
             assert_eq!(found(what, 5), expected, "{what:?}");
@@ -117,14 +122,14 @@ mod tests {
         let table = [
             (Ok(()), 1, After::Record),
             (Ok(()), 5, After::Record),
-            (Err(Kind::Again), 1, After::Again),
-            (Err(Kind::Again), 4, After::Again),
-            (Err(Kind::Again), 5, After::Exhausted),
-            (Err(Kind::Again), 6, After::Exhausted),
-            (Err(Kind::Reject), 1, After::Rejected),
-            (Err(Kind::Reject), 5, After::Rejected),
-            (Err(Kind::Unknown), 1, After::Unknown),
-            (Err(Kind::Unknown), 5, After::Unknown),
+            (Err(FailureMeaning::Again), 1, After::Again),
+            (Err(FailureMeaning::Again), 4, After::Again),
+            (Err(FailureMeaning::Again), 5, After::Exhausted),
+            (Err(FailureMeaning::Again), 6, After::Exhausted),
+            (Err(FailureMeaning::Reject), 1, After::Rejected),
+            (Err(FailureMeaning::Reject), 5, After::Rejected),
+            (Err(FailureMeaning::Unknown), 1, After::Unknown),
+            (Err(FailureMeaning::Unknown), 5, After::Unknown),
         ];
         for (end, number, expected) in table {
             assert_eq!(ended(end, number, 5), expected, "{end:?} of {number}");

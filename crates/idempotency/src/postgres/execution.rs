@@ -24,7 +24,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 
 /// How a transaction ended whose commit got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundCommit {
     Committed(Completed),
     RolledBack,
     Lost,
@@ -129,14 +129,14 @@ impl Execution {
     ) -> Result<Completed, TransactionError<Infallible>> {
         let error = error.into();
         match self.find(outcome).await {
-            Found::Committed(completed) => Ok(completed),
-            Found::RolledBack => Err(TransactionError::RolledBack(error)),
-            Found::Lost => Err(TransactionError::Record(TxError::Lost)),
-            Found::Unknown => Err(TransactionError::Unknown(error)),
+            FoundCommit::Committed(completed) => Ok(completed),
+            FoundCommit::RolledBack => Err(TransactionError::RolledBack(error)),
+            FoundCommit::Lost => Err(TransactionError::Record(TxError::Lost)),
+            FoundCommit::Unknown => Err(TransactionError::Unknown(error)),
         }
     }
 
-    pub(super) async fn find(mut self, outcome: &Outcome) -> Found {
+    pub(super) async fn find(mut self, outcome: &Outcome) -> FoundCommit {
         // Whatever becomes of this future.
         self.claim_mut().doubt();
         let found = match self.ask_database().await {
@@ -145,16 +145,16 @@ impl Execution {
         };
         let claim = self.into_claim();
         match found {
-            Found::Committed(_) => claim.committed(),
-            Found::Lost => claim.lost(),
-            Found::RolledBack => drop(claim.end(End::NotDone(FailCause::Other)).await),
-            Found::Unknown => drop(claim.end(End::Unknown).await),
+            FoundCommit::Committed(_) => claim.committed(),
+            FoundCommit::Lost => claim.lost(),
+            FoundCommit::RolledBack => drop(claim.end(End::NotDone(FailCause::Other)).await),
+            FoundCommit::Unknown => drop(claim.end(End::Unknown).await),
         }
         found
     }
 
     /// `None`: this process has no way to the database but the caller's.
-    async fn ask_database(&self) -> Option<Found> {
+    async fn ask_database(&self) -> Option<FoundCommit> {
         let claim = self.claim();
         let database = claim.shared().store.transactions()?;
         let (begun, (mut pause, longest)) = (Instant::now(), PAUSES);
@@ -163,14 +163,14 @@ impl Execution {
             let asked = database.read_back(key, owner, self.fence(), claim.begun_on());
             match asked.await {
                 Ok(ReadBack::Committed { expires_at_ms }) => {
-                    return Some(Found::Committed(Completed { expires_at_ms }))
+                    return Some(FoundCommit::Committed(Completed { expires_at_ms }))
                 }
-                Ok(ReadBack::RolledBack) => return Some(Found::RolledBack),
-                Ok(ReadBack::Lost) => return Some(Found::Lost),
-                Ok(ReadBack::Unknown) => return Some(Found::Unknown),
+                Ok(ReadBack::RolledBack) => return Some(FoundCommit::RolledBack),
+                Ok(ReadBack::Lost) => return Some(FoundCommit::Lost),
+                Ok(ReadBack::Unknown) => return Some(FoundCommit::Unknown),
                 Err(error) if begun.elapsed() >= LONGEST_READ_BACK => {
                     tracing::warn!(%error, "a commit without an answer cannot be read back");
-                    return Some(Found::Unknown);
+                    return Some(FoundCommit::Unknown);
                 }
                 Err(_) => sleep(pause).await,
             }
@@ -180,20 +180,20 @@ impl Execution {
 
     /// Makes the record unknown, unless it is completed: that waits for the row, too. Whether the primary has changed
     /// cannot be seen, so nothing else is proven by it.
-    async fn ask_store(self, outcome: &Outcome) -> Found {
+    async fn ask_store(self, outcome: &Outcome) -> FoundCommit {
         let mut claim = self.into_claim();
         match claim.tell(End::Unknown).await {
             Settled::Refused(SettleError::Refused) => {
                 match claim.tell(End::Done(outcome.0.clone())).await {
                     Settled::Recorded { expires_at_ms } => {
                         let expires_at_ms = expires_at_ms.unwrap_or_default();
-                        Found::Committed(Completed { expires_at_ms })
+                        FoundCommit::Committed(Completed { expires_at_ms })
                     }
-                    _ => Found::Unknown,
+                    _ => FoundCommit::Unknown,
                 }
             }
-            Settled::Refused(SettleError::Lost) => Found::Lost,
-            _ => Found::Unknown,
+            Settled::Refused(SettleError::Lost) => FoundCommit::Lost,
+            _ => FoundCommit::Unknown,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A whole transaction: acquire, effects, record, commit.
 
 use super::driver::{Begin, CommitError, InTransaction, Transaction};
-use super::execution::Found;
+use super::execution::FoundCommit;
 use super::outcome::{is_refusal, Transacted, TransactionError, TxError};
 use crate::entry::Entry;
 use crate::execution::{Completed, Execution};
@@ -149,12 +149,12 @@ impl Guard {
             });
         }
         match execution.find(&outcome).await {
-            Found::Committed(completed) => {
+            FoundCommit::Committed(completed) => {
                 Ok(Transacted::Committed(done(outcome, grant, completed)))
             }
-            Found::RolledBack => Err(TransactionError::RolledBack(Box::new(error))),
-            Found::Lost => Err(TransactionError::Record(TxError::Lost)),
-            Found::Unknown => Err(TransactionError::Unknown(Box::new(error))),
+            FoundCommit::RolledBack => Err(TransactionError::RolledBack(Box::new(error))),
+            FoundCommit::Lost => Err(TransactionError::Record(TxError::Lost)),
+            FoundCommit::Unknown => Err(TransactionError::Unknown(Box::new(error))),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::problem::Problem;
 use crate::telemetry::metrics::Now;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -15,7 +15,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn usage(app: &App) -> Result<Usage, StoreError> {
-    let ready = app.metrics.store.measure(Asked::Ready, app.store.ready());
+    let ready = app
+        .metrics
+        .store
+        .measure(StoreQuestion::Ready, app.store.ready());
     tokio::time::timeout(PATIENCE, ready)
         .await
         .unwrap_or_else(|_| Err(StoreError::Transient("no answer in time".into())))

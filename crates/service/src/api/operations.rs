@@ -9,7 +9,7 @@ use crate::finish::Finish;
 use crate::redact::log_id;
 use crate::telemetry::labels::OpIndex;
 use crate::telemetry::metrics::ByAnswer;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use crate::telemetry::traces::CallTrace;
 use crate::validate;
 use axum::body::Body;
@@ -75,7 +75,7 @@ where
             .call_permit(batch.settles)
             .ok_or_else(|| Problem::overloaded("Too many calls at once."))?;
         let (store, operations) = (app.store.clone(), batch.operations);
-        let (asked, times) = (Asked::operations(&batch.indexes), app.clone());
+        let (asked, times) = (StoreQuestion::operations(&batch.indexes), app.clone());
         let work = async move {
             let answers = times.metrics.store.measure(asked, store.apply(operations));
             let answers = answers.await;

@@ -6,7 +6,7 @@ use super::model::{self, KeyQuery, Record, Records, State, StoredAnswer};
 use super::problem::Problem;
 use super::refusals::{NoRecord, Unaccepted};
 use crate::audit::{Asker, Entry};
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use axum::extract::State as Shared;
 use axum::Json;
 use idempotency_store::search::{self, Search};
@@ -53,7 +53,11 @@ pub(crate) async fn inspect(
     };
     let key = query.key.check()?;
     let found = app.store.inspect(&key);
-    let found = app.metrics.store.measure(Asked::Inspect, found).await;
+    let found = app
+        .metrics
+        .store
+        .measure(StoreQuestion::Inspect, found)
+        .await;
     let result = match &found {
         Ok(Some(_)) => "done",
         Ok(None) => "no-such-key",
@@ -196,7 +200,7 @@ async fn find(app: &App, query: ListQuery, after: Option<Vec<u8>>) -> Result<Rec
             limit,
         };
         let page = app.store.list(filter);
-        let page = app.metrics.store.measure(Asked::List, page).await?;
+        let page = app.metrics.store.measure(StoreQuestion::List, page).await?;
         return Ok(Records {
             records: views(page.records),
             next: page.next.map(hex::encode),
@@ -210,7 +214,9 @@ async fn find(app: &App, query: ListQuery, after: Option<Vec<u8>>) -> Result<Rec
     let times = &app.metrics.store;
     let found = match sort {
         None => {
-            let found = times.measure(Asked::Search, store.search(search)).await?;
+            let found = times
+                .measure(StoreQuestion::Search, store.search(search))
+                .await?;
             return Ok(Records {
                 records: views(found.records),
                 next: found.next.map(hex::encode),
@@ -220,11 +226,11 @@ async fn find(app: &App, query: ListQuery, after: Option<Vec<u8>>) -> Result<Rec
         }
         Some(Sort::Oldest) => {
             let found = search::oldest_first(store, search, MAX_SORTED);
-            times.measure(Asked::Search, found).await?
+            times.measure(StoreQuestion::Search, found).await?
         }
         Some(Sort::Newest) => {
             let found = search::newest_first(store, search, MAX_SORTED);
-            times.measure(Asked::Search, found).await?
+            times.measure(StoreQuestion::Search, found).await?
         }
     };
     Ok(Records {
@@ -305,7 +311,11 @@ pub(crate) async fn answer(
     };
     let key = query.key.check()?;
     let found = app.store.stored(&key);
-    let found = app.metrics.store.measure(Asked::Stored, found).await;
+    let found = app
+        .metrics
+        .store
+        .measure(StoreQuestion::Stored, found)
+        .await;
     let result = match &found {
         Ok(Some(_)) => "done",
         Ok(None) => "nothing-stored",

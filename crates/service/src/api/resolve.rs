@@ -7,7 +7,7 @@ use super::model::{self, Deleted, KeyQuery, Record, ResolveRequest, ResolveTo};
 use super::problem::Problem;
 use super::refusals::{NoRecord, Unaccepted, Unchanged};
 use crate::audit::{Asker, Entry};
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use crate::validate;
 use axum::body::Body;
 use axum::extract::State as Shared;
@@ -179,7 +179,11 @@ pub(crate) async fn change(
     app.metrics.operator_changes.inc();
     let entry = Entry::change(asker, &resolve);
     let resolved = app.store.resolve(resolve);
-    let resolved = app.metrics.store.measure(Asked::Resolve, resolved).await;
+    let resolved = app
+        .metrics
+        .store
+        .measure(StoreQuestion::Resolve, resolved)
+        .await;
     let result = match &resolved {
         Ok(Resolved::Done(_)) => "done",
         Ok(Resolved::NoSuchKey) => "no-such-key",

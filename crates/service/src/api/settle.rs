@@ -9,7 +9,7 @@ use super::refusals::Unaccepted;
 use crate::finish::Finish;
 use crate::redact::log_id;
 use crate::telemetry::labels::OpIndex;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use crate::telemetry::traces::OperationTrace;
 use crate::validate;
 use axum::body::Body;
@@ -132,7 +132,7 @@ pub(crate) async fn settle(
     let asked_at = trace.is_some().then(SystemTime::now);
     let (store, times) = (app.store.clone(), app.clone());
     let work = async move {
-        let asked = Asked::Operation(index);
+        let asked = StoreQuestion::Operation(index);
         let answers = times
             .metrics
             .store

@@ -21,10 +21,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The failures of late.
 pub(crate) struct Throttle {
-    state: Mutex<State>,
+    state: Mutex<ThrottleState>,
 }
 
-struct State {
+struct ThrottleState {
     /// When each peer has worked off its failures.
     clear_at: HashMap<Peer, Instant>,
     /// The same for all peers that have no place.
@@ -45,7 +45,7 @@ pub(crate) struct Verdict {
 impl Throttle {
     pub(crate) fn new() -> Throttle {
         Throttle {
-            state: Mutex::new(State {
+            state: Mutex::new(ThrottleState {
                 clear_at: HashMap::new(),
                 others_clear_at: None,
                 next_line: None,
@@ -63,12 +63,12 @@ impl Throttle {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ThrottleState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ThrottleState {
     fn delay(&mut self, peer: Peer, now: Instant) -> Duration {
         if self.clear_at.len() >= MAX_PEERS && !self.clear_at.contains_key(&peer) {
             self.clear_at.retain(|_, clear_at| *clear_at > now);

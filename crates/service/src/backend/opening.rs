@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1_000 }
 const REMIND: u32 = 60;
 
 #[derive(Clone)]
-enum State {
+enum OpeningState {
     Waiting(StoreError),
     Open(Arc<dyn Store>),
     /// It will not open without somebody's help.
@@ -30,7 +30,7 @@ enum State {
 }
 
 pub(super) struct Opening {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<OpeningState>,
     attempts: JoinHandle<()>,
 }
 
@@ -41,7 +41,7 @@ impl Opening {
         F: Fn() -> Result<Arc<dyn Store>, StoreError> + Clone + Send + 'static,
     {
         tracing::error!(error = %why, "the store cannot be opened yet: waiting, not ready");
-        let (sender, state) = watch::channel(State::Waiting(why));
+        let (sender, state) = watch::channel(OpeningState::Waiting(why));
         let attempts = tokio::spawn(async move {
             let mut count: u32 = 0;
             loop {
@@ -51,18 +51,18 @@ impl Opening {
                 let state = match opened {
                     Ok(Ok(store)) => {
                         tracing::info!("the store is open");
-                        State::Open(store)
+                        OpeningState::Open(store)
                     }
                     Ok(Err(why @ StoreError::Transient(_))) => {
                         if count.is_multiple_of(REMIND) {
                             tracing::error!(error = %why, "the store still cannot be opened");
                         }
-                        State::Waiting(why)
+                        OpeningState::Waiting(why)
                     }
-                    Ok(Err(why)) => State::Hopeless(why),
-                    Err(why) => State::Hopeless(StoreError::Permanent(why.to_string())),
+                    Ok(Err(why)) => OpeningState::Hopeless(why),
+                    Err(why) => OpeningState::Hopeless(StoreError::Permanent(why.to_string())),
                 };
-                let over = !matches!(state, State::Waiting(_));
+                let over = !matches!(state, OpeningState::Waiting(_));
                 if sender.send(state).is_err() || over {
                     return;
                 }
@@ -73,8 +73,8 @@ impl Opening {
 
     fn store(&self) -> Result<Arc<dyn Store>, StoreError> {
         match &*self.state.borrow() {
-            State::Open(store) => Ok(Arc::clone(store)),
-            State::Waiting(why) | State::Hopeless(why) => Err(why.clone()),
+            OpeningState::Open(store) => Ok(Arc::clone(store)),
+            OpeningState::Waiting(why) | OpeningState::Hopeless(why) => Err(why.clone()),
         }
     }
 }
@@ -149,11 +149,11 @@ impl Store for Opening {
         loop {
             let now = state.borrow_and_update().clone();
             match now {
-                State::Open(store) => return store.broken().await,
-                State::Hopeless(why) => return why,
-                State::Waiting(_) if state.changed().await.is_ok() => {}
+                OpeningState::Open(store) => return store.broken().await,
+                OpeningState::Hopeless(why) => return why,
+                OpeningState::Waiting(_) if state.changed().await.is_ok() => {}
                 // Closed.
-                State::Waiting(_) => std::future::pending().await,
+                OpeningState::Waiting(_) => std::future::pending().await,
             }
         }
     }

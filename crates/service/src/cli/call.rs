@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// How a command failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CommandFailure {
     /// Bad arguments.
     Usage(String),
     /// No usable answer.
@@ -34,29 +34,29 @@ pub(super) enum Failure {
 pub(super) type Pairs = Vec<(&'static str, String)>;
 
 /// A service to ask.
-pub(super) struct Caller {
+pub(super) struct ServiceCaller {
     client: Client,
     reason: Option<String>,
 }
 
-impl Caller {
-    pub(super) fn new(keys: &Keys) -> Result<Caller, Failure> {
-        let unusable = |error: CallError| Failure::Usage(error.to_string());
+impl ServiceCaller {
+    pub(super) fn new(keys: &Keys) -> Result<ServiceCaller, CommandFailure> {
+        let unusable = |error: CallError| CommandFailure::Usage(error.to_string());
         let client = Client::new(keys.url.clone()).timeout(keys.timeout.duration());
         let mut client = keys.tls.of(client).map_err(unusable)?;
         if let Some(token) = read_token(keys)? {
             client = client.token(&token).map_err(unusable)?;
         }
-        Ok(Caller {
+        Ok(ServiceCaller {
             client,
             reason: keys.reason.clone(),
         })
     }
 
     /// The same, with at least this time for each answer.
-    pub(super) fn waiting(&self, keys: &Keys, at_least: Duration) -> Caller {
+    pub(super) fn waiting(&self, keys: &Keys, at_least: Duration) -> ServiceCaller {
         let longest = keys.timeout.duration().max(at_least);
-        Caller {
+        ServiceCaller {
             client: self.client.clone().timeout(longest),
             reason: self.reason.clone(),
         }
@@ -69,7 +69,7 @@ impl Caller {
         path: &str,
         mut pairs: Pairs,
         body: Vec<u8>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CommandFailure> {
         let mut target = path.to_owned();
         if body.is_empty() {
             pairs.extend(self.reason.clone().map(|reason| ("reason", reason)));
@@ -80,7 +80,7 @@ impl Caller {
             .client
             .send(method, &target, "application/json", Bytes::from(body));
         sent.await
-            .map_err(|error| Failure::Service(error.to_string()))
+            .map_err(|error| CommandFailure::Service(error.to_string()))
     }
 
     /// Reads something; `None` if there is nothing.
@@ -88,23 +88,23 @@ impl Caller {
         &self,
         path: &str,
         pairs: Pairs,
-    ) -> Result<Option<T>, Failure> {
+    ) -> Result<Option<T>, CommandFailure> {
         let answer = self.send(Method::GET, path, pairs, Vec::new()).await?;
         match answer.status {
             200 => read(&answer.body).map(Some),
             404 => Ok(None),
-            _ => Err(Failure::Refused(answer)),
+            _ => Err(CommandFailure::Refused(answer)),
         }
     }
 
     /// One page of records.
-    pub(super) async fn page(&self, pairs: Pairs) -> Result<Records, Failure> {
+    pub(super) async fn page(&self, pairs: Pairs) -> Result<Records, CommandFailure> {
         let page = self.get("/v1/records", pairs).await?;
-        page.ok_or_else(|| Failure::Service("the service does not list records".to_owned()))
+        page.ok_or_else(|| CommandFailure::Service("the service does not list records".to_owned()))
     }
 
     /// All that matches, from page to page, but no more than so many.
-    pub(super) async fn walk(&self, pairs: &Pairs, most: usize) -> Result<Records, Failure> {
+    pub(super) async fn walk(&self, pairs: &Pairs, most: usize) -> Result<Records, CommandFailure> {
         let mut all = Records {
             records: Vec::new(),
             next: None,
@@ -141,11 +141,11 @@ impl Caller {
         key: &str,
         tenant: &Tenant,
         origin: OriginArg,
-    ) -> Result<Record, Failure> {
+    ) -> Result<Record, CommandFailure> {
         let pairs = one(key, tenant, origin)?;
         match self.get("/v1/record", pairs).await? {
             Some(record) => Ok(record),
-            None => Err(Failure::NoSuchKey(self.elsewhere(key).await)),
+            None => Err(CommandFailure::NoSuchKey(self.elsewhere(key).await)),
         }
     }
 
@@ -168,12 +168,13 @@ impl Caller {
     }
 }
 
-pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body)
-        .map_err(|error| Failure::Service(format!("the answer makes no sense: {error}")))
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandFailure> {
+    serde_json::from_slice(body).map_err(|error| {
+        CommandFailure::Service(format!("the answer cannot be understood: {error}"))
+    })
 }
 
-fn read_token(keys: &Keys) -> Result<Option<String>, Failure> {
+fn read_token(keys: &Keys) -> Result<Option<String>, CommandFailure> {
     let Some(path) = &keys.token_file else {
         return Ok(keys.token.clone());
     };
@@ -187,19 +188,20 @@ fn read_token(keys: &Keys) -> Result<Option<String>, Failure> {
         Some(line) => Ok(Some(
             line.rsplit(':').next().unwrap_or(line).trim().to_owned(),
         )),
-        None => Err(Failure::Usage(format!(
+        None => Err(CommandFailure::Usage(format!(
             "{}: holds no token",
             path.display()
         ))),
     }
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+fn read_text(path: &Path) -> Result<String, CommandFailure> {
+    std::fs::read_to_string(path)
+        .map_err(|e| CommandFailure::Usage(format!("{}: {e}", path.display())))
 }
 
 /// The tenant that is meant, if one is.
-pub(super) fn tenant_of(tenant: &Tenant) -> Result<Option<String>, Failure> {
+pub(super) fn tenant_of(tenant: &Tenant) -> Result<Option<String>, CommandFailure> {
     let Some(path) = &tenant.credential_file else {
         return Ok(tenant.tenant.clone());
     };
@@ -215,11 +217,11 @@ pub(super) fn tenant_of(tenant: &Tenant) -> Result<Option<String>, Failure> {
     );
     tenant::resolve(&Scope::StaticCredentials, &[header], None)
         .map(Some)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+        .map_err(|error| CommandFailure::Usage(format!("{}: {error}", path.display())))
 }
 
 /// The parts of one key.
-pub(super) fn one(key: &str, tenant: &Tenant, origin: OriginArg) -> Result<Pairs, Failure> {
+pub(super) fn one(key: &str, tenant: &Tenant, origin: OriginArg) -> Result<Pairs, CommandFailure> {
     Ok(vec![
         ("tenant", tenant_of(tenant)?.unwrap_or_default()),
         ("namespace", tenant.namespace.clone().unwrap_or_default()),
@@ -229,7 +231,7 @@ pub(super) fn one(key: &str, tenant: &Tenant, origin: OriginArg) -> Result<Pairs
 }
 
 /// The parts of a query.
-pub(super) fn query(tenant: &Tenant, filter: &Filter) -> Result<Pairs, Failure> {
+pub(super) fn query(tenant: &Tenant, filter: &Filter) -> Result<Pairs, CommandFailure> {
     let state = filter.state.map(|state| match state {
         StateArg::Executing => State::Executing,
         StateArg::Completed => State::Completed,

@@ -1,6 +1,6 @@
 //! Changing records: what would happen is said first, and happens only when somebody has confirmed it.
 
-use super::call::{self, query, read, Caller, Failure, Pairs};
+use super::call::{self, query, read, CommandFailure, Pairs, ServiceCaller};
 use super::key_args::{self, Change, Keys};
 use super::output::{line, Format};
 use super::table;
@@ -12,38 +12,40 @@ use std::path::Path;
 
 /// What records are to become.
 #[derive(Clone, Debug)]
-pub(super) enum To {
+pub(super) enum ChangeTo {
     Completed(ResolveTo),
     Failed,
     Deleted,
 }
 
-impl To {
-    pub(super) fn completed_or_failed(resolve: &key_args::Resolve) -> Result<To, Failure> {
-        let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+impl ChangeTo {
+    pub(super) fn completed_or_failed(
+        resolve: &key_args::Resolve,
+    ) -> Result<ChangeTo, CommandFailure> {
+        let usage = |text: &str| Err(CommandFailure::Usage(text.to_owned()));
         let status = match (resolve.to, resolve.status) {
-            (key_args::To::Failed, None)
+            (key_args::ToArg::Failed, None)
                 if resolve.headers.is_empty()
                     && resolve.body_file.is_none()
                     && !resolve.tombstone =>
             {
-                return Ok(To::Failed)
+                return Ok(ChangeTo::Failed)
             }
-            (key_args::To::Failed, _) => {
+            (key_args::ToArg::Failed, _) => {
                 return usage("--to failed takes no status, header, body or tombstone")
             }
-            (key_args::To::Completed, Some(status)) if !(200..=599).contains(&status) => {
+            (key_args::ToArg::Completed, Some(status)) if !(200..=599).contains(&status) => {
                 return usage("--status is between 200 and 599")
             }
-            (key_args::To::Completed, Some(status)) => status,
+            (key_args::ToArg::Completed, Some(status)) => status,
             // Nobody sees it: a retry is told that it was done.
-            (key_args::To::Completed, None) if resolve.tombstone => 200,
-            (key_args::To::Completed, None) => {
+            (key_args::ToArg::Completed, None) if resolve.tombstone => 200,
+            (key_args::ToArg::Completed, None) => {
                 return usage("--to completed needs --status, or --tombstone")
             }
         };
         let headers = resolve.headers.iter();
-        Ok(To::Completed(ResolveTo::Completed {
+        Ok(ChangeTo::Completed(ResolveTo::Completed {
             status,
             headers: headers.map(|h| header(h)).collect::<Result<_, _>>()?,
             body: match &resolve.body_file {
@@ -56,9 +58,9 @@ impl To {
 
     fn name(&self) -> &'static str {
         match self {
-            To::Completed(_) => "set to completed",
-            To::Failed => "set to failed",
-            To::Deleted => "deleted",
+            ChangeTo::Completed(_) => "set to completed",
+            ChangeTo::Failed => "set to failed",
+            ChangeTo::Deleted => "deleted",
         }
     }
 }
@@ -66,14 +68,14 @@ impl To {
 /// Says what would happen, asks, and does it.
 pub(super) async fn run(
     keys: &Keys,
-    caller: &Caller,
+    caller: &ServiceCaller,
     change: &Change,
-    to: To,
-) -> Result<(), Failure> {
+    to: ChangeTo,
+) -> Result<(), CommandFailure> {
     let is_given = keys.reason.as_ref().is_some_and(|r| !r.trim().is_empty());
     if change.yes && !is_given {
         let text = "a change needs --reason, for the service's audit log";
-        return Err(Failure::Usage(text.to_owned()));
+        return Err(CommandFailure::Usage(text.to_owned()));
     }
     let found = select(caller, change).await?;
     let is_table = keys.format() == Format::Table;
@@ -98,7 +100,7 @@ pub(super) async fn run(
     say(keys, &plan);
     if wanted.is_empty() {
         let text = "an execution holds each of them: nothing was changed (see --force)";
-        return Err(Failure::Left(text.to_owned()));
+        return Err(CommandFailure::Left(text.to_owned()));
     }
     if change.dry_run {
         show_dry_run(keys, &wanted, &to);
@@ -121,8 +123,8 @@ fn say(keys: &Keys, text: &str) {
 }
 
 /// The records that are meant.
-async fn select(caller: &Caller, change: &Change) -> Result<Records, Failure> {
-    let usage = |text: String| Err(Failure::Usage(text));
+async fn select(caller: &ServiceCaller, change: &Change) -> Result<Records, CommandFailure> {
+    let usage = |text: String| Err(CommandFailure::Usage(text));
     let filter = query(&key_args::Tenant::default(), &change.filter)?;
     let Some(key) = &change.key else {
         let pairs = query(&change.tenant, &change.filter)?;
@@ -143,7 +145,7 @@ async fn select(caller: &Caller, change: &Change) -> Result<Records, Failure> {
     }
     let record = caller.record(key, &change.tenant, change.origin).await?;
     if let Some(version) = change.version.filter(|v| *v != record.version) {
-        return Err(Failure::Left(format!(
+        return Err(CommandFailure::Left(format!(
             "412 The record has changed since version {version}; look at it and decide anew\n{}",
             table::record(&record).trim_end()
         )));
@@ -175,7 +177,7 @@ fn is_running(record: &Record) -> bool {
 }
 
 /// What the change does to what runs.
-fn plan(wanted: &[Record], left: &[Record], to: &To) -> String {
+fn plan(wanted: &[Record], left: &[Record], to: &ChangeTo) -> String {
     let mut text = String::new();
     let mut tell = |count: usize, what: &str| {
         if count > 0 {
@@ -193,7 +195,7 @@ fn plan(wanted: &[Record], left: &[Record], to: &To) -> String {
         count(|r| matches!(r.state, State::Unknown | State::Executing) && !is_running(r));
     let failed = count(|r| r.state == State::Failed);
     match to {
-        To::Completed(_) => {
+        ChangeTo::Completed(_) => {
             tell(
                 running,
                 "executing, and will not be waited for: what it answers is not kept",
@@ -208,7 +210,7 @@ fn plan(wanted: &[Record], left: &[Record], to: &To) -> String {
                 "failed: retries will be told that it was done, and nothing runs",
             );
         }
-        To::Failed | To::Deleted => {
+        ChangeTo::Failed | ChangeTo::Deleted => {
             tell(
                 running,
                 "executing NOW: a retry would run beside it, and both may take effect",
@@ -232,7 +234,7 @@ fn plan(wanted: &[Record], left: &[Record], to: &To) -> String {
     text
 }
 
-fn show_dry_run(keys: &Keys, wanted: &[Record], to: &To) {
+fn show_dry_run(keys: &Keys, wanted: &[Record], to: &ChangeTo) {
     match keys.format() {
         Format::Table => {}
         Format::Json => {
@@ -246,16 +248,16 @@ fn show_dry_run(keys: &Keys, wanted: &[Record], to: &To) {
 }
 
 /// Asks the operator at the terminal.
-fn confirm(wanted: &[Record], to: &To, has_reason: bool) -> Result<(), Failure> {
+fn confirm(wanted: &[Record], to: &ChangeTo, has_reason: bool) -> Result<(), CommandFailure> {
     let is_asked = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if !is_asked {
-        return Err(Failure::Unconfirmed(
+        return Err(CommandFailure::Unconfirmed(
             "nothing was changed: repeat it with --yes and --reason to do it".to_owned(),
         ));
     }
     if !has_reason {
         let text = "nothing was changed: a change needs --reason, for the service's audit log";
-        return Err(Failure::Usage(text.to_owned()));
+        return Err(CommandFailure::Usage(text.to_owned()));
     }
     eprint!("Type `yes` to have {} {}: ", wanted.len(), to.name());
     let _ = std::io::stderr().flush();
@@ -263,18 +265,20 @@ fn confirm(wanted: &[Record], to: &To, has_reason: bool) -> Result<(), Failure> 
     let read = std::io::stdin().lock().read_line(&mut typed);
     match read {
         Ok(_) if typed.trim() == "yes" => Ok(()),
-        _ => Err(Failure::Unconfirmed("nothing was changed".to_owned())),
+        _ => Err(CommandFailure::Unconfirmed(
+            "nothing was changed".to_owned(),
+        )),
     }
 }
 
 async fn carry_out(
     keys: &Keys,
-    caller: &Caller,
+    caller: &ServiceCaller,
     change: &Change,
     wanted: Vec<Record>,
     left: usize,
-    to: &To,
-) -> Result<(), Failure> {
+    to: &ChangeTo,
+) -> Result<(), CommandFailure> {
     let (total, mut done, mut missed) = (wanted.len(), 0usize, 0usize);
     let mut results = Vec::new();
     for record in wanted {
@@ -298,7 +302,7 @@ async fn carry_out(
                     keys,
                     &format!("{done} of {total} {} before this\n", to.name()),
                 );
-                return Err(Failure::Refused(answer));
+                return Err(CommandFailure::Refused(answer));
             }
         };
         match result {
@@ -330,19 +334,23 @@ async fn carry_out(
     if missed + left == 0 {
         return Ok(());
     }
-    Err(Failure::Left(format!(
+    Err(CommandFailure::Left(format!(
         "{} left as they are: they have changed meanwhile, or are executing",
         missed + left
     )))
 }
 
 /// The only record: what the service says of it.
-fn one_done(keys: &Keys, to: &To, answer: idempotency_client::Answer) -> Result<(), Failure> {
+fn one_done(
+    keys: &Keys,
+    to: &ChangeTo,
+    answer: idempotency_client::Answer,
+) -> Result<(), CommandFailure> {
     if answer.status != 200 {
-        return Err(Failure::Refused(answer));
+        return Err(CommandFailure::Refused(answer));
     }
     super::print(&match (keys.format(), to) {
-        (Format::Table, To::Deleted) => "deleted\n".to_owned(),
+        (Format::Table, ChangeTo::Deleted) => "deleted\n".to_owned(),
         (Format::Table, _) => table::record(&read::<Record>(&answer.body)?),
         (Format::Json | Format::Jsonl, _) => {
             format!("{}\n", String::from_utf8_lossy(&answer.body))
@@ -353,15 +361,15 @@ fn one_done(keys: &Keys, to: &To, answer: idempotency_client::Answer) -> Result<
 
 async fn send(
     keys: &Keys,
-    caller: &Caller,
+    caller: &ServiceCaller,
     change: &Change,
     record: &Record,
-    to: &To,
-) -> Result<idempotency_client::Answer, Failure> {
+    to: &ChangeTo,
+) -> Result<idempotency_client::Answer, CommandFailure> {
     let to = match to {
-        To::Completed(to) => to.clone(),
-        To::Failed => ResolveTo::Failed {},
-        To::Deleted => {
+        ChangeTo::Completed(to) => to.clone(),
+        ChangeTo::Failed => ResolveTo::Failed {},
+        ChangeTo::Deleted => {
             let origin = match record.origin {
                 KeyOrigin::Client => key_args::OriginArg::Client,
                 KeyOrigin::Derived => key_args::OriginArg::Derived,
@@ -388,22 +396,22 @@ async fn send(
         force: change.force,
         reason: keys.reason.clone(),
     };
-    let body = serde_json::to_vec(&document).map_err(|e| Failure::Usage(e.to_string()))?;
+    let body = serde_json::to_vec(&document).map_err(|e| CommandFailure::Usage(e.to_string()))?;
     let path = "/v1/record/resolve";
     caller.send(Method::POST, path, Vec::new(), body).await
 }
 
-fn header(text: &str) -> Result<(String, String), Failure> {
+fn header(text: &str) -> Result<(String, String), CommandFailure> {
     match text.split_once(':') {
         Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        None => Err(Failure::Usage(format!(
+        None => Err(CommandFailure::Usage(format!(
             "--header `{text}`: write `name: value`"
         ))),
     }
 }
 
-fn read_body(path: &Path) -> Result<String, Failure> {
-    let failed = |e: std::io::Error| Failure::Usage(format!("{}: {e}", path.display()));
+fn read_body(path: &Path) -> Result<String, CommandFailure> {
+    let failed = |e: std::io::Error| CommandFailure::Usage(format!("{}: {e}", path.display()));
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! `idempotencyd keys rewrap` and `erase`: how the records are kept.
 
-use super::call::{read, Caller, Failure, Pairs};
-use super::change::{self, To};
+use super::call::{read, CommandFailure, Pairs, ServiceCaller};
+use super::change::{self, ChangeTo};
 use super::key_args::{Erase, Keys, Rewrap};
 use super::output::{line, Format};
 use crate::api::keeping::{RewrapAnswer, ScrubAnswer};
@@ -13,7 +13,11 @@ use std::time::Duration;
 const SCRUB: Duration = Duration::from_secs(3_600);
 
 /// Pass after pass, until none is left that was busy.
-pub(super) async fn rewrap(keys: &Keys, caller: &Caller, asked: &Rewrap) -> Result<(), Failure> {
+pub(super) async fn rewrap(
+    keys: &Keys,
+    caller: &ServiceCaller,
+    asked: &Rewrap,
+) -> Result<(), CommandFailure> {
     let mut total = RewrapAnswer::default();
     for _ in 0..asked.passes {
         let pass = one_pass(caller, asked).await?;
@@ -38,18 +42,18 @@ pub(super) async fn rewrap(keys: &Keys, caller: &Caller, asked: &Rewrap) -> Resu
     }
     match (total.busy, total.unreadable) {
         (0, 0) => Ok(()),
-        (0, _) => Err(Failure::Left(
+        (0, _) => Err(CommandFailure::Left(
             "what is unreadable needs a key that the service does not have, or is damaged: keep \
              every old key until it has expired"
                 .to_owned(),
         )),
-        _ => Err(Failure::Left(
+        _ => Err(CommandFailure::Left(
             "some records were busy: keep the old keys, and rewrap again".to_owned(),
         )),
     }
 }
 
-async fn one_pass(caller: &Caller, asked: &Rewrap) -> Result<RewrapAnswer, Failure> {
+async fn one_pass(caller: &ServiceCaller, asked: &Rewrap) -> Result<RewrapAnswer, CommandFailure> {
     let mut pass = RewrapAnswer::default();
     let mut after = None;
     loop {
@@ -69,8 +73,12 @@ async fn one_pass(caller: &Caller, asked: &Rewrap) -> Result<RewrapAnswer, Failu
 }
 
 /// Deletes what the tenant has, and then has it leave the files.
-pub(super) async fn erase(keys: &Keys, caller: &Caller, asked: &Erase) -> Result<(), Failure> {
-    change::run(keys, caller, &asked.change(), To::Deleted).await?;
+pub(super) async fn erase(
+    keys: &Keys,
+    caller: &ServiceCaller,
+    asked: &Erase,
+) -> Result<(), CommandFailure> {
+    change::run(keys, caller, &asked.change(), ChangeTo::Deleted).await?;
     if asked.dry_run {
         return Ok(());
     }
@@ -78,7 +86,7 @@ pub(super) async fn erase(keys: &Keys, caller: &Caller, asked: &Erase) -> Result
 }
 
 /// Has what was deleted or replaced leave the files.
-async fn scrub(keys: &Keys, caller: &Caller) -> Result<(), Failure> {
+async fn scrub(keys: &Keys, caller: &ServiceCaller) -> Result<(), CommandFailure> {
     let caller = caller.waiting(keys, SCRUB);
     let answer: ScrubAnswer = post(&caller, "/v1/records/scrub", Vec::new()).await?;
     let text = if answer.scrubbed {
@@ -97,13 +105,13 @@ async fn scrub(keys: &Keys, caller: &Caller) -> Result<(), Failure> {
 }
 
 async fn post<T: DeserializeOwned>(
-    caller: &Caller,
+    caller: &ServiceCaller,
     path: &str,
     pairs: Pairs,
-) -> Result<T, Failure> {
+) -> Result<T, CommandFailure> {
     let answer = caller.send(Method::POST, path, pairs, Vec::new()).await?;
     match answer.status {
         200 => read(&answer.body),
-        _ => Err(Failure::Refused(answer)),
+        _ => Err(CommandFailure::Refused(answer)),
     }
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Keys {
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: KeyCommand,
 
     /// Where the service is: http://host:port, https://host:port or unix:/path
     #[arg(
@@ -75,7 +75,7 @@ pub(crate) struct Keys {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum KeyCommand {
     /// Show one record
     #[command(alias = "get")]
     Show(Show),
@@ -227,18 +227,18 @@ pub(super) struct Filter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Sort {
+pub(super) enum SortArg {
     /// The longest in its state first
     Oldest,
     /// The shortest in its state first
     Newest,
 }
 
-impl Sort {
+impl SortArg {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Sort::Oldest => "oldest",
-            Sort::Newest => "newest",
+            SortArg::Oldest => "oldest",
+            SortArg::Newest => "newest",
         }
     }
 }
@@ -254,7 +254,7 @@ pub(super) struct List {
     pub(super) filter: Filter,
     /// In order of the time since when a record is in its state
     #[arg(long, value_enum)]
-    pub(super) sort: Option<Sort>,
+    pub(super) sort: Option<SortArg>,
     /// Most records
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(super) limit: u16,
@@ -309,7 +309,7 @@ pub(super) struct Change {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum To {
+pub(super) enum ToArg {
     Completed,
     Failed,
 }
@@ -320,7 +320,7 @@ pub(super) struct Resolve {
     pub(super) change: Change,
     /// What the records become
     #[arg(long, value_enum)]
-    pub(super) to: To,
+    pub(super) to: ToArg,
     /// Status to replay, with --to completed; 200 for a tombstone without one
     #[arg(long)]
     pub(super) status: Option<u16>,

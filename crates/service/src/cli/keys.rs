@@ -1,9 +1,9 @@
 //! `idempotencyd keys`: operators look at records and change them, over HTTP.
 
-use super::call::{self, one, query, Caller, Failure};
+use super::call::{self, one, query, CommandFailure, ServiceCaller};
 use super::change;
 use super::keeping;
-use super::key_args::{Command, Find, Keys, List, Show};
+use super::key_args::{Find, KeyCommand, Keys, List, Show};
 use super::output::{line, Format};
 use super::table;
 use crate::api::model::{Records, StoredAnswer};
@@ -17,7 +17,7 @@ impl Keys {
             .build();
         let result = match runtime {
             Ok(runtime) => runtime.block_on(self.call()),
-            Err(error) => Err(Failure::Service(error.to_string())),
+            Err(error) => Err(CommandFailure::Service(error.to_string())),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -32,25 +32,25 @@ impl Keys {
         }
     }
 
-    async fn call(&self) -> Result<(), Failure> {
-        let caller = Caller::new(self)?;
+    async fn call(&self) -> Result<(), CommandFailure> {
+        let caller = ServiceCaller::new(self)?;
         match &self.command {
-            Command::Show(show) => self.show(&caller, show).await,
-            Command::List(list) => self.list(&caller, list).await,
-            Command::Find(find) => self.find(&caller, find).await,
-            Command::Resolve(resolve) => {
-                let to = change::To::completed_or_failed(resolve)?;
+            KeyCommand::Show(show) => self.show(&caller, show).await,
+            KeyCommand::List(list) => self.list(&caller, list).await,
+            KeyCommand::Find(find) => self.find(&caller, find).await,
+            KeyCommand::Resolve(resolve) => {
+                let to = change::ChangeTo::completed_or_failed(resolve)?;
                 change::run(self, &caller, &resolve.change, to).await
             }
-            Command::Delete(delete) => {
-                change::run(self, &caller, &delete.change, change::To::Deleted).await
+            KeyCommand::Delete(delete) => {
+                change::run(self, &caller, &delete.change, change::ChangeTo::Deleted).await
             }
-            Command::Rewrap(rewrap) => keeping::rewrap(self, &caller, rewrap).await,
-            Command::Erase(erase) => keeping::erase(self, &caller, erase).await,
+            KeyCommand::Rewrap(rewrap) => keeping::rewrap(self, &caller, rewrap).await,
+            KeyCommand::Erase(erase) => keeping::erase(self, &caller, erase).await,
         }
     }
 
-    async fn show(&self, caller: &Caller, show: &Show) -> Result<(), Failure> {
+    async fn show(&self, caller: &ServiceCaller, show: &Show) -> Result<(), CommandFailure> {
         let record = caller.record(&show.key, &show.tenant, show.origin).await?;
         if !show.body {
             super::print(&match self.format() {
@@ -72,7 +72,7 @@ impl Keys {
         Ok(())
     }
 
-    async fn list(&self, caller: &Caller, list: &List) -> Result<(), Failure> {
+    async fn list(&self, caller: &ServiceCaller, list: &List) -> Result<(), CommandFailure> {
         let mut pairs = query(&list.tenant, &list.filter)?;
         let optional = [
             ("key", list.key.clone()),
@@ -86,7 +86,7 @@ impl Keys {
         Ok(())
     }
 
-    async fn find(&self, caller: &Caller, find: &Find) -> Result<(), Failure> {
+    async fn find(&self, caller: &ServiceCaller, find: &Find) -> Result<(), CommandFailure> {
         let mut pairs = query(&find.tenant, &find.filter)?;
         pairs.push(("q", find.text.clone()));
         let found = caller.walk(&pairs, find.limit.into()).await?;
@@ -109,14 +109,14 @@ impl Keys {
         }
     }
 
-    fn complain(&self, failure: &Failure) -> ExitCode {
+    fn complain(&self, failure: &CommandFailure) -> ExitCode {
         let (text, code) = match failure {
-            Failure::Usage(text) => (format!("{text}\n"), 2),
-            Failure::Service(text) => (format!("{text}\n"), 1),
-            Failure::NoSuchKey(text) => (text.clone(), 3),
-            Failure::Left(text) => (format!("{text}\n"), 4),
-            Failure::Unconfirmed(text) => (format!("{text}\n"), 6),
-            Failure::Refused(answer) => {
+            CommandFailure::Usage(text) => (format!("{text}\n"), 2),
+            CommandFailure::Service(text) => (format!("{text}\n"), 1),
+            CommandFailure::NoSuchKey(text) => (text.clone(), 3),
+            CommandFailure::Left(text) => (format!("{text}\n"), 4),
+            CommandFailure::Unconfirmed(text) => (format!("{text}\n"), 6),
+            CommandFailure::Refused(answer) => {
                 if self.format() != Format::Table {
                     super::print(&format!("{}\n", String::from_utf8_lossy(&answer.body)));
                 }

@@ -63,9 +63,9 @@ fn parse_toml(text: &str) -> Result<Settings, String> {
     if let Ok(settings) = whole(text) {
         return Ok(settings);
     }
-    let place = |offset: usize| Place::of(text, offset);
+    let place = |offset: usize| TextPlace::of(text, offset);
     let (table, faults) = toml::de::DeTable::parse_recoverable(text);
-    let mut problems: Vec<(Place, String)> = faults
+    let mut problems: Vec<(TextPlace, String)> = faults
         .iter()
         .map(|fault| {
             let start = fault.span().map_or(0, |span| span.start);
@@ -129,23 +129,23 @@ fn unknown(name: &str) -> String {
 
 /// A place in a text, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct TextPlace {
     line: usize,
     column: usize,
 }
 
-impl Place {
-    fn of(text: &str, offset: usize) -> Place {
+impl TextPlace {
+    fn of(text: &str, offset: usize) -> TextPlace {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Place {
+        TextPlace {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TextPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}, column {}", self.line, self.column)
     }
@@ -153,9 +153,9 @@ impl fmt::Display for Place {
 
 /// The names of all settings, which the type tells whoever deserialises it.
 fn fields() -> &'static [&'static str] {
-    struct Asked;
+    struct FieldNameProbe;
 
-    impl<'de> Deserializer<'de> for Asked {
+    impl<'de> Deserializer<'de> for FieldNameProbe {
         type Error = Names;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Names> {
@@ -177,7 +177,7 @@ fn fields() -> &'static [&'static str] {
         }
     }
 
-    match Settings::deserialize(Asked) {
+    match Settings::deserialize(FieldNameProbe) {
         Err(Names(fields)) => fields,
         Ok(_) => &[],
     }

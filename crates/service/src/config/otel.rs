@@ -22,7 +22,7 @@ const OTHER_SIGNALS: [&str; 3] = ["METRICS_", "LOGS_", "PROFILES_"];
 pub fn target(url: &str) -> Result<TraceTarget, String> {
     let uri: Uri = url
         .parse()
-        .map_err(|error| format!("`{url}` is no URL: {error}"))?;
+        .map_err(|error| format!("`{url}` is not a URL: {error}"))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {}
         (Some("https"), _) => {
@@ -30,7 +30,7 @@ pub fn target(url: &str) -> Result<TraceTarget, String> {
                 "`{url}`: traces are sent without TLS; let a collector beside this program send them on"
             ))
         }
-        _ => return Err(format!("`{url}` is no URL like http://HOST:4318")),
+        _ => return Err(format!("`{url}` is not a URL like http://HOST:4318")),
     }
     let endpoint = match uri.path_and_query().map(|path| path.as_str()) {
         None | Some("/") => format!("{}{PATH}", url.trim_end_matches('/')),

@@ -1,7 +1,7 @@
 //! Accepting connections, within the budget of their listener.
 
 use super::bind::Listener;
-use super::connection::{Connection, Http};
+use super::connection::{ConnectionContext, Http};
 use super::handshake;
 use super::strangers::Strangers;
 use super::watch::Watch;
@@ -106,7 +106,7 @@ impl Acceptor {
             }
         };
         let guest = self.strangers.enter(from.peer()).await;
-        let connection = Connection {
+        let connection = ConnectionContext {
             app: self.app.clone(),
             dispatch: self.dispatch.clone(),
             way,
@@ -120,11 +120,11 @@ impl Acceptor {
         self.spawn(stream, connection, place);
     }
 
-    fn spawn(&self, stream: Accepted, connection: Connection, place: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: Accepted, connection: ConnectionContext, place: OwnedSemaphorePermit) {
         let (app, cut) = (self.app.clone(), self.cut.clone());
         app.metrics.accepted.inc();
         app.metrics.connections.inc();
-        let open = Open { app, _place: place };
+        let open = OpenConnection { app, _place: place };
         self.connections.spawn(async move {
             tokio::select! {
                 biased;
@@ -142,7 +142,7 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-async fn serve(connection: Connection, stream: Accepted) {
+async fn serve(connection: ConnectionContext, stream: Accepted) {
     match stream {
         Accepted::Tcp(stream) if connection.tls => handshake::serve(connection, stream).await,
         Accepted::Tcp(stream) => connection.serve(stream, Http::Any).await,
@@ -151,12 +151,12 @@ async fn serve(connection: Connection, stream: Accepted) {
 }
 
 /// An open connection, counted until it is dropped.
-struct Open {
+struct OpenConnection {
     app: Arc<App>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.app.metrics.connections.dec();
     }

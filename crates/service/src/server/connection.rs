@@ -1,7 +1,7 @@
 //! Serving one connection, within limits.
 
-use super::delivery::{Charged, Delivered, Held};
-use super::io::Watched;
+use super::delivery::{Charged, Delivered, HeldByAnswer};
+use super::io::WatchedStream;
 use super::strangers::Guest;
 use super::watch::{Request, Watch};
 use crate::api::{App, Arrival, Dispatch, Problem};
@@ -42,7 +42,7 @@ const HTTP1_BUFFER_BYTES: usize = 32 * 1024;
 const STRANGERS_REQUESTS: usize = 32;
 
 /// What all requests of a connection share.
-pub(super) struct Connection {
+pub(super) struct ConnectionContext {
     pub app: Arc<App>,
     pub dispatch: Dispatch,
     pub way: Way,
@@ -68,14 +68,14 @@ pub(super) enum Http {
     Two,
 }
 
-impl Connection {
+impl ConnectionContext {
     /// Serves the stream until it ends, by itself or because it must.
     pub(super) async fn serve<S>(self, stream: S, http: Http)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let connection = Arc::new(self);
-        let watched = Watched::new(stream, connection.watch.clone(), connection.tls);
+        let watched = WatchedStream::new(stream, connection.watch.clone(), connection.tls);
         let stream = TokioIo::new(watched);
         let of_requests = connection.clone();
         let service = service_fn(move |request| of_requests.clone().begin(request));
@@ -194,7 +194,7 @@ impl Connection {
             }
             None => Some(self.room(&mut response)?),
         };
-        let held = Held {
+        let held = HeldByAnswer {
             _request: request,
             _room: room,
             _charged: charged,

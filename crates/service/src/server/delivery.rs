@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 
 /// What a request and its answer hold; given back on drop.
-pub(super) struct Held {
+pub(super) struct HeldByAnswer {
     pub _request: Request,
     /// Of the common budget.
     pub _room: Option<Room>,
@@ -47,11 +47,11 @@ impl Drop for Charged {
 /// piece of it carries what is held.
 pub(super) struct Delivered {
     body: Body,
-    held: Arc<Held>,
+    held: Arc<HeldByAnswer>,
 }
 
 impl Delivered {
-    pub(super) fn new(body: Body, held: Held) -> Delivered {
+    pub(super) fn new(body: Body, held: HeldByAnswer) -> Delivered {
         Delivered {
             body,
             held: Arc::new(held),
@@ -61,7 +61,7 @@ impl Delivered {
 
 struct Piece {
     bytes: Bytes,
-    _held: Arc<Held>,
+    _held: Arc<HeldByAnswer>,
 }
 
 impl AsRef<[u8]> for Piece {

@@ -1,10 +1,10 @@
 //! The TLS handshake of a connection: bounded in time like the head of a request, and charged like the connection of
 //! a stranger, which it is.
 
-use super::connection::{told_to_go, Connection, Http};
+use super::connection::{told_to_go, ConnectionContext, Http};
 use crate::auth::Shown;
 use crate::telemetry::refusals::Closed;
-use crate::tls::{Failure, Identity};
+use crate::tls::{HandshakeFailure, Identity};
 use rustls::ServerConnection;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
@@ -22,7 +22,7 @@ const SPEAK_TLS: &[u8] =
     connection: close\r\n\r\nThis port speaks TLS: call it by https://\n";
 
 /// Shakes hands, and serves what comes then.
-pub(super) async fn serve(connection: Connection, stream: TcpStream) {
+pub(super) async fn serve(connection: ConnectionContext, stream: TcpStream) {
     let app = connection.app.clone();
     let gave_way = connection.guest.told_to_go();
     let limit = app.limits.header_timeout;
@@ -37,14 +37,17 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     };
     let failed = match shaken {
         Ok(Ok((stream, shown, http))) => {
-            let connection = Connection {
+            let connection = ConnectionContext {
                 shown,
                 ..connection
             };
             return connection.serve(stream, http).await;
         }
         Ok(Err(failed)) => failed,
-        Err(_) => (Failure::Slow, format!("it took longer than {limit:?}")),
+        Err(_) => (
+            HandshakeFailure::Slow,
+            format!("it took longer than {limit:?}"),
+        ),
     };
     let (failure, why) = failed;
     app.metrics.tls.failed(failure);
@@ -57,11 +60,14 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream) {
 type Shaken = (TlsStream<TcpStream>, Shown, Http);
 
 async fn shake(
-    connection: &Connection,
+    connection: &ConnectionContext,
     mut stream: TcpStream,
-) -> Result<Shaken, (Failure, String)> {
+) -> Result<Shaken, (HandshakeFailure, String)> {
     let Some(tls) = &connection.app.tls else {
-        return Err((Failure::Other, "there is no certificate".to_owned()));
+        return Err((
+            HandshakeFailure::Other,
+            "there is no certificate".to_owned(),
+        ));
     };
     let mut first = [0];
     match stream.peek(&mut first).await {
@@ -70,20 +76,23 @@ async fn shake(
                 let _ = stream.write_all(SPEAK_TLS).await;
                 let _ = stream.shutdown().await;
             }
-            return Err((Failure::NotTls, "what the client sent is no TLS".to_owned()));
+            return Err((
+                HandshakeFailure::NotTls,
+                "what the client sent is no TLS".to_owned(),
+            ));
         }
         Ok(1..) => {}
         Ok(0) => {
             let text = "the client went away without a word".to_owned();
-            return Err((Failure::Closed, text));
+            return Err((HandshakeFailure::Closed, text));
         }
-        Err(error) => return Err(Failure::of(&error)),
+        Err(error) => return Err(HandshakeFailure::of(&error)),
     }
     let asked = tls.asks_for_certificates() && !connection.page;
     let acceptor = TlsAcceptor::from(tls.config(connection.page));
     let limited = |session: &mut ServerConnection| session.set_buffer_limit(Some(KEPT_BYTES));
     let stream = acceptor.accept_with(stream, limited).await;
-    let stream = stream.map_err(|error| Failure::of(&error))?;
+    let stream = stream.map_err(|error| HandshakeFailure::of(&error))?;
     let session = stream.get_ref().1;
     let shown = match session.peer_certificates().and_then(<[_]>::first) {
         None if asked => Shown::Nothing,
@@ -98,10 +107,10 @@ async fn shake(
     Ok((stream, shown, http))
 }
 
-fn read(certificate: &[u8]) -> Result<Identity, (Failure, String)> {
+fn read(certificate: &[u8]) -> Result<Identity, (HandshakeFailure, String)> {
     Identity::read(certificate).map_err(|error| {
         let text = format!("the client's certificate cannot be read: {error}");
-        (Failure::BadCertificate, text)
+        (HandshakeFailure::BadCertificate, text)
     })
 }
 

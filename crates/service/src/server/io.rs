@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
     watch: Arc<Watch>,
     /// The stream keeps what the socket does not take, as TLS does, and only a flush tells.
@@ -19,9 +19,9 @@ pub(super) struct Watched<S> {
     reader: Option<Waker>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, watch: Arc<Watch>, keeps: bool) -> Watched<S> {
-        Watched {
+impl<S> WatchedStream<S> {
+    pub(super) fn new(stream: S, watch: Arc<Watch>, keeps: bool) -> WatchedStream<S> {
+        WatchedStream {
             stream,
             watch,
             keeps,
@@ -40,7 +40,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -66,7 +66,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -35,17 +35,17 @@ struct Accounts {
     leaving: usize,
     /// Ascending with time.
     next: u64,
-    peers: HashMap<Peer, Held>,
+    peers: HashMap<Peer, StrangersHold>,
 }
 
 #[derive(Default)]
-struct Held {
+struct StrangersHold {
     bytes: usize,
     leaving: usize,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, StrangerConnection>,
 }
 
-struct Connection {
+struct StrangerConnection {
     bytes: usize,
     /// Cancelled when it must go.
     go: CancellationToken,
@@ -95,7 +95,7 @@ impl Strangers {
         let go = CancellationToken::new();
         let held = accounts.peers.entry(peer).or_default();
         held.bytes += CONNECTION_BYTES;
-        let connection = Connection {
+        let connection = StrangerConnection {
             bytes: CONNECTION_BYTES,
             go: go.clone(),
         };
@@ -143,7 +143,7 @@ impl Accounts {
     }
 
     fn fullest(&self) -> Option<Peer> {
-        let staying = |held: &Held| held.bytes - held.leaving;
+        let staying = |held: &StrangersHold| held.bytes - held.leaving;
         let fullest = self.peers.iter().max_by_key(|(_, held)| staying(held));
         fullest.map(|(peer, _)| *peer)
     }

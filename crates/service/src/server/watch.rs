@@ -37,11 +37,11 @@ pub(super) struct Watch {
     greedy: AtomicBool,
     /// Bytes read since the library was last asked to go on.
     round: AtomicUsize,
-    open: Mutex<Open>,
+    open: Mutex<OpenRequests>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenRequests {
     next: u64,
     /// When each request that is open must have got further.
     until: HashMap<u64, Due>,
@@ -78,7 +78,7 @@ impl Watch {
         millis(self.opened.elapsed())
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenRequests> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

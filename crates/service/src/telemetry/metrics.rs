@@ -424,7 +424,7 @@ impl Register<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store_time::Asked;
+    use super::super::store_time::StoreQuestion;
     use super::*;
     use crate::encryption::KeySource;
     use idempotency_protocol::Grant;
@@ -437,7 +437,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics
             .store
-            .measure(Asked::Sweep, std::future::ready(()))
+            .measure(StoreQuestion::Sweep, std::future::ready(()))
             .await;
         if let Some(rule) = metrics.rules.of("payments") {
             rule.add(&Answer::Mismatch);
@@ -464,7 +464,7 @@ mod tests {
         std::fs::write(&path, lines.concat()).unwrap();
         let keys = KeyKeeper::new(KeySource::File(path));
         keys.load().await.unwrap();
-        metrics.tls.failed(crate::tls::Failure::Expired);
+        metrics.tls.failed(crate::tls::HandshakeFailure::Expired);
         metrics.tls.reloaded(true);
         metrics.render(&Now {
             waits,

@@ -14,7 +14,7 @@ const SECONDS: [f64; 12] = [
 
 /// A question to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum StoreQuestion {
     /// Operations that are all of one kind.
     Operation(OpIndex),
     /// Operations of several kinds in one call.
@@ -40,28 +40,28 @@ const OTHERS: [&str; 8] = [
 ];
 const ROWS: usize = OPERATIONS.len() + OTHERS.len();
 
-impl Asked {
+impl StoreQuestion {
     /// What a call with these operations asks.
-    pub(crate) fn operations(indexes: &[OpIndex]) -> Asked {
+    pub(crate) fn operations(indexes: &[OpIndex]) -> StoreQuestion {
         match indexes.split_first() {
             Some((first, rest)) if rest.iter().all(|other| other == first) => {
-                Asked::Operation(*first)
+                StoreQuestion::Operation(*first)
             }
-            _ => Asked::Mixed,
+            _ => StoreQuestion::Mixed,
         }
     }
 
     fn row(self) -> usize {
         let other = match self {
-            Asked::Operation(index) => return index.place(),
-            Asked::Mixed => 0,
-            Asked::Inspect => 1,
-            Asked::List => 2,
-            Asked::Resolve => 3,
-            Asked::Sweep => 4,
-            Asked::Ready => 5,
-            Asked::Search => 6,
-            Asked::Stored => 7,
+            StoreQuestion::Operation(index) => return index.place(),
+            StoreQuestion::Mixed => 0,
+            StoreQuestion::Inspect => 1,
+            StoreQuestion::List => 2,
+            StoreQuestion::Resolve => 3,
+            StoreQuestion::Sweep => 4,
+            StoreQuestion::Ready => 5,
+            StoreQuestion::Search => 6,
+            StoreQuestion::Stored => 7,
         };
         OPERATIONS.len() + other
     }
@@ -89,14 +89,14 @@ impl StoreTimes {
     }
 
     /// Measures one answer of the store. What is dropped before it is answered is not counted.
-    pub(crate) async fn measure<F: Future>(&self, asked: Asked, answer: F) -> F::Output {
+    pub(crate) async fn measure<F: Future>(&self, asked: StoreQuestion, answer: F) -> F::Output {
         let started = Instant::now();
         let answer = answer.await;
         self.took(asked, started.elapsed());
         answer
     }
 
-    fn took(&self, asked: Asked, time: Duration) {
+    fn took(&self, asked: StoreQuestion, time: Duration) {
         if let Some(row) = self.rows.get(asked.row()) {
             row.get_or_init(|| self.of.with_label_values(&[asked.name()]))
                 .observe(time.as_secs_f64());
@@ -111,22 +111,22 @@ mod tests {
     #[test]
     fn every_question_has_its_own_name() {
         let all = [
-            Asked::Mixed,
-            Asked::Inspect,
-            Asked::List,
-            Asked::Resolve,
-            Asked::Sweep,
-            Asked::Ready,
-            Asked::Search,
-            Asked::Stored,
+            StoreQuestion::Mixed,
+            StoreQuestion::Inspect,
+            StoreQuestion::List,
+            StoreQuestion::Resolve,
+            StoreQuestion::Sweep,
+            StoreQuestion::Ready,
+            StoreQuestion::Search,
+            StoreQuestion::Stored,
         ];
-        assert_eq!(all.map(Asked::name), OTHERS);
+        assert_eq!(all.map(StoreQuestion::name), OTHERS);
         for (place, name) in OPERATIONS.iter().enumerate() {
-            assert_eq!(Asked::Operation(OpIndex::at(place)).name(), *name);
+            assert_eq!(StoreQuestion::Operation(OpIndex::at(place)).name(), *name);
         }
         let two = [OpIndex::at(0), OpIndex::at(1)];
-        assert_eq!(Asked::operations(&two), Asked::Mixed);
-        assert_eq!(Asked::operations(&two[..1]).name(), "acquire");
-        assert_eq!(Asked::operations(&[]), Asked::Mixed);
+        assert_eq!(StoreQuestion::operations(&two), StoreQuestion::Mixed);
+        assert_eq!(StoreQuestion::operations(&two[..1]).name(), "acquire");
+        assert_eq!(StoreQuestion::operations(&[]), StoreQuestion::Mixed);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::metrics::Register;
 use super::refusals::Labelled;
-use crate::tls::{Failure, Loaded};
+use crate::tls::{HandshakeFailure, Loaded};
 
 /// Counters of handshakes and of files read again.
 pub(crate) struct TlsCounts {
@@ -17,7 +17,7 @@ impl TlsCounts {
                 make,
                 "tls_handshakes_failed_total",
                 "TLS handshakes that failed.",
-                Failure::ALL.map(Failure::name),
+                HandshakeFailure::ALL.map(HandshakeFailure::name),
             ),
             reloads: Labelled::by(
                 make,
@@ -30,7 +30,7 @@ impl TlsCounts {
     }
 
     /// A handshake failed.
-    pub(crate) fn failed(&self, why: Failure) {
+    pub(crate) fn failed(&self, why: HandshakeFailure) {
         self.failed.add(why as usize);
     }
 

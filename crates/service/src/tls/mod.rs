@@ -8,7 +8,7 @@ mod files;
 mod identity;
 mod roles;
 
-pub(crate) use failure::Failure;
+pub(crate) use failure::HandshakeFailure;
 pub use files::{ClientAuth, Loaded, MinVersion, TlsOptions};
 pub use identity::{Identity, San};
 pub use roles::Roles;

@@ -73,7 +73,9 @@ fn entry(line: &str) -> Result<(Role, San), String> {
     };
     let all = [Role::Gateway, Role::Upstream, Role::Operator];
     let Some(role) = all.into_iter().find(|known| known.name() == role) else {
-        return Err(format!("`{role}` is none of gateway, upstream, operator"));
+        return Err(format!(
+            "`{role}` is not one of gateway, upstream, operator"
+        ));
     };
     Ok((role, name.parse()?))
 }
@@ -122,7 +124,7 @@ mod tests {
             ("# gateway dns:x", "gives no role"),
             ("\ngateway", "line 2: write a role"),
             ("gateway dns:a dns:b", "line 1: write a role"),
-            ("admin dns:a", "line 1: `admin` is none of"),
+            ("admin dns:a", "line 1: `admin` is not one of"),
             ("gateway a", "line 1: `a`: write dns:"),
             (
                 "gateway dns:a\noperator dns:A",

@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 /// What an operator fills in.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct ChangeForm {
     #[serde(flatten)]
     key: KeyQuery,
     #[serde(default)]
     form_token: String,
     version: String,
-    to: To,
+    to: ChangeChoice,
     #[serde(default)]
     reason: String,
     /// Of a checkbox: absent if it is not checked.
@@ -43,7 +43,7 @@ pub(super) struct Wanted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum To {
+enum ChangeChoice {
     /// It was done; replay this.
     Completed,
     /// It was done; there is nothing to replay.
@@ -52,34 +52,34 @@ enum To {
     Deleted,
 }
 
-impl To {
+impl ChangeChoice {
     fn name(self) -> &'static str {
         match self {
-            To::Completed => "completed",
-            To::Tombstone => "tombstone",
-            To::Failed => "failed",
-            To::Deleted => "deleted",
+            ChangeChoice::Completed => "completed",
+            ChangeChoice::Tombstone => "tombstone",
+            ChangeChoice::Failed => "failed",
+            ChangeChoice::Deleted => "deleted",
         }
     }
 
     /// What happens, and whether something may run again.
     fn consequence(self) -> (&'static str, bool) {
         match self {
-            To::Completed => (
+            ChangeChoice::Completed => (
                 "The record becomes completed. Every retry is answered with what you have entered. Nothing runs again.",
                 false,
             ),
-            To::Tombstone => (
+            ChangeChoice::Tombstone => (
                 "The record becomes completed, without an answer to replay. Every retry is told that it was done. \
                  Nothing runs again.",
                 false,
             ),
-            To::Failed => (
+            ChangeChoice::Failed => (
                 "The record says that nothing was done. The next retry EXECUTES AGAIN. If the upstream has done it \
                  after all, it is done twice.",
                 true,
             ),
-            To::Deleted => (
+            ChangeChoice::Deleted => (
                 "The record is forgotten. The next request with this key EXECUTES, whatever was done before and \
                  whatever its body says. If the upstream has done it after all, it is done twice.",
                 true,
@@ -90,7 +90,7 @@ impl To {
 
 /// The forms on the page of a record.
 pub(super) fn forms(visitor: &Visitor, view: &RecordView) -> Markup {
-    let form = |to: To, fields: Markup, button: &str| {
+    let form = |to: ChangeChoice, fields: Markup, button: &str| {
         html! {
             form action="change" method="post" {
                 (key_fields(&view.key)) (form_token(visitor))
@@ -121,22 +121,22 @@ pub(super) fn forms(visitor: &Visitor, view: &RecordView) -> Markup {
         details.action {
             summary { "It was done" }
             p.muted { "Retries are told so. Nothing runs again." }
-            (form(To::Tombstone, status.clone(), "It was done: say so to retries"))
+            (form(ChangeChoice::Tombstone, status.clone(), "It was done: say so to retries"))
         }
         details.action {
             summary { "It was done, and this is the answer" }
             p.muted { "Retries are answered with it. Nothing runs again." }
-            (form(To::Completed, whole, "It was done: replay this"))
+            (form(ChangeChoice::Completed, whole, "It was done: replay this"))
         }
         details.action.risky {
             summary { "It was not done" }
             p.muted { "The next retry executes." }
-            (form(To::Failed, html! {}, "It was not done: let a retry execute"))
+            (form(ChangeChoice::Failed, html! {}, "It was not done: let a retry execute"))
         }
         details.action.risky {
             summary { "Delete the record" }
             p.muted { "The next request with this key executes, whatever it says." }
-            (form(To::Deleted, html! {}, "Delete"))
+            (form(ChangeChoice::Deleted, html! {}, "Delete"))
         }
     }
 }
@@ -145,7 +145,7 @@ pub(super) fn forms(visitor: &Visitor, view: &RecordView) -> Markup {
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    wanted: Result<Form<Wanted>, axum::extract::rejection::FormRejection>,
+    wanted: Result<Form<ChangeForm>, axum::extract::rejection::FormRejection>,
 ) -> Response {
     let wanted = match wanted {
         Ok(Form(wanted)) => wanted,
@@ -168,9 +168,9 @@ pub(super) async fn change(
     let key = resolve.key.clone();
     let asker = visitor.asker(Some(reason));
     match api::change(&app, &asker, resolve).await {
-        Ok(Resolved::Done(_)) if wanted.to == To::Deleted => go_to("./?done=deleted"),
+        Ok(Resolved::Done(_)) if wanted.to == ChangeChoice::Deleted => go_to("./?done=deleted"),
         Ok(Resolved::Done(_)) => {
-            let done = if wanted.to == To::Failed {
+            let done = if wanted.to == ChangeChoice::Failed {
                 "failed"
             } else {
                 "completed"
@@ -220,7 +220,7 @@ fn refused(visitor: &Visitor, why: &str, status: StatusCode) -> Response {
     (status, frame::page(visitor, "Not changed", content)).into_response()
 }
 
-impl Wanted {
+impl ChangeForm {
     fn check(&self) -> Result<(Resolve, String), Problem> {
         let reason = model::reason(Some(self.reason.trim().to_owned()))?;
         let reason = reason.ok_or_else(|| Problem::bad_request("A reason is needed."))?;
@@ -231,15 +231,15 @@ impl Wanted {
             status.map_err(|_| Problem::bad_request("The status is not a number."))
         };
         let to = match self.to {
-            To::Deleted => Resolution::Deleted,
-            To::Failed => api::resolution(ResolveTo::Failed {})?,
-            To::Tombstone => api::resolution(ResolveTo::Completed {
+            ChangeChoice::Deleted => Resolution::Deleted,
+            ChangeChoice::Failed => api::resolution(ResolveTo::Failed {})?,
+            ChangeChoice::Tombstone => api::resolution(ResolveTo::Completed {
                 status: status()?,
                 headers: Vec::new(),
                 body: String::new(),
                 tombstone: true,
             })?,
-            To::Completed => {
+            ChangeChoice::Completed => {
                 let kind = self.content_type.trim();
                 let kind = (!kind.is_empty()).then(|| ("content-type".to_owned(), kind.to_owned()));
                 api::resolution(ResolveTo::Completed {
@@ -263,7 +263,7 @@ impl Wanted {
 
 /// Says back what was asked for. The version is the one that the operator has seen: what has changed since then is
 /// found out by the change itself.
-async fn confirm(app: &App, visitor: &Visitor, wanted: &Wanted, key: &LookupKey) -> Response {
+async fn confirm(app: &App, visitor: &Visitor, wanted: &ChangeForm, key: &LookupKey) -> Response {
     let view = match app.store.inspect(key).await {
         Ok(Some(view)) => view,
         Ok(None) => {
@@ -289,8 +289,8 @@ async fn confirm(app: &App, visitor: &Visitor, wanted: &Wanted, key: &LookupKey)
                 dt { "Request" } dd { bdi { (about.method) " " (about.path) } }
             }
             dt { "Set to" } dd { b { (wanted.to.name()) } }
-            @if matches!(wanted.to, To::Completed | To::Tombstone) { dt { "Status" } dd { (wanted.status) } }
-            @if wanted.to == To::Completed {
+            @if matches!(wanted.to, ChangeChoice::Completed | ChangeChoice::Tombstone) { dt { "Status" } dd { (wanted.status) } }
+            @if wanted.to == ChangeChoice::Completed {
                 dt { "Content type" } dd { bdi { (wanted.content_type) } }
                 dt { "Body" } dd { pre.body { (wanted.body) } }
             }

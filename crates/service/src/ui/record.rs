@@ -8,7 +8,7 @@ use crate::api::{model, App, KeyQuery, Problem};
 use crate::audit::Entry;
 use crate::census::{self, now_ms};
 use crate::redact::log_id;
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::Form;
@@ -124,7 +124,11 @@ pub(super) async fn show(
     body_because: Option<String>,
 ) -> Response {
     let found = app.store.inspect(key);
-    let found = app.metrics.store.measure(Asked::Inspect, found).await;
+    let found = app
+        .metrics
+        .store
+        .measure(StoreQuestion::Inspect, found)
+        .await;
     let result = match &found {
         Ok(Some(_)) => "done",
         Ok(None) => "no-such-key",
@@ -141,7 +145,12 @@ pub(super) async fn show(
             let stored = match view.state {
                 RecordState::Completed => {
                     let stored = app.store.stored(key);
-                    Some(app.metrics.store.measure(Asked::Stored, stored).await)
+                    Some(
+                        app.metrics
+                            .store
+                            .measure(StoreQuestion::Stored, stored)
+                            .await,
+                    )
                 }
                 _ => None,
             };
@@ -246,7 +255,7 @@ fn facts(view: &RecordView, now: u64) -> Markup {
             dt { "Version" } dd.mono { (view.version) }
             @if let Some(left) = view.lease_left_ms {
                 dt { "Lease" }
-                dd { @if left == 0 { "over: nobody has reported back" } @else { (span(left)) " left" } }
+                dd { @if left == 0 { "over; no outcome was reported" } @else { (span(left)) " left" } }
             }
             @if let Some(expires) = view.expires_at_ms {
                 dt { "Forgotten" } dd title=(moment(expires)) { (ago(now, expires)) }

@@ -6,7 +6,7 @@ use super::visit::Visitor;
 use crate::api::App;
 use crate::audit::Entry;
 use crate::census::{self, now_ms};
-use crate::telemetry::store_time::Asked;
+use crate::telemetry::store_time::StoreQuestion;
 use axum::extract::{Query, State};
 use idempotency_store::search::{Found, Search};
 use idempotency_store::{RecordState, RecordView, StoreError};
@@ -41,7 +41,7 @@ const AGES: [(u64, &str); 5] = [
 /// What is looked for. Fields of a form are there when they are empty.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wanted {
+pub(super) struct SearchForm {
     text: String,
     tenant: String,
     state: String,
@@ -57,7 +57,7 @@ fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-impl Wanted {
+impl SearchForm {
     /// The search, or what is wrong with it.
     fn search(&self, now: u64) -> Result<Search, String> {
         let fields = [&self.text, &self.tenant, &self.rule, &self.path];
@@ -133,7 +133,7 @@ impl Wanted {
 pub(super) async fn page(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<SearchForm>,
 ) -> Markup {
     let now = now_ms();
     let results = match wanted.search(now) {
@@ -163,7 +163,11 @@ async fn look(app: &App, mut search: Search) -> Result<Found, StoreError> {
     let mut all = Found::default();
     loop {
         let found = app.store.search(search.clone());
-        let found = app.metrics.store.measure(Asked::Search, found).await?;
+        let found = app
+            .metrics
+            .store
+            .measure(StoreQuestion::Search, found)
+            .await?;
         all.looked_at += found.looked_at;
         all.records.extend(found.records);
         all.next = found.next;
@@ -178,7 +182,7 @@ async fn look(app: &App, mut search: Search) -> Result<Found, StoreError> {
     }
 }
 
-fn form(wanted: &Wanted) -> Markup {
+fn form(wanted: &SearchForm) -> Markup {
     let field = |name: &str, label: &str, value: &str, hint: &str| {
         html! {
             label { span { (label) }
@@ -216,7 +220,7 @@ fn form(wanted: &Wanted) -> Markup {
     }
 }
 
-fn results(wanted: &Wanted, found: &Found, now: u64) -> Markup {
+fn results(wanted: &SearchForm, found: &Found, now: u64) -> Markup {
     html! {
         section aria-label="Found" {
             p.muted role="status" {
@@ -267,10 +271,10 @@ mod tests {
 
     #[test]
     fn empty_fields_are_not_given() {
-        let wanted = Wanted {
+        let wanted = SearchForm {
             text: " k-1 ".to_owned(),
             older: "60".to_owned(),
-            ..Wanted::default()
+            ..SearchForm::default()
         };
         let search = wanted.search(100_000).unwrap();
         let expected = Search {
@@ -281,21 +285,21 @@ mod tests {
         };
         assert_eq!(search, expected);
         for wrong in [
-            Wanted {
+            SearchForm {
                 state: "open".to_owned(),
-                ..Wanted::default()
+                ..SearchForm::default()
             },
-            Wanted {
+            SearchForm {
                 older: "x".to_owned(),
-                ..Wanted::default()
+                ..SearchForm::default()
             },
-            Wanted {
+            SearchForm {
                 after: "x".to_owned(),
-                ..Wanted::default()
+                ..SearchForm::default()
             },
-            Wanted {
+            SearchForm {
                 text: "x".repeat(LONGEST + 1),
-                ..Wanted::default()
+                ..SearchForm::default()
             },
         ] {
             assert!(wrong.search(0).is_err(), "{wrong:?}");

@@ -6,7 +6,7 @@
 //! replay never waits for an fsync that does not concern it, and never tells of a write that a
 //! power cut could undo.
 
-use super::body::{BodyReader, Part, Seen};
+use super::body::{ApplierAnswer, BodyReader, WaiterLook};
 use super::boot::Boot;
 use super::commits::{Addition, Alarm, Commits, Held};
 use super::engine::{After, Engine, Footprint, Head, Loaded, Write};
@@ -38,7 +38,7 @@ struct Pending {
 }
 
 /// What the applier knows of one key.
-struct Known {
+struct KnownKey {
     slot: Option<Slot>,
     footprint: Option<Footprint>,
     /// Everything known of the key is durable.
@@ -47,11 +47,11 @@ struct Known {
     illegible: bool,
 }
 
-impl Known {
+impl KnownKey {
     /// # Errors
     ///
     /// The record cannot be read, so nothing can be said of it, and it must not be changed.
-    fn legible(self) -> Result<Known, StoreError> {
+    fn legible(self) -> Result<KnownKey, StoreError> {
         match self.illegible {
             true => Err(StoreError::Permanent(
                 "the record is damaged, or was written by a later version".to_owned(),
@@ -239,14 +239,14 @@ impl Applier {
         self.boot.context(self.clock.now(), room)
     }
 
-    fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> Part {
+    fn apply(&mut self, key: LookupKey, event: &Event, work: &mut Work) -> ApplierAnswer {
         let bytes = key.to_bytes();
         let known = match self.read(&bytes, work) {
             Ok(known) => known,
-            Err(error) => return Part::Whole(replay::unread(&error)),
+            Err(error) => return ApplierAnswer::Whole(replay::unread(&error)),
         };
         if known.illegible {
-            return Part::Whole(replay::illegible(event));
+            return ApplierAnswer::Whole(replay::illegible(event));
         }
         let mut context = self.context();
         if self.tenants.counts() && matches!(event, Event::Acquire(_)) {
@@ -260,27 +260,27 @@ impl Applier {
         self.answer(&bytes, applied.reply)
     }
 
-    fn answer(&self, key: &[u8], reply: Reply) -> Part {
+    fn answer(&self, key: &[u8], reply: Reply) -> ApplierAnswer {
         match reply {
-            Reply::Answer(answer) => Part::Whole(answer),
+            Reply::Answer(answer) => ApplierAnswer::Whole(answer),
             Reply::Replay(found) if found.outcome.data.is_none() => {
-                Part::Bodyless(found, self.engine.body(key))
+                ApplierAnswer::Bodyless(found, self.engine.body(key))
             }
-            Reply::Replay(found) => Part::Whole(replay::answer(found)),
+            Reply::Replay(found) => ApplierAnswer::Whole(replay::answer(found)),
         }
     }
 
-    fn look(&mut self, wait: &Wait, work: &mut Work) -> Result<Seen, StoreError> {
+    fn look(&mut self, wait: &Wait, work: &mut Work) -> Result<WaiterLook, StoreError> {
         let bytes = wait.key.to_bytes();
         let known = self.read(&bytes, work)?;
         if known.illegible {
             // The acquire that follows is told what there is to tell.
-            return Ok(Seen::Over(Part::Whole(Answer::Changed)));
+            return Ok(WaiterLook::Over(ApplierAnswer::Whole(Answer::Changed)));
         }
         Ok(
             match machine::wait(known.slot.as_ref(), &self.context(), wait) {
-                WaitStep::Over(reply) => Seen::Over(self.answer(&bytes, reply)),
-                WaitStep::Wait { lease_left_ms } => Seen::Wait { lease_left_ms },
+                WaitStep::Over(reply) => WaiterLook::Over(self.answer(&bytes, reply)),
+                WaitStep::Wait { lease_left_ms } => WaiterLook::Wait { lease_left_ms },
             },
         )
     }
@@ -395,9 +395,9 @@ impl Applier {
     }
 
     /// Reads a slot, and notes if what was read is not durable yet.
-    fn read(&mut self, key: &[u8], work: &mut Work) -> Result<Known, StoreError> {
+    fn read(&mut self, key: &[u8], work: &mut Work) -> Result<KnownKey, StoreError> {
         let known = match self.overlay.get(key) {
-            Some(pending) => Known {
+            Some(pending) => KnownKey {
                 slot: pending.slot.clone(),
                 footprint: pending.footprint,
                 durable: pending.generation <= self.commits.durable(),
@@ -410,7 +410,7 @@ impl Applier {
                     Loaded::Slot(slot, footprint) => (Some(*slot), Some(footprint)),
                     Loaded::Nothing | Loaded::Illegible => (None, None),
                 };
-                Known {
+                KnownKey {
                     slot,
                     footprint,
                     durable: true,

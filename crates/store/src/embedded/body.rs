@@ -13,7 +13,7 @@ use fjall::{Keyspace, Readable, Snapshot};
 use idempotency_protocol::Answer;
 
 /// An answer of the applier.
-pub(super) enum Part {
+pub(super) enum ApplierAnswer {
     /// Complete.
     Whole(Answer),
     /// The body is still to be read.
@@ -21,9 +21,9 @@ pub(super) enum Part {
 }
 
 /// What a waiter is told.
-pub(super) enum Seen {
+pub(super) enum WaiterLook {
     /// The wait is over.
-    Over(Part),
+    Over(ApplierAnswer),
     /// Still in flight.
     Wait {
         /// What is left of the lease.
@@ -49,12 +49,12 @@ impl BodyReader {
     }
 }
 
-impl Part {
+impl ApplierAnswer {
     /// The whole answer; a body is read on a thread that may block.
     pub async fn whole(self) -> Answer {
         let (mut found, reader) = match self {
-            Part::Whole(answer) => return answer,
-            Part::Bodyless(found, reader) => (found, reader),
+            ApplierAnswer::Whole(answer) => return answer,
+            ApplierAnswer::Bodyless(found, reader) => (found, reader),
         };
         let read = tokio::task::spawn_blocking(move || match reader.read() {
             Ok(data) => {

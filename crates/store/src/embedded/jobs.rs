@@ -1,6 +1,6 @@
 //! What the applier is asked to do, and where its answers go.
 
-use super::body::{BodyReader, Part, Seen};
+use super::body::{ApplierAnswer, BodyReader, WaiterLook};
 use super::commits::Held;
 use crate::machine::Event;
 use crate::quota::Quotas;
@@ -18,9 +18,9 @@ pub(super) type Stored = (StoredOutcome, Option<BodyReader>);
 /// What the applier is asked to do.
 pub(super) enum Job {
     /// Operations, in order.
-    Apply(Vec<(LookupKey, Event)>, ReplyTo<Vec<Part>>),
+    Apply(Vec<(LookupKey, Event)>, ReplyTo<Vec<ApplierAnswer>>),
     /// A look on behalf of a waiter.
-    Look(Wait, ReplyTo<Seen>),
+    Look(Wait, ReplyTo<WaiterLook>),
     /// One record.
     Inspect(LookupKey, ReplyTo<Option<RecordView>>),
     /// What is stored under a key; a body that is elsewhere is still to be read.

@@ -44,7 +44,7 @@ use crate::waiters::{Look, WaitCounts, Waiters};
 use crate::{codec, replay};
 use applier::Applier;
 use async_trait::async_trait;
-use body::Seen;
+use body::WaiterLook;
 use boot::Boot;
 use commits::Commits;
 use committer::Committer;
@@ -226,8 +226,8 @@ impl Store for Embedded {
     async fn wait(&self, wait: Wait) -> Answer {
         let look = || async {
             match self.ask(|reply| Job::Look(wait.clone(), reply)).await {
-                Ok(Seen::Wait { lease_left_ms }) => Look::Wait { lease_left_ms },
-                Ok(Seen::Over(part)) => Look::Over(part.whole().await),
+                Ok(WaiterLook::Wait { lease_left_ms }) => Look::Wait { lease_left_ms },
+                Ok(WaiterLook::Over(part)) => Look::Over(part.whole().await),
                 Err(error) => Look::Over(Answer::Fault(error.into())),
             }
         };

@@ -2,7 +2,7 @@
 //! is this test, one batch at a time.
 
 use super::applier::Applier;
-use super::body::{Part, Seen};
+use super::body::{ApplierAnswer, WaiterLook};
 use super::commits::{release, Commits};
 use super::engine::{Engine, Loaded};
 use super::gauges::Gauges;
@@ -98,7 +98,7 @@ impl Bench {
         }
     }
 
-    fn apply(&self, operation: Operation) -> Asked<Vec<Part>> {
+    fn apply(&self, operation: Operation) -> Asked<Vec<ApplierAnswer>> {
         let (reply, asked) = answer();
         self.jobs
             .send(Job::Apply(vec![Event::prepare(operation)], reply))
@@ -106,7 +106,7 @@ impl Bench {
         asked
     }
 
-    fn look(&self, fence: u64) -> Asked<Seen> {
+    fn look(&self, fence: u64) -> Asked<WaiterLook> {
         let (reply, asked) = answer();
         let wait = Wait {
             key: key("k"),
@@ -149,10 +149,10 @@ fn waits<T>(asked: &mut Asked<T>) -> bool {
     )
 }
 
-fn told(asked: Asked<Vec<Part>>) -> Answer {
+fn told(asked: Asked<Vec<ApplierAnswer>>) -> Answer {
     match asked.blocking_recv().unwrap().unwrap().pop().unwrap() {
-        Part::Whole(answer) => answer,
-        Part::Bodyless(..) => panic!("the body is still to be read"),
+        ApplierAnswer::Whole(answer) => answer,
+        ApplierAnswer::Bodyless(..) => panic!("the body is still to be read"),
     }
 }
 
@@ -175,7 +175,10 @@ fn no_answer_leaves_before_the_commit_that_it_read() {
         inspected.blocking_recv().unwrap().unwrap().unwrap().state,
         RecordState::Executing
     );
-    assert!(matches!(looked.blocking_recv(), Ok(Ok(Seen::Over(_)))));
+    assert!(matches!(
+        looked.blocking_recv(),
+        Ok(Ok(WaiterLook::Over(_)))
+    ));
 
     for size in [10, 10_000] {
         // What is durable is answered at once, also with a commit of another answer open.

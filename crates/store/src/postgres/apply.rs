@@ -7,14 +7,14 @@
 //! locked between two statements, so a process that stands still holds up nobody. A row that somebody
 //! else has locked is not waited for here, either: what concerns it leaves the batch ([`super::locked`]).
 
-use super::error::{Kind, Trouble};
-use super::groups::{by_key, in_use, Group};
+use super::error::{PostgresFailure, RetryAdvice};
+use super::groups::{by_key, in_use, KeyGroup};
 use super::ids::Id;
 use super::lanes::Prepared;
-use super::pool::Connection;
-use super::step::{self, Seen, Stepped};
+use super::pool::PooledConnection;
+use super::step::{self, SeenRow, Stepped};
 use super::write::{write, Change, Written};
-use super::Inner;
+use super::PostgresShared;
 use crate::machine::{AcquireEvent, Room};
 use crate::quota::Quotas;
 use crate::record::{Slot, StoredOutcome};
@@ -33,7 +33,7 @@ enum Ended {
 }
 
 /// How a batch ended.
-pub(super) struct Applied {
+pub(super) struct BatchEnd {
     /// In the order of the operations; `None` where the row is locked.
     pub answers: Vec<Option<Answer>>,
     /// The operations on locked rows.
@@ -42,7 +42,7 @@ pub(super) struct Applied {
 
 /// Operations on a row that somebody else has locked.
 pub(super) struct Locked {
-    pub group: Group,
+    pub group: KeyGroup,
     /// The version that was last committed.
     pub version: u64,
     /// What an acquire is told meanwhile.
@@ -64,8 +64,8 @@ impl Retry {
     }
 
     /// Waits a little if there is time for another try.
-    pub async fn again(&mut self, trouble: &Trouble) -> bool {
-        if trouble.kind != Kind::Retry || Instant::now() + self.pause >= self.deadline {
+    pub async fn again(&mut self, trouble: &PostgresFailure) -> bool {
+        if trouble.kind != RetryAdvice::Retry || Instant::now() + self.pause >= self.deadline {
             return false;
         }
         tokio::time::sleep(self.pause).await;
@@ -79,19 +79,19 @@ impl Retry {
     }
 }
 
-impl Inner {
+impl PostgresShared {
     /// Applies a batch. What meets a locked row is not waited for.
-    pub(super) async fn apply(&self, operations: Prepared) -> Applied {
+    pub(super) async fn apply(&self, operations: Prepared) -> BatchEnd {
         let mut answers: Vec<Option<Answer>> = vec![None; operations.len()];
         let groups = by_key(operations);
         let locked = self.attempt(groups, &mut answers).await;
-        Applied { answers, locked }
+        BatchEnd { answers, locked }
     }
 
     /// Answers these, but for those that meet locked rows, which come back.
     pub(super) async fn attempt(
         &self,
-        groups: Vec<Group>,
+        groups: Vec<KeyGroup>,
         answers: &mut [Option<Answer>],
     ) -> Vec<Locked> {
         let mut retry = Retry::within(self.retry_budget);
@@ -99,9 +99,9 @@ impl Inner {
         let settled = self.settle(groups, &mut retry, answers, &mut locked).await;
         if let Err((trouble, left)) = settled {
             // One bad operation must not take the others along.
-            let alone = left.len() > 1 && trouble.kind != Kind::Retry;
+            let alone = left.len() > 1 && trouble.kind != RetryAdvice::Retry;
             for group in left {
-                let trouble = if alone && (trouble.kind == Kind::Final || !retry.is_over()) {
+                let trouble = if alone && (trouble.kind == RetryAdvice::Final || !retry.is_over()) {
                     let one = vec![group];
                     match self.settle(one, &mut retry, answers, &mut locked).await {
                         Ok(()) => continue,
@@ -119,11 +119,11 @@ impl Inner {
     /// Rounds, until all is answered or locked. The error comes with what is left.
     async fn settle(
         &self,
-        mut groups: Vec<Group>,
+        mut groups: Vec<KeyGroup>,
         retry: &mut Retry,
         answers: &mut [Option<Answer>],
         locked: &mut Vec<Locked>,
-    ) -> Result<(), (Trouble, Vec<Group>)> {
+    ) -> Result<(), (PostgresFailure, Vec<KeyGroup>)> {
         while !groups.is_empty() {
             let ended = match self.round(&groups).await {
                 Ok(ended) => ended,
@@ -150,18 +150,21 @@ impl Inner {
             }
             groups = lost;
             if !groups.is_empty() && retry.is_over() {
-                return Err((Trouble::transient("too many writers on one key"), groups));
+                return Err((
+                    PostgresFailure::transient("too many writers on one key"),
+                    groups,
+                ));
             }
         }
         Ok(())
     }
 
     /// One round. The groups are in the order of their ids.
-    async fn round(&self, groups: &[Group]) -> Result<Vec<Ended>, Trouble> {
+    async fn round(&self, groups: &[KeyGroup]) -> Result<Vec<Ended>, PostgresFailure> {
         let room = self.room();
         let connection = self.pool.get().await?;
         let mut ended: Vec<Option<Ended>> = groups.iter().map(|_| None).collect();
-        let mut seen: Vec<(usize, Seen)> = Vec::new();
+        let mut seen: Vec<(usize, SeenRow)> = Vec::new();
         let mut step = Steps::default();
         for (n, group) in groups.iter().enumerate() {
             match (group.acquire(), group.complete()) {
@@ -185,7 +188,7 @@ impl Inner {
             super::quota::look(&connection, quotas, new.collect()).await?;
         }
 
-        let decided: Vec<(usize, Vec<Answer>, Option<Slot>, Seen)> = seen
+        let decided: Vec<(usize, Vec<Answer>, Option<Slot>, SeenRow)> = seen
             .into_iter()
             .filter_map(|(n, seen)| {
                 let (answers, slot) = groups.get(n)?.decide(&seen, room);
@@ -243,11 +246,11 @@ impl Steps<'_> {
     /// Runs those statements that have anything to do, all on their way at once.
     async fn run(
         &self,
-        connection: &Connection,
+        connection: &PooledConnection,
         quotas: Quotas,
         ended: &mut [Option<Ended>],
-        seen: &mut Vec<(usize, Seen)>,
-    ) -> Result<(), Trouble> {
+        seen: &mut Vec<(usize, SeenRow)>,
+    ) -> Result<(), PostgresFailure> {
         let grants: Vec<_> = self.grants.iter().map(|(_, asked)| *asked).collect();
         let completes: Vec<_> = self.completes.iter().map(|(_, asked)| *asked).collect();
         let reads: Vec<_> = self.reads.iter().map(|(_, asked)| *asked).collect();
@@ -293,15 +296,15 @@ fn answer(ended: &mut [Option<Ended>], n: usize, answer: Answer) {
 
 async fn unless_empty<A, T>(
     asked: &[A],
-    work: impl std::future::Future<Output = Result<Vec<T>, Trouble>>,
-) -> Result<Vec<T>, Trouble> {
+    work: impl std::future::Future<Output = Result<Vec<T>, PostgresFailure>>,
+) -> Result<Vec<T>, PostgresFailure> {
     if asked.is_empty() {
         return Ok(Vec::new());
     }
     work.await
 }
 
-fn refuse(groups: &[Group], error: &StoreError, answers: &mut [Option<Answer>]) {
+fn refuse(groups: &[KeyGroup], error: &StoreError, answers: &mut [Option<Answer>]) {
     for (place, _) in groups.iter().flat_map(|group| &group.events) {
         if let Some(answer) = answers.get_mut(*place) {
             *answer = Some(Answer::Fault(Fault::from(error.clone())));

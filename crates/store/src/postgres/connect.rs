@@ -6,7 +6,7 @@
 //! lost, and what was written since is not there: so it is not used any more once the new timeline
 //! was seen. This is no fence around the old primary; only taking it from the network is.
 
-use super::error::{Kind, Trouble};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::options::PostgresOptions;
 use crate::transaction::Primary;
 use deadpool_postgres::ClientWrapper;
@@ -28,18 +28,18 @@ const WHICH: &str = "
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint";
 
 /// Connects to the servers of a store.
-pub(super) struct Connector {
+pub(super) struct PostgresConnector {
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
     set_up: String,
     /// Longest time for one host, from its name to a session that is set up.
     timeout: Duration,
-    known: Mutex<Known>,
+    known: Mutex<KnownHosts>,
 }
 
 /// What earlier connections have shown.
 #[derive(Default)]
-struct Known {
+struct KnownHosts {
     /// The newest timeline.
     newest: Option<Timeline>,
     /// The host that worked last; it is tried first.
@@ -76,14 +76,14 @@ fn primary(timeline: Option<Timeline>) -> Primary {
     timeline.map_or(Primary::UNKNOWN, |t| Primary::new(t.system, t.number))
 }
 
-impl Connector {
+impl PostgresConnector {
     /// The newest that was seen.
     pub fn primary(&self) -> Primary {
         primary(self.known().newest)
     }
 
-    pub fn new(options: &PostgresOptions, tls: MakeRustlsConnect) -> Connector {
-        Connector {
+    pub fn new(options: &PostgresOptions, tls: MakeRustlsConnect) -> PostgresConnector {
+        PostgresConnector {
             hosts: options.hosts.clone(),
             tls,
             set_up: set_up(options),
@@ -93,7 +93,7 @@ impl Connector {
     }
 
     /// No code that can panic runs under this lock.
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownHosts> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,7 +101,7 @@ impl Connector {
     pub async fn connect(
         &self,
         heard: Option<UnboundedSender<Notification>>,
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, PostgresFailure> {
         let last = self.known().last;
         let Some(first) = last else {
             return self.newest_of_all(heard).await;
@@ -123,7 +123,7 @@ impl Connector {
     async fn newest_of_all(
         &self,
         heard: Option<UnboundedSender<Notification>>,
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, PostgresFailure> {
         let asked = (0..self.hosts.len()).map(|place| self.host(place, heard.clone()));
         let mut troubles = Vec::new();
         let mut newest: Option<(usize, Session)> = None;
@@ -148,9 +148,9 @@ impl Connector {
         &self,
         place: usize,
         heard: Option<UnboundedSender<Notification>>,
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, PostgresFailure> {
         let Some(config) = self.hosts.get(place) else {
-            return Err(Trouble::permanent("PostgreSQL: no host"));
+            return Err(PostgresFailure::permanent("PostgreSQL: no host"));
         };
         let work = async {
             let (client, connection) = config.connect(self.tls.clone()).await?;
@@ -169,16 +169,18 @@ impl Connector {
         };
         match timeout(self.timeout, work).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::transient("PostgreSQL: connecting took too long")),
+            Err(_) => Err(PostgresFailure::transient(
+                "PostgreSQL: connecting took too long",
+            )),
         }
     }
 
     /// Notes what the session shows; refuses it if it is of the past.
-    fn take(&self, place: usize, session: Session) -> Result<Session, Trouble> {
+    fn take(&self, place: usize, session: Session) -> Result<Session, PostgresFailure> {
         let mut known = self.known();
         if let (Some(found), Some(newest)) = (session.timeline, known.newest) {
             if found.is_replaced_by(Some(newest)) {
-                return Err(Trouble::transient(format!(
+                return Err(PostgresFailure::transient(format!(
                     "PostgreSQL: an old primary, on timeline {} where {} was seen: take it from \
                      the network",
                     found.number, newest.number
@@ -197,7 +199,7 @@ impl Connector {
     }
 
     /// What no host would do, in one.
-    fn all(&self, mut troubles: Vec<(usize, Trouble)>) -> Trouble {
+    fn all(&self, mut troubles: Vec<(usize, PostgresFailure)>) -> PostgresFailure {
         if troubles.len() == 1 {
             if let Some((_, only)) = troubles.pop() {
                 return only;
@@ -209,10 +211,10 @@ impl Connector {
             // A String takes everything.
             let _ = write!(text, "; {name}: {}", trouble.error);
         }
-        if troubles.iter().all(|(_, t)| t.kind == Kind::Final) {
-            Trouble::permanent(text)
+        if troubles.iter().all(|(_, t)| t.kind == RetryAdvice::Final) {
+            PostgresFailure::permanent(text)
         } else {
-            Trouble::transient(text)
+            PostgresFailure::transient(text)
         }
     }
 }

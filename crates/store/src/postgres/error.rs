@@ -8,14 +8,14 @@ use tokio_postgres::error::SqlState;
 
 /// A failure, and what may be done about it.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct PostgresFailure {
     pub error: StoreError,
-    pub kind: Kind,
+    pub kind: RetryAdvice,
 }
 
 /// What may be done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RetryAdvice {
     /// Try again: a connection was lost, the server restarts, two writers met. Every operation
     /// can be repeated, since its owner recognises what it has already done.
     Retry,
@@ -25,62 +25,64 @@ pub(super) enum Kind {
     Final,
 }
 
-impl Trouble {
-    pub fn transient(what: impl Into<String>) -> Trouble {
-        Trouble {
+impl PostgresFailure {
+    pub fn transient(what: impl Into<String>) -> PostgresFailure {
+        PostgresFailure {
             error: StoreError::Transient(what.into()),
-            kind: Kind::Retry,
+            kind: RetryAdvice::Retry,
         }
     }
 
-    pub fn permanent(what: impl Into<String>) -> Trouble {
-        Trouble {
+    pub fn permanent(what: impl Into<String>) -> PostgresFailure {
+        PostgresFailure {
             error: StoreError::Permanent(what.into()),
-            kind: Kind::Final,
+            kind: RetryAdvice::Final,
         }
     }
 
-    pub fn too_slow(what: impl Into<String>) -> Trouble {
-        Trouble {
+    pub fn too_slow(what: impl Into<String>) -> PostgresFailure {
+        PostgresFailure {
             error: StoreError::Transient(what.into()),
-            kind: Kind::TooSlow,
+            kind: RetryAdvice::TooSlow,
         }
     }
 }
 
-impl From<Damaged> for Trouble {
-    fn from(Damaged(what): Damaged) -> Trouble {
-        Trouble::permanent(format!("a record cannot be read: {what}"))
+impl From<Damaged> for PostgresFailure {
+    fn from(Damaged(what): Damaged) -> PostgresFailure {
+        PostgresFailure::permanent(format!("a record cannot be read: {what}"))
     }
 }
 
-impl From<PoolError<Trouble>> for Trouble {
-    fn from(error: PoolError<Trouble>) -> Trouble {
+impl From<PoolError<PostgresFailure>> for PostgresFailure {
+    fn from(error: PoolError<PostgresFailure>) -> PostgresFailure {
         match error {
             PoolError::Backend(trouble) => trouble,
             PoolError::Timeout(TimeoutType::Wait) => {
-                Trouble::too_slow("PostgreSQL: all connections of the pool are in use")
+                PostgresFailure::too_slow("PostgreSQL: all connections of the pool are in use")
             }
-            PoolError::Timeout(_) => Trouble::transient("PostgreSQL: connecting took too long"),
-            PoolError::Closed => Trouble {
+            PoolError::Timeout(_) => {
+                PostgresFailure::transient("PostgreSQL: connecting took too long")
+            }
+            PoolError::Closed => PostgresFailure {
                 error: StoreError::Transient("store is closed".into()),
-                kind: Kind::Final,
+                kind: RetryAdvice::Final,
             },
-            other => Trouble::transient(format!("PostgreSQL: the pool: {other:?}")),
+            other => PostgresFailure::transient(format!("PostgreSQL: the pool: {other:?}")),
         }
     }
 }
 
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Trouble {
+impl From<tokio_postgres::Error> for PostgresFailure {
+    fn from(error: tokio_postgres::Error) -> PostgresFailure {
         match error.as_db_error() {
             Some(db) => {
                 // Neither detail nor hint: they may quote a row, and so a key.
                 let text = format!("PostgreSQL: {} ({})", db.message(), db.code().code());
                 match kind(db.code()) {
-                    Kind::Retry => Trouble::transient(text),
-                    Kind::TooSlow => Trouble::too_slow(text),
-                    Kind::Final => Trouble::permanent(text),
+                    RetryAdvice::Retry => PostgresFailure::transient(text),
+                    RetryAdvice::TooSlow => PostgresFailure::too_slow(text),
+                    RetryAdvice::Final => PostgresFailure::permanent(text),
                 }
             }
             None => {
@@ -88,19 +90,19 @@ impl From<tokio_postgres::Error> for Trouble {
                 let text = format!("PostgreSQL: {error}{why}");
                 // The driver's configuration errors have no kind of their own.
                 if error.to_string().contains("configuration") {
-                    return Trouble::permanent(text);
+                    return PostgresFailure::permanent(text);
                 }
-                Trouble::transient(text)
+                PostgresFailure::transient(text)
             }
         }
     }
 }
 
 /// What the server's code means.
-fn kind(code: &SqlState) -> Kind {
+fn kind(code: &SqlState) -> RetryAdvice {
     let text = code.code();
     if *code == SqlState::QUERY_CANCELED || *code == SqlState::LOCK_NOT_AVAILABLE {
-        return Kind::TooSlow;
+        return RetryAdvice::TooSlow;
     }
     // 0A000: a prepared statement met a changed table. 25006: the server has become a standby.
     // 42501 and the rest of class 42, class 28, class 3D: somebody must act.
@@ -108,9 +110,9 @@ fn kind(code: &SqlState) -> Kind {
         "08", "40", "53", "57", "58", "55P03", "0A000", "25006", "25P0",
     ];
     if retry.iter().any(|prefix| text.starts_with(prefix)) {
-        Kind::Retry
+        RetryAdvice::Retry
     } else {
-        Kind::Final
+        RetryAdvice::Final
     }
 }
 
@@ -123,13 +125,25 @@ mod tests {
         for retry in [
             "40001", "40P01", "57P01", "57P03", "53300", "08006", "25006", "0A000",
         ] {
-            assert_eq!(kind(&SqlState::from_code(retry)), Kind::Retry, "{retry}");
+            assert_eq!(
+                kind(&SqlState::from_code(retry)),
+                RetryAdvice::Retry,
+                "{retry}"
+            );
         }
         for slow in ["57014", "55P03"] {
-            assert_eq!(kind(&SqlState::from_code(slow)), Kind::TooSlow, "{slow}");
+            assert_eq!(
+                kind(&SqlState::from_code(slow)),
+                RetryAdvice::TooSlow,
+                "{slow}"
+            );
         }
         for last in ["28P01", "3D000", "42P01", "42501", "23514", "XX001"] {
-            assert_eq!(kind(&SqlState::from_code(last)), Kind::Final, "{last}");
+            assert_eq!(
+                kind(&SqlState::from_code(last)),
+                RetryAdvice::Final,
+                "{last}"
+            );
         }
     }
 }

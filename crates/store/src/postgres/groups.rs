@@ -2,8 +2,8 @@
 
 use super::ids::Id;
 use super::lanes::Prepared;
-use super::row::Found;
-use super::step::Seen;
+use super::row::FoundRow;
+use super::step::SeenRow;
 use crate::machine::{self, AcquireEvent, Context, Event, Reply, Room};
 use crate::record::{Slot, StoredOutcome};
 use crate::replay;
@@ -11,7 +11,7 @@ use idempotency_protocol::{Answer, LookupKey, Owner};
 use std::collections::BTreeMap;
 
 /// The operations on one key, in order.
-pub(super) struct Group {
+pub(super) struct KeyGroup {
     pub key: LookupKey,
     pub id: Id,
     /// With the place of its answer.
@@ -19,11 +19,11 @@ pub(super) struct Group {
 }
 
 /// The operations of a batch by their keys, in the order of the ids.
-pub(super) fn by_key(operations: Prepared) -> Vec<Group> {
-    let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
+pub(super) fn by_key(operations: Prepared) -> Vec<KeyGroup> {
+    let mut groups: BTreeMap<Vec<u8>, KeyGroup> = BTreeMap::new();
     for (place, (key, event)) in operations.into_iter().enumerate() {
         let id = Id::of(&key);
-        let group = groups.entry(id.id.clone()).or_insert_with(|| Group {
+        let group = groups.entry(id.id.clone()).or_insert_with(|| KeyGroup {
             key,
             id,
             events: Vec::new(),
@@ -33,7 +33,7 @@ pub(super) fn by_key(operations: Prepared) -> Vec<Group> {
     groups.into_values().collect()
 }
 
-impl Group {
+impl KeyGroup {
     /// An acquire alone.
     pub fn acquire(&self) -> Option<&AcquireEvent> {
         match self.events.as_slice() {
@@ -51,11 +51,11 @@ impl Group {
     }
 
     /// It may make a new record, and whether its tenant has room for one is not known.
-    pub fn may_make(&self, seen: &Seen) -> bool {
+    pub fn may_make(&self, seen: &SeenRow) -> bool {
         let acquires = |(_, event): &(usize, Event)| matches!(event, Event::Acquire(_));
         let is_there = || {
             let now = context(seen.now, Room::Plenty).current(seen.found.slot());
-            now.execution.is_some() || matches!(seen.found, Found::Illegible(_))
+            now.execution.is_some() || matches!(seen.found, FoundRow::Illegible(_))
         };
         seen.used_up.is_none() && self.events.iter().any(acquires) && !is_there()
     }
@@ -67,8 +67,8 @@ impl Group {
     }
 
     /// What the machine answers, and the slot if it changes.
-    pub fn decide(&self, seen: &Seen, room: Room) -> (Vec<Answer>, Option<Slot>) {
-        if matches!(seen.found, Found::Illegible(_)) {
+    pub fn decide(&self, seen: &SeenRow, room: Room) -> (Vec<Answer>, Option<Slot>) {
+        if matches!(seen.found, FoundRow::Illegible(_)) {
             let events = self.events.iter().map(|(_, event)| event);
             return (events.map(replay::illegible).collect(), None);
         }
@@ -96,7 +96,7 @@ impl Group {
 
 /// What an acquire is told while another session has the row locked: the key is in use, whoever holds the lock.
 /// `seen` is what was last committed.
-pub(super) fn in_use(seen: &Seen) -> Answer {
+pub(super) fn in_use(seen: &SeenRow) -> Answer {
     let slot = seen.found.slot();
     let execution = slot.and_then(|slot| slot.execution.as_ref());
     let lease = execution.and_then(|execution| execution.state.lease());

@@ -9,8 +9,8 @@
 //! Acquires of transactions have lanes of their own: they do not wait for the disk ([`super::step`]), so they should not
 //! share a batch with operations that do. They come back soon, and two lanes are enough for batches to form under load.
 
-use super::locked::{Caller, Patient};
-use super::Inner;
+use super::locked::{BatchCaller, Patient};
+use super::PostgresShared;
 use crate::machine::Event;
 use crate::store::StoreError;
 use idempotency_protocol::{Answer, AttemptKind, LookupKey};
@@ -34,16 +34,16 @@ pub(super) type Prepared = Vec<(LookupKey, Event)>;
 /// Calls that wait for a lane.
 pub(super) struct Lanes {
     most: usize,
-    state: Mutex<State>,
+    state: Mutex<LaneState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LaneState {
     busy: usize,
-    calls: VecDeque<Call>,
+    calls: VecDeque<WaitingBatch>,
 }
 
-struct Call {
+struct WaitingBatch {
     prepared: Prepared,
     reply: oneshot::Sender<Vec<Answer>>,
 }
@@ -57,13 +57,13 @@ impl Lanes {
     }
 
     /// No code that can panic runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What travels next. Nothing: the lane is given up, in the same moment, so that a call which
     /// comes now finds it free.
-    fn next(&self) -> Vec<Call> {
+    fn next(&self) -> Vec<WaitingBatch> {
         let mut state = self.lock();
         let mut batch = Vec::new();
         let mut size = 0;
@@ -82,18 +82,18 @@ impl Lanes {
     }
 }
 
-type Of = fn(&Inner) -> &Lanes;
+type Of = fn(&PostgresShared) -> &Lanes;
 
 /// A lane that is taken.
 struct Lane {
-    inner: Arc<Inner>,
+    inner: Arc<PostgresShared>,
     /// Which of the store's lanes.
     of: Of,
     given_up: bool,
 }
 
 impl Lane {
-    fn open(inner: &Arc<Inner>, of: Of) {
+    fn open(inner: &Arc<PostgresShared>, of: Of) {
         let lane = Lane {
             inner: Arc::clone(inner),
             of,
@@ -118,13 +118,13 @@ impl Lane {
 }
 
 /// Applies these calls in one batch and answers them, but for those that meet a locked row.
-async fn carry(inner: &Inner, calls: Vec<Call>) -> Option<Patient> {
+async fn carry(inner: &PostgresShared, calls: Vec<WaitingBatch>) -> Option<Patient> {
     let mut all = Vec::new();
     let mut callers = Vec::with_capacity(calls.len());
     for call in calls {
         let first = all.len();
         all.extend(call.prepared);
-        callers.push(Caller {
+        callers.push(BatchCaller {
             places: first..all.len(),
             reply: call.reply,
         });
@@ -143,11 +143,11 @@ impl Drop for Lane {
 }
 
 /// Applies them in a lane, or beside the lanes if they are large.
-pub(super) async fn travel(inner: &Arc<Inner>, prepared: Prepared) -> Vec<Answer> {
+pub(super) async fn travel(inner: &Arc<PostgresShared>, prepared: Prepared) -> Vec<Answer> {
     let count = prepared.len();
     let (reply, answer) = oneshot::channel();
     if bytes(&prepared) > MAX_BYTES {
-        let call = Call { prepared, reply };
+        let call = WaitingBatch { prepared, reply };
         if let Some(patient) = carry(inner, vec![call]).await {
             patient.insist(Arc::clone(inner)).await;
         }
@@ -159,7 +159,7 @@ pub(super) async fn travel(inner: &Arc<Inner>, prepared: Prepared) -> Vec<Answer
         };
         let lanes = of(inner);
         let mut state = lanes.lock();
-        state.calls.push_back(Call { prepared, reply });
+        state.calls.push_back(WaitingBatch { prepared, reply });
         if state.busy < lanes.most {
             state.busy += 1;
             Lane::open(inner, of);

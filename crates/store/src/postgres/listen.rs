@@ -1,7 +1,7 @@
 //! One connection that hears of changes made by other processes, and wakes the waiters of this process.
 
-use super::connect::Connector;
-use super::error::Trouble;
+use super::connect::PostgresConnector;
+use super::error::PostgresFailure;
 use super::ids::short_key;
 use crate::waiters::Waiters;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 
 /// Listens until the task is aborted; connects again when the connection is lost, or when its
 /// server is not the primary any more. Nothing tells of the latter, so it looks every `look`.
-pub(super) async fn run(connector: Arc<Connector>, look: Duration, waiters: Arc<Waiters>) {
+pub(super) async fn run(connector: Arc<PostgresConnector>, look: Duration, waiters: Arc<Waiters>) {
     let shortest = Duration::from_millis(50);
     let mut pause = shortest;
     loop {
@@ -27,13 +27,17 @@ pub(super) async fn run(connector: Arc<Connector>, look: Duration, waiters: Arc<
 }
 
 /// One connection, until it is lost. An error: it never listened.
-async fn session(connector: &Connector, look: Duration, waiters: &Waiters) -> Result<(), Trouble> {
+async fn session(
+    connector: &PostgresConnector,
+    look: Duration,
+    waiters: &Waiters,
+) -> Result<(), PostgresFailure> {
     let (sender, mut heard) = unbounded_channel();
     let session = connector.connect(Some(sender)).await?;
     let listen = session.client.batch_execute("LISTEN idempotency_changed");
     match timeout(ALIVE, listen).await {
         Ok(listening) => listening?,
-        Err(_) => return Err(Trouble::too_slow("PostgreSQL: no answer in time")),
+        Err(_) => return Err(PostgresFailure::too_slow("PostgreSQL: no answer in time")),
     }
     // What happened while nobody listened was not heard.
     waiters.wake_all();

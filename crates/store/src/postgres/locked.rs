@@ -8,9 +8,9 @@
 //!
 //! Operations of the same batch on other keys are answered before all this.
 
-use super::apply::{Applied, Locked};
-use super::error::Trouble;
-use super::Inner;
+use super::apply::{BatchEnd, Locked};
+use super::error::PostgresFailure;
+use super::PostgresShared;
 use crate::machine::Event;
 use crate::store::StoreError;
 use idempotency_protocol::{Answer, Fault};
@@ -34,7 +34,7 @@ const FREE: &str = "
     WHERE pg_try_advisory_xact_lock(i.number)";
 
 /// Whose operations these are.
-pub(super) struct Caller {
+pub(super) struct BatchCaller {
     /// The places of its answers.
     pub places: Range<usize>,
     /// Who asked may have left.
@@ -42,7 +42,7 @@ pub(super) struct Caller {
 }
 
 /// Answers those callers whose operations are all answered; the others are left.
-fn answer(callers: Vec<Caller>, answers: &mut [Option<Answer>]) -> Vec<Caller> {
+fn answer(callers: Vec<BatchCaller>, answers: &mut [Option<Answer>]) -> Vec<BatchCaller> {
     let mut left = Vec::new();
     for caller in callers {
         let places = answers.get_mut(caller.places.clone()).unwrap_or(&mut []);
@@ -59,13 +59,13 @@ fn answer(callers: Vec<Caller>, answers: &mut [Option<Answer>]) -> Vec<Caller> {
 
 /// Callers that still wait for an answer, and why.
 pub(super) struct Patient {
-    callers: Vec<Caller>,
-    applied: Applied,
+    callers: Vec<BatchCaller>,
+    applied: BatchEnd,
 }
 
 impl Patient {
     /// Answers whom it can; those with operations on locked rows are left, if there are any.
-    pub fn of(mut applied: Applied, callers: Vec<Caller>) -> Option<Patient> {
+    pub fn of(mut applied: BatchEnd, callers: Vec<BatchCaller>) -> Option<Patient> {
         let waits: Vec<usize> = applied
             .locked
             .iter()
@@ -82,7 +82,7 @@ impl Patient {
     }
 
     /// Tries until everybody is answered.
-    pub async fn insist(mut self, inner: Arc<Inner>) {
+    pub async fn insist(mut self, inner: Arc<PostgresShared>) {
         // Each key, with the version that it is locked at, and since when. A row that changes is in use by services
         // that take turns.
         let begun = Instant::now();
@@ -127,7 +127,7 @@ impl Patient {
     }
 }
 
-impl Inner {
+impl PostgresShared {
     /// Whether each of these rows is locked by the transaction of an application. Where that cannot be told, none is.
     async fn applications(&self, locked: &[Locked]) -> Vec<bool> {
         let mut held = vec![true; locked.len()];
@@ -141,7 +141,7 @@ impl Inner {
         let free = async {
             let connection = self.pool.get().await?;
             let rows = connection.query(FREE, &[&numbers]).await?;
-            Ok::<_, Trouble>(rows)
+            Ok::<_, PostgresFailure>(rows)
         };
         match free.await {
             Ok(rows) => {
@@ -161,7 +161,7 @@ impl Inner {
 /// Answers those operations on a locked row whose time is over, by how patient each is with an application.
 fn give_up(
     locked: &mut Locked,
-    callers: &[Caller],
+    callers: &[BatchCaller],
     answers: &mut [Option<Answer>],
     is_over: impl Fn(Duration) -> bool,
 ) {
@@ -169,7 +169,8 @@ fn give_up(
         group, meanwhile, ..
     } = locked;
     group.events.retain(|(place, event)| {
-        let is_alone = |caller: &Caller| caller.places.contains(place) && caller.places.len() == 1;
+        let is_alone =
+            |caller: &BatchCaller| caller.places.contains(place) && caller.places.len() == 1;
         let acquires = matches!(event, Event::Acquire(_));
         let patience = match event {
             Event::Acquire(_) => Duration::ZERO,

@@ -1,7 +1,7 @@
 //! The schema: numbered scripts inside the program, and a version that says which services can use it.
 
-use super::error::{Kind, Trouble};
-use super::pool::{Connection, Pool};
+use super::error::{PostgresFailure, RetryAdvice};
+use super::pool::{Pool, PooledConnection};
 use std::time::Duration;
 
 /// A script that changes the schema.
@@ -55,9 +55,9 @@ pub(super) struct Tries(u32);
 
 impl Tries {
     /// Waits a little if it is worth another try.
-    pub async fn again(&mut self, trouble: &Trouble) -> bool {
+    pub async fn again(&mut self, trouble: &PostgresFailure) -> bool {
         self.0 += 1;
-        if trouble.kind != Kind::TooSlow || self.0 > TRIES {
+        if trouble.kind != RetryAdvice::TooSlow || self.0 > TRIES {
             return false;
         }
         tokio::time::sleep(PAUSE).await;
@@ -83,13 +83,13 @@ fn newest() -> i32 {
 
 /// Brings the schema up to date; returns the number of its newest script before and after. Several processes may do
 /// so at the same time.
-pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), Trouble> {
+pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), PostgresFailure> {
     let mut tries = Tries::default();
     loop {
         match migrate_once(pool).await {
             Err(trouble) if tries.again(&trouble).await => {}
-            Err(trouble) if trouble.kind == Kind::TooSlow => {
-                return Err(Trouble::too_slow(format!(
+            Err(trouble) if trouble.kind == RetryAdvice::TooSlow => {
+                return Err(PostgresFailure::too_slow(format!(
                     "a transaction uses the tables all the time, end it and migrate again: {}",
                     trouble.error
                 )));
@@ -99,7 +99,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(i32, i32), Trouble> {
     }
 }
 
-async fn migrate_once(pool: &Pool) -> Result<(i32, i32), Trouble> {
+async fn migrate_once(pool: &Pool) -> Result<(i32, i32), PostgresFailure> {
     let mut connection = pool.get().await?;
     check_server(&connection).await?;
     let transaction = connection.client()?.transaction().await?;
@@ -143,7 +143,7 @@ async fn migrate_once(pool: &Pool) -> Result<(i32, i32), Trouble> {
 
 /// Refuses servers and schemas that this program does not know. Returns the name of the schema (namespace) that
 /// the tables are in.
-pub(super) async fn check(connection: &Connection) -> Result<String, Trouble> {
+pub(super) async fn check(connection: &PooledConnection) -> Result<String, PostgresFailure> {
     check_server(connection).await?;
     let found = connection
         .query(
@@ -167,41 +167,41 @@ pub(super) async fn check(connection: &Connection) -> Result<String, Trouble> {
                 newest()
             ),
         };
-        return Err(Trouble::permanent(format!(
+        return Err(PostgresFailure::permanent(format!(
             "database {database} {what}: run `idempotencyd migrate`, or serve with --migrate"
         )));
     }
     let rows = connection.query(WHERE, &[]).await?;
     match rows.first() {
         Some(row) => Ok(row.get(0)),
-        None => Err(Trouble::transient("no answer")),
+        None => Err(PostgresFailure::transient("no answer")),
     }
 }
 
-async fn which(connection: &Connection) -> Result<(i32, i32), Trouble> {
+async fn which(connection: &PooledConnection) -> Result<(i32, i32), PostgresFailure> {
     let rows = connection.query(WHICH, &[]).await?;
     Ok(rows.first().map_or((0, 0), |row| (row.get(0), row.get(1))))
 }
 
-fn refuse_newer(found: i32) -> Result<(), Trouble> {
+fn refuse_newer(found: i32) -> Result<(), PostgresFailure> {
     if found > VERSION {
-        return Err(Trouble::permanent(format!(
+        return Err(PostgresFailure::permanent(format!(
             "the schema is for programs that know version {found}, this one does not: run a newer idempotencyd"
         )));
     }
     Ok(())
 }
 
-async fn check_server(connection: &Connection) -> Result<(), Trouble> {
+async fn check_server(connection: &PooledConnection) -> Result<(), PostgresFailure> {
     let rows = connection
         .query("SELECT current_setting('server_version_num')::integer", &[])
         .await?;
     refuse_old(rows.first().map_or(0, |row| row.get(0)))
 }
 
-fn refuse_old(server: i32) -> Result<(), Trouble> {
+fn refuse_old(server: i32) -> Result<(), PostgresFailure> {
     if server < OLDEST_SERVER {
-        return Err(Trouble::permanent(format!(
+        return Err(PostgresFailure::permanent(format!(
             "the server is PostgreSQL {}.{}, {} or newer is needed",
             server / 10_000,
             server % 10_000,

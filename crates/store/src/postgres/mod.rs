@@ -46,8 +46,8 @@ use crate::store::{
 use crate::waiters::{WaitCounts, Waiters};
 use apply::Retry;
 use async_trait::async_trait;
-use connect::Connector;
-use error::Trouble;
+use connect::PostgresConnector;
+use error::PostgresFailure;
 use idempotency_protocol::{Answer, Fault, LookupKey, Operation, Outcome, Owner, Wait};
 use lanes::Lanes;
 use listen::Abort;
@@ -59,13 +59,13 @@ use tokio::sync::{RwLock, RwLockReadGuard, Semaphore};
 
 /// The PostgreSQL store. See the [module](self).
 pub struct Postgres {
-    inner: Arc<Inner>,
+    inner: Arc<PostgresShared>,
     statements: Statements,
     /// The listener, and the safety poll of waiters.
     tasks: Mutex<Vec<Abort>>,
 }
 
-struct Inner {
+struct PostgresShared {
     pool: Pool,
     waiters: Arc<Waiters>,
     retry_budget: Duration,
@@ -100,12 +100,12 @@ impl Postgres {
     /// this program needs, or too new for it; [`StoreError::Transient`] if it cannot be reached.
     pub async fn open(options: PostgresOptions) -> Result<Postgres, StoreError> {
         let tls = options.tls.connector().map_err(StoreError::Permanent)?;
-        let connector = Arc::new(Connector::new(&options, tls));
+        let connector = Arc::new(PostgresConnector::new(&options, tls));
         let pool = Pool::new(&options, Arc::clone(&connector)).map_err(|t| t.error)?;
         let connection = pool.get().await.map_err(|t| t.error)?;
         let schema = migrate::check(&connection).await.map_err(|t| t.error)?;
         drop(connection);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(PostgresShared {
             pool,
             waiters: Waiters::new(options.waiters),
             retry_budget: options.retry_budget,
@@ -142,7 +142,7 @@ impl Postgres {
             pool_size: 1,
             ..options.clone()
         };
-        let connector = Arc::new(Connector::new(&one, tls));
+        let connector = Arc::new(PostgresConnector::new(&one, tls));
         let pool = Pool::new(&one, connector).map_err(|t| t.error)?;
         let (from, to) = migrate::migrate(&pool).await.map_err(|t| t.error)?;
         Ok(Migrated { from, to })
@@ -160,7 +160,7 @@ impl Postgres {
 }
 
 /// The safety net under the notifications, and the gauge of the high-water mark.
-async fn poll(inner: Arc<Inner>, interval: Duration) {
+async fn poll(inner: Arc<PostgresShared>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         inner.waiters.wake_all();
@@ -171,7 +171,7 @@ async fn poll(inner: Arc<Inner>, interval: Duration) {
     }
 }
 
-impl Inner {
+impl PostgresShared {
     /// Holds off [`Store::close`] while an operation runs.
     async fn enter(&self) -> Result<RwLockReadGuard<'_, bool>, StoreError> {
         let open = self.open.read().await;
@@ -199,7 +199,7 @@ macro_rules! retrying {
         loop {
             match $work.await {
                 Err(trouble) if retry.again(&trouble).await => {}
-                result => break result.map_err(|trouble: Trouble| trouble.error),
+                result => break result.map_err(|trouble: PostgresFailure| trouble.error),
             }
         }
     }};

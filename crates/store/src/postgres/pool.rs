@@ -1,7 +1,7 @@
 //! Connections: how many, and when one is thrown away.
 
-use super::connect::{Connector, Session};
-use super::error::{Kind, Trouble};
+use super::connect::{PostgresConnector, Session};
+use super::error::{PostgresFailure, RetryAdvice};
 use super::options::PostgresOptions;
 use crate::transaction::Primary;
 use deadpool::managed::{self, Metrics, PoolConfig, RecycleError, RecycleResult, Timeouts};
@@ -24,17 +24,17 @@ pub(super) struct Pool {
 }
 
 /// Makes sessions, and says which may be used again.
-pub(super) struct Sessions(Arc<Connector>);
+pub(super) struct Sessions(Arc<PostgresConnector>);
 
 impl managed::Manager for Sessions {
     type Type = Session;
-    type Error = Trouble;
+    type Error = PostgresFailure;
 
-    async fn create(&self) -> Result<Session, Trouble> {
+    async fn create(&self) -> Result<Session, PostgresFailure> {
         self.0.connect(None).await
     }
 
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Trouble> {
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<PostgresFailure> {
         if self.0.is_over(session) {
             return Err(RecycleError::message("closed, or of an old primary"));
         }
@@ -43,7 +43,10 @@ impl managed::Manager for Sessions {
 }
 
 impl Pool {
-    pub fn new(options: &PostgresOptions, connector: Arc<Connector>) -> Result<Pool, Trouble> {
+    pub fn new(
+        options: &PostgresOptions,
+        connector: Arc<PostgresConnector>,
+    ) -> Result<Pool, PostgresFailure> {
         let config = PoolConfig {
             timeouts: Timeouts {
                 wait: Some(options.checkout_timeout),
@@ -57,15 +60,15 @@ impl Pool {
             .config(config)
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| Trouble::permanent(e.to_string()))?;
+            .map_err(|e| PostgresFailure::permanent(e.to_string()))?;
         Ok(Pool {
             inner,
             statement_timeout: options.statement_timeout,
         })
     }
 
-    pub async fn get(&self) -> Result<Connection, Trouble> {
-        Ok(Connection {
+    pub async fn get(&self) -> Result<PooledConnection, PostgresFailure> {
+        Ok(PooledConnection {
             object: Some(self.inner.get().await?),
             pool: self.inner.clone(),
             spoiled: AtomicBool::new(false),
@@ -85,22 +88,22 @@ impl Pool {
 }
 
 /// A connection on loan.
-pub(super) struct Connection {
+pub(super) struct PooledConnection {
     object: Option<managed::Object<Sessions>>,
     pool: managed::Pool<Sessions>,
     spoiled: AtomicBool,
     timeout: Duration,
 }
 
-impl Connection {
+impl PooledConnection {
     /// Runs one statement, a transaction of its own.
     pub async fn query(
         &self,
         statement: &str,
         parameters: Parameters<'_>,
-    ) -> Result<Vec<Row>, Trouble> {
+    ) -> Result<Vec<Row>, PostgresFailure> {
         let Some(session) = self.object.as_ref() else {
-            return Err(Trouble::transient("PostgreSQL: no connection"));
+            return Err(PostgresFailure::transient("PostgreSQL: no connection"));
         };
         let client = &session.client;
         let begun = Instant::now();
@@ -109,16 +112,17 @@ impl Connection {
             client.query(&prepared, parameters).await
         };
         let result = match timeout(self.timeout, work).await {
-            Ok(result) => result.map_err(Trouble::from),
+            Ok(result) => result.map_err(PostgresFailure::from),
             Err(_) => {
                 self.spoiled.store(true, Ordering::Relaxed);
                 // The server stands still. Nobody else needs to find that out, one by one.
                 self.pool.retain(|_, metrics| metrics.created > begun);
-                Err(Trouble::too_slow("PostgreSQL: no answer in time"))
+                Err(PostgresFailure::too_slow("PostgreSQL: no answer in time"))
             }
         };
-        if let Err(Trouble {
-            kind: Kind::Retry, ..
+        if let Err(PostgresFailure {
+            kind: RetryAdvice::Retry,
+            ..
         }) = &result
         {
             self.spoiled.store(true, Ordering::Relaxed);
@@ -128,16 +132,16 @@ impl Connection {
 
     /// Prepares statements, so that those that are begun together are carried out in the order in which they are
     /// begun: one that must be prepared first would come after one that need not.
-    pub async fn prepare(&self, statements: &[&str]) -> Result<(), Trouble> {
+    pub async fn prepare(&self, statements: &[&str]) -> Result<(), PostgresFailure> {
         let Some(session) = self.object.as_ref() else {
-            return Err(Trouble::transient("PostgreSQL: no connection"));
+            return Err(PostgresFailure::transient("PostgreSQL: no connection"));
         };
         for statement in statements {
             let prepared = timeout(self.timeout, session.client.prepare_cached(statement)).await;
             if !matches!(prepared, Ok(Ok(_))) {
                 self.spoiled.store(true, Ordering::Relaxed);
             }
-            prepared.map_err(|_| Trouble::too_slow("PostgreSQL: no answer in time"))??;
+            prepared.map_err(|_| PostgresFailure::too_slow("PostgreSQL: no answer in time"))??;
         }
         Ok(())
     }
@@ -149,15 +153,15 @@ impl Connection {
     }
 
     /// The driver's client, for transactions.
-    pub fn client(&mut self) -> Result<&mut ClientWrapper, Trouble> {
+    pub fn client(&mut self) -> Result<&mut ClientWrapper, PostgresFailure> {
         match self.object.as_mut() {
             Some(object) => Ok(&mut object.client),
-            None => Err(Trouble::transient("PostgreSQL: no connection")),
+            None => Err(PostgresFailure::transient("PostgreSQL: no connection")),
         }
     }
 }
 
-impl Drop for Connection {
+impl Drop for PooledConnection {
     /// A connection that does not answer, or whose server said goodbye, is not used again.
     fn drop(&mut self) {
         if self.spoiled.load(Ordering::Relaxed) {

@@ -5,12 +5,12 @@
 //! (`idempotency_grant_within`). A new record in a row that is there (of marks, or of a record that
 //! is over and not swept) is decided by the state machine, on a look before.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::migrate::{Tries, LOCK_TIMEOUT};
-use super::pool::{Connection, Pool};
+use super::pool::{Pool, PooledConnection};
 use super::row::unsigned;
-use super::step::Seen;
-use super::Inner;
+use super::step::SeenRow;
+use super::PostgresShared;
 use crate::quota::{Quota, Quotas, TenantUse};
 use crate::store::StoreError;
 use idempotency_protocol::LookupKey;
@@ -59,10 +59,10 @@ fn named(tenant: &str) -> Vec<u8> {
 /// Says of each of these, which may become new records, whether its tenant has room; those before it
 /// count as made.
 pub(super) async fn look(
-    connection: &Connection,
+    connection: &PooledConnection,
     quotas: Quotas,
-    new: Vec<(&LookupKey, &mut Seen)>,
-) -> Result<(), Trouble> {
+    new: Vec<(&LookupKey, &mut SeenRow)>,
+) -> Result<(), PostgresFailure> {
     if new.is_empty() {
         return Ok(());
     }
@@ -92,7 +92,7 @@ pub(super) async fn look(
 }
 
 /// Brings the counters up to date, also where this service has no quotas: others may, or may have had.
-pub(super) async fn carry(connection: &Connection) -> Result<(), Trouble> {
+pub(super) async fn carry(connection: &PooledConnection) -> Result<(), PostgresFailure> {
     loop {
         let rows = connection.query(CARRY, &[&CARRIED]).await?;
         let carried: i64 = rows.first().map_or(0, |row| row.get(0));
@@ -103,12 +103,12 @@ pub(super) async fn carry(connection: &Connection) -> Result<(), Trouble> {
 }
 
 /// Forgets tenants that have nothing.
-pub(super) async fn forget(connection: &Connection) -> Result<(), Trouble> {
+pub(super) async fn forget(connection: &PooledConnection) -> Result<(), PostgresFailure> {
     connection.query(FORGET, &[]).await.map(|_| ())
 }
 
 /// Begins to count, unless that has begun.
-pub(super) async fn count(pool: &Pool) -> Result<(), Trouble> {
+pub(super) async fn count(pool: &Pool) -> Result<(), PostgresFailure> {
     let mut tries = Tries::default();
     loop {
         match count_once(pool).await {
@@ -118,7 +118,7 @@ pub(super) async fn count(pool: &Pool) -> Result<(), Trouble> {
     }
 }
 
-async fn count_once(pool: &Pool) -> Result<(), Trouble> {
+async fn count_once(pool: &Pool) -> Result<(), PostgresFailure> {
     let mut connection = pool.get().await?;
     let transaction = connection.client()?.transaction().await?;
     // To count a large table takes longer than any operation may.
@@ -130,9 +130,9 @@ async fn count_once(pool: &Pool) -> Result<(), Trouble> {
         .await?;
     let begun = transaction.execute("SELECT idempotency_count_tenants(true)", &[]);
     if let Err(error) = begun.await {
-        let trouble = Trouble::from(error);
+        let trouble = PostgresFailure::from(error);
         return Err(match trouble.error {
-            StoreError::Permanent(why) => Trouble::permanent(format!(
+            StoreError::Permanent(why) => PostgresFailure::permanent(format!(
                 "{why}; the tables' owner may call idempotency_count_tenants(true) instead"
             )),
             _ => trouble,
@@ -142,7 +142,7 @@ async fn count_once(pool: &Pool) -> Result<(), Trouble> {
     Ok(())
 }
 
-impl Inner {
+impl PostgresShared {
     pub(super) fn quotas(&self) -> Quotas {
         *self.quotas.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,9 @@
 //! How a transaction of an application ended whose commit got no answer.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::ids::Id;
 use super::row::{legible, micros, signed, unsigned};
-use super::Inner;
+use super::PostgresShared;
 use crate::transaction::{Primary, ReadBack};
 use idempotency_protocol::{LookupKey, Owner};
 use std::time::SystemTime;
@@ -23,14 +23,14 @@ const WAKE: &str = "WITH t AS MATERIALIZED (
     FROM unnest($1::bytea[]) AS i(id) CROSS JOIN t
     WHERE t.is_set";
 
-impl Inner {
+impl PostgresShared {
     pub(super) async fn read_back(
         &self,
         key: &LookupKey,
         owner: Owner,
         fence: u64,
         begun_on: Primary,
-    ) -> Result<ReadBack, Trouble> {
+    ) -> Result<ReadBack, PostgresFailure> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
         let rows = connection.query(READ_BACK, &[&id.id]).await?;
@@ -57,7 +57,7 @@ impl Inner {
         })
     }
 
-    pub(super) async fn wake(&self, keys: &[LookupKey]) -> Result<(), Trouble> {
+    pub(super) async fn wake(&self, keys: &[LookupKey]) -> Result<(), PostgresFailure> {
         for key in keys {
             self.waiters.wake(key);
         }

@@ -1,13 +1,13 @@
 //! One record at a time: waiting, looking, listing, resolving.
 
 use super::apply::Retry;
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::groups::context;
 use super::ids::{range, Id};
-use super::row::{columns, found, legible, micros, Found};
-use super::step::{self, Seen};
+use super::row::{columns, found, legible, micros, FoundRow};
+use super::step::{self, SeenRow};
 use super::write::{self, write, Change, Written};
-use super::Inner;
+use super::PostgresShared;
 use crate::keys::{self, PageBuilder};
 use crate::machine::{self, Reply, Room, WaitStep};
 use crate::record::{Slot, StoredOutcome};
@@ -58,7 +58,7 @@ const LIST: &str = concat!(
      WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3"
 );
 
-impl Inner {
+impl PostgresShared {
     pub(super) async fn wait(&self, wait: Wait) -> Answer {
         let id = Id::of(&wait.key);
         let look = || async {
@@ -79,7 +79,7 @@ impl Inner {
     }
 
     /// Says that somebody waits, *then* looks: who ends the execution after the look sees that.
-    async fn look(&self, id: &Id, wait: &Wait) -> Result<Look, Trouble> {
+    async fn look(&self, id: &Id, wait: &Wait) -> Result<Look, PostgresFailure> {
         // Never closed.
         let _turn = self.looks.acquire().await;
         let connection = self.pool.get().await?;
@@ -115,7 +115,10 @@ impl Inner {
         })
     }
 
-    pub(super) async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, Trouble> {
+    pub(super) async fn inspect(
+        &self,
+        key: &LookupKey,
+    ) -> Result<Option<RecordView>, PostgresFailure> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
         let seen = step::inspect(&connection, &id).await?;
@@ -123,7 +126,10 @@ impl Inner {
         Ok(machine::view(readable(&seen)?, &context, key))
     }
 
-    pub(super) async fn stored(&self, key: &LookupKey) -> Result<Option<StoredOutcome>, Trouble> {
+    pub(super) async fn stored(
+        &self,
+        key: &LookupKey,
+    ) -> Result<Option<StoredOutcome>, PostgresFailure> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
         let seen = one(step::read(&connection, &[(&id, true)]).await?)?;
@@ -133,7 +139,7 @@ impl Inner {
     }
 
     /// Everything under a key.
-    pub(super) async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, Trouble> {
+    pub(super) async fn export(&self, key: &LookupKey) -> Result<Option<Slot>, PostgresFailure> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
         let seen = step::export(&connection, &id).await?;
@@ -146,7 +152,7 @@ impl Inner {
         key: &LookupKey,
         replaces: u64,
         slot: Option<&Slot>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, PostgresFailure> {
         let id = Id::of(key);
         let connection = self.pool.get().await?;
         let replaced = match slot {
@@ -166,7 +172,7 @@ impl Inner {
         Ok(replaced)
     }
 
-    pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, Trouble> {
+    pub(super) async fn resolve(&self, request: &Resolve) -> Result<Resolved, PostgresFailure> {
         let id = Id::of(&request.key);
         let connection = self.pool.get().await?;
         let begun = Instant::now();
@@ -192,7 +198,7 @@ impl Inner {
                     return Ok(resolved);
                 }
                 Some(Written::Locked) if begun.elapsed() >= self.lock_timeout => {
-                    return Err(Trouble::too_slow(
+                    return Err(PostgresFailure::too_slow(
                         "PostgreSQL: a transaction that has not ended holds the record",
                     ));
                 }
@@ -202,7 +208,7 @@ impl Inner {
         }
     }
 
-    pub(super) async fn list(&self, filter: &ListFilter) -> Result<Page, Trouble> {
+    pub(super) async fn list(&self, filter: &ListFilter) -> Result<Page, PostgresFailure> {
         let prefix = keys::prefix(filter);
         let (mut start, end) = range(&prefix);
         // Above every key: the first byte belongs to a length that no tenant has.
@@ -223,7 +229,7 @@ impl Inner {
                 let key: &[u8] = row.get(0);
                 let context = context(micros(row.get::<_, SystemTime>(1)), Room::Plenty);
                 // What this program cannot read is left out.
-                if let Found::Slot(slot) = found(row, 2) {
+                if let FoundRow::Slot(slot) = found(row, 2) {
                     page.offer(key, &slot, &context);
                 }
             }
@@ -243,23 +249,23 @@ pub(super) fn following(key: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the execution is the transaction of an application.
-fn is_transaction(seen: &Seen) -> bool {
+fn is_transaction(seen: &SeenRow) -> bool {
     let execution = seen.found.slot().and_then(|slot| slot.execution.as_ref());
     execution.is_some_and(|e| e.history.newest == AttemptKind::Transaction)
 }
 
 /// For an operator, who must not be told that nothing is there.
-fn readable(seen: &Seen) -> Result<Option<&Slot>, Trouble> {
+fn readable(seen: &SeenRow) -> Result<Option<&Slot>, PostgresFailure> {
     match &seen.found {
-        Found::Illegible(what) => Err(Trouble::permanent(format!(
+        FoundRow::Illegible(what) => Err(PostgresFailure::permanent(format!(
             "this version cannot read the record: {what}"
         ))),
         found => Ok(found.slot()),
     }
 }
 
-fn one(seen: Vec<Seen>) -> Result<Seen, Trouble> {
+fn one(seen: Vec<SeenRow>) -> Result<SeenRow, PostgresFailure> {
     seen.into_iter()
         .next()
-        .ok_or_else(|| Trouble::transient("no answer"))
+        .ok_or_else(|| PostgresFailure::transient("no answer"))
 }

@@ -45,7 +45,7 @@ pub(super) struct Damaged(pub &'static str);
 
 /// What is in the place of one row.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
+pub(super) enum FoundRow {
     /// No row.
     Nothing,
     /// A row.
@@ -55,12 +55,12 @@ pub(super) enum Found {
     Illegible(&'static str),
 }
 
-impl Found {
+impl FoundRow {
     /// What the machine may know of.
     pub fn slot(&self) -> Option<&Slot> {
         match self {
-            Found::Slot(slot) => Some(slot),
-            Found::Nothing | Found::Illegible(_) => None,
+            FoundRow::Slot(slot) => Some(slot),
+            FoundRow::Nothing | FoundRow::Illegible(_) => None,
         }
     }
 }
@@ -108,12 +108,12 @@ fn there<T>(value: Option<T>) -> Result<T, Damaged> {
 }
 
 /// What the columns from `first` on tell.
-pub(super) fn found(row: &Row, first: usize) -> Found {
+pub(super) fn found(row: &Row, first: usize) -> FoundRow {
     let reader = Reader { row, next: first };
     match slot(reader) {
-        Ok(Some(slot)) => Found::Slot(Box::new(slot)),
-        Ok(None) => Found::Nothing,
-        Err(Damaged(what)) => Found::Illegible(what),
+        Ok(Some(slot)) => FoundRow::Slot(Box::new(slot)),
+        Ok(None) => FoundRow::Nothing,
+        Err(Damaged(what)) => FoundRow::Illegible(what),
     }
 }
 

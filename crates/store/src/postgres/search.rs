@@ -1,12 +1,12 @@
 //! Searching: a bounded part of the primary key per call. The server leaves out what cannot match; what is sent
 //! is looked at again by the rules that all backends share.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::groups::context;
 use super::ids::range;
 use super::records::following;
-use super::row::{columns, found, micros, Found as Row};
-use super::Inner;
+use super::row::{columns, found, micros, FoundRow as Row};
+use super::PostgresShared;
 use crate::keys;
 use crate::machine::{self, Room};
 use crate::search::{Found, Search};
@@ -37,8 +37,8 @@ const SEARCH: &str = concat!(
      ORDER BY r.id LIMIT $3"
 );
 
-impl Inner {
-    pub(super) async fn search(&self, search: &Search) -> Result<Found, Trouble> {
+impl PostgresShared {
+    pub(super) async fn search(&self, search: &Search) -> Result<Found, PostgresFailure> {
         let prefix = search.prefix();
         let (mut start, end) = range(&prefix);
         // Above every key: the first byte belongs to a length that no tenant has.

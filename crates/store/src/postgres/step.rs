@@ -9,12 +9,12 @@
 //! for a row that somebody else has locked, as an open transaction of an application may have done: the
 //! insert leaves out keys that have a row, and the update passes over rows that are locked.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::ids::Id;
 use super::past;
-use super::pool::Connection;
+use super::pool::PooledConnection;
 use super::quota;
-use super::row::{self, columns, found, legible, micros, signed, ttl, unsigned, Found};
+use super::row::{self, columns, found, legible, micros, signed, ttl, unsigned, FoundRow};
 use crate::clock::Micros;
 use crate::machine::AcquireEvent;
 use crate::quota::{Quota, Quotas};
@@ -26,21 +26,21 @@ use tokio_postgres::Row;
 
 /// What is under one key.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenRow {
     /// Store time.
     pub now: Micros,
     /// Versions and fences begin above this where there is no row.
     pub floor: u64,
     /// The row.
-    pub found: Found,
+    pub found: FoundRow,
     /// Which quota leaves its tenant no room for a new record, if one does.
     pub used_up: Option<Quota>,
 }
 
-impl Seen {
+impl SeenRow {
     /// Reads time, floor and slot, which are beside each other.
-    fn read(row: &Row, first: usize) -> Seen {
-        Seen {
+    fn read(row: &Row, first: usize) -> SeenRow {
+        SeenRow {
             now: micros(row.get::<_, SystemTime>(first)),
             floor: unsigned(row.get(first + 1)),
             found: found(row, first + 2),
@@ -69,7 +69,7 @@ pub(super) enum Stepped<T> {
     /// Done.
     Done(T),
     /// To be decided.
-    Seen(Box<Seen>),
+    Seen(Box<SeenRow>),
     /// Somebody else's row came while the statement ran.
     TooLate,
 }
@@ -138,10 +138,10 @@ const GRANT_WITHIN: &str = concat!(
 
 /// An acquire that may find its key unused. `ids` are in order and each one is there once.
 pub(super) async fn grant(
-    connection: &Connection,
+    connection: &PooledConnection,
     asked: &[(&Id, &AcquireEvent)],
     quotas: Quotas,
-) -> Result<Vec<Stepped<u64>>, Trouble> {
+) -> Result<Vec<Stepped<u64>>, PostgresFailure> {
     let each = |field: fn(&AcquireEvent) -> i64| -> Vec<i64> {
         asked.iter().map(|(_, event)| field(event)).collect()
     };
@@ -189,7 +189,7 @@ pub(super) async fn grant(
         return in_order(asked.len(), &rows, |row| {
             Ok(match row.get::<_, Option<i64>>(1) {
                 Some(fence) => Stepped::Done(unsigned(fence)),
-                None => Stepped::Seen(Box::new(Seen::read(row, 2))),
+                None => Stepped::Seen(Box::new(SeenRow::read(row, 2))),
             })
         });
     }
@@ -201,11 +201,11 @@ pub(super) async fn grant(
             return Ok(Stepped::Done(unsigned(fence)));
         }
         let code: Option<i32> = row.get(2);
-        let seen = Seen::read(row, 3);
-        if code == Some(quota::A_ROW) && matches!(seen.found, Found::Nothing) {
+        let seen = SeenRow::read(row, 3);
+        if code == Some(quota::A_ROW) && matches!(seen.found, FoundRow::Nothing) {
             return Ok(Stepped::TooLate);
         }
-        Ok(Stepped::Seen(Box::new(Seen {
+        Ok(Stepped::Seen(Box::new(SeenRow {
             used_up: quota::used_up(code),
             ..seen
         })))
@@ -253,9 +253,9 @@ pub const COMPLETE: &str = concat!(
 
 /// A complete that most likely holds its key. Done: when the record is forgotten.
 pub(super) async fn complete(
-    connection: &Connection,
+    connection: &PooledConnection,
     asked: &[(&Id, &Owner, &StoredOutcome)],
-) -> Result<Vec<Stepped<Micros>>, Trouble> {
+) -> Result<Vec<Stepped<Micros>>, PostgresFailure> {
     let ids: Vec<&[u8]> = asked.iter().map(|(id, ..)| id.id.as_slice()).collect();
     let owners: Vec<&[u8]> = asked.iter().map(|(_, o, _)| o.0.as_slice()).collect();
     let outcomes = || asked.iter().map(|(.., outcome)| outcome);
@@ -281,7 +281,7 @@ pub(super) async fn complete(
     in_order(asked.len(), &rows, |row| {
         Ok(match row.get::<_, Option<SystemTime>>(1) {
             Some(due) => Stepped::Done(micros(due)),
-            None => Stepped::Seen(Box::new(Seen::read(row, 3))),
+            None => Stepped::Seen(Box::new(SeenRow::read(row, 3))),
         })
     })
 }
@@ -304,44 +304,54 @@ const INSPECT: &str = read!("r.about");
 
 /// What is under these ids, without descriptions; with the outcome itself where that is wanted.
 pub(super) async fn read(
-    connection: &Connection,
+    connection: &PooledConnection,
     asked: &[(&Id, bool)],
-) -> Result<Vec<Seen>, Trouble> {
+) -> Result<Vec<SeenRow>, PostgresFailure> {
     let ids: Vec<&[u8]> = asked.iter().map(|(id, _)| id.id.as_slice()).collect();
     let whole: Vec<bool> = asked.iter().map(|(_, whole)| *whole).collect();
     let rows = connection.query(READ, &[&ids, &whole]).await?;
-    in_order(asked.len(), &rows, |row| Ok(Seen::read(row, 1)))
+    in_order(asked.len(), &rows, |row| Ok(SeenRow::read(row, 1)))
 }
 
 /// What is under this id, with its description and without its outcome.
-pub(super) async fn inspect(connection: &Connection, id: &Id) -> Result<Seen, Trouble> {
+pub(super) async fn inspect(
+    connection: &PooledConnection,
+    id: &Id,
+) -> Result<SeenRow, PostgresFailure> {
     described(connection, id, false).await
 }
 
 /// Everything that is under this id.
-pub(super) async fn export(connection: &Connection, id: &Id) -> Result<Seen, Trouble> {
+pub(super) async fn export(
+    connection: &PooledConnection,
+    id: &Id,
+) -> Result<SeenRow, PostgresFailure> {
     described(connection, id, true).await
 }
 
-async fn described(connection: &Connection, id: &Id, whole: bool) -> Result<Seen, Trouble> {
+async fn described(
+    connection: &PooledConnection,
+    id: &Id,
+    whole: bool,
+) -> Result<SeenRow, PostgresFailure> {
     let (ids, whole) = (vec![id.id.as_slice()], vec![whole]);
     let rows = connection.query(INSPECT, &[&ids, &whole]).await?;
-    let seen = in_order(1, &rows, |row| Ok(Seen::read(row, 1)))?;
+    let seen = in_order(1, &rows, |row| Ok(SeenRow::read(row, 1)))?;
     seen.into_iter()
         .next()
-        .ok_or_else(|| Trouble::transient("no answer"))
+        .ok_or_else(|| PostgresFailure::transient("no answer"))
 }
 
 /// One of each, by the number in the first column.
 fn in_order<T>(
     count: usize,
     rows: &[Row],
-    mut read: impl FnMut(&Row) -> Result<T, Trouble>,
-) -> Result<Vec<T>, Trouble> {
+    mut read: impl FnMut(&Row) -> Result<T, PostgresFailure>,
+) -> Result<Vec<T>, PostgresFailure> {
     let mut found = rows
         .iter()
         .map(|row| Ok((row.get::<_, i64>(0), read(row)?)))
-        .collect::<Result<Vec<_>, Trouble>>()?;
+        .collect::<Result<Vec<_>, PostgresFailure>>()?;
     found.sort_by_key(|(n, _)| *n);
     if found.len() != count {
         return Err(row::Damaged("not one row per key").into());

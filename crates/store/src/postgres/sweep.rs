@@ -1,7 +1,7 @@
 //! Forgetting what is over, in one statement per batch.
 
-use super::error::Trouble;
-use super::pool::Connection;
+use super::error::PostgresFailure;
+use super::pool::PooledConnection;
 use super::row::legible;
 use crate::store::Swept;
 
@@ -77,10 +77,10 @@ const SWEEP_COUNTED: [&str; 2] = [
 
 /// One batch of at most `limit` rows; `counted`: tenants are.
 pub(super) async fn sweep(
-    connection: &Connection,
+    connection: &PooledConnection,
     limit: usize,
     counted: bool,
-) -> Result<Swept, Trouble> {
+) -> Result<Swept, PostgresFailure> {
     if !counted {
         return run(connection, SWEEP, limit).await;
     }
@@ -96,7 +96,11 @@ pub(super) async fn sweep(
     Ok(swept)
 }
 
-async fn run(connection: &Connection, statement: &str, limit: usize) -> Result<Swept, Trouble> {
+async fn run(
+    connection: &PooledConnection,
+    statement: &str,
+    limit: usize,
+) -> Result<Swept, PostgresFailure> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = connection.query(statement, &[&limit]).await?;
     let count = |column: usize| rows.first().map_or(0i64, |row| row.get(column));

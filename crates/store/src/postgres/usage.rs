@@ -1,9 +1,9 @@
 //! Whether the server can do its work now, and how large the records are.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::migrate;
 use super::row::unsigned;
-use super::Inner;
+use super::PostgresShared;
 use crate::store::Usage;
 use std::sync::atomic::Ordering;
 
@@ -14,21 +14,21 @@ const MEASURE: &str = "
         (SELECT reltuples::bigint FROM pg_class WHERE oid = 'idempotency_records'::regclass),
         pg_total_relation_size('idempotency_records')";
 
-impl Inner {
+impl PostgresShared {
     /// Asks the server, and notes whether the high-water mark is passed.
-    pub(super) async fn measure(&self) -> Result<Usage, Trouble> {
+    pub(super) async fn measure(&self) -> Result<Usage, PostgresFailure> {
         let connection = self.pool.get().await?;
         let rows = connection.query(MEASURE, &[]).await?;
         let row = rows
             .first()
-            .ok_or_else(|| Trouble::transient("no answer"))?;
+            .ok_or_else(|| PostgresFailure::transient("no answer"))?;
         if row.get::<_, bool>(0) {
-            return Err(Trouble::transient(
+            return Err(PostgresFailure::transient(
                 "PostgreSQL: the server is read-only (a standby, or set so)",
             ));
         }
         if row.get::<_, Option<i32>>(1) != Some(migrate::VERSION) {
-            return Err(Trouble::permanent("the schema has another version"));
+            return Err(PostgresFailure::permanent("the schema has another version"));
         }
         let bytes = unsigned(row.get(3));
         let above_high_water = self.max_bytes.is_some_and(|most| bytes > most);

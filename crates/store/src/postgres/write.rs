@@ -5,10 +5,10 @@
 //! each, where tenants are counted, touch the tenants in their order. Neither waits for a row that somebody
 //! else has locked.
 
-use super::error::Trouble;
+use super::error::PostgresFailure;
 use super::ids::Id;
 use super::past;
-use super::pool::{Connection, Parameters};
+use super::pool::{Parameters, PooledConnection};
 use super::row::{encode_marks, signed, time, ttl};
 use crate::record::{Slot, State};
 use serde_json::Value;
@@ -129,9 +129,9 @@ const INSERT: &str = concat!(
 
 /// Makes all changes that still hold. Those that replace a row are one transaction, new rows another.
 pub(super) async fn write(
-    connection: &Connection,
+    connection: &PooledConnection,
     changes: &[Change<'_>],
-) -> Result<HashMap<Vec<u8>, Written>, Trouble> {
+) -> Result<HashMap<Vec<u8>, Written>, PostgresFailure> {
     let (mut old, mut new) = (Columns::default(), Columns::default());
     for change in changes {
         let columns = if change.replaces == 0 {
@@ -157,7 +157,10 @@ pub(super) async fn write(
 
 /// Puts a slot, with its description, in the place of that version; false: something else is there, or somebody has
 /// locked it.
-pub(super) async fn rewrite(connection: &Connection, change: &Change<'_>) -> Result<bool, Trouble> {
+pub(super) async fn rewrite(
+    connection: &PooledConnection,
+    change: &Change<'_>,
+) -> Result<bool, PostgresFailure> {
     let mut columns = Columns::default();
     columns.push(change);
     let statement = if change.replaces == 0 {
@@ -171,10 +174,10 @@ pub(super) async fn rewrite(connection: &Connection, change: &Change<'_>) -> Res
 
 /// Removes the row at that version; false as in [`rewrite`].
 pub(super) async fn remove(
-    connection: &Connection,
+    connection: &PooledConnection,
     id: &Id,
     replaces: u64,
-) -> Result<bool, Trouble> {
+) -> Result<bool, PostgresFailure> {
     let rows = connection
         .query(REMOVE, &[&id.id, &signed(replaces)])
         .await?;
@@ -269,9 +272,9 @@ impl<'a> Columns<'a> {
     /// Runs the statement, which tells ids, and whether a change is made. Nothing to change: nothing to run.
     async fn run(
         &self,
-        connection: &Connection,
+        connection: &PooledConnection,
         statement: &str,
-    ) -> Result<Vec<(Vec<u8>, bool)>, Trouble> {
+    ) -> Result<Vec<(Vec<u8>, bool)>, PostgresFailure> {
         if self.id.is_empty() {
             return Ok(Vec::new());
         }

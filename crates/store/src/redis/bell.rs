@@ -5,7 +5,7 @@
 //! connection per process holds all subscriptions. A message can be lost (Redis promises none), so
 //! waiters look by themselves now and then.
 
-use super::connect::{Connection, Connector, Purpose};
+use super::connect::{Purpose, RedisConnector, SharedConnection};
 use super::names::Names;
 use crate::waiters::Waiters;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, Instant};
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(200);
 
-enum Job {
+enum SubscriptionJob {
     Listen(Bytes, oneshot::Sender<()>),
     Leave(Bytes),
 }
@@ -30,7 +30,7 @@ enum Job {
 /// Subscribes and unsubscribes.
 #[derive(Clone)]
 pub(super) struct Bell {
-    jobs: UnboundedSender<Job>,
+    jobs: UnboundedSender<SubscriptionJob>,
     /// How many listen, and are subscribed.
     listeners: Arc<AtomicUsize>,
 }
@@ -47,14 +47,17 @@ impl Drop for Listening {
         if self.subscribed {
             self.bell.listeners.fetch_sub(1, Ordering::Relaxed);
         }
-        let _ = self.bell.jobs.send(Job::Leave(self.name.clone()));
+        let _ = self
+            .bell
+            .jobs
+            .send(SubscriptionJob::Leave(self.name.clone()));
     }
 }
 
 impl Bell {
     /// Starts the task that holds the subscriptions. It ends when the bell and all that listen are
     /// gone.
-    pub fn start(connector: Arc<Connector>, names: Names, waiters: Arc<Waiters>) -> Bell {
+    pub fn start(connector: Arc<RedisConnector>, names: Names, waiters: Arc<Waiters>) -> Bell {
         let (jobs, queue) = unbounded_channel();
         let (messages, pushes) = unbounded_channel();
         let purpose = Purpose {
@@ -86,7 +89,7 @@ impl Bell {
     /// be reached.
     pub async fn listen(&self, name: Bytes) -> Listening {
         let (done, subscribed) = oneshot::channel();
-        let _ = self.jobs.send(Job::Listen(name.clone(), done));
+        let _ = self.jobs.send(SubscriptionJob::Listen(name.clone(), done));
         // Who is dropped while it is being subscribed leaves, too.
         let mut listening = Listening {
             name,
@@ -102,11 +105,11 @@ impl Bell {
 
 /// The task.
 struct Ringer {
-    connector: Arc<Connector>,
+    connector: Arc<RedisConnector>,
     purpose: Purpose,
     names: Names,
     waiters: Arc<Waiters>,
-    connection: Option<Connection>,
+    connection: Option<SharedConnection>,
     retry_at: Instant,
     /// Who listens, by record.
     heard: HashMap<Bytes, usize>,
@@ -115,7 +118,7 @@ struct Ringer {
 impl Ringer {
     async fn run(
         mut self,
-        mut queue: UnboundedReceiver<Job>,
+        mut queue: UnboundedReceiver<SubscriptionJob>,
         mut pushes: UnboundedReceiver<PushInfo>,
     ) {
         loop {
@@ -134,9 +137,9 @@ impl Ringer {
         }
     }
 
-    async fn job(&mut self, job: Job) {
+    async fn job(&mut self, job: SubscriptionJob) {
         match job {
-            Job::Listen(name, done) => {
+            SubscriptionJob::Listen(name, done) => {
                 let count = self.heard.entry(name.clone()).or_default();
                 *count += 1;
                 if *count == 1 {
@@ -148,7 +151,7 @@ impl Ringer {
                 }
                 let _ = done.send(());
             }
-            Job::Leave(name) => {
+            SubscriptionJob::Leave(name) => {
                 let Some(count) = self.heard.get_mut(&name) else {
                     return;
                 };
@@ -220,11 +223,15 @@ impl Ringer {
     }
 }
 
-async fn change(connection: &mut Connection, subscribe: bool, channel: &[u8]) -> RedisResult<()> {
+async fn change(
+    connection: &mut SharedConnection,
+    subscribe: bool,
+    channel: &[u8],
+) -> RedisResult<()> {
     match (connection, subscribe) {
-        (Connection::Cluster(cluster), true) => cluster.ssubscribe(channel).await,
-        (Connection::Cluster(cluster), false) => cluster.sunsubscribe(channel).await,
-        (Connection::Node(node), subscribe) => {
+        (SharedConnection::Cluster(cluster), true) => cluster.ssubscribe(channel).await,
+        (SharedConnection::Cluster(cluster), false) => cluster.sunsubscribe(channel).await,
+        (SharedConnection::Node(node), subscribe) => {
             let verb = if subscribe {
                 "SSUBSCRIBE"
             } else {

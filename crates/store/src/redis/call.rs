@@ -15,7 +15,7 @@ pub(super) const INLINE_MAX: u64 = 64 << 10;
 
 /// One call of the script.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(super) struct ScriptCall {
     /// The record's name.
     pub key: Bytes,
     /// `ARGV`.
@@ -57,12 +57,12 @@ fn owner(of: &idempotency_protocol::Owner) -> Bytes {
     Bytes::copy_from_slice(&of.0)
 }
 
-impl Call {
-    fn new(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> Call {
+impl ScriptCall {
+    fn new(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> ScriptCall {
         let mut arguments = Vec::with_capacity(rest.len() + 7);
         arguments.push(word(event));
         arguments.extend(rest);
-        Call {
+        ScriptCall {
             key,
             arguments,
             beside: Vec::new(),
@@ -74,7 +74,7 @@ impl Call {
         }
     }
 
-    fn carrying(mut self, outcome: &StoredOutcome) -> Call {
+    fn carrying(mut self, outcome: &StoredOutcome) -> ScriptCall {
         self.carries = outcome.size;
         self.arguments.extend([
             number(outcome.status.into()),
@@ -100,18 +100,18 @@ impl Call {
         matches!(event, Some(b"acquire" | b"complete"))
     }
 
-    fn getting_through(mut self) -> Call {
+    fn getting_through(mut self) -> ScriptCall {
         self.must_get_through = true;
         self
     }
 
     /// An operation; `room` is how much room the server is known to have.
-    pub fn apply(key: Bytes, event: &Event, room: Room) -> Call {
+    pub fn apply(key: Bytes, event: &Event, room: Room) -> ScriptCall {
         let facts_only = room == Room::FactsOnly;
         match event {
-            Event::Acquire(acquire) => Call::acquire(key, acquire, room),
+            Event::Acquire(acquire) => ScriptCall::acquire(key, acquire, room),
             Event::Complete { owner: o, outcome } => {
-                let call = Call::new(key, "complete", vec![owner(o)]);
+                let call = ScriptCall::new(key, "complete", vec![owner(o)]);
                 call.carrying(&kept(outcome, facts_only)).getting_through()
             }
             Event::Fail { owner: o, failure } => {
@@ -121,14 +121,14 @@ impl Call {
                     Failure::Redirected(outcome) => ("2", outcome.clone()),
                 };
                 let rest = vec![owner(o), word(cause), redirect];
-                Call::new(key, "fail", rest).getting_through()
+                ScriptCall::new(key, "fail", rest).getting_through()
             }
             Event::Abandon { owner: o } => {
-                Call::new(key, "abandon", vec![owner(o)]).getting_through()
+                ScriptCall::new(key, "abandon", vec![owner(o)]).getting_through()
             }
             Event::Extend { owner: o, lease_ms } => {
                 let lease = number(micros(*lease_ms));
-                Call::new(key, "extend", vec![owner(o), lease]).getting_through()
+                ScriptCall::new(key, "extend", vec![owner(o), lease]).getting_through()
             }
             // Asked twice, the second answer would hide what the first one was.
             Event::Redeem {
@@ -138,14 +138,15 @@ impl Call {
             } => {
                 let end = number(micros(*expires_at_ms));
                 let rest = vec![number(*fence), fingerprint(f), end];
-                Call {
+                ScriptCall {
                     repeatable: false,
-                    ..Call::new(key, "redeem", rest)
+                    ..ScriptCall::new(key, "redeem", rest)
                 }
             }
             Event::Settle { fence, outcome } => {
                 let done = flag(outcome.is_some());
-                let call = Call::new(key, "settle", vec![number(*fence), done]).getting_through();
+                let call =
+                    ScriptCall::new(key, "settle", vec![number(*fence), done]).getting_through();
                 match outcome {
                     Some(outcome) => call.carrying(&kept(outcome, facts_only)),
                     None => call,
@@ -154,7 +155,7 @@ impl Call {
         }
     }
 
-    fn acquire(key: Bytes, a: &AcquireEvent, room: Room) -> Call {
+    fn acquire(key: Bytes, a: &AcquireEvent, room: Room) -> ScriptCall {
         let unknown_ttl_ms = a.retention.unknown_ttl_ms.max(a.retention.ttl_ms);
         let retry = match a.on_unknown {
             OnUnknown::Refuse => "0",
@@ -174,11 +175,11 @@ impl Call {
             before_the_time,
             behind_it,
         ];
-        Call::new(key, "acquire", rest)
+        ScriptCall::new(key, "acquire", rest)
     }
 
     /// An acquire that makes no new record, and says where it would; all others as they are.
-    pub fn of_what_is_there(mut self) -> Call {
+    pub fn of_what_is_there(mut self) -> ScriptCall {
         if self
             .arguments
             .first()
@@ -193,77 +194,77 @@ impl Call {
 
     /// An event of a tenant's ledger, which has three keys; `rest` is what follows it in `ARGV`.
     /// Events are told as they are, so the same one twice is told once.
-    pub fn ledger(keys: [Bytes; 3], event: &'static str, rest: Vec<Bytes>) -> Call {
+    pub fn ledger(keys: [Bytes; 3], event: &'static str, rest: Vec<Bytes>) -> ScriptCall {
         let [key, leases, facts] = keys;
-        Call {
+        ScriptCall {
             beside: vec![leases, facts],
             ledger: true,
-            ..Call::new(key, event, rest)
+            ..ScriptCall::new(key, event, rest)
         }
     }
 
     /// About a whole record.
-    pub fn whole(key: Bytes, arguments: Vec<Bytes>) -> Call {
-        Call {
+    pub fn whole(key: Bytes, arguments: Vec<Bytes>) -> ScriptCall {
+        ScriptCall {
             whole: true,
             arguments,
-            ..Call::new(key, "", Vec::new())
+            ..ScriptCall::new(key, "", Vec::new())
         }
     }
 
     /// The same fact in the least space, for a server without memory.
-    pub fn as_fact(event: &Event, key: Bytes) -> Call {
-        Call::apply(key, event, Room::FactsOnly)
+    pub fn as_fact(event: &Event, key: Bytes) -> ScriptCall {
+        ScriptCall::apply(key, event, Room::FactsOnly)
     }
 
     /// An operator's decision.
-    pub fn resolve(key: Bytes, request: &Resolve) -> Call {
+    pub fn resolve(key: Bytes, request: &Resolve) -> ScriptCall {
         let to = match request.to {
             Resolution::Completed(_) | Resolution::Prepared(_) => "completed",
             Resolution::Failed => "failed",
             Resolution::Deleted => "deleted",
         };
         let rest = vec![number(request.version), flag(request.force), word(to)];
-        let call = Call::new(key, "resolve", rest);
+        let call = ScriptCall::new(key, "resolve", rest);
         let call = match request.to.outcome() {
             Some(outcome) => call.carrying(&outcome),
             None => call,
         };
         // The second time, the version has changed.
-        Call {
+        ScriptCall {
             repeatable: false,
             ..call
         }
     }
 
     /// A waiter's look.
-    pub fn wait(key: Bytes, wait: &Wait) -> Call {
+    pub fn wait(key: Bytes, wait: &Wait) -> ScriptCall {
         let rest = vec![
             fingerprint(&wait.fingerprint),
             number(wait.fence),
             number(INLINE_MAX),
         ];
-        Call::new(key, "wait", rest)
+        ScriptCall::new(key, "wait", rest)
     }
 
     /// The outcome with that digest.
-    pub fn outcome(key: Bytes, digest: Bytes) -> Call {
-        Call::new(key, "outcome", vec![digest])
+    pub fn outcome(key: Bytes, digest: Bytes) -> ScriptCall {
+        ScriptCall::new(key, "outcome", vec![digest])
     }
 
     /// An operator's look.
-    pub fn inspect(key: Bytes) -> Call {
-        Call::new(key, "inspect", Vec::new())
+    pub fn inspect(key: Bytes) -> ScriptCall {
+        ScriptCall::new(key, "inspect", Vec::new())
     }
 
     /// An event of a lock on a node of the guard; `rest` is what follows it in `ARGV`.
-    pub fn lock(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> Call {
-        Call::new(key, event, rest)
+    pub fn lock(key: Bytes, event: &'static str, rest: Vec<Bytes>) -> ScriptCall {
+        ScriptCall::new(key, event, rest)
     }
 
     /// A sweeper's look.
-    pub fn sweep(key: Bytes) -> Call {
-        Call::new(key, "sweep", Vec::new())
+    pub fn sweep(key: Bytes) -> ScriptCall {
+        ScriptCall::new(key, "sweep", Vec::new())
     }
 }
 

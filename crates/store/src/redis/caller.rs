@@ -1,7 +1,7 @@
 //! Calling the script: pipelined, on the right connection, and again where that helps.
 
-use super::call::{Call, INLINE_MAX};
-use super::connect::{closed, Connector, Purpose};
+use super::call::{ScriptCall, INLINE_MAX};
+use super::connect::{closed, Purpose, RedisConnector};
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
@@ -20,7 +20,7 @@ const BULK_LINKS: usize = 2;
 /// with the text there.
 const ATTEMPTS: usize = 4;
 
-pub(super) struct Caller {
+pub(super) struct ScriptCaller {
     scripts: Scripts,
     small: Vec<Link>,
     bulk: Vec<Link>,
@@ -30,8 +30,8 @@ pub(super) struct Caller {
     closed: AtomicBool,
 }
 
-impl Caller {
-    pub fn new(connector: &Arc<Connector>, scripts: Scripts) -> Caller {
+impl ScriptCaller {
+    pub fn new(connector: &Arc<RedisConnector>, scripts: Scripts) -> ScriptCaller {
         let options = connector.options();
         let wait = options.wait;
         let timeout = options.timeout + wait.map_or_else(Default::default, |w| w.timeout);
@@ -45,7 +45,7 @@ impl Caller {
                 .collect::<Vec<_>>()
         };
         let small = if wait.is_some() { WAITING_LINKS } else { 1 };
-        Caller {
+        ScriptCaller {
             scripts,
             small: links(small, 1),
             bulk: links(BULK_LINKS, 5),
@@ -67,7 +67,7 @@ impl Caller {
         &self.scripts
     }
 
-    fn text(&self, call: &Call) -> &Text {
+    fn text(&self, call: &ScriptCall) -> &Text {
         if call.ledger {
             &self.scripts.ledger
         } else if call.whole {
@@ -111,7 +111,7 @@ impl Caller {
     }
 
     /// Makes one call; `large` if its answer may be.
-    pub async fn one(&self, call: Call, large: bool) -> RedisResult<Value> {
+    pub async fn one(&self, call: ScriptCall, large: bool) -> RedisResult<Value> {
         let links = if large { &self.bulk } else { &self.small };
         let mut outcomes = self.on(self.pick(links), &[call], None).await;
         match outcomes.pop() {
@@ -123,13 +123,13 @@ impl Caller {
     /// Makes the calls, those of the same record in order, and answers in order. Large bodies go
     /// their own way, with everything else that concerns their record. With `confirm`, what was
     /// written is awaited on replicas.
-    pub async fn all(&self, calls: &[Call], confirm: bool) -> Vec<Outcome> {
+    pub async fn all(&self, calls: &[ScriptCall], confirm: bool) -> Vec<Outcome> {
         let wait = self.wait.filter(|_| confirm);
         let total: u64 = calls.iter().map(|call| call.carries).sum();
         if total <= INLINE_MAX {
             return self.on(self.pick(&self.small), calls, wait).await;
         }
-        let is_bulk = |call: &Call| call.carries > 0;
+        let is_bulk = |call: &ScriptCall| call.carries > 0;
         let bulky: Vec<&[u8]> = calls
             .iter()
             .filter(|call| is_bulk(call))
@@ -144,8 +144,8 @@ impl Caller {
             };
             part.push((at, call.clone()));
         }
-        let part = |part: Vec<(usize, Call)>, links| async move {
-            let (places, calls): (Vec<usize>, Vec<Call>) = part.into_iter().unzip();
+        let part = |part: Vec<(usize, ScriptCall)>, links| async move {
+            let (places, calls): (Vec<usize>, Vec<ScriptCall>) = part.into_iter().unzip();
             let outcomes = self.on(self.pick(links), &calls, wait).await;
             places.into_iter().zip(outcomes).collect::<Vec<_>>()
         };
@@ -158,7 +158,7 @@ impl Caller {
     async fn on(
         &self,
         link: Option<&Link>,
-        calls: &[Call],
+        calls: &[ScriptCall],
         wait: Option<WaitReplicas>,
     ) -> Vec<Outcome> {
         let failed = |error: RedisError| Outcome {
@@ -234,7 +234,7 @@ impl Caller {
     }
 
     /// The calls at these places, each on its own.
-    fn by_name(&self, calls: &[Call], places: &[usize]) -> Vec<Sending> {
+    fn by_name(&self, calls: &[ScriptCall], places: &[usize]) -> Vec<Sending> {
         let sending = |at: &usize| {
             let call = calls.get(*at)?;
             Some(Sending {
@@ -248,7 +248,7 @@ impl Caller {
 
     /// Sends one call to a server that is out of memory, by the script that may write all the
     /// same.
-    pub async fn at_any_cost(&self, call: &Call) -> RedisResult<Value> {
+    pub async fn at_any_cost(&self, call: &ScriptCall) -> RedisResult<Value> {
         let link = self.small.first().ok_or_else(closed)?;
         let (_, connection) = link.get().await?;
         let sending = Sending {
@@ -269,7 +269,7 @@ fn put(outcomes: &mut [Outcome], at: usize, outcome: Outcome) {
 
 /// Twice the same acquire is one grant, but an acquire and its fail, both sent twice, are not the
 /// same as sent once.
-fn no_key_twice(calls: &[Call]) -> bool {
+fn no_key_twice(calls: &[ScriptCall]) -> bool {
     let mut keys: Vec<&[u8]> = calls.iter().map(|call| call.key.as_ref()).collect();
     keys.sort_unstable();
     keys.windows(2).all(|pair| pair.first() != pair.last())

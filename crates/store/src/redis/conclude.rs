@@ -1,8 +1,8 @@
 //! Makes answers from the results of calls, and finds what is still to be done before that.
 
-use super::call::Call;
+use super::call::ScriptCall;
 use super::errors::{is_out_of_memory, store_error};
-use super::reply::{self, Asked, Elsewhere, Fetched, Reply};
+use super::reply::{self, Elsewhere, Fetched, ReplyContext, ScriptReply};
 use super::send::Outcome;
 use super::RedisStore;
 use crate::history::Failure;
@@ -16,9 +16,9 @@ impl RedisStore {
     /// Turns what came of operations into their answers.
     pub(super) async fn conclude(
         &self,
-        asked: Vec<Asked>,
+        asked: Vec<ReplyContext>,
         events: &[(LookupKey, Event)],
-        calls: &[Call],
+        calls: &[ScriptCall],
         outcomes: Vec<Outcome>,
     ) -> Vec<Concluded> {
         let mut concluded = Vec::with_capacity(calls.len());
@@ -51,14 +51,14 @@ impl RedisStore {
     }
 
     /// Does what is left to do before an operation can be answered.
-    async fn finish(&self, what: Unfinished, event: &Event, call: &Call) -> Concluded {
+    async fn finish(&self, what: Unfinished, event: &Event, call: &ScriptCall) -> Concluded {
         let reply = match what {
             Unfinished::Reply(reply) => reply,
             // What ends an execution must get through, at least as a fact.
             Unfinished::Error(error, asked)
                 if is_out_of_memory(&error) && call.must_get_through =>
             {
-                let fact = Call::as_fact(event, call.key.clone());
+                let fact = ScriptCall::as_fact(event, call.key.clone());
                 let reply = match self.shared.caller.at_any_cost(&fact).await {
                     Ok(value) => reply::answer(value, asked),
                     Err(error) => return Concluded::old(reply::fault(Some(event), &error)),
@@ -74,38 +74,38 @@ impl RedisStore {
             }
         };
         Concluded::old(match reply {
-            Reply::Fresh(_) => {
+            ScriptReply::Fresh(_) => {
                 self.take_back(event, call, Failure::NothingDone).await;
                 unconfirmed("the grant was taken back")
             }
-            Reply::Elsewhere(found) => self.fetch(&call.key, found).await,
-            Reply::Answer(answer) => answer,
-            Reply::Illegible => replay::illegible(event),
-            Reply::New | Reply::Waiting { .. } => reply::unreadable_answer(),
+            ScriptReply::Elsewhere(found) => self.fetch(&call.key, found).await,
+            ScriptReply::Answer(answer) => answer,
+            ScriptReply::Illegible => replay::illegible(event),
+            ScriptReply::New | ScriptReply::Waiting { .. } => reply::unreadable_answer(),
         })
     }
 
     /// Takes a grant back under which nobody executes: it might be forgotten, and given again. If an
     /// attempt before it may have been done, the record has noted that at the grant, and stays unknown.
-    pub(super) async fn take_back(&self, event: &Event, call: &Call, failure: Failure) {
+    pub(super) async fn take_back(&self, event: &Event, call: &ScriptCall, failure: Failure) {
         let Event::Acquire(acquire) = event else {
             return;
         };
         let owner = acquire.owner;
         let undoing = Event::Fail { owner, failure };
-        let taken = Call::apply(call.key.clone(), &undoing, Room::Plenty);
+        let taken = ScriptCall::apply(call.key.clone(), &undoing, Room::Plenty);
         // If this fails too, the lease runs out, and the key is unknown.
         let outcome = self.shared.caller.all(&[taken], false).await.pop();
         let value = outcome.and_then(|outcome| outcome.value.ok());
-        let reply = value.map(|value| reply::answer(value, Asked::nothing()));
-        if let Some(Reply::Answer(answer)) = reply {
+        let reply = value.map(|value| reply::answer(value, ReplyContext::nothing()));
+        if let Some(ScriptReply::Answer(answer)) = reply {
             self.taken_back(&call.key, &undoing, &answer).await;
         }
     }
 
     /// Fetches an outcome that was too large to be sent along.
     pub(super) async fn fetch(&self, name: &Bytes, found: Elsewhere) -> Answer {
-        let call = Call::outcome(name.clone(), found.digest.clone());
+        let call = ScriptCall::outcome(name.clone(), found.digest.clone());
         let value = self.shared.caller.one(call, true).await;
         // It is done, whatever comes now: never an answer that a rule may take for an outage.
         match value.map_err(|e| store_error(&e)).and_then(reply::outcome) {
@@ -121,24 +121,24 @@ impl RedisStore {
 
 /// What is known of an operation that cannot be answered at once.
 enum Unfinished {
-    Reply(Reply),
-    Error(redis::RedisError, Asked),
+    Reply(ScriptReply),
+    Error(redis::RedisError, ReplyContext),
 }
 
 /// The answer, where a reply leaves nothing to do; else the reply, which is passed on at once.
 #[allow(clippy::result_large_err)]
-fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
+fn at_once(reply: ScriptReply, confirmed: bool) -> Result<Concluded, ScriptReply> {
     match reply {
-        Reply::Fresh(grant) if confirmed => Ok(Concluded {
+        ScriptReply::Fresh(grant) if confirmed => Ok(Concluded {
             answer: Answer::Granted(grant),
             fresh: true,
             new: false,
         }),
-        Reply::New => Ok(Concluded {
+        ScriptReply::New => Ok(Concluded {
             new: true,
             ..Concluded::old(reply::unreadable_answer())
         }),
-        Reply::Answer(
+        ScriptReply::Answer(
             Answer::Granted(_)
             | Answer::Completed { .. }
             | Answer::Failed
@@ -146,7 +146,7 @@ fn at_once(reply: Reply, confirmed: bool) -> Result<Concluded, Reply> {
             | Answer::Marked
             | Answer::Extended { .. },
         ) if !confirmed => Ok(Concluded::old(unconfirmed("what was written stays"))),
-        Reply::Answer(answer) => Ok(Concluded::old(answer)),
+        ScriptReply::Answer(answer) => Ok(Concluded::old(answer)),
         reply => Err(reply),
     }
 }

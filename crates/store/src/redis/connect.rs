@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// A connection that many callers share.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(super) enum SharedConnection {
     /// To one server.
     Node(MultiplexedConnection),
     /// To all nodes of a Cluster.
@@ -37,19 +37,19 @@ pub(super) struct Purpose {
 
 /// Certificates, read once.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct RedisConnector {
     options: RedisOptions,
     certificates: Option<TlsCertificates>,
 }
 
-impl Connector {
+impl RedisConnector {
     /// Reads the certificates.
-    pub fn new(options: RedisOptions) -> Result<Connector, String> {
+    pub fn new(options: RedisOptions) -> Result<RedisConnector, String> {
         let certificates = match &options.tls {
             Some(tls) => certificates(tls)?,
             None => None,
         };
-        Ok(Connector {
+        Ok(RedisConnector {
             options,
             certificates,
         })
@@ -61,7 +61,7 @@ impl Connector {
     }
 
     /// Opens a connection; under Sentinel to the server that is master now.
-    pub async fn open(&self, purpose: &Purpose) -> RedisResult<Connection> {
+    pub async fn open(&self, purpose: &Purpose) -> RedisResult<SharedConnection> {
         // Behind a host that swallows packets, every step could take its own time.
         let all = self.options.timeout.saturating_mul(4);
         match tokio::time::timeout(all, self.connect(purpose)).await {
@@ -70,7 +70,7 @@ impl Connector {
         }
     }
 
-    async fn connect(&self, purpose: &Purpose) -> RedisResult<Connection> {
+    async fn connect(&self, purpose: &Purpose) -> RedisResult<SharedConnection> {
         match &self.options.topology {
             Topology::Single(address) => {
                 let address = match address {
@@ -91,7 +91,9 @@ impl Connector {
             }
             Topology::Cluster(nodes) => {
                 let client = self.cluster(nodes, purpose)?;
-                Ok(Connection::Cluster(client.get_async_connection().await?))
+                Ok(SharedConnection::Cluster(
+                    client.get_async_connection().await?,
+                ))
             }
         }
     }
@@ -110,7 +112,7 @@ impl Connector {
                 topology: Topology::Single(Address::Tcp(host.clone(), *port)),
                 ..self.options.clone()
             };
-            let single = Connector {
+            let single = RedisConnector {
                 options: single,
                 certificates: self.certificates.clone(),
             };
@@ -130,7 +132,7 @@ impl Connector {
         Ok(())
     }
 
-    async fn node(&self, client: &Client, purpose: &Purpose) -> RedisResult<Connection> {
+    async fn node(&self, client: &Client, purpose: &Purpose) -> RedisResult<SharedConnection> {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.timeout))
             .set_response_timeout(Some(purpose.timeout));
@@ -140,7 +142,7 @@ impl Connector {
         let connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        Ok(Connection::Node(connection))
+        Ok(SharedConnection::Node(connection))
     }
 
     fn address(&self, host: &str, port: u16) -> ConnectionAddr {

@@ -4,7 +4,7 @@
 //! nothing, and of many who want a key only the one that was granted asks the nodes: they never
 //! have to choose.
 
-use super::call::Call;
+use super::call::ScriptCall;
 use super::conclude::Concluded;
 use super::redlock::{Missed, Redlock, Whose};
 use super::RedisStore;
@@ -60,7 +60,7 @@ impl RedisStore {
         &self,
         guard: &Redlock,
         events: &[(LookupKey, Event)],
-        calls: &[Call],
+        calls: &[ScriptCall],
         concluded: Vec<Concluded>,
     ) -> Vec<Answer> {
         let mut chains: HashMap<&Bytes, Vec<_>> = HashMap::new();
@@ -91,7 +91,7 @@ impl RedisStore {
         duty: Duty,
         key: &LookupKey,
         event: &Event,
-        call: &Call,
+        call: &ScriptCall,
         concluded: Concluded,
     ) -> Answer {
         match duty {

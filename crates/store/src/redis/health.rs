@@ -1,6 +1,6 @@
 //! Whether the servers can be trusted with records, and how full they are.
 
-use super::connect::Connection;
+use super::connect::SharedConnection;
 use super::errors::store_error;
 use super::options::{RedisOptions, Topology};
 use crate::machine::Room;
@@ -71,7 +71,7 @@ const CONFIG: &[&str] = &[
 ];
 
 /// What one server says of itself.
-struct Node {
+struct NodeReport {
     info: HashMap<String, String>,
     /// `None` where `CONFIG` is forbidden, as managed services do.
     config: Option<HashMap<String, String>>,
@@ -79,7 +79,7 @@ struct Node {
 
 /// Asks all masters.
 pub(super) async fn probe(
-    connection: Connection,
+    connection: SharedConnection,
     options: &RedisOptions,
 ) -> Result<Health, StoreError> {
     let mut info = redis::cmd("INFO");
@@ -92,7 +92,7 @@ pub(super) async fn probe(
     let mut run_ids = Vec::with_capacity(infos.len());
     for (address, value) in infos {
         let config = configs.iter().find(|(a, _)| *a == address);
-        let node = Node {
+        let node = NodeReport {
             info: lines(&text(value)),
             config: config.and_then(|(_, value)| pairs(value)),
         };
@@ -136,13 +136,13 @@ fn worse(a: Room, b: Room) -> Room {
 }
 
 /// Asks every master; answers by address.
-async fn ask(connection: &Connection, command: Cmd) -> RedisResult<Vec<(String, Value)>> {
+async fn ask(connection: &SharedConnection, command: Cmd) -> RedisResult<Vec<(String, Value)>> {
     match connection.clone() {
-        Connection::Node(mut node) => {
+        SharedConnection::Node(mut node) => {
             let value = node.send_packed_command(&command).await?.extract_error()?;
             Ok(vec![(String::new(), value)])
         }
-        Connection::Cluster(mut cluster) => {
+        SharedConnection::Cluster(mut cluster) => {
             let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
             match cluster.route_command(command, all).await? {
                 Value::Map(pairs) => Ok(pairs.into_iter().map(|(a, v)| (text(a), v)).collect()),
@@ -153,8 +153,10 @@ async fn ask(connection: &Connection, command: Cmd) -> RedisResult<Vec<(String, 
 }
 
 /// The addresses of all masters of a Cluster; empty for a single node.
-pub(super) async fn masters(connection: &Connection) -> Result<Vec<(String, u16)>, StoreError> {
-    if matches!(connection, Connection::Node(_)) {
+pub(super) async fn masters(
+    connection: &SharedConnection,
+) -> Result<Vec<(String, u16)>, StoreError> {
+    if matches!(connection, SharedConnection::Node(_)) {
         return Ok(Vec::new());
     }
     let pings = ask(connection, redis::cmd("PING")).await;
@@ -171,7 +173,7 @@ pub(super) async fn masters(connection: &Connection) -> Result<Vec<(String, u16)
 }
 
 /// What tells this very start of these servers from any other: places in a pass hold for no other one.
-pub(super) async fn identity(connection: &Connection) -> Result<u64, StoreError> {
+pub(super) async fn identity(connection: &SharedConnection) -> Result<u64, StoreError> {
     let mut command = redis::cmd("INFO");
     command.arg("server");
     let infos = ask(connection, command).await;
@@ -190,7 +192,7 @@ pub(super) async fn identity(connection: &Connection) -> Result<u64, StoreError>
     Ok(u64::from_be_bytes(first))
 }
 
-async fn cluster_is_whole(connection: &Connection) -> Result<(), StoreError> {
+async fn cluster_is_whole(connection: &SharedConnection) -> Result<(), StoreError> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("INFO");
     let all = ask(connection, command)
@@ -207,7 +209,7 @@ async fn cluster_is_whole(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl Node {
+impl NodeReport {
     fn word(&self, name: &str) -> &str {
         self.info.get(name).map_or("", String::as_str)
     }
@@ -384,8 +386,8 @@ mod tests {
     use super::*;
     use crate::redis::options::Address;
 
-    fn node(info: &str, config: Option<&[(&str, &str)]>) -> Node {
-        Node {
+    fn node(info: &str, config: Option<&[(&str, &str)]>) -> NodeReport {
+        NodeReport {
             info: lines(info),
             config: config.map(|pairs| {
                 let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());

@@ -7,12 +7,12 @@
 //! with its record, and a sweep adds what is missing: what was there before the quotas, and what a
 //! fail-over forgot. See `docs/adr/0010-quotas.md`.
 
-use super::call::{number, word, Call};
-use super::caller::Caller;
+use super::call::{number, word, ScriptCall};
+use super::caller::ScriptCaller;
 use super::conclude::Concluded;
 use super::names::Names;
 use super::reply::{self, Reserved};
-use super::{meta, Asked, RedisStore};
+use super::{meta, RedisStore, ReplyContext};
 use crate::clock::micros;
 use crate::machine::{AcquireEvent, Event, Room};
 use crate::quota::Quotas;
@@ -56,10 +56,10 @@ impl Ledger {
         }
     }
 
-    fn call(&self, key: &LookupKey, event: &'static str, rest: Vec<Bytes>) -> Call {
+    fn call(&self, key: &LookupKey, event: &'static str, rest: Vec<Bytes>) -> ScriptCall {
         let mut all = vec![entry(key)];
         all.extend(rest);
-        Call::ledger(self.names.ledger(&key.tenant), event, all)
+        ScriptCall::ledger(self.names.ledger(&key.tenant), event, all)
     }
 
     /// What of an acquire both `reserve` and `hold` are told.
@@ -73,7 +73,7 @@ impl Ledger {
         ]
     }
 
-    fn reserve(&self, key: &LookupKey, acquire: &AcquireEvent) -> Call {
+    fn reserve(&self, key: &LookupKey, acquire: &AcquireEvent) -> ScriptCall {
         let mut rest = Ledger::held(key, acquire);
         let Quotas {
             executions,
@@ -84,17 +84,17 @@ impl Ledger {
         self.call(key, "reserve", rest)
     }
 
-    fn hold(&self, key: &LookupKey, acquire: &AcquireEvent) -> Call {
+    fn hold(&self, key: &LookupKey, acquire: &AcquireEvent) -> ScriptCall {
         self.call(key, "hold", Ledger::held(key, acquire))
     }
 
-    fn end(&self, key: &LookupKey, how: &'static str, answer: u64, end: Bytes) -> Call {
+    fn end(&self, key: &LookupKey, how: &'static str, answer: u64, end: Bytes) -> ScriptCall {
         let bytes = number(room(key).saturating_add(answer));
         self.call(key, "end", vec![word(how), bytes, end])
     }
 
     /// What an answered operation changed for its tenant.
-    fn told(&self, key: &LookupKey, event: &Event, answer: &Answer) -> Option<Call> {
+    fn told(&self, key: &LookupKey, event: &Event, answer: &Answer) -> Option<ScriptCall> {
         let at = |ms: &u64| number(micros(*ms));
         match (event, answer) {
             (Event::Complete { outcome, .. }, Answer::Completed { expires_at_ms })
@@ -122,20 +122,25 @@ impl Ledger {
 
     /// Tells the ledgers what became of operations. What cannot be told now is found by a sweep, or
     /// ends by itself.
-    pub async fn follow(&self, caller: &Caller, events: &[(LookupKey, Event)], answers: &[Answer]) {
+    pub async fn follow(
+        &self,
+        caller: &ScriptCaller,
+        events: &[(LookupKey, Event)],
+        answers: &[Answer],
+    ) {
         let told = events.iter().zip(answers);
         let told = told.filter_map(|((key, event), answer)| self.told(key, event, answer));
         self.tell(caller, told.collect()).await;
     }
 
-    async fn tell(&self, caller: &Caller, calls: Vec<Call>) {
+    async fn tell(&self, caller: &ScriptCaller, calls: Vec<ScriptCall>) {
         if !calls.is_empty() {
             let _ = caller.all(&calls, false).await;
         }
     }
 
     /// Tells what an operator decided.
-    pub async fn resolved(&self, caller: &Caller, resolve: &Resolve, resolved: &Resolved) {
+    pub async fn resolved(&self, caller: &ScriptCaller, resolve: &Resolve, resolved: &Resolved) {
         let key = &resolve.key;
         let view = match resolved {
             Resolved::Done(view) => view.as_ref(),
@@ -157,7 +162,7 @@ impl Ledger {
     /// Enters what was found; those of it that were not there, or were otherwise.
     pub async fn note<'f>(
         &self,
-        caller: &Caller,
+        caller: &ScriptCaller,
         names: &Names,
         found: &'f [(Bytes, Slot)],
     ) -> Result<Vec<&'f (Bytes, Slot)>, StoreError> {
@@ -175,7 +180,7 @@ impl Ledger {
     /// Takes back what was entered, where nothing has been told of it since.
     pub async fn undo(
         &self,
-        caller: &Caller,
+        caller: &ScriptCaller,
         names: &Names,
         entered: &[&(Bytes, Slot)],
     ) -> Result<(), StoreError> {
@@ -186,7 +191,7 @@ impl Ledger {
     /// Tells each tenant's ledger of records as they were seen; the entries that it names.
     async fn told_of<'f>(
         &self,
-        caller: &Caller,
+        caller: &ScriptCaller,
         names: &Names,
         event: &'static str,
         seen: impl Iterator<Item = &'f (Bytes, Slot)>,
@@ -223,7 +228,7 @@ impl Ledger {
             // In small portions, one after the other: the server answers nobody else meanwhile.
             for portion in all.chunks(6 * NOTED_TOGETHER) {
                 let keys = names.ledger(&tenant);
-                let call = Call::ledger(keys, event, portion.to_vec());
+                let call = ScriptCall::ledger(keys, event, portion.to_vec());
                 let noted = caller.one(call, false).await;
                 let noted = noted.map_err(|e| super::store_error(&e))?;
                 named.extend(reply::noted(noted).unwrap_or_default());
@@ -263,7 +268,7 @@ impl RedisStore {
         &self,
         ledger: &Ledger,
         events: &[(LookupKey, Event)],
-        calls: &mut [Call],
+        calls: &mut [ScriptCall],
         concluded: &mut [Concluded],
     ) {
         let caller = &self.shared.caller;
@@ -281,7 +286,7 @@ impl RedisStore {
         if wanted.is_empty() {
             return;
         }
-        let reserve: Vec<Call> = wanted
+        let reserve: Vec<ScriptCall> = wanted
             .iter()
             .map(|(_, k, a)| ledger.reserve(k, a))
             .collect();
@@ -302,7 +307,7 @@ impl RedisStore {
         }
         let (mut these, mut of, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         for (at, reserved, key, event) in &again {
-            let call = Call::apply(self.shared.names.of(key), event, Room::Plenty);
+            let call = ScriptCall::apply(self.shared.names.of(key), event, Room::Plenty);
             if let Some(place) = calls.get_mut(*at) {
                 *place = call.clone();
             }
@@ -311,7 +316,7 @@ impl RedisStore {
                 _ => call,
             });
             of.push((key.clone(), event.clone()));
-            asked.push(Asked::of_event(event));
+            asked.push(ReplyContext::of_event(event));
         }
         let outcomes = caller.all(&these, true).await;
         let ended = self.conclude(asked, &of, &these, outcomes).await;

@@ -1,6 +1,6 @@
 //! One shared connection that is opened when it is needed, and again when it broke.
 
-use super::connect::{Connection, Connector, Purpose};
+use super::connect::{Purpose, RedisConnector, SharedConnection};
 use redis::{RedisError, RedisResult};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use tokio::sync::Mutex;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection with the number that tells it from its predecessors.
-pub(super) type Numbered = (u64, Connection);
+pub(super) type Numbered = (u64, SharedConnection);
 
 pub(super) struct Link {
-    connector: Arc<Connector>,
+    connector: Arc<RedisConnector>,
     purpose: Purpose,
     current: RwLock<Option<Numbered>>,
     opening: Mutex<Opening>,
@@ -27,7 +27,7 @@ struct Opening {
 }
 
 impl Link {
-    pub fn new(connector: Arc<Connector>, purpose: Purpose) -> Link {
+    pub fn new(connector: Arc<RedisConnector>, purpose: Purpose) -> Link {
         Link {
             connector,
             purpose,

@@ -4,13 +4,13 @@
 //! Cluster got other masters, the pass begins again, and may show records a second time. A page that ends
 //! within a step of `SCAN` names what it has shown of that step, since the server has no order to cut it by.
 
-use super::call::Call;
-use super::caller::Caller;
+use super::call::ScriptCall;
+use super::caller::ScriptCaller;
 use super::errors::store_error;
 use super::health;
 use super::names::Names;
 use super::reply;
-use super::scan::{connected, step, Place};
+use super::scan::{connected, step, ScanPlace};
 use crate::keys;
 use crate::search::{no_place, Found, Search};
 use crate::store::StoreError;
@@ -24,19 +24,19 @@ const STEP: usize = 200;
 const MAX_LOOKED_AT: usize = 20_000;
 
 /// Stands for a record that was shown.
-type Mark = [u8; 6];
+type ShownMark = [u8; 6];
 
 /// Where to go on.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Token {
     /// Of which servers, and of which start of them.
     identity: u64,
-    place: Place,
+    place: ScanPlace,
     /// What was shown of the step at this place.
-    shown: BTreeSet<Mark>,
+    shown: BTreeSet<ShownMark>,
 }
 
-fn mark(lookup: &[u8]) -> Mark {
+fn mark(lookup: &[u8]) -> ShownMark {
     let digest: [u8; 32] = Sha256::digest(lookup).into();
     digest.first_chunk().copied().unwrap_or_default()
 }
@@ -59,13 +59,13 @@ impl Token {
         let identity = r.try_get_u64().ok()?;
         let node = usize::try_from(r.try_get_u32().ok()?).ok()?;
         let cursor = r.try_get_u64().ok()?;
-        let marks = r.chunks_exact(size_of::<Mark>());
+        let marks = r.chunks_exact(size_of::<ShownMark>());
         if !marks.remainder().is_empty() {
             return None;
         }
         Some(Token {
             identity,
-            place: Place { node, cursor },
+            place: ScanPlace { node, cursor },
             shown: marks.filter_map(|mark| mark.try_into().ok()).collect(),
         })
     }
@@ -73,7 +73,7 @@ impl Token {
 
 /// One call of a search.
 pub(super) async fn search(
-    caller: &Caller,
+    caller: &ScriptCaller,
     names: &Names,
     search: &Search,
 ) -> Result<Found, StoreError> {
@@ -90,7 +90,7 @@ pub(super) async fn search(
     };
     let (mut place, mut shown) = match token.identity == identity {
         true => (token.place, token.shown),
-        false => (Place::default(), BTreeSet::new()),
+        false => (ScanPlace::default(), BTreeSet::new()),
     };
     let mut found = Found::default();
     loop {
@@ -108,7 +108,7 @@ pub(super) async fn search(
             }
         }
         let names: Vec<Bytes> = wanted.values().map(|(_, name)| name.clone()).collect();
-        let calls: Vec<Call> = names.into_iter().map(Call::inspect).collect();
+        let calls: Vec<ScriptCall> = names.into_iter().map(ScriptCall::inspect).collect();
         let outcomes = match calls.is_empty() {
             true => Vec::new(),
             false => caller.all(&calls, false).await,
@@ -160,7 +160,7 @@ mod tests {
     fn a_token_survives_the_round_trip_and_damage_is_noticed() {
         let token = Token {
             identity: 7,
-            place: Place {
+            place: ScanPlace {
                 node: 2,
                 cursor: u64::MAX - 1,
             },

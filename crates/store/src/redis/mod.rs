@@ -44,15 +44,15 @@ use crate::waiters::{Look, WaitCounts, Waiters};
 use async_trait::async_trait;
 use bell::Bell;
 use bytes::Bytes;
-use call::Call;
-use connect::Connector;
+use call::ScriptCall;
+use connect::RedisConnector;
 use errors::store_error;
 use health::Distrust;
 use idempotency_protocol::{Answer, LookupKey, Operation, Outcome, Wait};
 use ledger::Ledger;
 use names::Names;
 use redlock::{Redlock, Whose};
-use reply::{Asked, Fetched, Reply};
+use reply::{Fetched, ReplyContext, ScriptReply};
 use script::Scripts;
 use shared::Shared;
 use std::sync::atomic::Ordering;
@@ -76,7 +76,7 @@ pub struct RedisStore {
     ledger: RwLock<Option<Arc<Ledger>>>,
     /// Enters what was there before the quotas.
     counting: Mutex<Option<JoinHandle<()>>>,
-    sweeping: Mutex<scan::Place>,
+    sweeping: Mutex<scan::ScanPlace>,
     watching: Vec<JoinHandle<()>>,
 }
 
@@ -108,7 +108,7 @@ impl RedisStore {
         let guard = options.guard.as_ref();
         let guard = guard.map(|guard| Redlock::new(guard, &options.prefix));
         let guard = guard.transpose()?.map(Arc::new);
-        let connector = Arc::new(Connector::new(options).map_err(StoreError::Permanent)?);
+        let connector = Arc::new(RedisConnector::new(options).map_err(StoreError::Permanent)?);
         let shared = Shared::new(Arc::clone(&connector), scripts, names.clone());
         let shared = Arc::new(shared);
         let main = match shared.look_after().await {
@@ -179,8 +179,8 @@ impl RedisStore {
         let mut asked = Vec::with_capacity(events.len());
         let mut calls = Vec::with_capacity(events.len());
         for (key, event) in &events {
-            asked.push(Asked::of_event(event));
-            let call = Call::apply(self.shared.names.of(key), event, room);
+            asked.push(ReplyContext::of_event(event));
+            let call = ScriptCall::apply(self.shared.names.of(key), event, room);
             calls.push(match ledger {
                 Some(_) => call.of_what_is_there(),
                 None => call,
@@ -211,18 +211,18 @@ impl RedisStore {
     }
 
     async fn look(&self, name: &Bytes, wait: &Wait) -> Result<Look, Answer> {
-        let call = Call::wait(name.clone(), wait);
+        let call = ScriptCall::wait(name.clone(), wait);
         let value = self.shared.caller.one(call, false).await;
         let value = value.map_err(|error| reply::fault(None, &error))?;
-        Ok(match reply::answer(value, Asked::nothing()) {
-            Reply::Waiting { lease_left_ms } => Look::Wait {
+        Ok(match reply::answer(value, ReplyContext::nothing()) {
+            ScriptReply::Waiting { lease_left_ms } => Look::Wait {
                 lease_left_ms: lease_left_ms.min(POLL_MS),
             },
-            Reply::Elsewhere(found) => Look::Over(self.fetch(name, found).await),
-            Reply::Illegible => Look::Over(Answer::Changed),
-            Reply::Answer(answer) => Look::Over(answer),
-            Reply::Fresh(grant) => Look::Over(Answer::Granted(grant)),
-            Reply::New => Look::Over(reply::unreadable_answer()),
+            ScriptReply::Elsewhere(found) => Look::Over(self.fetch(name, found).await),
+            ScriptReply::Illegible => Look::Over(Answer::Changed),
+            ScriptReply::Answer(answer) => Look::Over(answer),
+            ScriptReply::Fresh(grant) => Look::Over(Answer::Granted(grant)),
+            ScriptReply::New => Look::Over(reply::unreadable_answer()),
         })
     }
 }
@@ -270,7 +270,7 @@ impl Store for RedisStore {
     }
 
     async fn inspect(&self, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
-        let call = Call::inspect(self.shared.names.of(key));
+        let call = ScriptCall::inspect(self.shared.names.of(key));
         let value = self.shared.caller.one(call, false).await;
         reply::record(value.map_err(|e| store_error(&e))?, key)
     }
@@ -290,13 +290,15 @@ impl Store for RedisStore {
         let name = self.shared.names.of(key);
         let Shared { caller, .. } = &*self.shared;
         for _ in 0..LOOKS {
-            let value = caller.one(Call::inspect(name.clone()), false).await;
+            let value = caller.one(ScriptCall::inspect(name.clone()), false).await;
             let stored = reply::stored(value.map_err(|e| store_error(&e))?)?;
             let Some(mut stored) = stored else {
                 return Ok(None);
             };
             let digest = Bytes::copy_from_slice(&stored.digest);
-            let value = caller.one(Call::outcome(name.clone(), digest), true).await;
+            let value = caller
+                .one(ScriptCall::outcome(name.clone(), digest), true)
+                .await;
             match reply::outcome(value.map_err(|e| store_error(&e))?)? {
                 Fetched::Data(data) => {
                     stored.data = data;
@@ -325,7 +327,7 @@ impl Store for RedisStore {
 
     async fn resolve(&self, resolve: Resolve) -> Result<Resolved, StoreError> {
         let held = self.lock_of(&resolve).await?;
-        let call = Call::resolve(self.shared.names.of(&resolve.key), &resolve);
+        let call = ScriptCall::resolve(self.shared.names.of(&resolve.key), &resolve);
         let outcome = self.shared.caller.all(&[call], true).await.pop();
         let outcome = outcome.ok_or_else(|| StoreError::Transient("no answer".into()))?;
         let value = outcome.value.map_err(|e| store_error(&e))?;
@@ -360,7 +362,7 @@ impl Store for RedisStore {
     /// away, by the next pass of [`Store::sweep`] over all records.
     async fn set_quotas(&self, quotas: Quotas) -> Result<(), StoreError> {
         // From the beginning.
-        *self.sweeping.lock().await = scan::Place::default();
+        *self.sweeping.lock().await = scan::ScanPlace::default();
         let ledger = quotas
             .any()
             .then(|| Arc::new(Ledger::new(quotas, &self.shared.names)));

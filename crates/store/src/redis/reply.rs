@@ -13,7 +13,7 @@ use redis::{RedisError, Value};
 
 /// An answer, or the way to it.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum ScriptReply {
     Answer(Answer),
     /// Granted by this very call, not by an earlier one that it repeats.
     Fresh(Grant),
@@ -62,22 +62,22 @@ impl Elsewhere {
 
 /// What is needed of an operation to read its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct ReplyContext {
     lease_ms: u64,
 }
 
-impl Asked {
-    pub fn of_event(event: &Event) -> Asked {
+impl ReplyContext {
+    pub fn of_event(event: &Event) -> ReplyContext {
         let lease_ms = match event {
             Event::Acquire(a) => a.lease_ms,
             Event::Extend { lease_ms, .. } => *lease_ms,
             _ => 0,
         };
-        Asked { lease_ms }
+        ReplyContext { lease_ms }
     }
 
-    pub fn nothing() -> Asked {
-        Asked { lease_ms: 0 }
+    pub fn nothing() -> ReplyContext {
+        ReplyContext { lease_ms: 0 }
     }
 }
 
@@ -93,12 +93,12 @@ pub(super) fn fault(event: Option<&Event>, error: &RedisError) -> Answer {
 }
 
 /// The parts of an array.
-struct Parts(std::vec::IntoIter<Value>);
+struct ArrayParts(std::vec::IntoIter<Value>);
 
-impl Parts {
-    fn of(value: Value) -> Option<Parts> {
+impl ArrayParts {
+    fn of(value: Value) -> Option<ArrayParts> {
         match value {
-            Value::Array(parts) => Some(Parts(parts.into_iter())),
+            Value::Array(parts) => Some(ArrayParts(parts.into_iter())),
             _ => None,
         }
     }
@@ -136,8 +136,8 @@ impl Parts {
 }
 
 /// The answer to an operation or to a waiter's look.
-pub(super) fn answer(value: Value, asked: Asked) -> Reply {
-    read(value, asked).unwrap_or_else(|| Reply::Answer(unreadable_answer()))
+pub(super) fn answer(value: Value, asked: ReplyContext) -> ScriptReply {
+    read(value, asked).unwrap_or_else(|| ScriptReply::Answer(unreadable_answer()))
 }
 
 /// An answer that is none to the question.
@@ -145,8 +145,8 @@ pub(super) fn unreadable_answer() -> Answer {
     damaged("the script's answer cannot be read".into())
 }
 
-fn read(value: Value, asked: Asked) -> Option<Reply> {
-    let mut parts = Parts::of(value)?;
+fn read(value: Value, asked: ReplyContext) -> Option<ScriptReply> {
+    let mut parts = ArrayParts::of(value)?;
     let answer = match parts.word()?.as_str() {
         "granted" => {
             let grant = Grant {
@@ -157,7 +157,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             match u64::try_from(parts.signed()?) {
                 Ok(lease_ms) => Answer::Granted(Grant { lease_ms, ..grant }),
                 // Negative: given just now, as long as asked.
-                Err(_) => return Some(Reply::Fresh(grant)),
+                Err(_) => return Some(ScriptReply::Fresh(grant)),
             }
         }
         "stored" => {
@@ -179,7 +179,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             };
             match parts.bytes()? {
                 Some(data) => found.answer(Some(data)),
-                None => return Some(Reply::Elsewhere(found)),
+                None => return Some(ScriptReply::Elsewhere(found)),
             }
         }
         "redirected" => {
@@ -200,7 +200,7 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
             }
         }
         "waiting" => {
-            return Some(Reply::Waiting {
+            return Some(ScriptReply::Waiting {
                 lease_left_ms: parts.number()?,
             })
         }
@@ -231,15 +231,15 @@ fn read(value: Value, asked: Asked) -> Option<Reply> {
         "lost" => Answer::Lost,
         "refused" => Answer::Refused,
         "changed" => Answer::Changed,
-        "new" => return Some(Reply::New),
-        "illegible" => return Some(Reply::Illegible),
+        "new" => return Some(ScriptReply::New),
+        "illegible" => return Some(ScriptReply::Illegible),
         "capacity" => Answer::Fault(Fault {
             code: FaultCode::Capacity,
             detail: "above the high-water mark: no new executions".into(),
         }),
         _ => return None,
     };
-    Some(Reply::Answer(answer))
+    Some(ScriptReply::Answer(answer))
 }
 
 /// Whether a tenant has room for a new record.
@@ -257,7 +257,7 @@ pub(super) enum Reserved {
 
 /// Reads whether a tenant has room; `None` if the reply is none to this question.
 pub(super) fn reserved(value: Value) -> Option<Reserved> {
-    let mut parts = Parts::of(value)?;
+    let mut parts = ArrayParts::of(value)?;
     match parts.word()?.as_str() {
         "reserved" => Some(Reserved::Now),
         "held" => Some(Reserved::Before),
@@ -275,7 +275,7 @@ pub(super) fn reserved(value: Value) -> Option<Reserved> {
 
 /// The entries that a note has put; `None` if the reply is none to a note.
 pub(super) fn noted(value: Value) -> Option<Vec<Bytes>> {
-    let mut parts = Parts::of(value)?;
+    let mut parts = ArrayParts::of(value)?;
     (parts.word()? == "noted").then_some(())?;
     let mut put = Vec::new();
     while let Some(entry) = parts.bytes()? {
@@ -294,7 +294,7 @@ pub(super) enum Fetched {
 
 /// Reads the outcome that was fetched.
 pub(super) fn outcome(value: Value) -> Result<Fetched, StoreError> {
-    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let mut parts = ArrayParts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
         Some("outcome") => Ok(Fetched::Data(parts.bytes().ok_or_else(unreadable)?)),
         Some("changed" | "illegible") => Ok(Fetched::Changed),
@@ -304,7 +304,7 @@ pub(super) fn outcome(value: Value) -> Result<Fetched, StoreError> {
 
 /// What an operator looks at.
 pub(super) fn record(value: Value, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
-    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let mut parts = ArrayParts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
         Some("none") => Ok(None),
         Some("record") => view(&mut parts, key),
@@ -315,7 +315,7 @@ pub(super) fn record(value: Value, key: &LookupKey) -> Result<Option<RecordView>
 
 /// What is stored for a completed record, without its data.
 pub(super) fn stored(value: Value) -> Result<Option<StoredOutcome>, StoreError> {
-    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let mut parts = ArrayParts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
         Some("none") => return Ok(None),
         Some("record") => {}
@@ -339,7 +339,7 @@ pub(super) fn listed(value: Value, key: &LookupKey) -> Result<Option<RecordView>
 
 /// Whether a sweep made an execution unknown.
 pub(super) fn has_lapsed(value: Value) -> Result<bool, StoreError> {
-    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let mut parts = ArrayParts::of(value).ok_or_else(unreadable)?;
     match parts.word().as_deref() {
         Some("lapsed") => Ok(true),
         Some("kept" | "illegible") => Ok(false),
@@ -349,7 +349,7 @@ pub(super) fn has_lapsed(value: Value) -> Result<bool, StoreError> {
 
 /// How an operator's decision ended.
 pub(super) fn resolved(value: Value, key: &LookupKey) -> Result<Resolved, StoreError> {
-    let mut parts = Parts::of(value).ok_or_else(unreadable)?;
+    let mut parts = ArrayParts::of(value).ok_or_else(unreadable)?;
     let word = parts.word().ok_or_else(unreadable)?;
     match word.as_str() {
         "no_such_key" => return Ok(Resolved::NoSuchKey),
@@ -365,7 +365,7 @@ pub(super) fn resolved(value: Value, key: &LookupKey) -> Result<Resolved, StoreE
     }
 }
 
-fn view(parts: &mut Parts, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
+fn view(parts: &mut ArrayParts, key: &LookupKey) -> Result<Option<RecordView>, StoreError> {
     let now = parts.number().ok_or_else(unreadable)?;
     let m = parts.bytes().flatten().ok_or_else(unreadable)?;
     let x = parts.bytes().ok_or_else(unreadable)?;

@@ -1,9 +1,9 @@
 //! Going over all records: listing and sweeping. Redis has no order of keys and no index of ours,
 //! so a page costs a pass over the whole key space.
 
-use super::call::Call;
-use super::caller::Caller;
-use super::connect::Connection;
+use super::call::ScriptCall;
+use super::caller::ScriptCaller;
+use super::connect::SharedConnection;
 use super::errors::store_error;
 use super::health;
 use super::ledger::Ledger;
@@ -26,7 +26,7 @@ const MAX_LOOKED_AT: usize = 4_000;
 
 /// A place in a pass over all masters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ScanPlace {
     /// Which master, in the order of their addresses.
     pub node: usize,
     pub cursor: u64,
@@ -34,12 +34,12 @@ pub(super) struct Place {
 
 /// One step of a pass: names, and where to go on (`None`: that was all).
 pub(super) async fn step(
-    connection: &Connection,
+    connection: &SharedConnection,
     masters: &[(String, u16)],
-    place: &Place,
+    place: &ScanPlace,
     pattern: &[u8],
     count: usize,
-) -> Result<(Vec<Bytes>, Option<Place>), StoreError> {
+) -> Result<(Vec<Bytes>, Option<ScanPlace>), StoreError> {
     let mut command = redis::cmd("SCAN");
     command
         .arg(place.cursor)
@@ -53,12 +53,12 @@ pub(super) async fn step(
         FromRedisValue::from_redis_value(value).map_err(|e| store_error(&e.into()))?;
     let names = names.into_iter().map(Bytes::from).collect();
     let next = if cursor != 0 {
-        Some(Place {
+        Some(ScanPlace {
             node: place.node,
             cursor,
         })
     } else if place.node + 1 < masters.len() {
-        Some(Place {
+        Some(ScanPlace {
             node: place.node + 1,
             cursor: 0,
         })
@@ -69,15 +69,15 @@ pub(super) async fn step(
 }
 
 async fn run(
-    connection: &Connection,
+    connection: &SharedConnection,
     master: Option<&(String, u16)>,
     command: Cmd,
 ) -> RedisResult<Value> {
     match (connection.clone(), master) {
-        (Connection::Node(mut node), _) => {
+        (SharedConnection::Node(mut node), _) => {
             node.send_packed_command(&command).await?.extract_error()
         }
-        (Connection::Cluster(mut cluster), Some((host, port))) => {
+        (SharedConnection::Cluster(mut cluster), Some((host, port))) => {
             let route = SingleNodeRoutingInfo::ByAddress {
                 host: host.clone(),
                 port: *port,
@@ -85,7 +85,7 @@ async fn run(
             let route = RoutingInfo::SingleNode(route);
             cluster.route_command(command, route).await?.extract_error()
         }
-        (Connection::Cluster(_), None) => Ok(Value::Array(vec![
+        (SharedConnection::Cluster(_), None) => Ok(Value::Array(vec![
             Value::BulkString(b"0".to_vec()),
             Value::Array(Vec::new()),
         ])),
@@ -93,8 +93,8 @@ async fn run(
 }
 
 pub(super) async fn connected(
-    caller: &Caller,
-) -> Result<(Connection, Vec<(String, u16)>), StoreError> {
+    caller: &ScriptCaller,
+) -> Result<(SharedConnection, Vec<(String, u16)>), StoreError> {
     let link = caller.side();
     let (number, connection) = link.get().await.map_err(|e| store_error(&e))?;
     match health::masters(&connection).await {
@@ -112,7 +112,7 @@ pub(super) async fn connected(
 /// One page, in the order of the lookup keys: the smallest ones after `filter.after` of all that
 /// a pass finds.
 pub(super) async fn list(
-    caller: &Caller,
+    caller: &ScriptCaller,
     names: &Names,
     filter: &ListFilter,
 ) -> Result<Page, StoreError> {
@@ -122,7 +122,7 @@ pub(super) async fn list(
     let (connection, masters) = connected(caller).await?;
     let mut found: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
     let mut cut = false;
-    let mut place = Some(Place::default());
+    let mut place = Some(ScanPlace::default());
     while let Some(here) = place {
         let (batch, next) = step(&connection, &masters, &here, &pattern, STEP).await?;
         place = next;
@@ -147,9 +147,9 @@ pub(super) async fn list(
         // What is still missing, and some more, since marks are no records.
         let wanted = (limit - page.records.len()).max(64);
         let chunk: Vec<(Vec<u8>, Bytes)> = rest.by_ref().take(wanted).collect();
-        let calls: Vec<Call> = chunk
+        let calls: Vec<ScriptCall> = chunk
             .iter()
-            .map(|(_, name)| Call::inspect(name.clone()))
+            .map(|(_, name)| ScriptCall::inspect(name.clone()))
             .collect();
         let outcomes = caller.all(&calls, false).await;
         for ((lookup, _), outcome) in chunk.into_iter().zip(outcomes) {
@@ -185,13 +185,13 @@ pub(super) async fn list(
 
 /// Enters all records that are there into the ledgers.
 pub(super) async fn count(
-    caller: &Caller,
+    caller: &ScriptCaller,
     names: &Names,
     ledger: &Ledger,
 ) -> Result<(), StoreError> {
     let (connection, masters) = connected(caller).await?;
     let pattern = names.pattern(b"");
-    let mut place = Some(Place::default());
+    let mut place = Some(ScanPlace::default());
     while let Some(here) = place {
         let (batch, next) = step(&connection, &masters, &here, &pattern, STEP).await?;
         let found = read(&connection, batch).await?;
@@ -203,9 +203,9 @@ pub(super) async fn count(
 
 /// One step of a sweep: makes executions unknown whose lease is over. Redis forgets by itself.
 pub(super) async fn sweep(
-    caller: &Caller,
+    caller: &ScriptCaller,
     names: &Names,
-    place: &mut Place,
+    place: &mut ScanPlace,
     limit: usize,
     ledger: Option<&Ledger>,
 ) -> Result<Swept, StoreError> {
@@ -218,8 +218,8 @@ pub(super) async fn sweep(
     let found = read(&connection, batch).await?;
     // The script looks again, on its own clock.
     let with_lease = found.iter().filter(|(_, slot)| meta::has_lease(slot));
-    let calls: Vec<Call> = with_lease
-        .map(|(name, _)| Call::sweep(name.clone()))
+    let calls: Vec<ScriptCall> = with_lease
+        .map(|(name, _)| ScriptCall::sweep(name.clone()))
         .collect();
     let mut swept = Swept {
         more,
@@ -242,8 +242,8 @@ const LOOKS: usize = 3;
 /// Enters what was found into the ledgers. Between the look at a record and its entry it may have been forgotten,
 /// or have ended, and have told the ledger too early: so each one that is entered is looked at again.
 async fn enter(
-    caller: &Caller,
-    connection: &Connection,
+    caller: &ScriptCaller,
+    connection: &SharedConnection,
     names: &Names,
     ledger: &Ledger,
     found: Vec<(Bytes, Slot)>,
@@ -274,7 +274,7 @@ async fn enter(
 
 /// What is known of these records, of those that are any.
 async fn read(
-    connection: &Connection,
+    connection: &SharedConnection,
     batch: Vec<Bytes>,
 ) -> Result<Vec<(Bytes, Slot)>, StoreError> {
     let mut command = Vec::with_capacity(batch.len());
@@ -284,7 +284,7 @@ async fn read(
         command.push(get);
     }
     let values = match connection.clone() {
-        Connection::Node(mut node) => {
+        SharedConnection::Node(mut node) => {
             let count = command.len();
             let mut pipeline = Pipeline::with_capacity(count);
             for get in command {
@@ -295,7 +295,7 @@ async fn read(
             }
             node.send_packed_commands(&pipeline, 0, count).await
         }
-        Connection::Cluster(cluster) => {
+        SharedConnection::Cluster(cluster) => {
             let gets = command.into_iter().map(|get| {
                 let mut cluster = cluster.clone();
                 async move { get.query_async::<Value>(&mut cluster).await }

@@ -1,6 +1,6 @@
 //! Sending calls and reading their answers.
 
-use super::connect::Connection;
+use super::connect::SharedConnection;
 use super::options::WaitReplicas;
 use futures_util::future::join_all;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
@@ -25,12 +25,12 @@ pub(super) struct Sending {
 
 /// Sends them, those of one record in order; with `wait`, what was written is awaited on replicas.
 pub(super) async fn send(
-    connection: Connection,
+    connection: SharedConnection,
     sendings: Vec<Sending>,
     wait: Option<WaitReplicas>,
 ) -> Vec<Outcome> {
     match connection {
-        Connection::Node(mut node) => {
+        SharedConnection::Node(mut node) => {
             let count = sendings.len();
             let mut pipeline = Pipeline::with_capacity(count + 1);
             for sending in sendings {
@@ -61,7 +61,7 @@ pub(super) async fn send(
                 }
             }
         }
-        Connection::Cluster(cluster) => {
+        SharedConnection::Cluster(cluster) => {
             // Per record in order, all records at once; the connections underneath pipeline.
             let mut chains: HashMap<bytes::Bytes, Vec<Sending>> = HashMap::new();
             for sending in sendings {

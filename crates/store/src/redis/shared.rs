@@ -1,7 +1,7 @@
 //! What every instance of the store and its background task share.
 
-use super::caller::Caller;
-use super::connect::Connector;
+use super::caller::ScriptCaller;
+use super::connect::RedisConnector;
 use super::errors::store_error;
 use super::gate::Gate;
 use super::health::{self, Health};
@@ -19,8 +19,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the background task needs too.
 pub(super) struct Shared {
-    pub connector: Arc<Connector>,
-    pub caller: Caller,
+    pub connector: Arc<RedisConnector>,
+    pub caller: ScriptCaller,
     pub names: Names,
     pub gate: Gate,
     pub closed: AtomicBool,
@@ -30,9 +30,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(connector: Arc<Connector>, scripts: Scripts, names: Names) -> Shared {
+    pub fn new(connector: Arc<RedisConnector>, scripts: Scripts, names: Names) -> Shared {
         Shared {
-            caller: Caller::new(&connector, scripts),
+            caller: ScriptCaller::new(&connector, scripts),
             connector,
             names,
             gate: Gate::new(),

@@ -5,9 +5,9 @@
 //! own, are one call of a second script (`script/each.lua`). It goes the short way only, and says
 //! `false` of everything else: that is then called on its own.
 
-use super::call::{Call, INLINE_MAX};
-use super::caller::Caller;
-use super::connect::Connection;
+use super::call::{ScriptCall, INLINE_MAX};
+use super::caller::ScriptCaller;
+use super::connect::SharedConnection;
 use super::errors::{remedy, Remedy};
 use super::link::Link;
 use super::options::WaitReplicas;
@@ -28,12 +28,12 @@ pub(super) struct Together {
     pub broken: bool,
 }
 
-impl Caller {
+impl ScriptCaller {
     /// Makes calls about different records in as few calls of the server as possible.
     pub(super) async fn together(
         &self,
         link: &Link,
-        calls: &[Call],
+        calls: &[ScriptCall],
         wait: Option<WaitReplicas>,
     ) -> Together {
         let mut done = Together {
@@ -42,7 +42,7 @@ impl Caller {
         };
         let carried: u64 = calls.iter().map(|call| call.carries).sum();
         let places: Vec<usize> = (0..calls.len())
-            .filter(|at| calls.get(*at).is_some_and(Call::goes_the_short_way))
+            .filter(|at| calls.get(*at).is_some_and(ScriptCall::goes_the_short_way))
             .collect();
         let Some(text) = &self.scripts().together else {
             return done;
@@ -57,7 +57,7 @@ impl Caller {
                 return done;
             };
             // In a Cluster records live on different nodes.
-            let Connection::Node(_) = connection else {
+            let SharedConnection::Node(_) = connection else {
                 return done;
             };
             let sending = |(at, places): (usize, &&[usize])| Sending {
@@ -103,9 +103,9 @@ impl Caller {
     }
 }
 
-fn command(text: &Text, by_source: bool, calls: &[Call], places: &[usize]) -> Cmd {
+fn command(text: &Text, by_source: bool, calls: &[ScriptCall], places: &[usize]) -> Cmd {
     let chosen = || places.iter().filter_map(|at| calls.get(*at));
-    let room = chosen().map(Call::room).fold((0, 0), |sum, room| {
+    let room = chosen().map(ScriptCall::room).fold((0, 0), |sum, room| {
         // One more argument: their number.
         (sum.0 + room.0 + 1, sum.1 + room.1 + 2)
     });

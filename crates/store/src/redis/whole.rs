@@ -1,6 +1,6 @@
 //! Whole records: read, and put in the place of what is there (`script/whole.lua`).
 
-use super::call::{number, word, Call};
+use super::call::{number, word, ScriptCall};
 use super::errors::store_error;
 use super::meta;
 use super::remembered;
@@ -20,7 +20,7 @@ const GRACE: Micros = 86_400_000_000;
 
 impl RedisStore {
     pub(super) async fn read_whole(&self, key: &LookupKey) -> Result<Option<Slot>, StoreError> {
-        let call = Call::whole(self.shared.names.of(key), vec![word("export")]);
+        let call = ScriptCall::whole(self.shared.names.of(key), vec![word("export")]);
         let value = self.shared.caller.one(call, true).await;
         let value = value.map_err(|e| store_error(&e))?;
         let [m, x, k, o] = fields(value).ok_or_else(senseless)?;
@@ -50,11 +50,11 @@ impl RedisStore {
         let carries = slot
             .and_then(|slot| slot.execution.as_ref()?.state.outcome())
             .map_or(0, |outcome| outcome.size);
-        let call = Call {
+        let call = ScriptCall {
             carries,
             // The second time, the version has changed.
             repeatable: false,
-            ..Call::whole(name, arguments)
+            ..ScriptCall::whole(name, arguments)
         };
         let outcome = self.shared.caller.all(&[call], true).await.pop();
         let outcome = outcome.ok_or_else(|| StoreError::Transient("no answer".into()))?;
@@ -77,7 +77,7 @@ impl RedisStore {
 }
 
 fn senseless() -> StoreError {
-    StoreError::Permanent("Redis: an answer makes no sense".to_owned())
+    StoreError::Permanent("Redis: an answer cannot be understood".to_owned())
 }
 
 fn illegible() -> StoreError {

@@ -95,14 +95,14 @@ fn put_head(out: &mut Vec<u8>, key: &Key, data_key: &[u8; DATA_KEY]) -> Result<(
 }
 
 /// An envelope, taken apart.
-struct Parts {
+struct EnvelopeParts {
     head: Bytes,
     nonce: [u8; NONCE],
     wrapped: Bytes,
     ciphertext: Bytes,
 }
 
-fn parts(mut envelope: Bytes) -> Option<Parts> {
+fn parts(mut envelope: Bytes) -> Option<EnvelopeParts> {
     let whole = envelope.clone();
     if envelope.try_get_u8().ok()? != VERSION {
         return None;
@@ -114,7 +114,7 @@ fn parts(mut envelope: Bytes) -> Option<Parts> {
     envelope.advance(length);
     let mut nonce = [0; NONCE];
     envelope.copy_to_slice(&mut nonce);
-    Some(Parts {
+    Some(EnvelopeParts {
         head: whole.slice(..2 + length),
         nonce,
         wrapped: envelope.split_to(WRAPPED),
@@ -122,7 +122,7 @@ fn parts(mut envelope: Bytes) -> Option<Parts> {
     })
 }
 
-impl Parts {
+impl EnvelopeParts {
     fn name(&self) -> &str {
         let name = self.head.get(2..).unwrap_or_default();
         std::str::from_utf8(name).unwrap_or_default()

@@ -13,15 +13,15 @@ use idempotency_protocol::{Answer, Fault, FaultCode, Fingerprint, LookupKey, Own
 use std::collections::HashSet;
 
 /// One operation that was handed on.
-struct Asked {
+struct HandedOn {
     /// Its number in the batch.
     at: usize,
     place: LookupKey,
     /// What the answer may ask to do with it.
-    kind: Kind,
+    kind: HandedOnKind,
 }
 
-enum Kind {
+enum HandedOnKind {
     /// An acquire, as the store got it, and the fingerprint in clear.
     Acquire(Box<AcquireEvent>, Fingerprint),
     /// A redeem, likewise.
@@ -65,12 +65,14 @@ impl Sealed {
             match self.sealed_event(&keys, key, event).await {
                 Ok((place, event, of)) => {
                     let kind = match (&event, of) {
-                        (Event::Acquire(a), Some(of)) => Kind::Acquire(Box::new(a.clone()), of),
-                        (Event::Redeem { .. }, Some(of)) => Kind::Redeem(event.clone(), of),
-                        _ => Kind::Other,
+                        (Event::Acquire(a), Some(of)) => {
+                            HandedOnKind::Acquire(Box::new(a.clone()), of)
+                        }
+                        (Event::Redeem { .. }, Some(of)) => HandedOnKind::Redeem(event.clone(), of),
+                        _ => HandedOnKind::Other,
                     };
                     sealed.push((place.clone(), event));
-                    asked.push(Asked { at, place, kind });
+                    asked.push(HandedOn { at, place, kind });
                 }
                 Err(error) => put(&mut answers, at, Answer::Fault(error.into())),
             }
@@ -82,15 +84,15 @@ impl Sealed {
             }
         }
         self.ask_under_older_keys(&keys, &asked, &mut answers).await;
-        for Asked { at, place, kind } in &asked {
+        for HandedOn { at, place, kind } in &asked {
             let Some(answer) = answers.get_mut(*at).and_then(Option::take) else {
                 continue;
             };
             match (&answer, kind) {
-                (Answer::Granted(grant), Kind::Acquire(a, _)) => {
+                (Answer::Granted(grant), HandedOnKind::Acquire(a, _)) => {
                     self.fences.put(place, a.owner, grant.fence);
                 }
-                (Answer::NotComparable, Kind::Acquire(_, of)) => {
+                (Answer::NotComparable, HandedOnKind::Acquire(_, of)) => {
                     self.note_not_comparable(&keys, place, of).await;
                 }
                 _ => {}
@@ -113,21 +115,21 @@ impl Sealed {
     async fn ask_under_older_keys(
         &self,
         keys: &Keys,
-        asked: &[Asked],
+        asked: &[HandedOn],
         answers: &mut [Option<Answer>],
     ) {
         for key in keys.keys.iter().skip(1) {
             let (mut places, mut again) = (Vec::new(), Vec::new());
-            for Asked { at, place, kind } in asked {
+            for HandedOn { at, place, kind } in asked {
                 let answer = answers.get(*at).and_then(Option::as_ref);
                 let event = match (answer, kind) {
-                    (Some(Answer::NotComparable), Kind::Acquire(a, of)) => {
+                    (Some(Answer::NotComparable), HandedOnKind::Acquire(a, of)) => {
                         Event::Acquire(AcquireEvent {
                             fingerprint: key.fingerprint(place, of),
                             ..(**a).clone()
                         })
                     }
-                    (Some(Answer::Lost), Kind::Redeem(event, of)) => {
+                    (Some(Answer::Lost), HandedOnKind::Redeem(event, of)) => {
                         let mut event = event.clone();
                         if let Event::Redeem { fingerprint, .. } = &mut event {
                             *fingerprint = key.fingerprint(place, of);

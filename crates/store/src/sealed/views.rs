@@ -16,27 +16,27 @@ use idempotency_protocol::LookupKey;
 
 /// A part of a listing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum ListingPart {
     Sealed,
     Clear,
 }
 
-impl Part {
+impl ListingPart {
     fn byte(self) -> u8 {
         match self {
-            Part::Sealed => 0,
-            Part::Clear => 1,
+            ListingPart::Sealed => 0,
+            ListingPart::Clear => 1,
         }
     }
 
     /// Where a listing goes on: the part, and the place in it.
-    fn read(after: Option<Vec<u8>>) -> Result<(Part, Option<Vec<u8>>), StoreError> {
+    fn read(after: Option<Vec<u8>>) -> Result<(ListingPart, Option<Vec<u8>>), StoreError> {
         let Some(mut after) = after else {
-            return Ok((Part::Sealed, None));
+            return Ok((ListingPart::Sealed, None));
         };
         let part = match after.first() {
-            Some(0) => Part::Sealed,
-            Some(1) => Part::Clear,
+            Some(0) => ListingPart::Sealed,
+            Some(1) => ListingPart::Clear,
             _ => return Err(no_place()),
         };
         after.remove(0);
@@ -51,7 +51,7 @@ impl Part {
     fn next(self, place: Option<Vec<u8>>, has_clear: bool) -> Option<Vec<u8>> {
         match place {
             Some(place) => Some(self.write(&place)),
-            None if self == Part::Sealed && has_clear => Some(Part::Clear.write(&[])),
+            None if self == ListingPart::Sealed && has_clear => Some(ListingPart::Clear.write(&[])),
             None => None,
         }
     }
@@ -88,14 +88,14 @@ impl Sealed {
     }
 
     pub(super) async fn list_opened(&self, filter: ListFilter) -> Result<Page, StoreError> {
-        let (part, after) = Part::read(filter.after)?;
+        let (part, after) = ListingPart::read(filter.after)?;
         let has_clear = self.has_clear() && filter.tenant.is_some();
         let tenant = match part {
-            Part::Sealed => {
+            ListingPart::Sealed => {
                 let keys = self.sealer.keys();
                 filter.tenant.map(|tenant| keys.index.tenant(&tenant))
             }
-            Part::Clear => filter.tenant,
+            ListingPart::Clear => filter.tenant,
         };
         let inner = ListFilter {
             tenant,
@@ -115,12 +115,12 @@ impl Sealed {
     }
 
     pub(super) async fn search_opened(&self, search: Search) -> Result<Found, StoreError> {
-        let (part, after) = Part::read(search.after.clone())?;
+        let (part, after) = ListingPart::read(search.after.clone())?;
         let by_name = search.tenant.is_some() || search.key.is_some();
         let has_clear = self.has_clear() && by_name;
         let inner = match part {
-            Part::Sealed => self.search_for_places(&search, after),
-            Part::Clear => Search {
+            ListingPart::Sealed => self.search_for_places(&search, after),
+            ListingPart::Clear => Search {
                 after,
                 ..search.clone()
             },

@@ -4,11 +4,11 @@ use super::described::{properties, Describe, Described, Wrong, PARSER, SCHEMA};
 use super::json::{array, object, string, Json};
 use crate::config::cors::{Cors, Sharing};
 use crate::config::kinds::{
-    Flag, Group, Header, Headers, Integer, Keys, Ordered, Text, Texts, Words,
+    Flag, Group, Header, HeaderNames, Integer, KeyPlaces, Ordered, Text, Texts, Words,
 };
 use crate::config::outcomes::{default_outcomes, Meanings, Outcomes};
 use crate::config::problems::{Problems, Refusals};
-use crate::config::scope::Source;
+use crate::config::scope::TenantSource;
 use crate::config::table::Table;
 use crate::config::{KeyPolicy, Scope};
 use crate::problem::Problem;
@@ -218,7 +218,7 @@ impl Describe<String> for Header {
     }
 }
 
-impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for Headers {
+impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for HeaderNames {
     fn schema(&self, given: Option<Json>) -> Json {
         object([
             ("type", string("array")),
@@ -273,27 +273,27 @@ impl<S: Clone + Into<Option<Vec<String>>>> Describe<S> for Headers {
 /// But for its order, which it keeps.
 impl Describe<Vec<String>> for Ordered {
     fn schema(&self, given: Option<Json>) -> Json {
-        Describe::<Vec<String>>::schema(&Headers(self.0), given)
+        Describe::<Vec<String>>::schema(&HeaderNames(self.0), given)
     }
 
     fn values(&self) -> String {
-        Describe::<Vec<String>>::values(&Headers(self.0))
+        Describe::<Vec<String>>::values(&HeaderNames(self.0))
     }
 
     fn written(&self, slot: &Vec<String>) -> Option<Json> {
-        Headers(self.0).written(slot)
+        HeaderNames(self.0).written(slot)
     }
 
     fn cell(&self, value: &Json) -> String {
-        Describe::<Vec<String>>::cell(&Headers(self.0), value)
+        Describe::<Vec<String>>::cell(&HeaderNames(self.0), value)
     }
 
     fn right(&self) -> Vec<Json> {
-        Describe::<Vec<String>>::right(&Headers(self.0))
+        Describe::<Vec<String>>::right(&HeaderNames(self.0))
     }
 
     fn wrong(&self) -> Vec<Wrong> {
-        Describe::<Vec<String>>::wrong(&Headers(self.0))
+        Describe::<Vec<String>>::wrong(&HeaderNames(self.0))
     }
 }
 
@@ -335,7 +335,7 @@ impl Describe<Vec<String>> for Texts {
     }
 }
 
-impl Describe<KeyPolicy> for Keys {
+impl Describe<KeyPolicy> for KeyPlaces {
     fn schema(&self, given: Option<Json>) -> Json {
         Describe::<KeyPolicy>::schema(&Group, given)
     }
@@ -411,7 +411,7 @@ impl<T: Table> Describe<T> for Group {
 }
 
 /// The table says all about it.
-impl Describe<Option<Scope>> for Source {
+impl Describe<Option<Scope>> for TenantSource {
     fn schema(&self, given: Option<Json>) -> Json {
         given.expect("the table has the schema of the scope")
     }

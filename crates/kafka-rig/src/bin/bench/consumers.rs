@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 /// Longest poll.
 const POLL: Duration = Duration::from_millis(20);
-/// Messages of a partition in memory.
+/// Messages of a partition in memory, with the guard.
 const QUEUE: usize = 1_000;
 
 /// What the guard does apart from records: partitions beside each other, each in its order, an offset stored for the
@@ -73,7 +73,7 @@ struct Poller {
 impl Poller {
     /// The consumer is closed in this thread: its workers have ended before.
     fn run(self) {
-        let mut workers: HashMap<i32, (mpsc::Sender<OwnedMessage>, JoinHandle<()>)> =
+        let mut workers: HashMap<i32, (mpsc::UnboundedSender<OwnedMessage>, JoinHandle<()>)> =
             HashMap::new();
         while !self.stop.load(Ordering::Relaxed) {
             let Some(Ok(message)) = self.consumer.poll(POLL) else {
@@ -82,7 +82,7 @@ impl Poller {
             let worker = workers
                 .entry(message.partition())
                 .or_insert_with(|| self.hire());
-            let _ = worker.0.blocking_send(message.detach());
+            let _ = worker.0.send(message.detach());
         }
         for (_, (sender, worker)) in workers {
             drop(sender);
@@ -90,8 +90,10 @@ impl Poller {
         }
     }
 
-    fn hire(&self) -> (mpsc::Sender<OwnedMessage>, JoinHandle<()>) {
-        let (sender, mut messages) = mpsc::channel::<OwnedMessage>(QUEUE);
+    /// Its queue has no bound. librdkafka hands messages over partition by partition, so a bounded queue that is full
+    /// would hold up all other partitions, unless its partition is paused, as the guard does. A run fits into memory.
+    fn hire(&self) -> (mpsc::UnboundedSender<OwnedMessage>, JoinHandle<()>) {
+        let (sender, mut messages) = mpsc::unbounded_channel::<OwnedMessage>();
         let (consumer, watch) = (Arc::clone(&self.consumer), Arc::clone(&self.watch));
         let work = Arc::clone(&self.work);
         let worker = self.handle.spawn(async move {

@@ -11,14 +11,14 @@ mod tally;
 
 pub use options::{BadNodes, RedlockOptions};
 
-use super::call::Call;
+use super::call::ScriptCall;
 use super::names::Names;
 use super::options::RedisOptions;
 use crate::store::StoreError;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use idempotency_protocol::{LookupKey, Owner};
-use node::Node;
+use node::RedlockNode;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(super) enum Whose {
 
 /// The guard.
 pub(super) struct Redlock {
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<RedlockNode>>,
     quorum: usize,
     timeout: Duration,
     drift_percent: u32,
@@ -79,7 +79,7 @@ impl Redlock {
                 timeout: options.timeout,
                 ..node.clone()
             };
-            Node::new(options).map(Arc::new)
+            RedlockNode::new(options).map(Arc::new)
         };
         Ok(Redlock {
             nodes: options.nodes.iter().map(node).collect::<Result<_, _>>()?,
@@ -119,7 +119,7 @@ impl Redlock {
             fence.map_or_else(Bytes::new, decimal),
             decimal(u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)),
         ];
-        let call = Call::lock(self.names.of(key), "take", rest);
+        let call = ScriptCall::lock(self.names.of(key), "take", rest);
         // Monotonic: neither a node's clock nor the time of day here has a part in it.
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -151,7 +151,7 @@ impl Redlock {
     /// Takes back what [`Redlock::take`] may have taken without success, and does not wait for it.
     pub fn let_go(&self, key: &LookupKey, owner: Owner) {
         let name = self.names.of(key);
-        drop(self.tell_each(&Call::lock(name, "cancel", vec![owner_of(owner)])));
+        drop(self.tell_each(&ScriptCall::lock(name, "cancel", vec![owner_of(owner)])));
     }
 
     /// Whether grants are out of the question: when the last one was missed, too few nodes
@@ -163,7 +163,7 @@ impl Redlock {
     /// Listens for the nodes whenever they do not answer. Without this, every acquire would run
     /// into its timeout, and its record from executing to failed.
     pub async fn listen(&self) {
-        let anybody = Call::lock(self.names.probe(), "settle", vec![decimal(0)]);
+        let anybody = ScriptCall::lock(self.names.probe(), "settle", vec![decimal(0)]);
         loop {
             self.went_deaf.notified().await;
             while self.is_deaf() {
@@ -179,11 +179,11 @@ impl Redlock {
         }
     }
 
-    fn releasing(&self, key: &LookupKey, whose: Whose) -> Call {
+    fn releasing(&self, key: &LookupKey, whose: Whose) -> ScriptCall {
         let name = self.names.of(key);
         match whose {
-            Whose::Owner(owner) => Call::lock(name, "release", vec![owner_of(owner)]),
-            Whose::Fence(fence) => Call::lock(name, "settle", vec![decimal(fence)]),
+            Whose::Owner(owner) => ScriptCall::lock(name, "release", vec![owner_of(owner)]),
+            Whose::Fence(fence) => ScriptCall::lock(name, "settle", vec![decimal(fence)]),
         }
     }
 
@@ -201,7 +201,7 @@ impl Redlock {
 
     /// Asks all nodes at once. Every node is asked to the end, also when nobody waits for its answer
     /// any more: the more nodes hold a lock, the more of them may fail.
-    fn ask_each(&self, call: &Call) -> UnboundedReceiver<Vote> {
+    fn ask_each(&self, call: &ScriptCall) -> UnboundedReceiver<Vote> {
         let (sender, votes) = unbounded_channel();
         for node in &self.nodes {
             let (node, call, sender) = (Arc::clone(node), call.clone(), sender.clone());
@@ -213,7 +213,7 @@ impl Redlock {
     }
 
     /// The same, and asks nodes that cannot answer again and again.
-    fn tell_each(&self, call: &Call) -> UnboundedReceiver<Vote> {
+    fn tell_each(&self, call: &ScriptCall) -> UnboundedReceiver<Vote> {
         let (sender, votes) = unbounded_channel();
         let end = Instant::now() + INSIST;
         for node in &self.nodes {

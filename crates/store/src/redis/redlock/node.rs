@@ -1,9 +1,9 @@
 //! One node of the guard.
 
 use super::tally::Vote;
-use crate::redis::call::Call;
-use crate::redis::caller::Caller;
-use crate::redis::connect::Connector;
+use crate::redis::call::ScriptCall;
+use crate::redis::caller::ScriptCaller;
+use crate::redis::connect::RedisConnector;
 use crate::redis::errors::store_error;
 use crate::redis::health;
 use crate::redis::options::{Address, RedisOptions, Topology};
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) struct Node {
-    caller: Caller,
-    connector: Arc<Connector>,
+pub(super) struct RedlockNode {
+    caller: ScriptCaller,
+    connector: Arc<RedisConnector>,
     /// The last look found that it may forget locks.
     distrusted: AtomicBool,
 }
 
-impl Node {
-    pub fn new(options: RedisOptions) -> Result<Node, StoreError> {
-        let connector = Connector::new(options).map_err(StoreError::Permanent)?;
+impl RedlockNode {
+    pub fn new(options: RedisOptions) -> Result<RedlockNode, StoreError> {
+        let connector = RedisConnector::new(options).map_err(StoreError::Permanent)?;
         let connector = Arc::new(connector);
-        Ok(Node {
-            caller: Caller::new(&connector, Scripts::lock()),
+        Ok(RedlockNode {
+            caller: ScriptCaller::new(&connector, Scripts::lock()),
             connector,
             distrusted: AtomicBool::new(false),
         })
@@ -44,7 +44,7 @@ impl Node {
     /// What it says to a take, if it can be trusted with a lock: one that evicts may give the same
     /// lock to the next one. Until it is looked at for the first time it is trusted: its vote is one
     /// of several.
-    pub async fn ask_if_trusted(&self, call: &Call) -> Vote {
+    pub async fn ask_if_trusted(&self, call: &ScriptCall) -> Vote {
         if self.distrusted.load(Ordering::Acquire) {
             return Vote::Failed(format!("{}: it may forget locks", self.place()));
         }
@@ -52,7 +52,7 @@ impl Node {
     }
 
     /// What it says to an event; why it cannot.
-    pub async fn ask(&self, call: &Call) -> Vote {
+    pub async fn ask(&self, call: &ScriptCall) -> Vote {
         match self.caller.one(call.clone(), false).await {
             Ok(Value::Int(1)) => Vote::Yes,
             Ok(Value::Int(0)) => Vote::Released,

@@ -4,7 +4,7 @@
 //! about many records has the same short way as the body of a function; what does not go that way is
 //! called on its own.
 
-use super::call::Call;
+use super::call::ScriptCall;
 use redis::Cmd;
 
 /// The text of the script about one record; for measuring the server alone.
@@ -41,12 +41,12 @@ impl Text {
     }
 
     /// The call as it is normally sent.
-    pub fn by_name(&self, call: &Call) -> Cmd {
+    pub fn by_name(&self, call: &ScriptCall) -> Cmd {
         Text::command("EVALSHA", &self.sha, call)
     }
 
     /// The call for a server that does not know the script (any more); it does afterwards.
-    pub fn by_source(&self, call: &Call) -> Cmd {
+    pub fn by_source(&self, call: &ScriptCall) -> Cmd {
         Text::command("EVAL", &self.source, call)
     }
 
@@ -68,7 +68,7 @@ impl Text {
         command
     }
 
-    fn command(name: &str, script: &str, call: &Call) -> Cmd {
+    fn command(name: &str, script: &str, call: &ScriptCall) -> Cmd {
         let keys = 1 + call.beside.len();
         let mut command = Text::starting(name, script, keys, call.room());
         command.arg(call.key.as_ref());

@@ -2,7 +2,7 @@
 //! becomes of it shows in what the host is asked to do.
 
 use super::fake::{FakeHost, FakeStream, Phase, ROOT};
-use super::Filter;
+use crate::filter::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
 use idempotency_core::testing::{Case, CONFIG, DECISIONS};

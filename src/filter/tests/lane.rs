@@ -1,7 +1,7 @@
 //! The lane of Kong's root: one callout at a time with all that is due, and no lease lapses because
 //! one of them hangs. (That no two overlap is a rule of the host, which every test here obeys.)
 
-use super::kong_test::{charge, from_upstream, grant_of, CONFIG};
+use super::kong::{charge, from_upstream, grant_of, CONFIG};
 use super::nginx::{fields, Nginx};
 use bytes::Bytes;
 use idempotency_protocol::*;

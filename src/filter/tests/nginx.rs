@@ -2,7 +2,7 @@
 //! request what the filter's answers ask for.
 
 use super::fake_kong::{FakeKong, FakeStream, ROOT};
-use super::Filter;
+use crate::filter::Filter;
 use crate::testing::kong_reply;
 use crate::testing::kong_rules::{Step, Verdict};
 use bytes::Bytes;

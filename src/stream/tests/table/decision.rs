@@ -1,8 +1,8 @@
 //! From the first callback to the decision.
 
 use super::super::bench::*;
-use super::super::Event;
 use crate::call::CallFailed;
+use crate::stream::Event;
 use idempotency_core::headers::Headers;
 use idempotency_protocol::*;
 

@@ -2,10 +2,10 @@
 //! detached or observed, in Envoy or in Kong.
 
 use super::bench::*;
-use super::{Effect, Event};
 use crate::call::Call;
 use crate::execution::{Executed, Execution};
 use crate::profile::Profile;
+use crate::stream::{Effect, Event};
 use idempotency_core::classify::Source;
 use idempotency_protocol::*;
 
@@ -29,7 +29,7 @@ const OBSERVE: &str = r#""execution": "inline", "mode": "observe", "max_response
 fn told(effects: &[Effect]) -> Vec<String> {
     let operations = effects.iter().filter_map(|effect| match effect {
         Effect::Call(Call::Operation(operation)) => Some(&**operation),
-        Effect::Background(operation) => Some(operation),
+        Effect::Background(operation) => Some(&**operation),
         _ => None,
     });
     operations.map(describe_operation).collect()
@@ -197,7 +197,8 @@ fn an_execution_that_is_cut_is_told_to_its_own_client() {
             key: "k1".into(),
         };
         let owner = Owner([1; 16]);
-        Event::Settled(Operation::Abandon { key, owner }, Ok(Answer::Abandoned))
+        let operation = Operation::Abandon { key, owner };
+        Event::Settled(Box::new(operation), Ok(Answer::Abandoned))
     };
     for (status, source, expected) in [
         ("503", Source::Doubtful, "reply:502"),

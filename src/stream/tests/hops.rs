@@ -1,10 +1,10 @@
 //! What a stream does with what another gateway of ours has sent.
 
 use super::bench::*;
-use super::{Effect, Event};
 use crate::call::{Call, CallFailed, CallResult};
 use crate::forward::HeaderChange;
 use crate::profile::Profile;
+use crate::stream::{Effect, Event};
 use idempotency_core::fingerprint::{self, Hasher};
 use idempotency_core::hop::{self, Carried, MayBe};
 use idempotency_core::reply::LocalReply;

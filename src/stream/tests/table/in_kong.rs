@@ -1,9 +1,9 @@
 //! What is different in Kong.
 
 use super::super::bench::*;
-use super::super::Event;
 use crate::call::CallFailed;
 use crate::profile::Profile;
+use crate::stream::Event;
 use idempotency_core::classify::Source;
 use idempotency_protocol::*;
 

@@ -1,8 +1,8 @@
 //! From the grant to the last byte of the response.
 
 use super::super::bench::*;
-use super::super::Event;
 use crate::call::CallFailed;
+use crate::stream::Event;
 use idempotency_core::classify::Source;
 use idempotency_protocol::*;
 

@@ -1,10 +1,10 @@
 //! Brings a stream into each state, and says in one line what an event led to.
 
-use super::{Effect, Env, Event, Flow, State, Stream};
 use crate::call::{Call, CallResult};
 use crate::clock::SteadyClock;
 use crate::profile::Profile;
 use crate::settings::Settings;
+use crate::stream::{Effect, Env, Event, Flow, State, Stream};
 use bytes::Bytes;
 use idempotency_core::classify::Source;
 use idempotency_core::config::{self, Plan};
@@ -98,7 +98,8 @@ impl Bench {
             effects: Vec::new(),
             flow: Flow::Continue,
         };
-        let (stream, flow) = bench.with_env(|env| Stream::protect(request, hasher, None, env));
+        let (stream, flow) =
+            bench.with_env(|env| Stream::protect(Arc::new(request), Box::new(hasher), None, env));
         bench.stream = stream;
         bench.flow = flow;
         bench
@@ -310,7 +311,7 @@ pub(super) fn settled(result: CallResult) -> Event<'static> {
         owner: Owner([1; 16]),
         outcome: outcome.into(),
     };
-    Event::Settled(Operation::Complete(complete), result)
+    Event::Settled(Box::new(Operation::Complete(complete)), result)
 }
 
 pub(super) fn response(status: &'static str, end: bool) -> Event<'static> {

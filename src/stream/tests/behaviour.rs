@@ -1,10 +1,10 @@
 //! What takes more than one cell of the table to see.
 
 use super::bench::*;
-use super::{Effect, Env, Event, Flow, Stream};
 use crate::call::{Call, CallFailed};
 use crate::clock::Moment;
 use crate::profile::Profile;
+use crate::stream::{Effect, Env, Event, Flow, Stream};
 use idempotency_core::classify::Source;
 use idempotency_core::problem::Problem;
 use idempotency_protocol::*;

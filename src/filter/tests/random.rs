@@ -12,7 +12,7 @@ use super::fake::{Call, FakeHost, FakeStream, Phase, QUEUE, ROOT};
 #[cfg(test)]
 use super::random_service::run_all;
 use super::random_service::{Answered, Dice, Ledger, Time, BEGIN_MS};
-use super::Filter;
+use crate::filter::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
 use std::collections::BTreeSet;

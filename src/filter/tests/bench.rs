@@ -1,7 +1,7 @@
 //! A filter in an in-process Envoy, for tests that bring it to one place step by step.
 
 use super::fake::{FakeHost, FakeStream, Phase, QUEUE, ROOT};
-use super::Filter;
+use crate::filter::Filter;
 use crate::stream::Flow;
 use bytes::Bytes;
 use idempotency_protocol::*;

@@ -69,8 +69,8 @@ test: build wasm ## All tests, the end-to-end ones on the newest and the oldest 
 	@scripts/test.sh
 
 .PHONY: test-kong
-test-kong: prepare ## The end-to-end tests in a complete Kong: KONG=/path/to/prefix; in its nginx alone: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib
-	@KONG="$(KONG)" KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
+test-kong: prepare ## The end-to-end tests in a complete Kong: KONG=/path/to/prefix; in its nginx alone: KONG_NGINX=/path/to/nginx KONG_LUALIB=/path/to/lualib; BODY=lua: with the Lua plugin
+	@KONG="$(KONG)" BODY="$(BODY)" KONG_NGINX="$(KONG_NGINX)" KONG_LUALIB="$(KONG_LUALIB)" scripts/test-kong.sh $(ARGS)
 
 .PHONY: ui-shots
 ui-shots: prepare ## The pictures of the operators' page in docs/ui, made by the test that drives it in Chromium
@@ -104,8 +104,8 @@ bench-kong: prepare wasm ## What the filter costs in a complete Kong, KONG=, or 
 		$(TARGET)/release/kong-bench $(ARGS)
 
 .PHONY: endurance
-endurance: build wasm ## 100,000 executions at a steady rate, and what the workers hold: KONG= as for test-kong; EXECUTIONS= RATE= WORKERS=
-	@GATEWAY=$(if $(KONG),kong,envoy) KONG="$(KONG)" EXECUTIONS="$(EXECUTIONS)" RATE="$(RATE)" WORKERS="$(WORKERS)" \
+endurance: build wasm ## 100,000 executions at a steady rate, and what the workers hold: KONG= BODY= as for test-kong; EXECUTIONS= RATE= WORKERS=
+	@GATEWAY=$(if $(KONG),kong$(if $(filter lua,$(BODY)),-lua),envoy) KONG="$(KONG)" EXECUTIONS="$(EXECUTIONS)" RATE="$(RATE)" WORKERS="$(WORKERS)" \
 		cargo run --quiet --package idempotency-e2e --example endurance
 
 .PHONY: bench-layer

@@ -3,17 +3,19 @@
 #
 #   idempotencyd-VERSION-MACHINE-linux-glibcX.Y     the service, for that C library or a newer one
 #   idempotency-VERSION.wasm                        the filter, for Envoy and for Kong
+#   idempotency-kong-plugin-VERSION-MACHINE-linux-glibcX.Y.tar.gz
+#                                                   Kong's Lua plugin, and the C library that it loads
 #   idempotencyd-VERSION.oci.tar                    an image of the service, in the OCI layout
 #   idempotency-filter-VERSION.oci.tar              an image of the filter: one file, /plugin.wasm
 #   idempotency-gateway-VERSION.tgz                 the Helm chart
 #   idempotency-gateway-VERSION-examples.tar.gz     envoy/, kong/ and deploy/
-#   *.cdx.json                                      bills of materials (CycloneDX) of service and filter
+#   *.cdx.json                                      bills of materials (CycloneDX) of service, filter and C library
 #   SHA256SUMS                                      of all of them
 #
 # Nothing here needs a container daemon. The same commit, compiler and C library make the same bytes: the time inside
 # is that of the commit. For the filter, the directory does not matter either (scripts/same-wasm.sh).
 #
-# SERVICE and FILTER name programs that are built already, as a test has them.
+# SERVICE, FILTER and LIBRARY name programs that are built already, as a test has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
@@ -55,6 +57,12 @@ fi
 if [ -z "${FILTER:-}" ]; then
     scripts/build-wasm.sh
     FILTER="$target/idempotency.wasm"
+fi
+if [ -z "${LIBRARY:-}" ]; then
+    RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD/= --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/=cargo/" \
+        cargo build --release --locked --package idempotency-core-ffi \
+        --target-dir "$target/dist-build" >&2
+    LIBRARY="$target/dist-build/release/libidempotency_core_ffi.so"
 fi
 install -m 755 "$SERVICE" "$dist/$daemon"
 install -m 644 "$FILTER" "$dist/idempotency-$version.wasm"
@@ -110,6 +118,17 @@ files "$work/examples" envoy kong deploy LICENSE CHANGELOG.md
 python3 scripts/oci_layout.py archive "idempotency-gateway-$version" "$work/examples" \
     "$dist/idempotency-gateway-$version-examples.tar.gz"
 
+# The library lies beside the plugin, which looks for it by its name where Lua looks for C modules.
+plugin="idempotency-kong-plugin-$version-$machine-linux-$libc"
+mkdir -p "$work/plugin"
+git ls-files -z -- kong/plugin | while IFS= read -r -d '' file; do
+    install -D -m 644 "$file" "$work/plugin/${file#kong/plugin/}"
+done
+install -m 644 LICENSE "$work/plugin/LICENSE"
+install -D -m 755 "$LIBRARY" "$work/plugin/lib/libidempotency_core_ffi.so"
+find "$work/plugin" -type d -exec chmod 755 {} +
+python3 scripts/oci_layout.py archive "idempotency-kong-plugin-$version" "$work/plugin" "$dist/$plugin.tar.gz"
+
 # sbom PACKAGE TRIPLE FILE
 sbom() {
     # With the features that this package alone is built with.
@@ -119,6 +138,7 @@ sbom() {
         python3 scripts/sbom.py "$1" "$2" "$work/linked" >"$dist/$3.cdx.json"
 }
 sbom idempotency-filter wasm32-unknown-unknown "idempotency-$version.wasm"
+sbom idempotency-core-ffi "$(rustc -vV | sed -n 's/^host: //p')" "$plugin"
 sbom idempotency-service "$(rustc -vV | sed -n 's/^host: //p')" "$daemon"
 
 (cd "$dist" && sha256sum -- * >SHA256SUMS)

@@ -3,6 +3,8 @@
 # ngx_wasm_module.
 #
 #   KONG          a directory with the bin/kong of a complete Kong 3.9
+#   BODY          what of ours runs in it: wasm (the filter; so without it) or lua (the plugin, which needs no
+#                 WebAssembly)
 #   KONG_NGINX    the path of an nginx. It must have the module, and lua-nginx-module: Kong attaches
 #                 filters from Lua
 #   KONG_LUALIB   the directory of its Lua libraries (resty/core.lua, resty/wasmx/proxy_wasm.lua); if
@@ -37,6 +39,16 @@ knows() {
     esac
 }
 
+case "${BODY:=wasm}" in
+    wasm) host=kong ;;
+    lua) host=kong-lua ;;
+    *) die "BODY=$BODY is neither wasm nor lua" ;;
+esac
+if [ "$BODY" = lua ] && [ -z "${KONG:-}" ]; then
+    skip "the case list with the Lua plugin: KONG names no complete Kong"
+    exit
+fi
+
 if [ -n "${KONG:-}" ]; then
     [ -x "$KONG/bin/kong" ] || die "KONG=$KONG has no bin/kong"
     KONG="$(cd "$KONG" && pwd)"
@@ -50,8 +62,8 @@ if [ -n "${KONG:-}" ]; then
     command -v openssl >/dev/null || need_packages "OpenSSL for the tests' certificates" openssl
     command -v promtool >/dev/null || need_packages "promtool, which reads Kong's metrics" prometheus
     "${MAKE:-make}" --no-print-directory build wasm
-    say "== end-to-end tests in a complete Kong, $version: $KONG"
-    GATEWAY=kong cargo test --no-fail-fast --package idempotency-e2e --test gateway -- "$@"
+    say "== end-to-end tests in a complete Kong, $version, $BODY: $KONG"
+    GATEWAY="$host" cargo test --no-fail-fast --package idempotency-e2e --test gateway -- "$@"
     [ -n "${KONG_NGINX:-}" ] || exit 0
 fi
 

@@ -2,13 +2,10 @@
 
 use crate::profile::Profile;
 use bytes::Bytes;
-use idempotency_core::key::quoted_value;
-use idempotency_core::reply::decimal;
+use idempotency_core::forward::{self, Forwarding};
 use idempotency_core::request::Request;
-use idempotency_core::upstream::{
-    record_query, ATTEMPT, ENVOY_PREFIXES, FENCE, PROOF, RECORD, UNPROTECTED,
-};
-use idempotency_protocol::{LookupKey, Origin};
+use idempotency_core::upstream::{ENVOY_PREFIXES, PROOF};
+use idempotency_protocol::LookupKey;
 
 /// One change of the request's headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,24 +14,6 @@ pub enum HeaderChange {
     Remove(Bytes),
     /// Set to one value, replacing all occurrences.
     Set(Bytes, Bytes),
-}
-
-/// What the request is forwarded as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Forwarding {
-    /// Under a grant.
-    Granted {
-        /// The grant's fence.
-        fence: u64,
-        /// The grant's attempt number.
-        attempt: u32,
-        /// For a gateway of ours behind this one.
-        proof: Option<Bytes>,
-    },
-    /// Under the grant of a gateway of ours before this one.
-    Relayed,
-    /// Without an answer from the service, by the rule's policy.
-    Unprotected,
 }
 
 fn must_not_pass(name: &[u8]) -> bool {
@@ -46,8 +25,8 @@ fn must_not_pass(name: &[u8]) -> bool {
 }
 
 #[inline(never)]
-fn put(changes: &mut Vec<HeaderChange>, name: &'static str, value: Bytes) {
-    changes.push(HeaderChange::Set(name.into(), value));
+fn put(changes: &mut Vec<HeaderChange>, name: Bytes, value: Bytes) {
+    changes.push(HeaderChange::Set(name, value));
 }
 
 /// The changes that turn the client's request into the one that is executed. Fields that only the
@@ -58,7 +37,7 @@ pub fn changes(
     key: &LookupKey,
     forwarding: &Forwarding,
 ) -> Vec<HeaderChange> {
-    let (policy, headers) = (request.policy(), &request.headers);
+    let headers = &request.headers;
     let mut changes: Vec<HeaderChange> = Vec::with_capacity(8);
     // In Kong nothing can be removed; `cannot_be_changed` has refused what would have to be, and
     // Envoy's headers mean nothing there.
@@ -74,51 +53,16 @@ pub fn changes(
     // A route with `retry_on: 5xx,reset` executes one POST three times; with this header, once
     // (measured). Envoy also adds a retry policy of its own for some upstreams.
     if profile == Profile::Envoy {
-        set("x-envoy-max-retries", "0".into());
+        set("x-envoy-max-retries".into(), "0".into());
     }
-    if policy.identity_encoding {
-        set("accept-encoding", "identity".into());
-    }
-    let mut proof = None;
-    match forwarding {
-        Forwarding::Granted {
-            fence,
-            attempt,
-            proof: ours,
-        } => {
-            set(FENCE, decimal("", *fence));
-            set(ATTEMPT, decimal("", u64::from(*attempt)));
-            set(RECORD, record_query(key).into());
-            proof.clone_from(ours);
-        }
-        // They were removed with what clients forge.
-        Forwarding::Relayed => {
-            for name in [FENCE, ATTEMPT, RECORD] {
-                let carried = request.carried.as_ref();
-                let value = carried.map_or("", |carried| carried.one(name));
-                set(name, Bytes::copy_from_slice(value.as_bytes()));
-            }
-        }
-        Forwarding::Unprotected => {
-            set(UNPROTECTED, "store-unavailable".into());
-            // So that a gateway of ours behind this one can name what it refuses.
-            if request.settings.hop.is_some() {
-                set(RECORD, record_query(key).into());
-            }
-        }
-    }
+    let mut proven = false;
+    forward::each(request, key, forwarding, |name, value| {
+        proven |= name == PROOF;
+        set(name, value);
+    });
     // Of what came, nothing is left in Kong but what is written over.
-    if proof.is_none() && profile == Profile::Kong && request.carried.is_some() {
-        proof = Some("spent".into());
-    }
-    if let Some(proof) = proof {
-        set(PROOF, proof);
-    }
-    let unsent = key.origin == Origin::Derived || policy.key.from.is_some();
-    let unsent = unsent && *forwarding != Forwarding::Relayed;
-    if let Some(name) = policy.key.headers().first().filter(|_| unsent) {
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        changes.push(HeaderChange::Set(name, quoted_value(&key.key).into()));
+    if !proven && profile == Profile::Kong && request.carried.is_some() {
+        set(PROOF.into(), "spent".into());
     }
     changes
 }

@@ -9,49 +9,19 @@ use idempotency_core::config::OnCompleteFailure;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::{self, LocalReply};
 use idempotency_core::request::Request;
-use idempotency_protocol::{Answer, FaultCode, Operation};
+use idempotency_core::settled::Settled;
+use idempotency_protocol::{Answer, Operation};
 
-/// How the service took a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// As asked.
-    Recorded {
-        /// When the record is forgotten; known for stored outcomes.
-        expires_at_ms: Option<u64>,
-    },
-    /// Refused, or the key belongs to another execution: asking again is pointless.
-    Refused,
-    /// No usable answer: ask again.
-    Unanswered,
-}
-
-impl Settled {
-    /// Reads the service's answer.
-    pub fn read(result: &CallResult) -> Settled {
-        match result {
-            Ok(Answer::Completed { expires_at_ms }) => Settled::Recorded {
-                expires_at_ms: Some(*expires_at_ms),
-            },
-            Ok(Answer::Failed | Answer::Abandoned | Answer::Marked) => Settled::Recorded {
-                expires_at_ms: None,
-            },
-            Ok(Answer::Lost | Answer::Differs | Answer::Refused) => Settled::Refused,
-            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Invalid => Settled::Refused,
-            _ => Settled::Unanswered,
-        }
-    }
-
-    /// What is counted.
-    pub fn counter(self, operation: &Operation) -> Option<Counter> {
-        Some(match (self, operation) {
-            (Settled::Recorded { .. }, Operation::Complete(_)) => Counter::Completed,
-            (Settled::Recorded { .. }, Operation::Fail { .. }) => Counter::Failed,
-            (Settled::Recorded { .. }, Operation::Abandon { .. }) => Counter::Unknown,
-            (Settled::Refused, Operation::Complete(_)) => Counter::CompleteRefused,
-            (Settled::Unanswered, Operation::Complete(_)) => Counter::CompleteUnanswered,
-            _ => return None,
-        })
-    }
+/// What is counted of a settlement that the service took so.
+pub fn counter(settled: Settled, operation: &Operation) -> Option<Counter> {
+    Some(match (settled, operation) {
+        (Settled::Recorded { .. }, Operation::Complete(_)) => Counter::Completed,
+        (Settled::Recorded { .. }, Operation::Fail { .. }) => Counter::Failed,
+        (Settled::Recorded { .. }, Operation::Abandon { .. }) => Counter::Unknown,
+        (Settled::Refused, Operation::Complete(_)) => Counter::CompleteRefused,
+        (Settled::Unanswered, Operation::Complete(_)) => Counter::CompleteUnanswered,
+        _ => return None,
+    })
 }
 
 /// What the operator is told of how the service took an outcome, besides the count; `None`: nothing but that.
@@ -85,7 +55,7 @@ pub fn returned(
     effects: &mut Vec<Effect>,
 ) -> Settled {
     let settled = Settled::read(result);
-    if let Some(what) = settled.counter(&operation) {
+    if let Some(what) = counter(settled, &operation) {
         effects.push(match note(what, &operation, result) {
             None => Effect::Count(what),
             Some(mut note) => {

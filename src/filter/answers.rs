@@ -9,10 +9,11 @@ use crate::host::Host;
 use crate::note::Note;
 use crate::outbox::Full;
 use crate::profile::Profile;
-use crate::settlement::{self, Settled};
+use crate::settlement;
 use crate::stats::Counter;
 use crate::stream::{Effect, Event};
 use bytes::Bytes;
+use idempotency_core::settled::Settled;
 use idempotency_protocol::{LookupKey, Operation};
 
 /// How many settlements leave the outbox at once; the rest follow at the next tick.
@@ -75,7 +76,7 @@ impl<H: Host> Filter<H> {
         let Some((operation, late)) = answered else {
             return;
         };
-        let Some(counter) = settled.counter(&operation) else {
+        let Some(counter) = settlement::counter(settled, &operation) else {
             return;
         };
         match settlement::note(counter, &operation, result) {

@@ -7,7 +7,7 @@ use super::{
 use crate::call::{Call, CallResult};
 use crate::clock::Moment;
 use crate::ending::Ending;
-use crate::forward::{self, Forwarding};
+use crate::forward;
 use crate::lease::{self, Lease};
 use crate::note::Note;
 use crate::profile::Profile;
@@ -15,6 +15,7 @@ use crate::stats::Counter;
 use bytes::Bytes;
 use idempotency_core::config::{Execution, OnServiceFailure};
 use idempotency_core::decide::ONLY_OURS;
+use idempotency_core::forward::Forwarding;
 use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;

@@ -1,12 +1,13 @@
 //! What a stream wants done, as data: the state machine makes no hostcall.
 
 use crate::call::Call;
-use crate::forward::{Forwarding, HeaderChange};
+use crate::forward::HeaderChange;
 use crate::lease::Lease;
 use crate::note::Note;
 use crate::stats::Counter;
 use bytes::Bytes;
 use idempotency_core::config::Rule;
+use idempotency_core::forward::Forwarding;
 use idempotency_core::reply::LocalReply;
 use idempotency_core::request::Request;
 use idempotency_protocol::{Operation, Owner};

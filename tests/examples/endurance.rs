@@ -98,7 +98,8 @@ fn main() -> ExitCode {
         })
         .start();
     let mut workers = serving(&mut stack);
-    if idempotency_stack::Host::chosen().is_kong() {
+    let host = idempotency_stack::Host::chosen();
+    if host.is_kong() || host == idempotency_stack::Host::KongLua {
         // One is enough for the gateway to be ready.
         let wanted = usize::from(workers_wanted);
         let all = || {

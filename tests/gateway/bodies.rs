@@ -52,9 +52,10 @@ fn bodies_reach_the_upstream_byte_for_byte() {
             let pieces = whole.clone().chunked(piece);
             for (request, retry) in [(&whole, &pieces), (&pieces, &whole)] {
                 let protocols = by_host!(
-                    "over HTTP/2, Kong needs the length of a body",
-                    envoy: &Http::BOTH[..],
-                    kong: &[Http::One][..],
+                            "over HTTP/2, Kong needs the length of a body",
+                            envoy: &Http::BOTH[..],
+                            kong: &[Http::One][..],
+                    lua: &[Http::One][..],
                 );
                 for &http in protocols {
                     let key = fresh_key("body");
@@ -80,6 +81,7 @@ fn a_body_of_many_tiny_chunks_is_one_body() {
             "over HTTP/2, Kong needs the length of a body",
             envoy: &Http::BOTH[..],
             kong: &[Http::One][..],
+            lua: &[Http::One][..],
         );
         for &http in protocols {
             let key = fresh_key("tiny");
@@ -163,6 +165,7 @@ fn a_body_over_the_cap_is_413_and_the_key_stays_free() {
             "over HTTP/2, Kong needs the length of a body",
             envoy: &Http::BOTH[..],
             kong: &[Http::One][..],
+            lua: &[Http::One][..],
         );
         for &http in protocols {
             let key = fresh_key("cap");
@@ -289,6 +292,7 @@ fn request_trailers_end_a_body_too() {
             "over HTTP/2, Kong needs the length of a body",
             envoy: &Http::BOTH[..],
             kong: &[Http::One][..],
+            lua: &[Http::One][..],
         );
         for &http in protocols {
             let key = fresh_key("trailers");

@@ -259,6 +259,7 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
                         envoy: "detached",
                         kong: "none",
                         layer: "none",
+                        lua: "none",
                         native: "none",
                     );
                     assert_eq!(execution, whole, "{query}: {answer:?}");
@@ -271,6 +272,7 @@ fn a_response_that_is_cut_leaves_the_outcome_unknown() {
                         envoy: "detached",
                         kong: "none",
                         layer: "none",
+                        lua: "none",
                         native: "none",
                     );
                     assert_ne!(execution, held, "{query}: {broken:?}");
@@ -312,6 +314,7 @@ fn what_was_never_sent_is_failed_and_may_be_retried() {
          an unknown outcome; without any target Kong answers before the filter",
         envoy: (&["/charges/refused", "/charges/no-hosts"][..], Left::Failed, 503),
         kong: (&["/charges/refused"][..], Left::Unknown, 502),
+        lua: (&["/charges/refused"][..], Left::Failed, 502),
     );
     for route in routes {
         for execution in EXECUTIONS {
@@ -369,6 +372,7 @@ fn a_failed_execution_may_succeed_at_the_next_attempt() {
              whether a retry may run",
             envoy: ("refuse", 503, "failed"),
             kong: ("retry", 502, "unknown"),
+            lua: ("refuse", 502, "failed"),
         );
         let fields = json!({ "execution": execution, "on_unknown": policy });
         let mut stack = with_rules(&[rule("/charges", fields)]).start();
@@ -434,6 +438,7 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
         envoy: &["/slow/inline", "/slow", "/charges"][..],
         kong: &["/slow/inline", "/slow"][..],
         layer: &["/slow/inline", "/slow"][..],
+        lua: &["/slow/inline", "/slow"][..],
         native: &["/slow/inline", "/slow"][..],
     );
     for path in paths {
@@ -455,6 +460,7 @@ fn an_upstream_that_is_too_slow_leaves_the_outcome_unknown() {
         envoy: (&["/charges/again"], 5),
         kong: (&[], 2),
         layer: (&[], 2),
+        lua: (&[], 2),
         native: (&[], 2),
     );
     for path in again {

@@ -159,6 +159,10 @@ fn detached_a_client_that_leaves_while_it_is_answered_can_come_back() {
                 eventually("it is recorded", || record_state(&stack, &key) == "completed");
                 assert!(replayed(&request.send(&stack)));
             },
+            lua: {
+                eventually("it is recorded", || record_state(&stack, &key) == "completed");
+                assert!(replayed(&request.send(&stack)));
+            },
         );
         assert_eq!(executions(&stack, &key), 1);
     }

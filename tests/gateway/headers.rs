@@ -108,6 +108,7 @@ fn client_headers_that_make_the_gateway_retry_hedge_or_give_up_are_stripped() {
                 "Envoy's headers mean nothing to Kong",
                 envoy: None,
                 kong: Some(value),
+                lua: Some(value),
             );
             assert_eq!(answer.echoed(name).as_deref(), left, "{path}");
         }
@@ -212,7 +213,7 @@ fn ordinary_headers_reach_the_upstream() {
         let answer = request.send(&stack);
         let forwarded = match Host::chosen() {
             // A complete Kong adds the client, whatever the filter does.
-            Host::Kong => "192.0.2.7, 127.0.0.1",
+            Host::Kong | Host::KongLua => "192.0.2.7, 127.0.0.1",
             _ => "192.0.2.7",
         };
         assert_eq!(
@@ -406,6 +407,7 @@ fn what_no_rule_matches_is_left_alone() {
         envoy: 3,
         kong: 1,
         layer: 1,
+        lua: 1,
     );
     assert_eq!(executions(&stack, &key), runs);
 }

@@ -14,6 +14,7 @@ mod hangups;
 mod headers;
 mod identity;
 mod keys;
+mod kong_lua;
 mod kong_names;
 mod methods;
 mod odd;

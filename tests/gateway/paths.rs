@@ -255,7 +255,7 @@ fn the_upstream_gets_the_path_as_the_client_wrote_it() {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = match Host::chosen() {
             // A complete Kong sends on what its router matched: the normal form of the path.
-            Host::Kong => kong,
+            Host::Kong | Host::KongLua => kong,
             _ => path,
         };
         assert_eq!((entry.path.as_str(), entry.query.as_str()), (path, query));

@@ -96,7 +96,7 @@ fn every_answer_is_replayed_byte_for_byte_inline_over_http2() {
 fn is_of_the_gateway(name: &str) -> bool {
     match Host::chosen() {
         Host::Envoy | Host::Native => name.starts_with("x-envoy-"),
-        Host::Kong => name == "via" || name.starts_with("x-kong-"),
+        Host::Kong | Host::KongLua => name == "via" || name.starts_with("x-kong-"),
         Host::KongHost | Host::Nginx | Host::Layer => false,
     }
 }
@@ -112,7 +112,7 @@ fn assert_alike(direct: &Answer, first: &Answer, why: &str) {
     let of_one_execution = ["location", "idempotency-expires"];
     let comparable = |answer: &Answer| {
         let mut headers = answer.headers.clone();
-        if Host::chosen() == Host::Kong {
+        if matches!(Host::chosen(), Host::Kong | Host::KongLua) {
             // Kong has nginx say which character set a text is in, where its upstream does not.
             for (name, value) in &mut headers {
                 if name == "content-type" {

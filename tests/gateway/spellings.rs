@@ -67,19 +67,19 @@ fn is_dropped_by_nginx(row: &Row) -> bool {
         name.bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
-    matches!(Host::chosen(), Host::Nginx | Host::Kong)
+    matches!(Host::chosen(), Host::Nginx | Host::Kong | Host::KongLua)
         && row.headers.iter().any(|(name, _)| !plain(name))
 }
 
 /// Whether a real nginx may refuse it by itself, so that the filter never sees it: two `Authorization` fields,
 /// a space before a colon, a host that is not the authority.
 fn may_be_refused_by_nginx(fate: Fate) -> bool {
-    matches!(Host::chosen(), Host::Nginx | Host::Kong) && fate != Fate::Protected
+    matches!(Host::chosen(), Host::Nginx | Host::Kong | Host::KongLua) && fate != Fate::Protected
 }
 
 /// Whether a real nginx ends the connection: HTTP/2 has no trailers there.
 fn is_cut_by_nginx(row: &Row, version: Version) -> bool {
-    matches!(Host::chosen(), Host::Nginx | Host::Kong)
+    matches!(Host::chosen(), Host::Nginx | Host::Kong | Host::KongLua)
         && version == Version::Http2
         && !row.trailers.is_empty()
 }

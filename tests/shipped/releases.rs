@@ -30,6 +30,7 @@ fn dist(service: &Path, into: &Path) -> BTreeMap<String, Vec<u8>> {
         Command::new(root().join("scripts/dist.sh"))
             .env("SERVICE", service)
             .env("FILTER", tools::wasm().unwrap())
+            .env("LIBRARY", library())
             .env("DIST", into),
     );
     let entries = std::fs::read_dir(into).unwrap();
@@ -39,6 +40,12 @@ fn dist(service: &Path, into: &Path) -> BTreeMap<String, Vec<u8>> {
         (name, std::fs::read(path).unwrap())
     });
     files.collect()
+}
+
+/// The C library that Kong's Lua plugin loads.
+fn library() -> PathBuf {
+    let dir = tools::core_library().unwrap();
+    dir.join("libidempotency_core_ffi.so")
 }
 
 /// A program of a release has no symbols; those of a test's would be most of the image.
@@ -72,12 +79,15 @@ fn a_release_is_complete_and_the_same_every_time() {
     let names: BTreeSet<&str> = first.keys().map(String::as_str).collect();
     let daemon = names
         .iter()
-        .find(|name| name.contains("linux-glibc"))
+        .find(|name| name.starts_with("idempotencyd-") && name.contains("linux-glibc"))
         .unwrap();
     let daemon = daemon.trim_end_matches(".cdx.json").to_owned();
+    let plugin = daemon.replace("idempotencyd-", "idempotency-kong-plugin-");
     let wanted = [
         "SHA256SUMS".to_owned(),
         format!("{daemon}.cdx.json"),
+        format!("{plugin}.cdx.json"),
+        format!("{plugin}.tar.gz"),
         daemon,
         format!("idempotency-{VERSION}.wasm"),
         format!("idempotency-{VERSION}.wasm.cdx.json"),
@@ -102,6 +112,7 @@ fn a_release_is_complete_and_the_same_every_time() {
     }
     let place = dir.path().join("first");
     images(&place);
+    kong_plugin(&place.join(format!("{plugin}.tar.gz")));
     chart(&place, &dir.path().join("chart"));
     for name in names.iter().filter(|name| name.ends_with(".cdx.json")) {
         bill_of_materials(name, &serde_json::from_slice(&first[*name]).unwrap());
@@ -109,6 +120,26 @@ fn a_release_is_complete_and_the_same_every_time() {
 }
 
 /// `skopeo` reads both, and finds the version in them.
+/// The archive has all that Kong needs: every module that the rock names, and the library that they load.
+fn kong_plugin(archive: &Path) {
+    let mut tar = Command::new("tar");
+    let listed = succeed(tar.arg("-tzf").arg(archive));
+    let inside: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.split_once('/').map(|(_, path)| path))
+        .collect();
+    assert!(
+        inside.contains("lib/libidempotency_core_ffi.so"),
+        "{listed}"
+    );
+    let modules = std::fs::read_dir(root().join("kong/plugin/kong/plugins/idempotency")).unwrap();
+    for module in modules {
+        let name = module.unwrap().file_name();
+        let path = format!("kong/plugins/idempotency/{}", name.to_string_lossy());
+        assert!(inside.contains(path.as_str()), "{path}: {listed}");
+    }
+}
+
 fn images(dist: &Path) {
     for (title, user) in [("idempotencyd", "65532:65532"), ("idempotency-filter", "")] {
         let archive = dist.join(format!("{title}-{VERSION}.oci.tar"));
@@ -225,12 +256,12 @@ fn bill_of_materials(name: &str, document: &Value) {
         .iter()
         .filter_map(|c| c["name"].as_str())
         .collect();
-    let is_filter = name.contains(".wasm");
+    let is_service = name.starts_with("idempotencyd-");
     for of_both in ["sha2", "bytes", "idempotency-protocol"] {
         assert!(names.contains(of_both), "{of_both}: {names:?}");
     }
     for of_service in ["tokio", "hyper", "redis"] {
-        assert_eq!(names.contains(of_service), !is_filter, "{of_service}");
+        assert_eq!(names.contains(of_service), is_service, "{of_service}");
     }
     // Of tests and of macros.
     for absent in ["syn", "proptest", "proxy-wasm"] {

@@ -51,36 +51,20 @@ macro_rules! not_on {
 }
 
 /// What is expected depends on the host, and why:
-/// `by_host!("chunked bodies are refused on Kong", envoy: 201, kong: 411)`. The library's layer expects what
-/// Envoy does, unless it says otherwise: `by_host!("…", envoy: 503, kong: 502, layer: 502)`. So does Envoy with the native
-/// module: `by_host!("…", envoy: 502, kong: 502, native: 504)`.
+/// `by_host!("chunked bodies are refused on Kong", envoy: 201, kong: 411)`. `kong` means the filter in Kong, played or
+/// real. Every other host expects what Envoy does, unless it is named, in this order:
+/// `by_host!("…", envoy: 503, kong: 502, layer: 502, lua: 504, native: 504)`.
 #[macro_export]
 macro_rules! by_host {
-    ($why:literal, envoy: $envoy:expr, kong: $kong:expr $(, layer: $layer:expr)?, native: $native:expr $(,)?) => {{
-        if idempotency_stack::Host::chosen() == idempotency_stack::Host::Native {
-            const _WHY: &str = $why;
-            $native
-        } else {
-            $crate::by_host!($why, envoy: $envoy, kong: $kong $(, layer: $layer)?)
-        }
-    }};
-    ($why:literal, envoy: $envoy:expr, kong: $kong:expr $(,)?) => {{
+    ($why:literal, envoy: $envoy:expr
+        $(, kong: $kong:expr)? $(, layer: $layer:expr)? $(, lua: $lua:expr)? $(, native: $native:expr)? $(,)?) => {{
         const _WHY: &str = $why;
-        if idempotency_stack::Host::chosen().is_kong() {
-            $kong
-        } else {
-            $envoy
-        }
-    }};
-    ($why:literal, envoy: $envoy:expr, kong: $kong:expr, layer: $layer:expr $(,)?) => {{
-        const _WHY: &str = $why;
-        let host = idempotency_stack::Host::chosen();
-        if host == idempotency_stack::Host::Layer {
-            $layer
-        } else if host.is_kong() {
-            $kong
-        } else {
-            $envoy
+        match idempotency_stack::Host::chosen() {
+            $(host if host.is_kong() => $kong,)?
+            $(idempotency_stack::Host::Layer => $layer,)?
+            $(idempotency_stack::Host::KongLua => $lua,)?
+            $(idempotency_stack::Host::Native => $native,)?
+            _ => $envoy,
         }
     }};
 }

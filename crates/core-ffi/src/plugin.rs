@@ -3,23 +3,13 @@
 //! It is the filter's configuration. What the host of a filter cannot do and this one can is accepted here, and the
 //! other way round: see [`Plugin::new`].
 
-use idempotency_core::config::{
-    self, is_kong_property, is_kong_target, ConfigError, Gateway, Plan, Scope, Service,
-};
+use idempotency_core::config::{self, ConfigError, Plan, Scope, Service};
 use idempotency_core::settings::{Capabilities, Settings};
 use idempotency_protocol::dialect::Dialect;
 use idempotency_protocol::Wire;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// What Kong's PDK tells of the caller, as sources of tenants.
-pub const CALLER: [&str; 4] = [
-    "kong.consumer.id",
-    "kong.consumer.custom_id",
-    "kong.consumer.username",
-    "kong.credential.id",
-];
 
 /// The properties of Kong's route and service that a rule may match by.
 const PLACE: [&str; 2] = ["kong.route_id", "kong.service_id"];
@@ -49,12 +39,12 @@ impl Plugin {
     /// `hop.key_env`.
     ///
     /// Other than in the wasm filter on Kong: `on_complete_failure: withhold` works, and tenants may come from
-    /// [`CALLER`]. `mode: observe` is refused, since watching without touching is the filter's. A configuration that
+    /// [`config::KONG_CALLER`]. `mode: observe` is refused, since watching without touching is the filter's. A configuration that
     /// names `kong` as its `host` is the filter's, and is held to what the filter can do, too.
     pub fn new(json: &[u8], environment: impl Fn(&str) -> Option<String>) -> Plugin {
         let plan = config::parse_bytes(json)
             .and_then(|plan| plan.take_secrets(|name| environment(name).map(Into::into)))
-            .and_then(fit);
+            .and_then(config::fit_plugin);
         let (ready, errors) = match plan {
             Ok(plan) => (Some(Ready::new(plan)), String::new()),
             Err(errors) => (None, lines(&errors)),
@@ -129,45 +119,6 @@ impl Ready {
             service: plan.service,
             properties,
         }
-    }
-}
-
-/// What a configuration may say here.
-fn fit(plan: Plan) -> Result<Plan, Vec<ConfigError>> {
-    let mut faults = Vec::new();
-    let mut fault = |path: String, message: &str| {
-        faults.push(ConfigError {
-            path,
-            message: message.to_owned(),
-        });
-    };
-    if plan.host == Some(Gateway::Envoy) {
-        fault("host".to_owned(), "is \"envoy\", but this is Kong");
-    }
-    if !is_kong_target(&plan.service.target) {
-        let message = "must be unix:/path, host, host:port or ip:port in Kong";
-        fault("service.target".to_owned(), message);
-    }
-    for (index, rule) in plan.policies.rules.iter().enumerate() {
-        if rule.observes() {
-            let message = "the Lua plugin only enforces; watch with the wasm filter";
-            fault(format!("rules[{index}].mode"), message);
-        }
-        let Scope::Property(path) = &rule.policy.scope else {
-            continue;
-        };
-        let name = path.join(".");
-        if !is_kong_property(&name) && !CALLER.contains(&name.as_str()) {
-            let message =
-                "must be kong.route_id, kong.route_name, kong.service_id, kong.service_name, \
-                           kong.consumer.id, kong.consumer.custom_id, kong.consumer.username, \
-                           kong.credential.id, kong.ctx.shared.… or a variable of nginx (ngx.…)";
-            fault(format!("rules[{index}].scope.property"), message);
-        }
-    }
-    match faults.is_empty() {
-        true => Ok(plan),
-        false => Err(faults),
     }
 }
 

@@ -17,6 +17,14 @@ function _M.init(path)
   require "resty.core"
   _M.settings = cjson.decode(read(path))
   _M.conf = _M.settings.plugin
+  -- What Kong adds to a plugin's configuration, besides null for each field that is not set.
+  for _, name in ipairs({ "host", "hop", "defaults", "kong", "problem_base", "replay_header", "route_id",
+                          "consumer_id", "consumer_group_id" }) do
+    _M.conf[name] = _M.conf[name] or ngx.null
+  end
+  _M.conf.service_id = "22222222-2222-4222-8222-222222222222"
+  _M.conf.plugin_instance_name = "idempotency"
+  _M.conf.__plugin_id = "44444444-4444-4444-8444-444444444444"
 
   local shared = setmetatable({}, {
     __index = function(_, name) return (ngx.ctx.shared or {})[name] end,
@@ -108,7 +116,8 @@ local function before(ctx)
     ctx.balancer_data.port = tonumber(port)
   end
   var.upstream_scheme = to.scheme
-  var.upstream_uri = var.request_uri
+  -- Without the query, which Kong adds when the plugins have had their turn.
+  var.upstream_uri = var.request_uri:match("^[^?]*")
   var.upstream_host = ""
   local before_us = var.http_x_forwarded_for
   var.upstream_x_forwarded_for = (before_us and before_us .. ", " or "") .. var.remote_addr
@@ -139,6 +148,9 @@ function _M.access()
   local answer = ctx.delayed_response
   if answer then
     return _M.send(answer.status, answer.body, answer.headers)
+  end
+  if ngx.var.is_args == "?" then
+    ngx.var.upstream_uri = ngx.var.upstream_uri .. "?" .. ngx.var.args
   end
   local data = ctx.balancer_data
   require("kong.runloop.balancer").execute(data, ctx)

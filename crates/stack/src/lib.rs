@@ -72,7 +72,7 @@ pub use error::Error;
 pub use gateway::{
     service_behind, Cluster, Gateway, GatewayConfig, Host, Route, ServiceAddress, TlsAddress,
 };
-pub use kong::{Kong, KongSettings};
+pub use kong::{Body, Kong, KongSettings};
 pub use kong_host::KongHost;
 pub use layer_host::LayerHost;
 pub use nginx::Nginx;

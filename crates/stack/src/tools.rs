@@ -120,6 +120,20 @@ pub fn kong() -> Result<PathBuf, Error> {
     })
 }
 
+/// The directory of the C library that the Lua plugin loads.
+///
+/// # Errors
+///
+/// If it is not built.
+pub fn core_library() -> Result<PathBuf, Error> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let near = program.ancestors().skip(1).take(2);
+    // (Beside a test is what was built for it; one directory up may be an older one.)
+    let mut dirs = near.flat_map(|dir| [dir.to_owned(), dir.join("deps")]);
+    let found = dirs.find(|dir| dir.join("libidempotency_core_ffi.so").is_file());
+    found.ok_or_else(|| Error::new("no libidempotency_core_ffi.so found: run `make build`"))
+}
+
 /// An nginx with ngx_wasm_module.
 ///
 /// # Errors

@@ -3,9 +3,10 @@
 use super::execute::Run;
 use super::{Exchange, State, Step};
 use crate::call::CallResult;
-use crate::forward::{self, Forwarding};
+use crate::forward;
 use idempotency_core::config::OnServiceFailure;
 use idempotency_core::ending::Ending;
+use idempotency_core::forward::Forwarding;
 use idempotency_core::hop::MayBe;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply;

@@ -11,7 +11,8 @@ use idempotency_core::headers::Headers;
 use idempotency_core::problem::Problem;
 use idempotency_core::reply::{self, LocalReply};
 use idempotency_core::request::Request;
-use idempotency_protocol::{Answer, FaultCode, LookupKey, Operation, Owner};
+use idempotency_core::settled::Settled;
+use idempotency_protocol::{Answer, LookupKey, Operation, Owner};
 use std::time::Duration;
 
 /// The right to execute.
@@ -257,33 +258,6 @@ impl Exchange {
             }
             Ok(Answer::Lost | Answer::Refused) => false,
             _ => true,
-        }
-    }
-}
-
-/// How the service took a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    Recorded {
-        expires_at_ms: Option<u64>,
-    },
-    /// Refused, or the key belongs to another execution: asking again is pointless.
-    Refused,
-    Unanswered,
-}
-
-impl Settled {
-    fn read(result: &CallResult) -> Settled {
-        match result {
-            Ok(Answer::Completed { expires_at_ms }) => Settled::Recorded {
-                expires_at_ms: Some(*expires_at_ms),
-            },
-            Ok(Answer::Failed | Answer::Abandoned | Answer::Marked) => Settled::Recorded {
-                expires_at_ms: None,
-            },
-            Ok(Answer::Lost | Answer::Differs | Answer::Refused) => Settled::Refused,
-            Ok(Answer::Fault(fault)) if fault.code == FaultCode::Invalid => Settled::Refused,
-            _ => Settled::Unanswered,
         }
     }
 }

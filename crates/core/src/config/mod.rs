@@ -26,7 +26,7 @@ use crate::json::Value;
 pub use checks::is_host_name;
 pub use cors::Cors;
 pub use error::ConfigError;
-pub use hosts::fit;
+pub use hosts::{fit, fit_plugin, KONG_CALLER};
 pub use outcomes::{OutcomeClass, Outcomes};
 pub use plan::*;
 pub use policy::{FingerprintPolicy, JsonPolicy, KeyPolicy, Policy, QueryPolicy};

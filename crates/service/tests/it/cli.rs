@@ -326,7 +326,7 @@ fn check_config_of_a_whole_kong() {
         (
             "kong.json",
             r#"{"_format_version": "3.0"}"#,
-            "there is no filter idempotency in it",
+            "there is no filter or plugin idempotency in it",
         ),
     ] {
         let output = check(name, text);

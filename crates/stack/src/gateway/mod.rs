@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::envoy::Envoy;
 use crate::error::Error;
-use crate::kong::Kong;
+use crate::kong::{Body, Kong};
 use crate::kong_host::KongHost;
 use crate::layer_host::LayerHost;
 use crate::nginx::Nginx;
@@ -34,6 +34,8 @@ pub enum Host {
     Nginx,
     /// A complete Kong.
     Kong,
+    /// A complete Kong with the Lua plugin in place of the filter.
+    KongLua,
     /// The library's HTTP layer: no filter, and no gateway.
     Layer,
     /// A real Envoy with the filter as a native module in place of the WebAssembly one.
@@ -47,6 +49,7 @@ impl Host {
         Host::KongHost,
         Host::Nginx,
         Host::Kong,
+        Host::KongLua,
         Host::Layer,
         Host::Native,
     ];
@@ -58,6 +61,7 @@ impl Host {
             Host::KongHost => "kong-host",
             Host::Nginx => "nginx",
             Host::Kong => "kong",
+            Host::KongLua => "kong-lua",
             Host::Layer => "layer",
             Host::Native => "native",
         }
@@ -88,7 +92,7 @@ impl Host {
         matches!(self, Host::Envoy | Host::Native)
     }
 
-    /// Whether the filter meets Kong's rules there.
+    /// Whether the filter meets the rules of Kong's WebAssembly there. (The Lua plugin does not.)
     pub fn is_kong(self) -> bool {
         matches!(self, Host::KongHost | Host::Nginx | Host::Kong)
     }
@@ -116,7 +120,8 @@ impl Gateway {
             Host::Envoy | Host::Native => Gateway::Envoy(Box::new(Envoy::start(config.into())?)),
             Host::KongHost => Gateway::KongHost(KongHost::start(config)?),
             Host::Nginx => Gateway::Nginx(Nginx::start(config)?),
-            Host::Kong => Gateway::Kong(Box::new(Kong::start(config)?)),
+            Host::Kong => Gateway::Kong(Box::new(Kong::start(config, Body::Wasm)?)),
+            Host::KongLua => Gateway::Kong(Box::new(Kong::start(config, Body::Lua)?)),
             Host::Layer => Gateway::Layer(LayerHost::start(config)?),
         })
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{json, Value};
 
+use super::Body;
 use crate::error::Error;
 use crate::gateway::{Cluster, GatewayConfig};
 use crate::{ports, tools};
@@ -30,11 +31,11 @@ fn guard() -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
+pub(super) fn of(config: &GatewayConfig, body: Body) -> Result<Document, Error> {
     let filter = config.filter_with_address();
-    let fits_the_schema = match &filter {
-        Some(text) => is_usable(text)?,
-        None => true,
+    let fits_the_schema = match (&filter, body) {
+        (Some(text), Body::Wasm) => is_usable(text)?,
+        _ => true,
     };
     let filter = filter.map(|text| match serde_json::from_str::<Value>(&text) {
         Ok(value) if fits_the_schema => value,
@@ -74,7 +75,14 @@ pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
                 "preserve_host": true,
             }],
         });
-        if let Some(filter) = &filter {
+        if let (Some(filter), Body::Lua) = (&filter, body) {
+            plugins.push(json!({
+                "name": "idempotency",
+                "service": format!("service-{index}"),
+                "config": filter,
+            }));
+        }
+        if let (Some(filter), Body::Wasm) = (&filter, body) {
             service["filter_chains"] =
                 json!([{ "filters": [{ "name": "idempotency", "config": filter }] }]);
             plugins.push(json!({
@@ -92,6 +100,9 @@ pub(super) fn of(config: &GatewayConfig) -> Result<Document, Error> {
              else kong.service.request.clear_header(\"{to}\") end"
         );
         plugins.push(json!({ "name": "pre-function", "config": { "access": [code] } }));
+    }
+    if body == Body::Lua {
+        plugins.push(json!({ "name": "prometheus" }));
     }
     let mut value = json!({
         "_format_version": "3.0",

@@ -23,10 +23,20 @@ use crate::process::{read_lossy, Process};
 use crate::wait::until;
 use crate::{ports, tools};
 
+/// What of ours runs in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// The WebAssembly filter.
+    Wasm,
+    /// The Lua plugin.
+    Lua,
+}
+
 /// A running Kong.
 #[derive(Debug)]
 pub struct Kong {
     process: Process,
+    body: Body,
     address: SocketAddr,
     status: SocketAddr,
     environment: Vec<(String, String)>,
@@ -43,30 +53,33 @@ impl Kong {
     /// # Errors
     ///
     /// If Kong or the filter is not there, or Kong does not start.
-    pub fn start(config: GatewayConfig) -> Result<Self, Error> {
+    pub fn start(config: GatewayConfig, body: Body) -> Result<Self, Error> {
         let dir = crate::stack::temp_dir()?;
         let [address, status] =
             [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let wasm = tools::wasm()?;
-        let document = document::of(&config)?;
+        let document = document::of(&config, body)?;
         let at = |name: &str| dir.path().join(name);
         let write = |path: PathBuf, text: &str| {
             std::fs::write(&path, text)
                 .map_err(|error| Error::new(format!("{}: {error}", path.display())))
         };
-        let filters = at(settings::FILTERS);
-        let made = std::fs::create_dir(&filters)
-            .and_then(|()| std::fs::copy(&wasm, filters.join("idempotency.wasm")));
-        made.map_err(|error| Error::new(format!("{}: {error}", filters.display())))?;
-        // Without it, the filter gets what no schema would let pass.
-        if document.fits_the_schema {
-            write(filters.join("idempotency.meta.json"), settings::SCHEMA)?;
+        if body == Body::Wasm {
+            let wasm = tools::wasm()?;
+            let filters = at(settings::FILTERS);
+            let made = std::fs::create_dir(&filters)
+                .and_then(|()| std::fs::copy(&wasm, filters.join("idempotency.wasm")));
+            made.map_err(|error| Error::new(format!("{}: {error}", filters.display())))?;
+            // Without it, the filter gets what no schema would let pass.
+            if document.fits_the_schema {
+                write(filters.join("idempotency.meta.json"), settings::SCHEMA)?;
+            }
+            write(at(settings::DRAIN), &settings::drain(&at(settings::PREFIX)))?;
         }
         write(at(settings::DOCUMENT), &document.value.to_string())?;
-        write(at(settings::DRAIN), &settings::drain(&at(settings::PREFIX)))?;
-        let environment = settings::environment(&config, dir.path(), address, status);
+        let environment = settings::environment(&config, body, dir.path(), address, status)?;
         Ok(Self {
             process: launch(dir.path(), &environment, status)?,
+            body,
             address,
             status,
             environment,
@@ -200,7 +213,14 @@ impl Kong {
     /// If it does not answer.
     pub fn stats(&self) -> BTreeMap<String, u64> {
         const FILTER: &str = "pw_idempotency_";
+        if self.body == Body::Lua {
+            // Kong's workers put their counters together once a second, and nothing says that it was done.
+            std::thread::sleep(Duration::from_millis(1100));
+        }
         let page = self.metrics_page();
+        if self.body == Body::Lua {
+            return plugin_stats(&page);
+        }
         let lines = page.lines().filter_map(|line| line.strip_prefix(FILTER));
         let pairs = lines.filter_map(|line| {
             let (name, value) = line.split_once(' ')?;
@@ -208,6 +228,40 @@ impl Kong {
         });
         pairs.collect()
     }
+}
+
+/// The plugin's counters by the filter's names: those of all rules together.
+fn plugin_stats(page: &str) -> BTreeMap<String, u64> {
+    const COUNTER: &str = "kong_idempotency_requests_total{";
+    /// What is no problem.
+    const ENDS: [&str; 9] = [
+        "executed",
+        "replayed",
+        "waited",
+        "relayed",
+        "not_sent",
+        "unknown",
+        "withheld",
+        "lease_renewed",
+        "lease_lost",
+    ];
+    let mut stats = BTreeMap::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix(COUNTER)) {
+        let outcome = line.split("outcome=\"").nth(1);
+        let outcome = outcome.and_then(|rest| rest.split('"').next());
+        let value = line.rsplit_once(' ');
+        let value = value.and_then(|(_, value)| value.parse::<u64>().ok());
+        if let (Some(outcome), Some(value)) = (outcome, value) {
+            let kind = match ENDS.contains(&outcome) {
+                true => "",
+                false => "problem_",
+            };
+            *stats
+                .entry(format!("idempotency_{kind}{outcome}"))
+                .or_default() += value;
+        }
+    }
+    stats
 }
 
 fn launch(

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Body;
+use crate::error::Error;
 use crate::gateway::GatewayConfig;
+use crate::tools;
 
 /// Kong's own directory.
 pub(super) const PREFIX: &str = "kong";
@@ -76,10 +79,11 @@ fn shipped() -> impl Iterator<Item = (String, String)> {
 
 pub(super) fn environment(
     config: &GatewayConfig,
+    body: Body,
     dir: &Path,
     address: SocketAddr,
     status: SocketAddr,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, Error> {
     let at = |name: &str| dir.join(name).display().to_string();
     // As Kong listens by default: the kernel parts connections among the workers. Without it, one worker
     // gets them all as long as it keeps up.
@@ -87,16 +91,10 @@ pub(super) fn environment(
     let of_tests = [
         ("KONG_PREFIX", at(PREFIX)),
         ("KONG_DECLARATIVE_CONFIG", at(DOCUMENT)),
-        ("KONG_WASM_FILTERS_PATH", at(FILTERS)),
-        ("KONG_NGINX_PROXY_INCLUDE", at(DRAIN)),
         ("KONG_PROXY_LISTEN", format!("{address} http2{parted}")),
         ("KONG_STATUS_LISTEN", status.to_string()),
         ("KONG_NGINX_DAEMON", "off".to_owned()),
         ("KONG_NGINX_WORKER_PROCESSES", config.workers.to_string()),
-        (
-            "KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE",
-            config.buffer_bytes.to_string(),
-        ),
         // Crowds come over one connection.
         (
             "KONG_NGINX_PROXY_HTTP2_MAX_CONCURRENT_STREAMS",
@@ -113,14 +111,29 @@ pub(super) fn environment(
         ("KONG_LOG_LEVEL", "info".to_owned()),
         ("KONG_ANONYMOUS_REPORTS", "off".to_owned()),
     ];
-    let mut all: Vec<_> = shipped().collect();
+    let of_body = match body {
+        Body::Wasm => vec![
+            ("KONG_WASM_FILTERS_PATH", at(FILTERS)),
+            ("KONG_NGINX_PROXY_INCLUDE", at(DRAIN)),
+            (
+                "KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE",
+                config.buffer_bytes.to_string(),
+            ),
+        ],
+        Body::Lua => of_plugin()?,
+    };
+    // What we ship is for the filter; the plugin needs nothing of it.
+    let mut all: Vec<_> = match body {
+        Body::Wasm => shipped().collect(),
+        Body::Lua => Vec::new(),
+    };
     let mut set = |name: &str, value: String| {
         all.retain(|(known, _)| known != name);
         if !value.is_empty() {
             all.push((name.to_owned(), value));
         }
     };
-    for (name, value) in of_tests {
+    for (name, value) in of_tests.into_iter().chain(of_body) {
         set(name, value);
     }
     // Sockets and logs of the tests belong to whom runs them.
@@ -136,5 +149,24 @@ pub(super) fn environment(
     for (name, value) in config.environment.iter().chain(&config.kong.environment) {
         set(name, value.clone());
     }
-    all
+    Ok(all)
+}
+
+/// What the Lua plugin is loaded with.
+fn of_plugin() -> Result<Vec<(&'static str, String)>, Error> {
+    let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kong/plugin");
+    let library = tools::core_library()?;
+    Ok(vec![
+        ("KONG_DATABASE", "off".to_owned()),
+        ("KONG_ADMIN_LISTEN", "off".to_owned()),
+        ("KONG_ADMIN_GUI_LISTEN", "off".to_owned()),
+        ("KONG_PLUGINS", "bundled,idempotency".to_owned()),
+        ("KONG_LUA_PACKAGE_PATH", format!("{plugin}/?.lua;;")),
+        (
+            "KONG_LUA_PACKAGE_CPATH",
+            format!("{}/?.so;;", library.display()),
+        ),
+        // Behind another gateway of ours.
+        ("KONG_NGINX_PROXY_PROXY_NEXT_UPSTREAM", "off".to_owned()),
+    ])
 }

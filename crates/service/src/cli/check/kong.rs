@@ -1,5 +1,7 @@
 //! Kong's declarative configuration: every filter's own part, and what around it would take the
-//! protection away. Kong itself sees nothing wrong there.
+//! protection away. Kong itself sees nothing wrong there. [`lua`] does the same for the Lua plugin.
+
+mod lua;
 
 use super::rules;
 use idempotency_core::config::{self, ConfigError, Gateway};
@@ -91,6 +93,7 @@ pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<P
         }));
         found.push(format!("{place} ({})", rules(count)));
     }
+    lua::find(&tree, filter, &mut found, &mut problems);
     (found, problems)
 }
 
@@ -109,7 +112,7 @@ fn check(document: &Value, filter: &str) -> Result<String, Vec<String>> {
 
 /// What to say of a document without the filter.
 pub(super) fn nothing(filter: &str) -> String {
-    format!("there is no filter {filter} in it")
+    format!("there is no filter or plugin {filter} in it")
 }
 
 /// The filter's configuration in a plugin of Kong's ingress controller, if this manifest is one. What stands around it
@@ -215,7 +218,9 @@ impl<'a> Tree<'a> {
     fn filters(&self, place: Place<'a>, name: &str) -> Vec<&'a Value> {
         let chains = self.at(place, "filter_chains");
         let in_chains = chains.flat_map(|chain| members(chain, "filters"));
-        let all = in_chains.chain(self.at(place, "plugins"));
+        // (Kong takes a filter among the plugins, too.)
+        let plugins = self.at(place, "plugins");
+        let all = in_chains.chain(plugins.filter(|plugin| !lua::is_plugin(plugin)));
         let ours = all.filter(|entity| entity["name"] == name && is_enabled(entity));
         ours.map(|entity| &entity["config"]).collect()
     }

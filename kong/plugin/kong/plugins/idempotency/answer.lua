@@ -36,8 +36,16 @@ local function without_conditions()
   end
 end
 
+-- By these statuses, ngx.exit means the end of the connection, and the client would get nothing.
+local ENDS_CONNECTION = { [408] = true, [444] = true, [499] = true }
+
 -- Answers the client, and ends its request.
 function _M.whole(reply)
+  if ENDS_CONNECTION[reply.status] then
+    local answer = _M.stream(reply.status, reply.fields, #reply.body)
+    answer:piece(reply.body)
+    return answer:finish()
+  end
   without_conditions()
   return kong.response.exit(reply.status, reply.body, _M.headers(reply.fields))
 end
@@ -91,7 +99,7 @@ function stream:finish()
     self:write(self.held)
   end
   ngx.eof()
-  return ngx.exit(self.status)
+  return ngx.exit(ENDS_CONNECTION[self.status] and 200 or self.status)
 end
 
 -- Breaks the connection, so that nobody takes what has come for a whole answer.

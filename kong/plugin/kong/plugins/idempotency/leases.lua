@@ -1,6 +1,7 @@
 -- Renews the leases of what this worker executes, from half of their time on: one timer for all of them.
 
 local core = require "kong.plugins.idempotency.core"
+local metrics = require "kong.plugins.idempotency.metrics"
 local service = require "kong.plugins.idempotency.service"
 
 local ngx = ngx
@@ -45,6 +46,9 @@ local function renew(config, due)
       ngx.log(ngx.WARN, "idempotency: the lease of a running execution is lost: ",
               core.text(lib.ig_request_log_id, entry.req))
       entry.lost = true
+      metrics.count("lease_lost", entry.req)
+    elseif ok and lib.ig_request_renewal_ms(entry.req) > 0 then
+      metrics.count("lease_renewed", entry.req)
     end
   end
 end

@@ -21,7 +21,7 @@ local function record_of(object)
   end
   local fields = {}
   for i, name in ipairs(names) do
-    local field = field_of(object.properties[name])
+    local field = field_of(object.properties[name], required[name])
     field.required = required[name] or nil
     if SECRET[name] then
       field.referenceable, field.encrypted = true, true
@@ -32,16 +32,30 @@ local function record_of(object)
 end
 
 -- A value that Kong's own types cannot describe: as JSON, by the schema itself (Kong 3.4 and later).
-local function json_of(property)
+local function json_of(property, required)
   local inline = { ["$schema"] = schema["$schema"], definitions = schema.definitions }
-  for word, value in pairs(property) do
-    inline[word] = value
+  if required then
+    for word, value in pairs(property) do
+      inline[word] = value
+    end
+  else
+    -- Kong puts null where a field is not set, and has the schema look at it like at any value.
+    inline.anyOf = { { type = "null" }, property }
   end
   return { type = "json", json_schema = { inline = inline } }
 end
 
-function field_of(property)
-  if property.type == "string" and property.enum then
+local function are_strings(values)
+  for _, value in ipairs(values) do
+    if type(value) ~= "string" then
+      return false
+    end
+  end
+  return true
+end
+
+function field_of(property, required)
+  if property.enum and (property.type == "string" or property.type == nil) and are_strings(property.enum) then
     return { type = "string", one_of = property.enum }
   elseif property.type == "string" then
     return { type = "string", len_min = property.minLength, len_max = property.maxLength }
@@ -52,7 +66,7 @@ function field_of(property)
   elseif property.type == "object" and property.properties and not property.oneOf and not property.allOf then
     return record_of(property)
   end
-  return json_of(property)
+  return json_of(property, required)
 end
 
 -- Whether the core library takes it: true, or nil and all faults.
@@ -69,14 +83,15 @@ local function check(entity)
 end
 
 local config = { type = "record", required = true, fields = {} }
-for _, name in ipairs({ "host", "service", "hop", "kong", "problem_base", "replay_header", "defaults", "rules" }) do
+for _, name in ipairs({ "host", "service", "detached", "hop", "kong", "problem_base", "replay_header", "defaults", "rules" }) do
   local property = schema.properties[name]
+  local required = (name == "service" or name == "rules") or nil
   -- What is no simple value is a record only where its members are: those of rules are many and of many forms.
-  local field = (name == "service") and record_of(property) or field_of(property)
-  if name == "rules" or name == "defaults" or name == "hop" then
-    field = json_of(property)
+  local field = (name == "service") and record_of(property) or field_of(property, required)
+  if name == "rules" or name == "defaults" or name == "hop" or name == "detached" then
+    field = json_of(property, required)
   end
-  field.required = (name == "service" or name == "rules") or nil
+  field.required = required
   config.fields[#config.fields + 1] = { [name] = field }
 end
 

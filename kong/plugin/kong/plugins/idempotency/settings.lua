@@ -2,6 +2,7 @@
 
 local cjson = require "cjson"
 local core = require "kong.plugins.idempotency.core"
+local schema = require "kong.plugins.idempotency.config_schema"
 
 local ngx = ngx
 
@@ -12,6 +13,9 @@ local known = setmetatable({}, { __mode = "k" })
 
 -- Without what is not set, and without what Kong adds.
 local function clean(value)
+  if value == ngx.null then
+    return nil
+  end
   if type(value) ~= "table" then
     return value
   end
@@ -26,7 +30,13 @@ end
 
 -- The configuration for the core library. (cjson writes integers below 10^14 as they are, and no field takes larger ones.)
 function _M.json(conf)
-  return cjson.encode(clean(conf))
+  -- Kong puts more into the table that it hands to a plugin (`service_id`, `plugin_instance_name` and others, by its
+  -- version). What is not ours is left out; Kong itself refuses a file with such a field.
+  local ours = {}
+  for name in pairs(schema.properties) do
+    ours[name] = clean(conf[name])
+  end
+  return cjson.encode(ours)
 end
 
 -- Why a configuration is rejected; nil: it is accepted. A token that comes from a vault is not known before the plugin

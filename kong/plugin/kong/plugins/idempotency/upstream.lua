@@ -18,6 +18,7 @@ local FORWARDED = {
   { "X-Forwarded-Port", "upstream_x_forwarded_port" },
   { "X-Forwarded-Path", "upstream_x_forwarded_path" },
   { "X-Forwarded-Prefix", "upstream_x_forwarded_prefix" },
+  { "Via", "upstream_via" },
 }
 
 -- Kong's balancer. It is no part of the PDK, and has had this form since Kong 0.12 (`execute`) and 2.0
@@ -123,6 +124,17 @@ function _M.connect()
   return sock, { data = data, host = name, size = size, idle = settings.upstream_keepalive_idle_timeout or 60 }
 end
 
+-- The target that goes upstream. Kong puts the query behind its path only after the plugins' turn
+-- (`runloop.handler.access.after`), an empty one included.
+local function target()
+  local var = ngx.var
+  local uri = ngx.ctx.request_uri or var.request_uri
+  if var.is_args == "?" or uri:sub(-1) == "?" then
+    return var.upstream_uri .. "?" .. (var.args or "")
+  end
+  return var.upstream_uri
+end
+
 -- The head of the request; nil and what the client gets where it cannot be written.
 function _M.head(req, peer, body)
   local var, method = ngx.var, ngx.req.get_method()
@@ -130,13 +142,23 @@ function _M.head(req, peer, body)
   local ours = {}
   for _, known in ipairs(FORWARDED) do
     local value = var[known[2]]
-    ours[known[1]:lower()] = true
+    -- (A Kong that has no such variable lets the client's field pass.)
+    if value then
+      ours[known[1]:lower()] = true
+    end
     if value and value ~= "" then
       fields[#fields + 1] = { known[1], value }
     end
   end
+  local enabled = kong.configuration and kong.configuration.enabled_headers_upstream
+  if enabled and enabled["X-Kong-Request-Id"] and var.kong_request_id then
+    ours["x-kong-request-id"] = true
+    fields[#fields + 1] = { "X-Kong-Request-Id", var.kong_request_id }
+  end
   local real = var.remote_addr
   ours["x-real-ip"] = true
+  -- Kong takes it away, too: CGI would make HTTP_PROXY of it.
+  ours["proxy"] = true
   if real then
     fields[#fields + 1] = { "X-Real-IP", real }
   end
@@ -148,7 +170,7 @@ function _M.head(req, peer, body)
   if body.size > 0 or (method ~= "DELETE" and method ~= "GET") then
     fields[#fields + 1] = { "Content-Length", tostring(body.size) }
   end
-  local head = http.head(method, var.upstream_uri, fields)
+  local head = http.head(method, target(), fields)
   if not head then
     ngx.log(ngx.ERR, "idempotency: the request has a target or a field that no request may have")
     return nil, failed(500)

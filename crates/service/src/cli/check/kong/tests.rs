@@ -13,6 +13,13 @@ fn filter() -> Value {
     })
 }
 
+/// Among the plugins, it says that it is the filter.
+fn among_plugins() -> Value {
+    let mut filter = filter();
+    filter["config"]["host"] = json!("kong");
+    filter
+}
+
 /// A service with the filter, and nothing wrong.
 fn document() -> Value {
     json!({
@@ -42,7 +49,7 @@ fn places_with_the_filter_are_found_wherever_it_is_written() {
 
     let mut on_route = document();
     on_route["services"][0]["filter_chains"] = json!([]);
-    on_route["services"][0]["routes"][0]["plugins"] = json!([filter()]);
+    on_route["services"][0]["routes"][0]["plugins"] = json!([among_plugins()]);
     assert_eq!(
         check(&on_route, "idempotency"),
         Ok("route charges (1 rule)".into())
@@ -72,10 +79,13 @@ fn places_with_the_filter_are_found_wherever_it_is_written() {
 fn without_the_filter_there_is_nothing_to_check() {
     let mut none = document();
     none["services"][0]["filter_chains"][0]["enabled"] = json!(false);
-    assert_eq!(faults(&none), ["there is no filter idempotency in it"]);
+    assert_eq!(
+        faults(&none),
+        ["there is no filter or plugin idempotency in it"]
+    );
     assert_eq!(
         check(&document(), "other"),
-        Err(vec!["there is no filter other in it".into()])
+        Err(vec!["there is no filter or plugin other in it".into()])
     );
 }
 
@@ -111,7 +121,7 @@ fn what_takes_the_protection_away_is_told() {
             "route refunds: the filter stands on service pay, too",
         ),
         (
-            |d| d["services"][0]["plugins"] = json!([filter()]),
+            |d| d["services"][0]["plugins"] = json!([among_plugins()]),
             "service pay: the filter stands here twice",
         ),
         (

@@ -54,8 +54,8 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         let reply = request.problem(None, problem, Some(&detail));
         Err((problem, detail, reply))
     };
-    let announced = kong::Body::of(headers);
-    if announced == kong::Body::None && headers.has("content-length") {
+    let announced = kong::AnnouncedBody::of(headers);
+    if announced == kong::AnnouncedBody::None && headers.has("content-length") {
         return Ok(Body::None);
     }
     let length = headers
@@ -71,7 +71,7 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
         }
         return Ok(Body::Whole(body));
     }
-    if announced == kong::Body::None {
+    if announced == kong::AnnouncedBody::None {
         // HTTP/2 and 3 can bring one all the same, and the key may be in it.
         return match policy.key.from {
             Some(_) => Err(length_required(request)),
@@ -84,7 +84,7 @@ fn in_kong<H: Host>(request: &Request, late: bool, host: &H) -> Result<Body, Ref
     {
         return refused(Problem::BodyTooLarge, kong::SPILLED.into());
     }
-    if announced == kong::Body::Unannounced {
+    if announced == kong::AnnouncedBody::Unannounced {
         return Err(length_required(request));
     }
     let safe = late && policy.execution == Execution::Inline;

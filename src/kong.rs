@@ -50,7 +50,7 @@ pub const HOST_HEADER: &str = "host";
 /// What the headers say about a request's body. nginx has checked `content-length`, and refused
 /// requests that have both; `end` of the headers callback is never true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum AnnouncedBody {
     /// There is none. (HTTP/2 and 3 can have one all the same; it shows in the body callback.)
     None,
     /// It has a length, so the body callback comes.
@@ -60,17 +60,17 @@ pub enum Body {
     Unannounced,
 }
 
-impl Body {
+impl AnnouncedBody {
     /// From the request's headers.
-    pub fn of(headers: &Headers) -> Body {
+    pub fn of(headers: &Headers) -> AnnouncedBody {
         if headers.has("transfer-encoding") {
-            return Body::Unannounced;
+            return AnnouncedBody::Unannounced;
         }
         match headers.content_length() {
-            Some(0) => Body::None,
-            Some(_) => Body::Announced,
-            None if headers.has("content-length") => Body::Unannounced,
-            None => Body::None,
+            Some(0) => AnnouncedBody::None,
+            Some(_) => AnnouncedBody::Announced,
+            None if headers.has("content-length") => AnnouncedBody::Unannounced,
+            None => AnnouncedBody::None,
         }
     }
 }
@@ -163,21 +163,24 @@ mod tests {
     #[test]
     fn bodies() {
         for (list, expected) in [
-            (&[] as &[_], Body::None),
-            (&[("content-length", "0")], Body::None),
-            (&[("content-length", "5")], Body::Announced),
+            (&[] as &[_], AnnouncedBody::None),
+            (&[("content-length", "0")], AnnouncedBody::None),
+            (&[("content-length", "5")], AnnouncedBody::Announced),
             (
                 &[("content-length", "99999999999999999999")],
-                Body::Announced,
+                AnnouncedBody::Announced,
             ),
-            (&[("content-length", "x")], Body::Unannounced),
-            (&[("transfer-encoding", "chunked")], Body::Unannounced),
+            (&[("content-length", "x")], AnnouncedBody::Unannounced),
+            (
+                &[("transfer-encoding", "chunked")],
+                AnnouncedBody::Unannounced,
+            ),
             (
                 &[("transfer-encoding", "chunked"), ("content-length", "0")],
-                Body::Unannounced,
+                AnnouncedBody::Unannounced,
             ),
         ] {
-            assert_eq!(Body::of(&headers(list)), expected, "{list:?}");
+            assert_eq!(AnnouncedBody::of(&headers(list)), expected, "{list:?}");
         }
     }
 

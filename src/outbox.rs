@@ -20,7 +20,7 @@ const MAX_UNLOCKS: usize = MAX_ENTRIES / 2;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Debug)]
-struct Entry {
+struct OutboxEntry {
     operation: Operation,
     trace: Bytes,
     /// `None` while it is in flight.
@@ -32,7 +32,7 @@ struct Entry {
 /// A bounded queue of settlements.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: IdMap<u32, Box<Entry>>,
+    entries: IdMap<u32, Box<OutboxEntry>>,
     /// When which entries are due: what was executed, and unlocks. What is in flight or delivered may still be
     /// among them.
     due: [BinaryHeap<Reverse<(u64, u32)>>; 2],
@@ -80,7 +80,7 @@ impl Outbox {
         self.bytes = bytes;
         self.unlocks += usize::from(unlock);
         self.next_id = self.next_id.wrapping_add(1);
-        let entry = Box::new(Entry {
+        let entry = Box::new(OutboxEntry {
             operation,
             trace,
             due_ns: None,

@@ -77,7 +77,7 @@ impl Cursor {
 
 /// A stream and what the glue knows of it.
 #[derive(Debug)]
-struct Entry {
+struct StreamEntry {
     root: u32,
     stream: Stream,
     /// The `traceparent` of a protected request; empty: it has none.
@@ -105,7 +105,7 @@ pub struct Filter<H: Host> {
     owners: Owners,
     clock: Clock,
     roots: IdMap<u32, Box<Root>>,
-    streams: IdMap<u32, Box<Entry>>,
+    streams: IdMap<u32, Box<StreamEntry>>,
     pending: IdMap<u32, Pending>,
     work: WorkQueue,
     /// Room for effects, used again and again.
@@ -156,7 +156,7 @@ impl<H: Host> Filter<H> {
         if parent == 0 {
             self.roots.insert(context, Box::default());
         } else {
-            let entry = Entry {
+            let entry = StreamEntry {
                 root: parent,
                 stream: Stream::passing(),
                 trace: Bytes::new(),
@@ -259,7 +259,7 @@ impl<H: Host> Filter<H> {
 
     /// Whether a root has nothing left to do. What is no root has nothing to do.
     pub fn is_idle(&self, context: u32) -> bool {
-        let lingers = |e: &Entry| e.deleted && e.root == context;
+        let lingers = |e: &StreamEntry| e.deleted && e.root == context;
         self.roots
             .get(&context)
             .is_none_or(|root| root.is_idle() && !self.streams.values().any(|e| lingers(e)))

@@ -8,7 +8,7 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The hosts, as `only_on!` names them, and the heads of their columns.
-const HOSTS: [(&str, &str); 6] = [
+const HOSTS: [(&str, &str); 7] = [
     ("Envoy", "Envoy"),
     ("KongHost", "Kong, played"),
     ("Nginx", "nginx"),
@@ -353,7 +353,7 @@ test keeps it current.
 
 ";
 
-const WHAT: [&str; 6] = [
+const WHAT: [&str; 7] = [
     "a real Envoy, the newest and the oldest supported one; also with records in Redis and in \
      PostgreSQL, and with one callout for every operation: `make test`",
     "a host of our own that enforces the rules of Kong's ([kong-facts.md](kong-facts.md)) and fails \

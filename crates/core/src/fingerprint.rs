@@ -38,11 +38,11 @@ impl fmt::Display for FingerprintError {
 
 /// Parts of a hash, each with its tag and its length in front. They are collected first: hashing
 /// piece by piece costs more than hashing.
-struct Parts(Vec<u8>);
+struct HashParts(Vec<u8>);
 
-impl Parts {
-    fn new(domain: &str) -> Parts {
-        let mut parts = Parts(Vec::with_capacity(512));
+impl HashParts {
+    fn new(domain: &str) -> HashParts {
+        let mut parts = HashParts(Vec::with_capacity(512));
         parts.add(b'D', domain.as_bytes());
         parts
     }
@@ -69,7 +69,7 @@ impl Parts {
 /// The first block of 64 bytes that almost every fingerprint begins with, and the state of the hash behind it:
 /// domain, version, `POST` and the tag of the overrides fill it exactly. A block costs 3,400 instructions in wasm.
 static OPENING: LazyLock<([u8; 64], Sha256)> = LazyLock::new(|| {
-    let mut parts = Parts::new("idempotency-gateway/fingerprint");
+    let mut parts = HashParts::new("idempotency-gateway/fingerprint");
     parts.add(b'V', VERSION.as_bytes());
     parts.add(b'M', b"POST");
     parts.0.push(b'O');
@@ -98,7 +98,7 @@ impl Head<'_> {
     /// The state of the hash behind it.
     #[inline(never)]
     fn hash(&self, policy: &FingerprintPolicy) -> Sha256 {
-        let mut parts = Parts::new("idempotency-gateway/fingerprint");
+        let mut parts = HashParts::new("idempotency-gateway/fingerprint");
         parts.add(b'V', VERSION.as_bytes());
         parts.add(b'M', &self.method.to_ascii_uppercase());
         let overrides = rules::method_override(self.headers);
@@ -348,7 +348,7 @@ impl Hasher {
 
 /// One header: its name, how often it occurs, and its values in their order.
 fn add_values(
-    parts: &mut Parts,
+    parts: &mut HashParts,
     name: &str,
     headers: &[(Bytes, Bytes)],
     form: &dyn Fn(&[u8]) -> Vec<u8>,
@@ -437,7 +437,7 @@ const FIRST_HEADERS: [&str; 5] = [
 /// How fingerprints of this policy are made. Digests of different schemes are not comparable: a
 /// record that was made before a change of the policy is told apart from one with another payload.
 pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
-    let mut parts = Parts::new("idempotency-gateway/fingerprint-scheme");
+    let mut parts = HashParts::new("idempotency-gateway/fingerprint-scheme");
     parts.add(b'V', VERSION.as_bytes());
     let body: &[u8] = match policy.body() {
         BodyMode::Raw => b"raw",
@@ -471,12 +471,12 @@ pub fn scheme(policy: &FingerprintPolicy) -> Scheme {
 /// The fingerprint of a payload that is no HTTP request. `kind` names how the bytes came about (`json`,
 /// `raw`): payloads of different kinds are not comparable, with each other or with requests.
 pub fn of_payload(kind: &str, payload: &[u8]) -> Fingerprint {
-    let mut parts = Parts::new("idempotency-gateway/payload-scheme");
+    let mut parts = HashParts::new("idempotency-gateway/payload-scheme");
     parts.add(b'V', VERSION.as_bytes());
     parts.add(b'K', kind.as_bytes());
     let digest: [u8; 32] = parts.hash().finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    let mut parts = Parts::new("idempotency-gateway/payload");
+    let mut parts = HashParts::new("idempotency-gateway/payload");
     parts.add(b'V', VERSION.as_bytes());
     parts.add(b'K', kind.as_bytes());
     parts.count(b'B', payload.len());
@@ -493,7 +493,7 @@ pub fn of_payload(kind: &str, payload: &[u8]) -> Fingerprint {
 /// There is no time in it, so that a retry across midnight meets its record; how long two equal
 /// requests count as one is the record's TTL. `path` is the normal form.
 pub fn derive_key(tenant: &str, method: &[u8], path: &str, fingerprint: &Fingerprint) -> String {
-    let mut parts = Parts::new("idempotency-gateway/derived-key");
+    let mut parts = HashParts::new("idempotency-gateway/derived-key");
     parts.add(b'V', VERSION.as_bytes());
     parts.add(b'T', tenant.as_bytes());
     parts.add(b'M', &method.to_ascii_uppercase());

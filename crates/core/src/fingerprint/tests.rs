@@ -587,13 +587,13 @@ proptest! {
 
 #[test]
 fn the_opening_is_the_first_block_of_a_post() {
-    let mut parts = Parts::new("idempotency-gateway/fingerprint");
+    let mut parts = HashParts::new("idempotency-gateway/fingerprint");
     parts.add(b'V', VERSION.as_bytes());
     parts.add(b'M', b"POST");
     parts.count(b'O', 0);
     assert!(parts.0.starts_with(&OPENING.0), "it is of no use");
     for more in [&b""[..], b"x", &[b'y'; 200]] {
-        let mut parts = Parts(parts.0.clone());
+        let mut parts = HashParts(parts.0.clone());
         parts.add(b'P', more);
         let whole = Sha256::digest(&parts.0);
         assert_eq!(parts.hash().finalize(), whole);

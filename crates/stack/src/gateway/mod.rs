@@ -44,7 +44,7 @@ pub enum Host {
 
 impl Host {
     /// All of them.
-    pub const ALL: [Host; 6] = [
+    pub const ALL: [Host; 7] = [
         Host::Envoy,
         Host::KongHost,
         Host::Nginx,

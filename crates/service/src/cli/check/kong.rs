@@ -23,7 +23,7 @@ const REFUSES_BUFFERING: &str = "buffered_proxying";
 
 /// Something that is wrong, or worth a thought.
 #[derive(Debug)]
-pub(super) struct Problem<'a> {
+pub(super) struct KongProblem<'a> {
     /// Where: a configuration, or an entity around it.
     pub at: &'a Value,
     /// Of a configuration: the field.
@@ -34,7 +34,7 @@ pub(super) struct Problem<'a> {
 }
 
 /// The places with the filter, and what is wrong.
-pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<Problem<'a>>) {
+pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<KongProblem<'a>>) {
     let tree = Tree::of(document);
     let mut problems = Vec::new();
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<P
             continue;
         }
         let mut tell = |at: &'a Value, text: String, is_note: bool| {
-            problems.push(Problem {
+            problems.push(KongProblem {
                 at,
                 error: None,
                 text: format!("{place}: {text}"),
@@ -85,7 +85,7 @@ pub(super) fn find<'a>(document: &'a Value, filter: &str) -> (Vec<String>, Vec<P
                 tell(given.unwrap_or(service), text, true);
             }
         }
-        problems.extend(wrong.into_iter().map(|(at, error)| Problem {
+        problems.extend(wrong.into_iter().map(|(at, error)| KongProblem {
             at,
             text: format!("{place}: {error}"),
             error: Some(error),
@@ -135,36 +135,36 @@ pub(super) fn plan(config: &Value) -> Result<config::Plan, Vec<ConfigError>> {
 
 /// Where a filter can be.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum KongPlace<'a> {
     Service(&'a Value),
     /// A route, and its service.
     Route(&'a Value, Option<&'a Value>),
 }
 
-impl<'a> Place<'a> {
+impl<'a> KongPlace<'a> {
     fn entity(self) -> &'a Value {
         match self {
-            Place::Service(entity) | Place::Route(entity, _) => entity,
+            KongPlace::Service(entity) | KongPlace::Route(entity, _) => entity,
         }
     }
 
     fn service(self) -> Option<&'a Value> {
         match self {
-            Place::Service(service) => Some(service),
-            Place::Route(_, service) => service,
+            KongPlace::Service(service) => Some(service),
+            KongPlace::Route(_, service) => service,
         }
     }
 
     /// The member by which other entities refer to it.
     fn reference(self) -> &'static str {
         match self {
-            Place::Service(_) => "service",
-            Place::Route(..) => "route",
+            KongPlace::Service(_) => "service",
+            KongPlace::Route(..) => "route",
         }
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for KongPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = names(self.entity()).next().unwrap_or("without a name");
         write!(f, "{} {name}", self.reference())
@@ -199,14 +199,17 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn places(&self) -> impl Iterator<Item = Place<'a>> + '_ {
-        let services = self.services.iter().map(|service| Place::Service(service));
+    fn places(&self) -> impl Iterator<Item = KongPlace<'a>> + '_ {
+        let services = self
+            .services
+            .iter()
+            .map(|service| KongPlace::Service(service));
         let routes = self.routes.iter();
-        services.chain(routes.map(|(route, service)| Place::Route(route, *service)))
+        services.chain(routes.map(|(route, service)| KongPlace::Route(route, *service)))
     }
 
     /// What belongs to a place: inside it, or at the top with its name.
-    fn at(&self, place: Place<'a>, kind: &'static str) -> impl Iterator<Item = &'a Value> {
+    fn at(&self, place: KongPlace<'a>, kind: &'static str) -> impl Iterator<Item = &'a Value> {
         let entity = place.entity();
         let inside = members(entity, kind);
         let top = members(self.document, kind)
@@ -215,7 +218,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The configurations of the filter at a place, from its chains and its plugins.
-    fn filters(&self, place: Place<'a>, name: &str) -> Vec<&'a Value> {
+    fn filters(&self, place: KongPlace<'a>, name: &str) -> Vec<&'a Value> {
         let chains = self.at(place, "filter_chains");
         let in_chains = chains.flat_map(|chain| members(chain, "filters"));
         // (Kong takes a filter among the plugins, too.)
@@ -226,23 +229,23 @@ impl<'a> Tree<'a> {
     }
 
     /// The plugins that run for requests of a place, the nearest ones first.
-    fn plugins(&self, place: Place<'a>) -> Vec<(String, &'a Value)> {
+    fn plugins(&self, place: KongPlace<'a>) -> Vec<(String, &'a Value)> {
         let mut all = Vec::new();
-        let mut add = |at: Place<'a>| {
+        let mut add = |at: KongPlace<'a>| {
             let plugins = self.at(at, "plugins");
             all.extend(plugins.map(|plugin| (at.to_string(), plugin)));
         };
         add(place);
         match place {
-            Place::Service(service) => {
+            KongPlace::Service(service) => {
                 let of_service =
                     |(_, own): &&(&Value, Option<&Value>)| own.is_some_and(|s| same(s, service));
                 for (route, own) in self.routes.iter().filter(of_service) {
-                    add(Place::Route(route, *own));
+                    add(KongPlace::Route(route, *own));
                 }
             }
-            Place::Route(_, Some(service)) => add(Place::Service(service)),
-            Place::Route(_, None) => {}
+            KongPlace::Route(_, Some(service)) => add(KongPlace::Service(service)),
+            KongPlace::Route(_, None) => {}
         }
         let global = members(self.document, "plugins").filter(|plugin| {
             is_enabled(plugin)
@@ -265,7 +268,7 @@ impl<'a> Tree<'a> {
     /// What stands around a filter.
     fn around(
         &self,
-        place: Place<'a>,
+        place: KongPlace<'a>,
         filter: &str,
         reads_itself: bool,
         tell: &mut impl FnMut(&'a Value, String),
@@ -283,8 +286,8 @@ impl<'a> Tree<'a> {
                 ),
                 );
             }
-            if matches!(place, Place::Route(..))
-                && !self.filters(Place::Service(service), filter).is_empty()
+            if matches!(place, KongPlace::Route(..))
+                && !self.filters(KongPlace::Service(service), filter).is_empty()
             {
                 tell(
                     entity,

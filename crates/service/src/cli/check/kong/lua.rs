@@ -1,6 +1,6 @@
 //! The Lua plugin in Kong's declarative configuration.
 
-use super::{members, names, rules, Place, Problem, Tree};
+use super::{members, names, rules, KongPlace, KongProblem, Tree};
 use idempotency_core::config::{self, ConfigError};
 use serde_json::Value;
 
@@ -31,10 +31,10 @@ pub(super) fn find<'a>(
     tree: &Tree<'a>,
     name: &str,
     found: &mut Vec<String>,
-    problems: &mut Vec<Problem<'a>>,
+    problems: &mut Vec<KongProblem<'a>>,
 ) {
     let mut tell = |at: &'a Value, place: &str, text: &str, is_note: bool| {
-        problems.push(Problem {
+        problems.push(KongProblem {
             at,
             error: None,
             text: format!("{place}: {text}"),
@@ -81,7 +81,7 @@ pub(super) fn find<'a>(
                 let count = rules(plan.policies.rules.len());
                 found.push(format!("{place} (plugin, {count})"));
             }
-            Err(errors) => problems.extend(errors.into_iter().map(|error| Problem {
+            Err(errors) => problems.extend(errors.into_iter().map(|error| KongProblem {
                 at: config,
                 text: format!("{place}: {error}"),
                 error: Some(error),
@@ -97,12 +97,12 @@ const FOR_CONSUMERS: &str =
 /// What stands around the plugin.
 fn around<'a>(
     tree: &Tree<'a>,
-    place: Place<'a>,
+    place: KongPlace<'a>,
     name: &str,
     plugin: &'a Value,
     tell: &mut impl FnMut(&'a Value, &str, bool),
 ) {
-    let also = [Some(place), place.service().map(Place::Service)];
+    let also = [Some(place), place.service().map(KongPlace::Service)];
     if also
         .into_iter()
         .flatten()

@@ -4,7 +4,7 @@
 //! might use instead, and through one with the filter: unprotected requests, first requests
 //! (executed inline and detached) and replays, on each store. Rows run by turns, so that whatever
 //! else the machine does meets all of them. A run counts only if every answer was the expected one
-//! and the upstream executed exactly what the answers say. `docs/performance.md` tells how to read
+//! and the upstream executed exactly what the answers say. `docs/performance-details.md` tells how to read
 //! the numbers.
 
 mod options;

@@ -47,7 +47,7 @@ struct Backing {
 #[derive(Debug)]
 enum Asked {
     /// Our service.
-    Ours(Service),
+    Ours(Box<Service>),
     /// The one that one would write by hand.
     ByHand(ByHand),
 }
@@ -305,7 +305,7 @@ impl Backing {
         }
         Ok(Self {
             store,
-            service: Asked::Ours(service),
+            service: Asked::Ours(Box::new(service)),
             service_id,
             server_id,
             _redis: redis,

@@ -4,7 +4,7 @@
 //! Three parts: the service alone on two cores before one Redis; every store through its trait at
 //! different loads; the embedded store and PostgreSQL with few and with many records. Everything
 //! runs by turns, and every answer must be the expected one, else the bench ends with an error.
-//! `docs/performance.md` tells how to read the numbers.
+//! `docs/performance-details.md` tells how to read the numbers.
 
 mod http_load;
 mod options;

@@ -49,7 +49,7 @@ enum Asked {
     /// Our service.
     Ours(Box<Service>),
     /// The one that one would write by hand.
-    ByHand(ByHand),
+    ByHand(Box<ByHand>),
 }
 
 impl Asked {
@@ -322,7 +322,7 @@ impl Backing {
         }
         Ok(Self {
             store: Store::ByHand,
-            service: Asked::ByHand(peer),
+            service: Asked::ByHand(Box::new(peer)),
             service_id,
             server_id: Some(server_id),
             _redis: None,

@@ -198,10 +198,10 @@ mod tests {
         assert_eq!(options.choice.connections, Some(vec![1, 32]));
         assert_eq!((options.rounds, options.pin), (2, false));
         let ids: Vec<_> = options.rows.iter().map(|row| row.id).collect();
-        let replays = ["relaxed", "durable", "redis", "postgres"];
-        let replays = replays.map(|store| format!("replay-{store}"));
-        assert_eq!(ids[0], "bare");
-        assert_eq!(ids[1..], replays);
+        let stores = ["relaxed", "durable", "redis", "postgres"];
+        let replays = stores.map(|store| format!("replay-{store}"));
+        assert_eq!(ids[..2], ["bare", "by-hand-replay"]);
+        assert_eq!(ids[2..], replays);
         assert_eq!(parse("").unwrap().rows.len(), ROWS.len());
         let compared = parse("--against tcp --rows lua,unprotected").unwrap().rows;
         assert_eq!(compared.iter().filter(|row| row.other).count(), 1);

@@ -8,6 +8,7 @@
 //! | `hooks` | what Envoy calls |
 //! | `home` | a configuration, and what the main thread does for it |
 //! | `unit` | the filter of one worker: who may run it, and what is done when it has returned |
+//! | `core` | what the lock of a worker guards: the filter, and what it has asked for |
 //! | `host` | the calls that the filter makes |
 //! | `streams`, `callouts` | which streams live, and who carries which callout: no calls, no clock |
 //! | `ticker` | the thread that lets the filters look at the clock |
@@ -29,6 +30,7 @@
 pub mod abi;
 pub mod callouts;
 mod check;
+mod core;
 pub mod envoy;
 #[cfg(test)]
 mod fake;
